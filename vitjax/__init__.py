@@ -1,0 +1,1 @@
+"""ViT, CaiT and PatchConvNet in JAX: train them fast, see what they learnt."""

@@ -1,0 +1,285 @@
+"""Attention: pure functions with interchangeable implementations, and the modules around them.
+
+Shapes: queries [B, Q, heads, head_width], keys and values [B, K, heads, head_width], attention
+weights [B, heads, Q, K].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitjax.layers.dropout import drop, dropout
+from vitjax.layers.embed import kernel_init
+
+IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused')
+
+
+class Mixing(NamedTuple):
+    """Talking heads (Shazeer et al. 2020): linear maps across heads around the softmax."""
+
+    logits_kernel: jax.Array  # [heads, heads]
+    logits_bias: jax.Array  # [heads]
+    weights_kernel: jax.Array  # [heads, heads]
+    weights_bias: jax.Array  # [heads]
+
+
+def explicit(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mixing: Mixing | None = None,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+    tap: Callable[[str, jax.Array], jax.Array] = lambda name, value: value,
+) -> jax.Array:
+    """softmax(q kᵀ / √head_width) v with every intermediate written out: [B, Q, heads, head_width].
+
+    With `mixing`, heads are mixed before and after the softmax (Touvron et al. 2021, section 3).
+    Scores and softmax are float32 whatever the inputs. `tap(name, value)` sees, and may replace,
+    `mixed_logits`, `weights` and `mixed_weights`. Attention dropout falls on what multiplies v.
+    """
+    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    weights = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=jnp.float32)
+    if mixing:
+        weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.logits_kernel)
+        weights = tap('mixed_logits', weights + mixing.logits_bias[:, None, None])
+    weights = tap('weights', jax.nn.softmax(weights))
+    if mixing:
+        weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.weights_kernel)
+        weights = tap('mixed_weights', weights + mixing.weights_bias[:, None, None])
+    if dropout and key is not None:
+        weights = drop(key, weights, dropout)
+    return jnp.einsum('bhqk,bkhd->bqhd', weights.astype(v.dtype), v)
+
+
+def chunked(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    mixing: Mixing | None = None,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """`explicit` on one block of rows at a time, exact because softmax rows are independent.
+
+    Each block is recomputed in the backward pass (`jax.checkpoint`), so memory is bounded by one
+    block's scores, forward and backward. Dropout draws bits of its own for each block.
+    """
+    batch, queries, heads, _ = q.shape
+    images, rows = block_shape(batch, heads, queries, k.shape[1])
+    across, down = -(-batch // images), -(-queries // rows)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, across * images - batch), *[(0, 0)] * (x.ndim - 1)))
+        return x.reshape(across, images, *x.shape[1:])
+
+    @jax.checkpoint
+    def attend(block):
+        qs, k, v, key = block
+        return explicit(qs, k, v, mixing=mixing, dropout=dropout, key=key)
+
+    def attend_images(block):
+        q, k, v, key = block
+        if down == 1:
+            return attend(block)
+        q = jnp.pad(q, ((0, 0), (0, down * rows - queries), (0, 0), (0, 0)))
+        qs = q.reshape(images, down, rows, heads, -1).swapaxes(0, 1)
+        keys = None if key is None else jax.random.split(key, down)
+        out = jax.lax.map(lambda a: attend((a[0], k, v, a[1])), (qs, keys))
+        return out.swapaxes(0, 1).reshape(images, down * rows, heads, -1)[:, :queries]
+
+    if across == 1:
+        return attend_images((q, k, v, key))
+    keys = None if key is None else jax.random.split(key, across)
+    out = jax.lax.map(attend_images, (split(q), split(k), split(v), keys))
+    return out.reshape(-1, *out.shape[2:])[:batch]
+
+
+def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """Images and query rows that `chunked` takes at a time.
+
+    At most 128 rows, in blocks as equal as can be. On accelerators the whole batch; on CPU as many
+    images as keep a block's scores within 2 MiB, a core's cache: XLA's batched product is up to
+    seven times as fast there (measured at 144 tokens, 4 heads of 64).
+    """
+    rows = -(-queries // -(-queries // 128))
+    if jax.default_backend() != 'cpu':
+        return batch, rows
+    if 4 * heads * queries * keys <= 2**21:
+        rows = queries
+    return max(1, min(batch, 2**21 // (4 * heads * rows * keys))), rows
+
+
+def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
+    """The vendor's fused attention where `has_kernel` says that there is one, else `chunked`."""
+    if mixing is None and has_kernel(q):
+        return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+    return chunked(q, k, v, mixing=mixing)
+
+
+def has_kernel(q: jax.Array) -> bool:
+    """Whether cuDNN's flash attention takes these queries: a GPU, 16 bits, width 8 to 128 by 8s."""
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    width = q.shape[-1]
+    return jax.default_backend() == 'gpu' and half and width % 8 == 0 and width <= 128
+
+
+def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
+    """Which implementation `auto` is: by platform, length, width and dropout, as measured.
+
+    - GPU with a fused kernel for this width and dtype, no talking heads, no dropout: `fused`.
+    - CPU: `chunked` when one image's scores have 2¹² elements or more, where blocks that stay in
+      cache win (1.7 times at 144 tokens and 4 heads, forward and backward); below, `explicit`.
+    - elsewhere: `chunked` from 1,024 keys on, where memory decides; below, `explicit`.
+    """
+    if not talking and not dropout and has_kernel(q):
+        return 'fused'
+    rows, heads = q.shape[1], q.shape[2]
+    if rows == 1:
+        return 'explicit'
+    if jax.default_backend() == 'cpu':
+        return 'chunked' if heads * rows * keys >= 2**12 else 'explicit'
+    return 'chunked' if keys >= 1024 else 'explicit'
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    implementation: str = 'auto',
+    mixing: Mixing | None = None,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+    tap: Callable[[str, jax.Array], jax.Array] = lambda name, value: value,
+) -> jax.Array:
+    """Attention by one of `IMPLEMENTATIONS`, which agree to rounding: [B, Q, heads, head_width].
+
+    Raises:
+        ValueError: for an unknown implementation, and for `fused` with attention dropout.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f'attention must be one of {IMPLEMENTATIONS}: {implementation!r}.')
+    dropping = dropout > 0 and key is not None
+    if implementation == 'auto':
+        implementation = choose(q, k.shape[1], talking=mixing is not None, dropout=dropping)
+    if implementation == 'explicit':
+        return explicit(q, k, v, mixing=mixing, dropout=dropout, key=key, tap=tap)
+    if implementation == 'chunked':
+        return chunked(q, k, v, mixing=mixing, dropout=dropout, key=key)
+    if dropping:
+        raise ValueError(
+            "attention='fused' has no attention dropout: "
+            f"attention_dropout={dropout}; take 'chunked' or 'auto', or set it to 0."
+        )
+    return fused(q, k, v, mixing=mixing)
+
+
+def tap(module: nn.Module, name: str, value: jax.Array) -> jax.Array:
+    """Where attention weights pass: stores them for `capture`, lets `gradients` perturb them."""
+    module.sow('intermediates', name, value)
+    return value if module.is_initializing() else module.perturb(name, value)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
+
+    `talking` mixes heads around the softmax, as CaiT's trunk does. `implementation` is one of
+    `IMPLEMENTATIONS`; only `explicit` shows its weights to `capture`.
+    """
+
+    num_heads: int
+    head_width: int
+    talking: bool = False
+    qkv_bias: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    implementation: str = 'auto'
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        heads, width = self.num_heads, tokens.shape[-1]
+        qkv = _dense(3 * heads * self.head_width, 'qkv', self.dtype, self.qkv_bias)(tokens)
+        q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, self.head_width), 2, 0)
+        mixing = None
+        if self.talking:
+            before, after = Mix(heads, name='mix_logits')(), Mix(heads, name='mix_weights')()
+            mixing = Mixing(*before, *after)
+        out = attend(
+            q,
+            k,
+            v,
+            implementation=self.implementation,
+            mixing=mixing,
+            dropout=self.attention_dropout,
+            key=self.make_rng('dropout') if train and self.attention_dropout else None,
+            tap=lambda name, value: tap(self, name, value),
+        )
+        out = _dense(width, 'projection', self.dtype)(out.reshape(*out.shape[:2], -1))
+        return dropout(self, out, self.dropout, train)
+
+
+class Mix(nn.Module):
+    """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads]."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        shape = (self.num_heads, self.num_heads)
+        kernel = self.param('kernel', kernel_init, shape)
+        return kernel, self.param('bias', nn.initializers.zeros, (self.num_heads,))
+
+
+class ClassAttention(nn.Module):
+    """Class tokens [B, K, D] gather from patches [B, N, D] (Touvron et al. 2021, eq. 6): [B, K, D].
+
+    One class token attends to itself and the patches, `[class, patches]`. Several, one a class,
+    attend to the patches only (Touvron et al. 2021b, section 3.3).
+    """
+
+    num_heads: int
+    qkv_bias: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    implementation: str = 'auto'
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, patches: jax.Array, train: bool = False) -> jax.Array:
+        width, heads = tokens.shape[-1], self.num_heads
+        if tokens.shape[1] == 1:
+            patches = jnp.concatenate([tokens, patches], axis=1)
+
+        def project(name: str, x: jax.Array) -> jax.Array:
+            x = _dense(width, name, self.dtype, self.qkv_bias)(x)
+            return x.reshape(*x.shape[:2], heads, width // heads)
+
+        out = attend(
+            project('query', tokens),
+            project('key', patches),
+            project('value', patches),
+            implementation=self.implementation,
+            dropout=self.attention_dropout,
+            key=self.make_rng('dropout') if train and self.attention_dropout else None,
+            tap=lambda name, value: tap(self, name, value),
+        )
+        out = _dense(width, 'projection', self.dtype)(out.reshape(*out.shape[:2], -1))
+        return dropout(self, out, self.dropout, train)
+
+
+def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:
+    return nn.Dense(features, bias, dtype=dtype, kernel_init=kernel_init, name=name)
+
+
+def head_width(width: int, num_heads: int) -> int:
+    """Width of one head; an error if `num_heads` does not divide `width`."""
+    if width % num_heads:
+        raise ValueError(f'num_heads must divide width: {num_heads=}, {width=}.')
+    return width // num_heads

@@ -1,0 +1,99 @@
+"""CaiT (Touvron et al. 2021, Going deeper with Image Transformers, arXiv:2103.17239)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
+from vitjax.layers.block import Block, ClassBlock, Head, LayerNorm, Mlp, stack
+from vitjax.layers.embed import TokenEmbed, kernel_init
+
+
+class CaiT(nn.Module):
+    """CaiT: a trunk of talking-heads blocks on patches alone, then class-attention blocks.
+
+    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+
+    Attributes:
+        patch_size: side of a patch in pixels; must divide the image.
+        width: channels of a token.
+        depth: number of trunk blocks.
+        class_depth: number of class-attention blocks.
+        num_heads: attention heads; must divide `width`.
+        mlp_ratio: hidden width of the MLP over `width`.
+        num_classes: logits; 0 returns features.
+        qkv_bias: biases on queries, keys and values.
+        layer_scale: initial LayerScale; None has none.
+        drop_path: stochastic depth, the same in every trunk block, none in the class blocks.
+        dropout: after the embeddings, projections and MLP layers.
+        attention_dropout: on what multiplies the values, after the second mixing.
+        attention: auto, explicit, chunked or fused.
+        dtype: of the arithmetic; parameters stay float32.
+        remat: recompute each trunk block in the backward pass, for memory.
+    """
+
+    patch_size: int = 16
+    width: int = 192
+    depth: int = 24
+    class_depth: int = 2
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    qkv_bias: bool = True
+    layer_scale: float | None = 1e-5
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    attention: str = 'auto'
+    dtype: str = 'float32'
+    remat: bool = False
+
+    prefix_tokens = 0  # the trunk has patches only
+
+    def setup(self):
+        width = head_width(self.width, self.num_heads)
+        self.embed = TokenEmbed(self.patch_size, self.width, dropout=self.dropout, dtype=self.dtype)
+        self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
+            MultiHeadAttention(
+                self.num_heads,
+                width,
+                talking=True,
+                qkv_bias=self.qkv_bias,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                implementation=self.attention,
+                dtype=self.dtype,
+                parent=None,
+            ),
+            Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None),
+            self.layer_scale,
+            self.dtype,
+        )
+        self.class_token = self.param('class_token', kernel_init, (1, self.width))
+        self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
+            ClassAttention(
+                self.num_heads,
+                qkv_bias=self.qkv_bias,
+                implementation=self.attention,
+                dtype=self.dtype,
+                parent=None,
+            ),
+            Mlp(self.mlp_ratio, dtype=self.dtype, parent=None),
+            self.layer_scale,
+            self.dtype,
+        )
+        self.norm = LayerNorm(dtype=self.dtype)
+        self.classifier = Head(self.num_classes, dtype=self.dtype, name='head')
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        tokens = self.embed(images, train)
+        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
+        tokens, _ = self.blocks(tokens, rates, train)
+        return self.readout(tokens, train)
+
+    def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        """Patch tokens [B, N, width] of any trunk depth to logits, through class attention."""
+        token = self.class_token.astype(tokens.dtype)
+        token = jnp.broadcast_to(token, (tokens.shape[0], *token.shape))
+        token, _ = self.class_blocks(token, tokens, train)
+        return self.classifier(self.norm(token[:, 0]), train)

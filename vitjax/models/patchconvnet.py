@@ -1,0 +1,112 @@
+"""PatchConvNet (Touvron et al. 2021b, Augmenting convolutional networks, arXiv:2112.13692)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitjax.layers.attention import ClassAttention, head_width
+from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
+from vitjax.layers.embed import ConvStem, grid_of, kernel_init
+
+
+class PatchConvNet(nn.Module):
+    """PatchConvNet: a convolutional stem, a column of residual blocks, attention-based pooling.
+
+    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+
+    Attributes:
+        patch_size: pixels a token spans; log2(patch_size) stride-2 convolutions make the stem.
+        width: channels of a token.
+        depth: number of trunk blocks.
+        class_depth: number of pooling blocks, which are class-attention blocks.
+        num_heads: heads of the pooling; must divide `width`.
+        mlp_ratio: hidden width of the pooling's MLP over `width`.
+        num_classes: logits; 0 returns features.
+        class_tokens_per_class: one class token and one linear output for each class, attending
+            to the patches only, instead of one token for all.
+        stem_bias: biases in the stem.
+        stem_last_gelu: a GELU after the stem's last convolution too.
+        depthwise: the trunk's 3x3 convolution channel by channel; False is a full one.
+        se_ratio: channels over hidden channels in squeeze-excite.
+        se_bias: biases in squeeze-excite.
+        qkv_bias: biases on queries, keys and values.
+        layer_scale: initial LayerScale; None has none.
+        drop_path: stochastic depth, the same in every trunk block, none in the pooling.
+        dropout: after the pooling's projection and MLP layers.
+        attention_dropout: on the pooling's attention weights.
+        attention: auto, explicit, chunked or fused.
+        dtype: of the arithmetic; parameters stay float32.
+        remat: recompute each trunk block in the backward pass, for memory.
+    """
+
+    patch_size: int = 16
+    width: int = 384
+    depth: int = 60
+    class_depth: int = 1
+    num_heads: int = 1
+    mlp_ratio: float = 3.0
+    num_classes: int = 1000
+    class_tokens_per_class: bool = False
+    stem_bias: bool = False
+    stem_last_gelu: bool = False
+    depthwise: bool = True
+    se_ratio: int = 4
+    se_bias: bool = True
+    qkv_bias: bool = True
+    layer_scale: float | None = 1e-6
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    attention: str = 'auto'
+    dtype: str = 'float32'
+    remat: bool = False
+
+    prefix_tokens = 0  # the trunk has patches only
+
+    def setup(self):
+        head_width(self.width, self.num_heads)
+        if self.class_tokens_per_class and not self.num_classes:
+            raise ValueError('class_tokens_per_class needs num_classes of 1 or more: got 0.')
+        self.embed = ConvStem(
+            self.patch_size, self.width, self.stem_bias, self.stem_last_gelu, self.dtype
+        )
+        self.blocks = stack(ConvBlock, self.depth, 0, static=2, remat=self.remat)(
+            self.depthwise, self.se_ratio, self.se_bias, self.layer_scale, self.dtype
+        )
+        tokens = self.num_classes if self.class_tokens_per_class else 1
+        self.class_token = self.param('class_token', kernel_init, (tokens, self.width))
+        self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
+            ClassAttention(
+                self.num_heads,
+                qkv_bias=self.qkv_bias,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                implementation=self.attention,
+                dtype=self.dtype,
+                parent=None,
+            ),
+            Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None),
+            self.layer_scale,
+            self.dtype,
+        )
+        self.norm = LayerNorm(dtype=self.dtype)
+        if self.class_tokens_per_class:
+            self.classifier = PerClassHead(name='head')
+        else:
+            self.classifier = Head(self.num_classes, dtype=self.dtype, name='head')
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        tokens = self.embed(images)
+        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
+        grid = grid_of(images.shape[1:3], self.patch_size)
+        tokens, _ = self.blocks(tokens, rates, grid, train)
+        return self.readout(tokens, train)
+
+    def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        """Tokens [B, N, width] of any trunk depth to logits, through the attention pooling."""
+        token = self.class_token.astype(tokens.dtype)
+        token = jnp.broadcast_to(token, (tokens.shape[0], *token.shape))
+        token, _ = self.class_blocks(token, tokens, train)
+        if self.class_tokens_per_class:
+            return self.classifier(self.norm(token))
+        return self.classifier(self.norm(token[:, 0]))

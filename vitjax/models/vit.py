@@ -1,0 +1,114 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitjax.layers.attention import MultiHeadAttention, head_width
+from vitjax.layers.block import Block, Head, LayerNorm, Mlp, stack
+from vitjax.layers.embed import TokenEmbed
+
+
+class ViT(nn.Module):
+    """ViT, with the options that DeiT, AugReg, DINOv2 and the CIFAR tutorial need.
+
+    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+
+    Attributes:
+        patch_size: side of a patch in pixels; must divide the image.
+        width: channels of a token.
+        depth: number of blocks.
+        num_heads: attention heads.
+        head_width: channels of a head; None is width / num_heads.
+        mlp_ratio: hidden width of the MLP over `width`.
+        mlp_last_gelu: a GELU after the MLP's second layer too (the CIFAR tutorial's).
+        num_classes: logits; 0 returns features.
+        qkv_bias: biases on queries, keys and values.
+        layer_scale: initial LayerScale; None has none.
+        drop_path: stochastic depth of the last block, rising linearly from 0 at the first.
+        dropout: after the embeddings, projections and MLP layers.
+        attention_dropout: on the attention weights.
+        head_dropout: before and inside the head.
+        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`.
+        registers: extra tokens after the class token (Darcet et al. 2024).
+        position: `learned` or `sincos` position embeddings.
+        head: widths of hidden layers in the head.
+        attention: auto, explicit, chunked or fused.
+        dtype: of the arithmetic; parameters stay float32.
+        remat: recompute each block in the backward pass, for memory.
+    """
+
+    patch_size: int = 16
+    width: int = 192
+    depth: int = 12
+    num_heads: int = 3
+    head_width: int | None = None
+    mlp_ratio: float = 4.0
+    mlp_last_gelu: bool = False
+    num_classes: int = 1000
+    qkv_bias: bool = True
+    layer_scale: float | None = None
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    head_dropout: float = 0.0
+    pool: str = 'class'
+    registers: int = 0
+    position: str = 'learned'
+    head: tuple[int, ...] = ()
+    attention: str = 'auto'
+    dtype: str = 'float32'
+    remat: bool = False
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens precede the patches."""
+        return int(self.pool == 'class') + self.registers
+
+    def setup(self):
+        if self.pool not in ('class', 'mean', 'flatten'):
+            raise ValueError(f"pool must be 'class', 'mean' or 'flatten': pool={self.pool!r}.")
+        self.embed = TokenEmbed(
+            self.patch_size,
+            self.width,
+            class_token=self.pool == 'class',
+            registers=self.registers,
+            position=self.position,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
+            MultiHeadAttention(
+                self.num_heads,
+                self.head_width or head_width(self.width, self.num_heads),
+                qkv_bias=self.qkv_bias,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                implementation=self.attention,
+                dtype=self.dtype,
+                parent=None,
+            ),
+            Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None),
+            self.layer_scale,
+            self.dtype,
+        )
+        self.norm = LayerNorm(dtype=self.dtype)
+        self.classifier = Head(
+            self.num_classes, self.head, self.head_dropout, self.dtype, name='head'
+        )
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        tokens = self.embed(images, train)
+        rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path else None
+        tokens, _ = self.blocks(tokens, rates, train)
+        return self.readout(tokens, train)
+
+    def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
+        if self.pool == 'class':
+            features = self.norm(tokens[:, 0])
+        elif self.pool == 'mean':
+            features = self.norm(tokens[:, self.prefix_tokens :].mean(1))
+        else:
+            features = self.norm(tokens).reshape(tokens.shape[0], -1)
+        return self.classifier(features, train)
