@@ -1,0 +1,26 @@
+"""What every command shares: arguments by tyro, and errors in a line or two."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+
+def run(main: Callable[..., int | None], args: list[str] | None = None) -> None:
+    """Parses the arguments of `main` from the command line, calls it and exits.
+
+    What a user can cause (ValueError, OSError) ends in a line or two and exit code 1; other
+    exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every traceback.
+    """
+    try:
+        sys.exit(tyro.cli(main, args=args) or 0)
+    except (ValueError, OSError) as error:
+        if os.environ.get('VITJAX_TRACEBACK'):
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Arrays to arrays: what attention, tokens, gradients and representations say."""
