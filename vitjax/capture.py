@@ -115,8 +115,8 @@ def _gradients(model: nn.Module, params: Any, images: jax.Array, target: Callabl
         if context.method_name != '__call__' or not re.fullmatch(keep, '/'.join(module.path)):
             return value
         if isinstance(value, tuple):
-            return module.perturb('output', value[0]), *value[1:]
-        return module.perturb('output', value)
+            return module.perturb('__call__', value[0]), *value[1:]
+        return module.perturb('__call__', value)
 
     def run(perturbations):
         with nn.intercept_methods(perturb):
@@ -150,13 +150,13 @@ def _apply(model: nn.Module, variables: dict, images: jax.Array, keep: str, muta
 
 
 def _flatten(tree: Any, keep: str) -> Arrays:
-    """`{path: array}` of what matches: `__call__` and `output` stripped, tuples opened."""
+    """`{path: array}` of what matches: `__call__` stripped, tuples opened."""
     flat: Arrays = {}
 
     def visit(node: Any, path: tuple[str, ...]) -> None:
         if isinstance(node, dict):
             for name, child in node.items():
-                visit(child, path if name in ('__call__', 'output') else (*path, name))
+                visit(child, path if name == '__call__' else (*path, name))
             return
         while isinstance(node, tuple):  # sow keeps a tuple; a scanned block returns (tokens, None)
             node = node[0]
