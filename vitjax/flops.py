@@ -1,0 +1,143 @@
+"""Floating-point operations of any jax function, read from its jaxpr with scans counted in full.
+
+What counts is the multiplications and additions of matrix products and convolutions, two for each
+multiply-add: the convention of published GMACs, times two. XLA's cost analysis and
+`flax.linen.tabulate` count the body of a scan once, whatever the depth of the stack.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+# Kernels whose products no jaxpr shows.
+_OPAQUE = ('pallas_call', 'ffi_call', 'dot_product_attention', 'ragged_dot', 'custom_linear_solve')
+
+
+def flops(fn: Callable[..., Any], *args: Any) -> int:
+    """Floating-point operations of `fn(*args)`: 2 for each multiply-add of a product or convolution.
+
+    Scans count in full, conditionals by their largest branch, code mapped over devices by all of
+    them. What `jax.checkpoint` recomputes counts as often as it runs; `model_flops` leaves it out.
+    In a convolution, zeros of the padding count, as they do in published numbers; the holes of a
+    dilation do not, so that a gradient costs what the convolution itself does.
+
+    Args:
+        fn: any function that jax can trace; gradients and jitted functions among them.
+        *args: its arguments, as arrays or `jax.ShapeDtypeStruct`; nothing is computed.
+
+    Raises:
+        ValueError: for a while loop around products, whose length no trace knows, and for kernels
+            that hide their products (cuDNN's attention, Pallas), by name.
+
+    Example:
+        >>> flops(lambda x, w: x @ w, jnp.ones((2, 3)), jnp.ones((3, 5)))
+        60
+    """
+    return sum(flops_by_scope(fn, *args).values())
+
+
+def flops_by_scope(fn: Callable[..., Any], *args: Any) -> dict[str, int]:
+    """`flops` by named scope; linen opens one for each module: `{'ViT/blocks/mlp/hidden': ...}`."""
+    return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr))
+
+
+def model_flops(model: Any, image_size: int, *, backward: bool = False) -> int:
+    """`flops` of one square image through a model; with `backward`, of the parameters' gradient too.
+
+    Counted on explicit attention without recomputation, whatever the model runs with, so that
+    implementations compare by the same number.
+
+    Args:
+        model: a module called as `model.apply({'params': params}, images)`.
+        image_size: side of the image in pixels.
+        backward: count forward and backward pass.
+    """
+    return sum(model_flops_by_scope(model, image_size, backward=backward).values())
+
+
+def model_flops_by_scope(model: Any, image_size: int, *, backward: bool = False) -> dict[str, int]:
+    """`model_flops` by named scope, as `flops_by_scope` has them."""
+    settings = {'attention': 'explicit', 'remat': False}
+    model = model.clone(**{k: v for k, v in settings.items() if hasattr(model, k)})
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+
+    def run(params: Any, image: jax.Array) -> jax.Array:
+        return model.apply({'params': params}, image).sum()
+
+    fn = jax.value_and_grad(run) if backward else run
+    return flops_by_scope(fn, variables['params'], image)
+
+
+def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        inside = (*scope, *filter(None, [str(eqn.source_info.name_stack)]))
+        if name == 'dot_general':
+            total['/'.join(inside)] += _dot(eqn)
+        elif name == 'conv_general_dilated':
+            total['/'.join(inside)] += _convolution(eqn)
+        elif name.startswith(_OPAQUE):
+            raise ValueError(f'flops cannot see into {name}: count an explicit implementation.')
+        elif name == 'while':
+            parts = _count(eqn.params['body_jaxpr'].jaxpr, inside)
+            parts += _count(eqn.params['cond_jaxpr'].jaxpr, inside)
+            if parts:
+                raise ValueError(
+                    'flops needs loops of known length: a while loop holds the products of '
+                    f'{", ".join(parts)}.'
+                )
+        elif name == 'cond':
+            branches = [_count(branch.jaxpr, inside) for branch in eqn.params['branches']]
+            total += max(branches, key=lambda branch: branch.total())
+        else:
+            times = _repeats(eqn)
+            for inner in _jaxprs(eqn.params):
+                for part, count in _count(inner, inside).items():
+                    total[part] += times * count
+    return total
+
+
+def _repeats(eqn: Any) -> int:
+    if eqn.primitive.name == 'scan':
+        return eqn.params['length']
+    if eqn.primitive.name == 'shard_map':  # the body is one device's share
+        return eqn.params['mesh'].size
+    return eqn.params.get('axis_size', 1) if eqn.primitive.name == 'xla_pmap' else 1
+
+
+def _jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
+
+
+def _dot(eqn: Any) -> int:
+    (contracted, _), _ = eqn.params['dimension_numbers']
+    shape = eqn.invars[0].aval.shape
+    return 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+
+
+def _convolution(eqn: Any) -> int:
+    """Per spatial axis: kernel taps times input or output positions, whichever are fewer.
+
+    Outputs are the fewer in a forward convolution. In the gradient at its input they are the more,
+    and all but as many as there are inputs for each tap fall on the holes or the padding.
+    """
+    numbers = eqn.params['dimension_numbers']
+    lhs, rhs = (v.aval.shape for v in eqn.invars)
+    out = eqn.outvars[0].aval.shape
+    total = 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * rhs[numbers.rhs_spec[1]]
+    axes = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)
+    for i, k, o in axes:
+        total *= rhs[k] * min(lhs[i], out[o])
+    return total
