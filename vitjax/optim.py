@@ -1,6 +1,11 @@
 """The optimizer: schedule, which parameters decay and which train, AdamW."""
 
 import dataclasses
+import re
+from typing import Any
+
+import jax
+import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Optim:
         accumulate: batches whose gradients are averaged into one update.
         ema: decay rate of the moving average of parameters; 0 keeps none.
         train: regular expression of the parameter paths that train, as in `head.*`.
-        name: adamw or sgd (plain, for comparing ways of spreading a step).
+        name: adamw or sgd; sgd is plain, without momentum or decay.
     """
 
     peak: float = 1e-3
@@ -34,3 +39,75 @@ class Optim:
     ema: float = 0.0
     train: str = '.*'
     name: str = 'adamw'
+
+
+def schedule(settings: Optim, steps: int) -> optax.Schedule:
+    """Learning rate at each update: linear from `start` to `peak`, then a half cosine to `end`."""
+    updates = max(1, steps // settings.accumulate)
+    warmup = min(round(settings.warmup * updates), updates - 1)
+    return optax.warmup_cosine_decay_schedule(
+        settings.start if warmup else settings.peak, settings.peak, warmup, updates, settings.end
+    )
+
+
+def optimizer(settings: Optim, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a run of `steps` steps: clipping, AdamW, freezing and accumulation.
+
+    Raises:
+        ValueError: for an unknown name, rates out of range, or a pattern that is none.
+    """
+    for name in ('warmup', 'ema'):
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f'optim.{name} must be in [0, 1): {getattr(settings, name)}.')
+    if settings.accumulate < 1:
+        raise ValueError(f'optim.accumulate must be at least 1: {settings.accumulate}.')
+    rate = schedule(settings, steps)
+    if settings.name == 'adamw':
+        update = optax.adamw(
+            rate, settings.b1, settings.b2, weight_decay=settings.decay, mask=_kernels
+        )
+    elif settings.name == 'sgd':
+        update = optax.sgd(rate)
+    else:
+        raise ValueError(f"optim.name must be 'adamw' or 'sgd': {settings.name!r}.")
+    if settings.clip:
+        update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
+    if settings.train != '.*':
+        label = {True: 'train', False: 'freeze'}
+        update = optax.partition(
+            {'train': update, 'freeze': optax.set_to_zero()},
+            lambda params: jax.tree.map(label.get, trainable(params, settings.train)),
+        )
+    if settings.accumulate > 1:
+        update = optax.MultiSteps(update, settings.accumulate).gradient_transformation()
+    return update
+
+
+def trainable(params: Any, pattern: str) -> Any:
+    """A tree of booleans like `params`: which paths match the whole of `pattern`.
+
+    Raises:
+        ValueError: if none does, with the first parts of the paths there are.
+    """
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f'optim.train must be a regular expression: {pattern!r}: {error}.'
+        ) from None
+    mask = jax.tree_util.tree_map_with_path(lambda p, _: bool(wanted.fullmatch(_name(p))), params)
+    if not any(jax.tree.leaves(mask)):
+        raise ValueError(
+            f'optim.train must match a parameter: {pattern!r} matches none under '
+            f'{", ".join(sorted(params))}.'
+        )
+    return mask
+
+
+def _kernels(params: Any) -> Any:
+    # By name: in a stack every bias and norm scale has two axes or more.
+    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path).endswith('kernel'), params)
+
+
+def _name(path: Any) -> str:
+    return '/'.join(str(entry.key) for entry in path)

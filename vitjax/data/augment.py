@@ -1,6 +1,12 @@
 """Augmentation on the device, inside the step: uint8 images to float images and soft labels."""
 
 import dataclasses
+import functools
+import math
+import zlib
+
+import jax
+import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,3 +43,184 @@ class Augment:
     mixup: float = 0.0
     cutmix: float = 0.0
     smoothing: float = 0.0
+
+
+def purpose(key: jax.Array, name: str) -> jax.Array:
+    """The key for one purpose, named by a checksum that is the same in every process."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def augment(
+    settings: Augment,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    num_classes: int,
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """A training batch: images [B, S, S, 3] float32, normalised, and soft labels [B, num_classes].
+
+    Every image's variation is a function of `key` and its `index` alone, so a batch comes out the
+    same on any number of devices. One resample does resize, crop, flip, shift, rotation and zoom;
+    outside the image it reflects, or is black where `padding` is asked for. Mixup and CutMix pair
+    the neighbours 2i and 2i+1; with both, each pair draws one of them.
+
+    Args:
+        settings: strengths; where all are 0 this is a plain resize.
+        normalisation: mean and deviation per channel, of pixels in 0..1.
+        num_classes: length of a soft label.
+        key: of this step.
+        images: [B, H, W, 3] uint8.
+        labels: [B] integers.
+        index: [B] position of each image in the global batch.
+
+    Raises:
+        ValueError: for mixup or CutMix on an odd number of images.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    x = images.astype(jnp.float32) / 255
+    x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
+    x = jax.vmap(functools.partial(_recolour, settings))(keys, x)
+    mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
+    x = (x - mean) / deviation
+    soft = jax.nn.one_hot(labels, num_classes) * (1 - settings.smoothing)
+    soft += settings.smoothing / num_classes
+    if settings.cutout:
+        x = jax.vmap(functools.partial(_cutout, settings))(keys, x)
+    if settings.mixup or settings.cutmix:
+        if len(images) % 2:
+            raise ValueError(
+                'mixup and cutmix pair images, so each device needs an even number: '
+                f'got {len(images)}.'
+            )
+        x, soft = _mix(settings, keys[::2], x, soft)
+    return x, soft
+
+
+def resize(
+    images: jax.Array, size: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+) -> jax.Array:
+    """An evaluation batch: uint8 [B, H, W, 3] to float32 [B, size, size, 3], normalised."""
+    mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
+    return (_resize(images.astype(jnp.float32) / 255, size) - mean) / deviation
+
+
+def _resize(x: jax.Array, size: int) -> jax.Array:
+    if x.shape[1:3] == (size, size):
+        return x
+    return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), 'bilinear')
+
+
+def _moves(settings: Augment) -> bool:
+    s = settings
+    moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
+    return any(moves) or (s.enlarge or s.size) != s.size
+
+
+def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
+    """Resize, crop, flip, shift, rotation and zoom in one bilinear resample."""
+    full = settings.enlarge or settings.size
+    if min(x.shape[1:3]) > full:
+        x = _resize(x, full)  # shrinking needs the antialiasing of a plain resize
+    matrices, offsets = jax.vmap(functools.partial(_affine, settings, x.shape[1:3]))(keys)
+    return jax.vmap(functools.partial(_sample, settings))(x, matrices, offsets)
+
+
+def _affine(
+    settings: Augment, shape: tuple[int, int], key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The map from output pixels to input pixels, both counted from the image's centre."""
+    full = settings.enlarge or settings.size
+    flip, shift, turn, zoom, crop = (
+        purpose(key, n) for n in ('flip', 'shift', 'turn', 'zoom', 'crop')
+    )
+    angle = jax.random.uniform(turn, (), minval=-1) * settings.rotation * 2 * math.pi
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    matrix = jnp.array([[cos, -sin], [sin, cos]])
+    matrix *= 1 + settings.zoom * jax.random.uniform(zoom, (2,), minval=-1)[:, None]
+    mirrored = jnp.where(jax.random.uniform(flip) < settings.flip, -1.0, 1.0)
+    matrix *= jnp.stack([jnp.ones(()), mirrored])
+    scale = jnp.array(shape) / full  # input pixels per pixel of the resized image
+    room = (full - settings.size) / 2 + settings.padding
+    # An integer offset, as a crop is; half a pixel off where the room is odd.
+    low = -(full - settings.size) // 2 - settings.padding + (full - settings.size) % 2 / 2
+    corner = jax.random.randint(crop, (2,), 0, round(2 * room) + 1) + low
+    corner += settings.shift * full * jax.random.uniform(shift, (2,), minval=-1)
+    return matrix * scale[:, None], (matrix @ corner) * scale
+
+
+def _sample(settings: Augment, image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
+    """Bilinear samples of one image [H, W, C] on a rotated, scaled and shifted grid."""
+    height, width = image.shape[:2]
+    grid = jnp.arange(settings.size) - (settings.size - 1) / 2
+    rows = matrix[0, 0] * grid[:, None] + matrix[0, 1] * grid + offset[0] + (height - 1) / 2
+    columns = matrix[1, 0] * grid[:, None] + matrix[1, 1] * grid + offset[1] + (width - 1) / 2
+    out = jnp.zeros((settings.size, settings.size, image.shape[2]))
+    for dy in (0, 1):
+        for dx in (0, 1):
+            y, x = jnp.floor(rows) + dy, jnp.floor(columns) + dx
+            weight = (1 - jnp.abs(rows - y)) * (1 - jnp.abs(columns - x))
+            if settings.padding:  # black outside, but an edge pixel reaches half a pixel out
+                inside = (rows > -0.5) & (rows < height - 0.5)
+                inside &= (columns > -0.5) & (columns < width - 0.5)
+                weight *= inside
+                y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
+            else:
+                y, x = _reflect(y, height), _reflect(x, width)
+            out += weight[..., None] * image[y.astype(int), x.astype(int)]
+    return out
+
+
+def _reflect(position: jax.Array, size: int) -> jax.Array:
+    """Mirrors positions at the edges, the edge pixel repeated: -1 is 0, `size` is size - 1."""
+    position = jnp.mod(position, 2 * size)
+    return jnp.minimum(position, 2 * size - 1 - position)
+
+
+def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
+    if not (settings.contrast or settings.brightness):
+        return image
+    factor = 1 + settings.contrast * jax.random.uniform(purpose(key, 'contrast'), (), minval=-1)
+    mean = image.mean((0, 1))
+    change = settings.brightness * jax.random.uniform(purpose(key, 'brightness'), (), minval=-1)
+    return jnp.clip((image - mean) * factor + mean + change, 0, 1)
+
+
+def _box(key: jax.Array, size: int, side: jax.Array) -> jax.Array:
+    """[size, size] booleans: True in a square of `side` pixels about a random centre, clipped."""
+    centre = jax.random.uniform(key, (2,)) * size
+    inside = jnp.abs(jnp.arange(size)[:, None] + 0.5 - centre) < side / 2
+    return inside[:, 0, None] & inside[None, :, 1]
+
+
+def _cutout(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
+    side = jnp.asarray(settings.cutout * settings.size)
+    box = _box(purpose(key, 'cutout'), settings.size, side)
+    return jnp.where(box[..., None], 0.0, image)  # the mean, once normalised
+
+
+def _mix(
+    settings: Augment, keys: jax.Array, x: jax.Array, soft: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mixes each image with its neighbour, by mixup or CutMix; `keys` are one for each pair."""
+
+    def pair(key: jax.Array, x: jax.Array, soft: jax.Array) -> tuple[jax.Array, jax.Array]:
+        both = settings.mixup > 0 and settings.cutmix > 0
+        cut = jnp.asarray(settings.cutmix > 0)
+        if both:
+            cut = jax.random.bernoulli(purpose(key, 'which'))
+        mixup, cutmix = settings.mixup or 1.0, settings.cutmix or 1.0
+        alpha = jnp.where(cut, cutmix, mixup)
+        share = jax.random.beta(purpose(key, 'share'), alpha, alpha)
+        side = settings.size * jnp.sqrt(1 - share)
+        box = _box(purpose(key, 'box'), settings.size, side)
+        # The share of pixels that stay, after the box was clipped to the image.
+        share = jnp.where(cut, 1 - box.mean(), share)
+        stays = jnp.where(cut, ~box, share)[..., None]
+        mixed = stays * x + (1 - stays) * x[::-1]
+        return mixed, share * soft + (1 - share) * soft[::-1]
+
+    pairs = [a.reshape(len(a) // 2, 2, *a.shape[1:]) for a in (x, soft)]
+    x, soft = (a.reshape(-1, *a.shape[2:]) for a in jax.vmap(pair)(keys, *pairs))
+    return x, soft

@@ -1,0 +1,22 @@
+"""Prepare CIFAR-10 or CIFAR-100 for `tfds:cifar10` and `tfds:cifar100`, without tensorflow."""
+
+import command
+from tyro.conf import Positional
+
+
+def main(name: Positional[str], archive: str | None = None, dir: str | None = None) -> None:
+    """Write what `tfds.data_source` reads.
+
+    Args:
+        name: cifar10 or cifar100.
+        archive: the published binary archive (cifar-10-binary.tar.gz); without it, downloaded.
+        dir: where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
+    """
+    from vitjax.data import sources
+
+    written = sources.prepare_cifar(name, archive, sources.Source(dir=dir))
+    print(f'{name} is ready: {written}')
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,58 @@
+"""Which example comes when: a pure function of the seed and the step, sharded by process."""
+
+import functools
+
+import numpy as np
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Full batches in an epoch; what is left over waits for another epoch's shuffle.
+
+    Raises:
+        ValueError: if the batch is larger than the data.
+    """
+    if not 0 < batch_size <= count:
+        raise ValueError(
+            f'batch_size must be at least 1 and at most the training images: {batch_size=}, '
+            f'{count} images.'
+        )
+    return count // batch_size
+
+
+@functools.lru_cache(maxsize=4)
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order [count] in which an epoch shows its examples."""
+    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+
+
+def position(step: int, count: int, batch_size: int) -> tuple[int, int]:
+    """The epoch and the batch within it that come at a step."""
+    return divmod(step, steps_per_epoch(count, batch_size))
+
+
+def batches(
+    seed: int,
+    start: int,
+    steps: int,
+    *,
+    count: int,
+    batch_size: int,
+    process: int = 0,
+    processes: int = 1,
+) -> np.ndarray:
+    """Which examples each of `steps` steps from `start` on shows: [steps, batch / processes] int32.
+
+    Process p takes the p-th contiguous slice of every batch, so any number of processes sees the
+    same batches.
+
+    Raises:
+        ValueError: if the batch is larger than the data or not a multiple of `processes`.
+    """
+    if batch_size % processes:
+        raise ValueError(f'batch_size must be a multiple of {processes=}: {batch_size=}.')
+    rows = []
+    for step in range(start, start + steps):
+        epoch, index = position(step, count, batch_size)
+        rows.append(order(seed, epoch, count)[index * batch_size : (index + 1) * batch_size])
+    each = batch_size // processes
+    return np.stack(rows)[:, process * each : (process + 1) * each]

@@ -1,0 +1,206 @@
+"""The ways to spread a training step over devices: one device, `pmap`, `fsdp`.
+
+All three run the same pure step, many at a dispatch, on data that stay on the devices.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vitjax.train import Metrics, TrainState
+
+AXIS = 'batch'
+Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, key, axis=) -> (state, metrics)
+
+
+class Spread(NamedTuple):
+    """One way to run steps.
+
+    Attributes:
+        put: a state, as every device or host sees it whole, to the devices.
+        get: the inverse: a state of global arrays, which is what checkpoints hold.
+        put_data: images [N, H, W, 3] and labels [N] to the devices.
+        run: `(state, data, rows [K, batch], count) -> (state, metrics [K])`: takes the first
+            `count` of K steps, whose examples are `rows` of the data, and stops after one whose
+            loss is not finite. The state given is used up. `count` does not recompile.
+        processes_slice: whether `rows` are this process's slice of the batch or the whole.
+    """
+
+    put: Callable[[TrainState], TrainState]
+    get: Callable[[TrainState], TrainState]
+    put_data: Callable[[np.ndarray, np.ndarray], Any]
+    run: Callable[..., tuple[TrainState, Metrics]]
+    processes_slice: bool
+
+
+def spread(
+    way: str, step: Step, key: jax.Array, state: Any, *, batch_size: int, devices: Any = None
+) -> Spread:
+    """Spreads a step over devices.
+
+    Args:
+        way: `none`, `pmap`, `fsdp`, or `auto`: pmap on more than one device, else none.
+        step: `(state, batch, key, axis=)`, as `functools.partial(train_step, ...)` makes it.
+        key: the run's training key.
+        state: a state, or its shapes.
+        batch_size: images a step, over all devices.
+        devices: which devices; None takes all.
+
+    Raises:
+        ValueError: for an unknown way, or a number of devices that does not divide the batch.
+    """
+    devices = jax.devices() if devices is None else devices
+    if way == 'auto':
+        way = 'pmap' if len(devices) > 1 else 'none'
+    if way not in ('none', 'pmap', 'fsdp'):
+        raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
+    if way != 'none' and batch_size % len(devices):
+        raise ValueError(
+            f'batch_size must be a multiple of the number of devices: {batch_size=}, '
+            f'{len(devices)} devices.'
+        )
+    if way == 'none':
+        return _none(step, key, devices[0])
+    if way == 'pmap':
+        return _pmap(step, key, devices)
+    return _fsdp(step, key, state, devices)
+
+
+def many_steps(
+    step: Step,
+    state: TrainState,
+    data: tuple[jax.Array, jax.Array],
+    rows: jax.Array,
+    count: jax.Array,
+    key: jax.Array,
+    axis: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The first `count` of the K steps whose examples are `rows` [K, batch] of `data`.
+
+    One compiled program for any count, so that a run stopped anywhere and resumed takes the very
+    same steps. Stops after a step whose loss is not finite. Metrics are [K], NaN where no step
+    was taken.
+    """
+    batch = rows.shape[1]
+    first = 0 if axis is None else jax.lax.axis_index(axis) * batch
+
+    def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
+        taken = rows[i]
+        index = first + jnp.arange(batch)
+        examples = {'image': data[0][taken], 'label': data[1][taken], 'index': index}
+        return step(state, examples, key, axis=axis)
+
+    def more(carry: Any) -> jax.Array:
+        i, _, _, finite = carry
+        return (i < count) & finite
+
+    def body(carry: Any) -> Any:
+        i, state, metrics, _ = carry
+        state, new = one(state, i)
+        metrics = {name: metrics[name].at[i].set(new[name]) for name in metrics}
+        return i + 1, state, metrics, jnp.isfinite(new['loss'])
+
+    shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
+    metrics = {name: jnp.full(len(rows), jnp.nan) for name in shapes}
+    start = (jnp.zeros((), jnp.int32), state, metrics, jnp.array(True))
+    _, state, metrics, _ = jax.lax.while_loop(more, body, start)
+    return state, metrics
+
+
+def _none(step: Step, key: jax.Array, device: Any) -> Spread:
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
+        return many_steps(step, state, data, rows, count, key)
+
+    def put(tree: Any) -> Any:
+        return jax.device_put(tree, device)
+
+    run = jax.jit(take, donate_argnums=0)
+    return Spread(put, lambda state: state, lambda *data: put(data), run, False)
+
+
+def _pmap(step: Step, key: jax.Array, devices: Any) -> Spread:
+    """Data parallel: parameters on every device, the batch split, gradients averaged."""
+    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    stacked = NamedSharding(mesh, PartitionSpec(AXIS))
+    whole = NamedSharding(mesh, PartitionSpec())
+    local = [d for d in devices if d.process_index == jax.process_index()]
+
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
+        return many_steps(step, state, data, rows, count, key, axis=AXIS)
+
+    mapped = jax.pmap(take, AXIS, in_axes=(0, 0, 0, None), devices=devices, donate_argnums=0)
+
+    def replicate(tree: Any) -> Any:
+        """[...] to [devices, ...], a copy on each device."""
+
+        def leaf(x: Any) -> jax.Array:
+            copies = [jax.device_put(np.asarray(x)[None], d) for d in local]
+            shape = (len(devices), *np.shape(x))
+            return jax.make_array_from_single_device_arrays(shape, stacked, copies)
+
+        return jax.tree.map(leaf, tree)
+
+    def get(state: TrainState) -> TrainState:
+        """[devices, ...] to [...], replicated."""
+
+        def leaf(x: jax.Array) -> jax.Array:
+            copies = [shard.data[0] for shard in x.addressable_shards]
+            return jax.make_array_from_single_device_arrays(x.shape[1:], whole, copies)
+
+        return jax.tree.map(leaf, state)
+
+    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+        split = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
+        state, metrics = mapped(state, data, split, count)
+        return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], metrics)
+
+    return Spread(replicate, get, lambda *data: replicate(data), run, True)
+
+
+def _fsdp(step: Step, key: jax.Array, state: Any, devices: Any) -> Spread:
+    """Fully sharded: one global program; large parameters, moments and the batch are split."""
+    # Auto axes: with make_mesh's default, linen's convolutions fail.
+    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    whole = NamedSharding(mesh, PartitionSpec())
+    split_rows = NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def sharded_step(state: TrainState, batch: Any, key: jax.Array, axis: str | None = None):
+        batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+        return step(state, batch, key, axis=axis)
+
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
+        return many_steps(sharded_step, state, data, rows, count, key)
+
+    shardings = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _split(path, leaf.shape, len(devices))), state
+    )
+    program = jax.jit(take, donate_argnums=0, out_shardings=(shardings, whole))
+
+    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+        return program(state, data, jax.device_put(rows, split_rows), count)
+
+    return Spread(
+        lambda state: jax.device_put(state, shardings),
+        lambda state: state,
+        lambda *data: jax.device_put(data, whole),
+        run,
+        False,
+    )
+
+
+def _split(path: Any, shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    """Splits the longest axis that the devices divide, of arrays of 2¹⁴ numbers or more.
+
+    Never the depth axis of a stack, which the scan walks along.
+    """
+    stacked = any(str(getattr(entry, 'key', '')).endswith('blocks') for entry in path)
+    axes = [a for a in range(int(stacked), len(shape)) if shape[a] % devices == 0]
+    if not axes or math.prod(shape) < 2**14:
+        return PartitionSpec()
+    longest = max(axes, key=lambda a: shape[a])
+    return PartitionSpec(*[AXIS if a == longest else None for a in range(len(shape))])

@@ -1,0 +1,119 @@
+"""The training step and the evaluation step: pure functions of state, batch and key."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from vitjax.data.augment import purpose
+
+Batch = dict[str, jax.Array]  # image [B, H, W, 3] uint8, label [B], index [B]: see `augment`
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes; `step` counts the steps taken, `ema` averages the parameters."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any = None
+
+
+def init_state(
+    key: jax.Array,
+    *,
+    model: Any,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    ema: bool = False,
+    params: Any = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        key: of the initial weights.
+        model: a linen module called as `(images, train)`.
+        tx: the optimizer.
+        image_shape: height, width and channels.
+        ema: keep a moving average of the parameters.
+        params: start from these instead of fresh ones.
+    """
+    if params is None:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        params = jax.jit(lambda key: model.init(key, images)['params'])(key)
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+
+
+def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
+    """Mean over the batch of -Σ_k p_k log softmax(logits)_k, in nats, for soft labels [B, K]."""
+    return optax.softmax_cross_entropy(logits, soft_labels).mean()
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: Any,
+    tx: optax.GradientTransformation,
+    augment: Callable[..., tuple[jax.Array, jax.Array]],
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
+    ema: float = 0.0,
+    trainable: Any = None,
+    axis: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One step of training on one batch.
+
+    Args:
+        state: before the step.
+        batch: `image`, `label` and `index`, the position in the global batch.
+        key: the run's training key, the same at every step: the step is folded in here.
+        model: a linen module called as `(images, train)`.
+        tx: the optimizer.
+        augment: `(key, images, labels, index) -> (images, soft labels)`.
+        loss: `(logits, soft labels) -> scalar`.
+        ema: decay rate of the moving average of parameters.
+        trainable: tree of booleans like the parameters; None trains all.
+        axis: name of the mapped axis over devices: gradients and metrics are averaged over it, and
+            dropout draws other bits on each device. Augmentation does not depend on it.
+
+    Returns:
+        The state after it, and `loss`, `accuracy` (against the likeliest class of the soft label)
+        and `grad_norm`.
+    """
+    key = jax.random.fold_in(key, state.step)
+    images, soft = augment(purpose(key, 'augment'), batch['image'], batch['label'], batch['index'])
+    noise = purpose(key, 'dropout')
+    if axis is not None:
+        noise = jax.random.fold_in(noise, jax.lax.axis_index(axis))
+
+    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+        if trainable is not None:  # no backward pass through what is frozen
+            stop = jax.lax.stop_gradient
+            params = jax.tree.map(lambda p, t: p if t else stop(p), params, trainable)
+        logits = model.apply({'params': params}, images, train=True, rngs={'dropout': noise})
+        return loss(logits, soft), logits
+
+    (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    accuracy = (logits.argmax(-1) == soft.argmax(-1)).mean(dtype=jnp.float32)
+    metrics = {'loss': value, 'accuracy': accuracy}
+    if axis is not None:
+        grads, metrics = jax.lax.pmean((grads, metrics), axis)
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.ema
+    if average is not None:
+        average = jax.tree.map(lambda a, p: ema * a + (1 - ema) * p, average, params)
+    return TrainState(state.step + 1, params, opt_state, average), metrics
+
+
+def eval_step(params: Any, images: jax.Array, *, model: Any) -> jax.Array:
+    """Logits [B, num_classes] of prepared images [B, H, W, 3]."""
+    return model.apply({'params': params}, images, train=False)
