@@ -36,7 +36,7 @@ def capture(
     Raises:
         ValueError: if `keep` matches nothing, with the paths there are.
     """
-    _require_match(model, params, images, keep)
+    _require_match(model, images, keep)
     return _capture(_looking(model), params, images, keep)
 
 
@@ -65,7 +65,7 @@ def gradients(
     Raises:
         ValueError: if `keep` matches nothing, or `target` does not return a scalar.
     """
-    _require_match(model, params, images, keep)
+    _require_match(model, images, keep)
     return _gradients(_looking(model), params, images, target, keep)
 
 
@@ -88,7 +88,7 @@ def _known_paths(model: nn.Module, shape: tuple[int, ...], dtype: Any) -> tuple[
     return tuple(paths(model, shapes['params'], images))
 
 
-def _require_match(model: nn.Module, params: Any, images: jax.Array, keep: str) -> None:
+def _require_match(model: nn.Module, images: jax.Array, keep: str) -> None:
     try:
         pattern = re.compile(keep)
     except re.error as error:

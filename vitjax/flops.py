@@ -19,12 +19,13 @@ _OPAQUE = ('pallas_call', 'ffi_call', 'dot_product_attention', 'ragged_dot', 'cu
 
 
 def flops(fn: Callable[..., Any], *args: Any) -> int:
-    """Floating-point operations of `fn(*args)`: 2 for each multiply-add of a product or convolution.
+    """Floating-point operations of `fn(*args)`, 2 for each multiply-add of a product.
 
-    Scans count in full, conditionals by their largest branch, code mapped over devices by all of
-    them. What `jax.checkpoint` recomputes counts as often as it runs; `model_flops` leaves it out.
-    In a convolution, zeros of the padding count, as they do in published numbers; the holes of a
-    dilation do not, so that a gradient costs what the convolution itself does.
+    Products are matrix products and convolutions. Scans count in full, conditionals by their
+    largest branch, code mapped over devices by all of them. What `jax.checkpoint` recomputes counts
+    as often as it runs; `model_flops` leaves it out. In a convolution, zeros of the padding count,
+    as they do in published numbers; the holes of a dilation do not, so that a convolution's
+    gradient at its input or its kernel costs what the convolution itself does.
 
     Args:
         fn: any function that jax can trace; gradients and jitted functions among them.
@@ -47,7 +48,7 @@ def flops_by_scope(fn: Callable[..., Any], *args: Any) -> dict[str, int]:
 
 
 def model_flops(model: Any, image_size: int, *, backward: bool = False) -> int:
-    """`flops` of one square image through a model; with `backward`, of the parameters' gradient too.
+    """`flops` of one square image through a model; with `backward`, of the gradient as well.
 
     Counted on explicit attention without recomputation, whatever the model runs with, so that
     implementations compare by the same number.

@@ -39,11 +39,13 @@ def explicit(
     """softmax(q kᵀ / √head_width) v with every intermediate written out: [B, Q, heads, head_width].
 
     With `mixing`, heads are mixed before and after the softmax (Touvron et al. 2021, section 3).
-    Scores and softmax are float32 whatever the inputs. `tap(name, value)` sees, and may replace,
-    `mixed_logits`, `weights` and `mixed_weights`. Attention dropout falls on what multiplies v.
+    Scores and softmax are float32 at least, whatever the inputs. `tap(name, value)` sees, and may
+    replace, `mixed_logits`, `weights` and `mixed_weights`. Attention dropout falls on what
+    multiplies v.
     """
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    weights = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=jnp.float32)
+    precise = jnp.promote_types(q.dtype, jnp.float32)
+    weights = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=precise)
     if mixing:
         weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.logits_kernel)
         weights = tap('mixed_logits', weights + mixing.logits_bias[:, None, None])
@@ -103,16 +105,21 @@ def chunked(
 def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
     """Images and query rows that `chunked` takes at a time.
 
-    At most 128 rows, in blocks as equal as can be. On accelerators the whole batch; on CPU as many
-    images as keep a block's scores within 2 MiB, a core's cache: XLA's batched product is up to
-    seven times as fast there (measured at 144 tokens, 4 heads of 64).
+    At most 128 rows; on accelerators the whole batch. On CPU as many images as keep a block's
+    scores within 2 MiB, a core's cache: XLA's batched product is up to seven times as fast there
+    (measured at 144 tokens, 4 heads of 64). Blocks are as equal as can be: little is padded.
     """
-    rows = -(-queries // -(-queries // 128))
+    image = 4 * heads * queries * keys  # bytes of one image's scores
     if jax.default_backend() != 'cpu':
-        return batch, rows
-    if 4 * heads * queries * keys <= 2**21:
-        rows = queries
-    return max(1, min(batch, 2**21 // (4 * heads * rows * keys))), rows
+        return batch, _even(queries, 128)
+    if image <= 2**21:
+        return _even(batch, 2**21 // image), queries
+    return 1, _even(queries, 128)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of the fewest equal blocks, of `most` at most, that cover `count`."""
+    return -(-count // -(-count // most))
 
 
 def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
@@ -123,10 +130,19 @@ def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = N
 
 
 def has_kernel(q: jax.Array) -> bool:
-    """Whether cuDNN's flash attention takes these queries: a GPU, 16 bits, width 8 to 128 by 8s."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    width = q.shape[-1]
-    return jax.default_backend() == 'gpu' and half and width % 8 == 0 and width <= 128
+    """Whether cuDNN's flash attention takes these queries.
+
+    It wants an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a head width that is
+    a multiple of 8 up to 128, from capability 9 on up to 256.
+    """
+    device = jax.devices()[0]
+    if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
+        return False
+    capability = float(device.compute_capability)
+    half, width = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[-1]
+    return (
+        half and capability >= 8 and width % 8 == 0 and width <= (256 if capability >= 9 else 128)
+    )
 
 
 def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
@@ -209,8 +225,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, self.head_width), 2, 0)
         mixing = None
         if self.talking:
-            before, after = Mix(heads, name='mix_logits')(), Mix(heads, name='mix_weights')()
-            mixing = Mixing(*before, *after)
+            mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
+            mixing = Mixing(*mixes[0].parameters(), *mixes[1].parameters())
         out = attend(
             q,
             k,
@@ -226,12 +242,15 @@ class MultiHeadAttention(nn.Module):
 
 
 class Mix(nn.Module):
-    """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads]."""
+    """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads].
+
+    It has no `__call__`: `capture` would take the parameters for an activation.
+    """
 
     num_heads: int
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
+    def parameters(self) -> tuple[jax.Array, jax.Array]:
         shape = (self.num_heads, self.num_heads)
         kernel = self.param('kernel', kernel_init, shape)
         return kernel, self.param('bias', nn.initializers.zeros, (self.num_heads,))
@@ -254,12 +273,13 @@ class ClassAttention(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, patches: jax.Array, train: bool = False) -> jax.Array:
         width, heads = tokens.shape[-1], self.num_heads
+        size = head_width(width, heads)
         if tokens.shape[1] == 1:
             patches = jnp.concatenate([tokens, patches], axis=1)
 
         def project(name: str, x: jax.Array) -> jax.Array:
             x = _dense(width, name, self.dtype, self.qkv_bias)(x)
-            return x.reshape(*x.shape[:2], heads, width // heads)
+            return x.reshape(*x.shape[:2], heads, size)
 
         out = attend(
             project('query', tokens),

@@ -186,7 +186,7 @@ class Head(nn.Module):
             x = dropout(self, x, self.dropout, train)
         if self.num_classes:
             x = dense(self.num_classes, name='output')(x)
-        return x.astype(jnp.float32)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class PerClassHead(nn.Module):
@@ -196,4 +196,4 @@ class PerClassHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', kernel_init, x.shape[1:])
         bias = self.param('bias', nn.initializers.zeros, x.shape[1:2])
-        return jnp.einsum('bkd,kd->bk', x.astype(jnp.float32), kernel) + bias
+        return jnp.einsum('bkd,kd->bk', x.astype(kernel.dtype), kernel) + bias

@@ -234,7 +234,7 @@ class TokenEmbed(nn.Module):
         tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
         if self.class_token:
             tokens = jnp.concatenate([self._token('class_token', 1, tokens), tokens], axis=1)
-        grid = (images.shape[1] // self.patch_size, images.shape[2] // self.patch_size)
+        grid = grid_of(images.shape[1:3], self.patch_size)
         prefix = int(self.class_token)
         tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
         if self.registers:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attention import ClassAttention, head_width
+from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
 from vitjax.layers.embed import ConvStem, grid_of, kernel_init
 
@@ -64,7 +64,6 @@ class PatchConvNet(nn.Module):
     prefix_tokens = 0  # the trunk has patches only
 
     def setup(self):
-        head_width(self.width, self.num_heads)
         if self.class_tokens_per_class and not self.num_classes:
             raise ValueError('class_tokens_per_class needs num_classes of 1 or more: got 0.')
         self.embed = ConvStem(
