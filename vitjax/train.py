@@ -84,8 +84,8 @@ def train_step(
             dropout draws other bits on each device. Augmentation does not depend on it.
 
     Returns:
-        The state after it, and `loss`, `accuracy` (against the likeliest class of the soft label)
-        and `grad_norm`.
+        The state after it, and `loss`, `accuracy` and `top5` (against the likeliest class of the
+        soft label) and `grad_norm`.
     """
     key = jax.random.fold_in(key, state.step)
     images, soft = augment(purpose(key, 'augment'), batch['image'], batch['label'], batch['index'])
@@ -101,8 +101,13 @@ def train_step(
         return loss(logits, soft), logits
 
     (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    accuracy = (logits.argmax(-1) == soft.argmax(-1)).mean(dtype=jnp.float32)
-    metrics = {'loss': value, 'accuracy': accuracy}
+    likeliest = soft.argmax(-1, keepdims=True)
+    top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1] == likeliest
+    metrics = {
+        'loss': value,
+        'accuracy': top[:, 0].mean(dtype=jnp.float32),
+        'top5': top.any(-1).mean(dtype=jnp.float32),
+    }
     if axis is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis)
     metrics['grad_norm'] = optax.tree.norm(grads)

@@ -1,6 +1,7 @@
 """Where images come from: digits, TFDS, folders; all to uint8 images and integer labels."""
 
 import dataclasses
+import importlib
 import io
 import os
 import pathlib
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitjax.data import images as image_files
+from vitjax.data import images
+from vitjax.data.images import Preprocessing
 
 SPLITS = ('train', 'validation', 'test')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
@@ -102,10 +104,10 @@ def _digits(source: Source, split: str) -> Data:
     import sklearn.datasets
 
     digits: Any = sklearn.datasets.load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 1,797 of 8x8, 0 to 16
-    chosen = _held_out(len(images), split, source, ('train',))
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 1,797 of 8x8, 0 to 16
+    chosen = _held_out(len(pixels), split, source, ('train',))
     return Data(
-        np.repeat(images[chosen, ..., None], 3, axis=-1),
+        np.repeat(pixels[chosen, ..., None], 3, axis=-1),
         digits.target[chosen].astype(np.int32),
         tuple(str(i) for i in range(10)),
     )
@@ -135,7 +137,7 @@ def _tfds(source: Source, name: str, split: str) -> Data:
     directory = tfds_directory(source, name)
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(directory))
+    builder: Any = tfds.builder_from_directory(str(directory))
     present = [s for s in SPLITS if s in builder.info.splits]
     for feature in ('image', 'label'):
         if feature not in builder.info.features:
@@ -200,7 +202,11 @@ def _folder(source: Source, root: pathlib.Path, split: str) -> Data:
     if split == 'train' or split not in present:
         chosen = _held_out(len(files), split, source, present)
     paths = [files[i] for i in chosen]
-    decode = lambda path: image_files.read(path, square=source.size)  # noqa: E731
+    square = Preprocessing(source.size, crop=1.0) if source.size else None
+
+    def decode(path: pathlib.Path) -> np.ndarray:
+        return images.squares([path], square)[0] if square else images.read(path)
+
     return Data(_decoded(paths, decode, source), np.array(labels, np.int32)[chosen], classes)
 
 
@@ -230,7 +236,7 @@ def _decoded(items: Sequence[Any], decode: Callable[[Any], np.ndarray], source: 
     return out
 
 
-# Name, version, URL, bytes of labels before each image, files of the splits, names of the classes.
+# Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
     'cifar10': ('3.0.2', 'cifar-10-binary.tar.gz', 1, 'batches.meta.txt'),
     'cifar100': ('3.0.2', 'cifar-100-binary.tar.gz', 2, 'fine_label_names.txt'),
@@ -301,8 +307,8 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
     splits = {}
     for split, rows in parts.items():
         rows = np.concatenate(rows)
-        images = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        splits[split] = images, rows[:, label_bytes - 1].astype(int)  # the fine label comes last
+        pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        splits[split] = pixels, rows[:, label_bytes - 1].astype(int)  # the fine label comes last
     return splits, classes
 
 
@@ -311,14 +317,18 @@ def _write_tfds(
 ) -> None:
     """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord."""
     import tensorflow_datasets as tfds
-    from array_record.python import array_record_module
-    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+    from etils import epath
+
+    # Modules made at run time, which a type checker cannot see into.
+    array_record: Any = importlib.import_module('array_record.python.array_record_module')
+    tf_example: Any = importlib.import_module('tensorflow_datasets.proto.tf_example_pb2')
+    tf_feature: Any = importlib.import_module('tensorflow_datasets.proto.tf_feature_pb2')
 
     def feature(value: bytes | int) -> Any:
         if isinstance(value, bytes):
-            values = tf_feature_pb2.BytesList(value=[value])
-            return tf_feature_pb2.Feature(bytes_list=values)
-        return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[value]))
+            values = tf_feature.BytesList(value=[value])
+            return tf_feature.Feature(bytes_list=values)
+        return tf_feature.Feature(int64_list=tf_feature.Int64List(value=[value]))
 
     features = tfds.features.FeaturesDict(
         {
@@ -328,26 +338,29 @@ def _write_tfds(
         }
     )
     infos = []
-    for split, (images, labels) in splits.items():
+    for split, (pixels, labels) in splits.items():
         path = directory / f'{name}-{split}.array_record-00000-of-00001'
-        writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        writer = array_record.ArrayRecordWriter(str(path), 'group_size:1')
         size = 0
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             png = io.BytesIO()
             Image.fromarray(image).save(png, 'PNG')
             values = {'id': f'{split}_{i:05d}'.encode(), 'image': png.getvalue()}
             fields = {k: feature(v) for k, v in {**values, 'label': int(label)}.items()}
-            record = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=fields))
+            record = tf_example.Example(features=tf_feature.Features(feature=fields))
             writer.write(record.SerializeToString())
             size += record.ByteSize()
         writer.close()
         template = tfds.core.ShardedFileTemplate(
-            dataset_name=name, split=split, data_dir=directory, filetype_suffix='array_record'
+            dataset_name=name,
+            split=split,
+            data_dir=epath.Path(directory),
+            filetype_suffix='array_record',
         )
         infos.append(
             tfds.core.SplitInfo(
                 name=split,
-                shard_lengths=[len(images)],
+                shard_lengths=[len(pixels)],
                 num_bytes=size,
                 filename_template=template,
             )

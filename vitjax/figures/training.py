@@ -1,0 +1,83 @@
+"""What training shows: learning curves, attention while it learns, the confusion matrix."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy, top-5 accuracy and loss against epochs, training and validation.
+
+    Args:
+        records: lines of `metrics.jsonl`: `epoch`, `split`, and the values.
+    """
+    figure = Figure(figsize=(12, 3.6), layout='constrained')
+    axes = figure.subplots(1, 3)
+    for axis, name in zip(axes, ('accuracy', 'top5', 'loss'), strict=True):
+        for split, colour in (('train', 'C0'), ('validation', 'C1')):
+            rows = [r for r in records if r['split'] == split and name in r]
+            epochs, values = [r['epoch'] for r in rows], [r[name] for r in rows]
+            marker = 'o' if len(rows) < 30 and split == 'validation' else None
+            axis.plot(epochs, values, color=colour, label=split, marker=marker, markersize=3)
+        title = {'top5': 'top-5 accuracy'}.get(name, name)
+        axis.set(title=title, xlabel='epoch')
+        if name != 'loss':
+            axis.yaxis.set_major_formatter('{x:.0%}')
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[str]) -> Figure:
+    """Images above, the class token's attention over them below.
+
+    Args:
+        images: [n, H, W, 3] in 0..1.
+        maps: [n, rows, columns], not negative.
+        titles: one for each image.
+    """
+    count = len(images)
+    figure = Figure(figsize=(1.5 * count, 3.4), layout='constrained')
+    axes = figure.subplots(2, count, squeeze=False)
+    extent = (-0.5, images.shape[2] - 0.5, images.shape[1] - 0.5, -0.5)
+    for i in range(count):
+        for row in (0, 1):
+            axes[row, i].imshow(images[i], extent=extent, interpolation='nearest')
+            axes[row, i].axis('off')
+        axes[1, i].imshow(
+            maps[i], extent=extent, cmap='inferno', alpha=0.65, interpolation='bicubic', vmin=0
+        )
+        axes[0, i].set_title(titles[i], fontsize=9)
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+    """The confusion matrix, counts on a logarithmic scale; numbers are written in up to 20 classes.
+
+    Args:
+        matrix: [true, predicted] counts.
+        classes: names in the same order.
+    """
+    count = len(classes)
+    side = min(12.0, max(4.0, 2.5 + 0.45 * count))
+    figure = Figure(figsize=(side + 1, side), layout='constrained')
+    axis = figure.subplots()
+    shown = np.ma.masked_less(matrix, 1)
+    image = axis.imshow(shown, cmap='viridis', norm=LogNorm(1, max(2, matrix.max())))
+    axis.set(xlabel='predicted', ylabel='true')
+    if count <= 50:
+        axis.set_xticks(range(count), classes, rotation=90)
+        axis.set_yticks(range(count), classes)
+    if count <= 20:
+        middle = np.sqrt(max(2, matrix.max()))  # of the logarithmic scale
+        for (row, column), number in np.ndenumerate(matrix):
+            if number:
+                colour = 'black' if number > middle else 'white'
+                axis.text(column, row, f'{number}', ha='center', va='center', color=colour, size=7)
+    figure.colorbar(image, label='images', shrink=0.8)
+    return figure
