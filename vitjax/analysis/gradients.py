@@ -1,0 +1,236 @@
+"""What gradients say: Grad-CAM, filters, the inputs that units prefer, receptive fields, pruning.
+
+Gradients at captured arrays come from `capture.gradients`. Functions that have to differentiate
+with respect to pixels take the forward pass as a function; compile them with `jax.jit`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def grad_cam(activations: jax.Array, grads: jax.Array) -> jax.Array:
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): [B, *space], 0 or more.
+
+    Channel weights are the gradient's mean over space; the map is the positive part of the
+    channels' weighted sum. For maps [B, H, W, C] of a convolutional network, and token grids
+    [B, rows, columns, D] (or [B, N, D]) with the prefix sliced off.
+
+    In a ViT that reads its class token alone, the patches that leave the last block no longer
+    reach the logit, so the map there is zero: take the block before. CaiT's and PatchConvNet's
+    trunks reach it to the last.
+
+    Args:
+        activations: at any captured path, space between the first axis and the last.
+        grads: the target's gradient there; the same shape.
+    """
+    space = tuple(range(1, activations.ndim - 1))
+    weights = grads.mean(space, keepdims=True)
+    return jax.nn.relu((weights * activations).sum(-1))
+
+
+def stretch(pictures: jax.Array) -> jax.Array:
+    """Each picture of [B, ...] scaled linearly to 0 to 1; a constant one becomes 0."""
+    axes = tuple(range(1, pictures.ndim))
+    low, high = pictures.min(axes, keepdims=True), pictures.max(axes, keepdims=True)
+    return (pictures - low) / jnp.maximum(high - low, jnp.finfo(pictures.dtype).tiny)
+
+
+def filters(kernel: jax.Array) -> jax.Array:
+    """A convolution's kernels as pictures, each stretched to 0 to 1.
+
+    Args:
+        kernel: [h, w, C, D]. ViT's patch embedding [P² · C, D] reshapes to it.
+
+    Returns:
+        [D, h, w, 3] in colour where C is 3; otherwise every input channel in grey, [D, C, h, w].
+    """
+    if kernel.shape[2] == 3:
+        return stretch(jnp.moveaxis(kernel, 3, 0))
+    return stretch(jnp.transpose(kernel, (3, 2, 0, 1)))
+
+
+def filter_components(kernel: jax.Array, count: int) -> jax.Array:
+    """Principal components of D filters (Dosovitskiy et al. 2021, figure 7, left).
+
+    Signs are chosen so that the entry of largest size is positive.
+
+    Args:
+        kernel: [h, w, 3, D].
+        count: how many components, largest variance first; at most D and h · w · 3.
+
+    Returns:
+        [count, h, w, 3], each stretched to 0 to 1.
+
+    Raises:
+        ValueError: if there are fewer components than `count`.
+    """
+    shape = kernel.shape[:3]
+    flat = kernel.reshape(-1, kernel.shape[3]).T
+    if count > min(flat.shape):
+        raise ValueError(f'count must be at most {min(flat.shape)}: {count=}.')
+    _, _, components = jnp.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    components = components[:count]
+    largest = jnp.argmax(jnp.abs(components), 1)
+    components = components * jnp.sign(components[jnp.arange(count), largest])[:, None]
+    return stretch(components.reshape(count, *shape))
+
+
+def grey_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Pixels drawn evenly from 0.4 to 0.6, where `maximize` starts."""
+    return jax.random.uniform(key, shape, minval=0.4, maxval=0.6)
+
+
+def maximize(
+    score: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    steps: int = 30,
+    rate: float = 10.0,
+    jitter: int = 0,
+    blur: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Gradient ascent in pixels: images [B, H, W, C] that excite a unit, in the same units.
+
+    The recipe of Chollet 2021 (Deep Learning with Python, section 9.4.2; Erhan et al. 2009): each
+    step adds `rate` times the gradient, scaled to length 1 for each image. Works for any model;
+    show the result through `tokens.channels`, which standardises it.
+
+    Args:
+        score: images to one number each, [B]; image b may maximise unit b. `border_left_out`
+            makes one from feature maps.
+        images: where to start, `grey_noise`.
+        steps: of ascent.
+        rate: length of a step.
+        jitter: each step looks at the image rolled by up to this many pixels, each way.
+        blur: deviation in pixels of a Gaussian blur after each step; 0 has none.
+        key: of the jitter; needed if there is any.
+
+    Raises:
+        ValueError: if there is jitter and no key.
+    """
+    if jitter and key is None:
+        raise ValueError(f'jitter needs a key: {jitter=}, {key=}.')
+    key = jax.random.key(0) if key is None else key
+    ascend = jax.grad(lambda x: score(x).sum())
+
+    def step(images: jax.Array, key: jax.Array):
+        shift = jax.random.randint(key, (2,), -jitter, jitter + 1)
+        grads = jnp.roll(ascend(jnp.roll(images, shift, (1, 2))), -shift, (1, 2))
+        length = jnp.sqrt((grads**2).sum((1, 2, 3), keepdims=True))
+        images = images + rate * grads / jnp.maximum(length, jnp.finfo(grads.dtype).tiny)
+        return gaussian_blur(images, blur) if blur else images, None
+
+    return jax.lax.scan(step, images, jax.random.split(key, steps))[0]
+
+
+def border_left_out(maps: jax.Array, *, border: int = 2) -> jax.Array:
+    """Channel means of maps [B, H, W, C] without a border where padding shows: [B, C].
+
+    Maps of up to twice the border lose nothing.
+    """
+    if min(maps.shape[1:3]) > 2 * border:
+        maps = maps[:, border : maps.shape[1] - border, border : maps.shape[2] - border]
+    return maps.mean((1, 2))
+
+
+def gaussian_blur(images: jax.Array, deviation: float) -> jax.Array:
+    """Images [B, H, W, C] blurred by a Gaussian of `deviation` pixels, edges repeated."""
+    radius = max(1, round(3 * deviation))
+    kernel = jnp.exp(-0.5 * (jnp.arange(-radius, radius + 1) / deviation) ** 2)
+    kernel = (kernel / kernel.sum()).astype(images.dtype)
+    for axis in (1, 2):
+        pad = [(0, 0)] * images.ndim
+        pad[axis] = (radius, radius)
+        padded, size = jnp.pad(images, pad, 'edge'), images.shape[axis]
+        images = sum(
+            weight * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+            for i, weight in enumerate(kernel)
+        )
+    return images
+
+
+def receptive_field(
+    forward: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    token: int,
+    layers: Sequence[int],
+) -> jax.Array:
+    """Effective receptive field of a token at each of `layers`: [len(layers), H, W], 0 or more.
+
+    The size of the gradient of the token's summed channels at every pixel (Luo et al. 2016,
+    section 3), summed over colours, averaged over images.
+
+    Args:
+        forward: images [B, H, W, C] to `blocks` [L, B, N, D].
+        images: what to average over.
+        token: index among the N tokens; the centre patch is the usual one.
+        layers: which of the L layers; each costs one backward pass.
+    """
+    tokens, backward = jax.vjp(forward, images)
+
+    def layer(index: jax.Array) -> jax.Array:
+        (grads,) = backward(jnp.zeros_like(tokens).at[index, :, token].set(1))
+        return jnp.abs(grads).sum(-1).mean(0)
+
+    return jax.lax.map(layer, jnp.asarray(layers))
+
+
+def field_size(fields: jax.Array, *, threshold: float = 0.0455) -> jax.Array:
+    """Side in pixels of a square as large as each field of [..., H, W]: [...].
+
+    Counts the pixels above `threshold` of the field's largest, two deviations of a Gaussian (Luo
+    et al. 2016, section 3).
+    """
+    above = fields > threshold * fields.max((-2, -1), keepdims=True)
+    return jnp.sqrt(above.sum((-2, -1)))
+
+
+def head_importance(weights: jax.Array, grads: jax.Array) -> jax.Array:
+    """How much the target hangs on each head (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
+
+    |Σ A ⊙ ∂y/∂A| over queries and keys, which is the derivative by a gate on the head's output,
+    averaged over images.
+
+    Args:
+        weights: what multiplies the values, [L, B, heads, Q, K]: `weights`, and for CaiT's trunk
+            `mixed_weights`, since its heads have been mixed before. PatchConvNet's trunk has none;
+            its pooling's `class_blocks/attention/weights` do.
+        grads: the target's gradient there; the same shape.
+    """
+    return jnp.abs((weights * grads).sum((-2, -1))).mean(1)
+
+
+def remove_heads(params: Any, removed: jax.Array, *, stack: str = 'blocks') -> Any:
+    """Parameters in which heads add nothing: their slice of the output projection is zero.
+
+    Args:
+        params: of a ViT or CaiT. PatchConvNet's heads are in its `class_blocks`.
+        removed: [L, heads], true where a head goes.
+        stack: whose heads, `blocks` or `class_blocks`.
+    """
+    attention = params[stack]['attention']
+    kernel = attention['projection']['kernel']  # [L, heads * head_width, D]
+    depth, heads = removed.shape
+    split = kernel.reshape(depth, heads, -1, kernel.shape[-1])
+    kernel = jnp.where(removed[:, :, None, None], 0, split).reshape(kernel.shape)
+    projection = {**attention['projection'], 'kernel': kernel}
+    return {
+        **params,
+        stack: {**params[stack], 'attention': {**attention, 'projection': projection}},
+    }
+
+
+def keep_layers(params: Any, layers: Sequence[int]) -> Any:
+    """Parameters of a shorter stack, for `model.clone(depth=len(layers))`.
+
+    Args:
+        params: of a ViT, CaiT or PatchConvNet.
+        layers: the blocks that stay, in order.
+    """
+    index = jnp.asarray(layers)
+    return {**params, 'blocks': jax.tree.map(lambda leaf: leaf[index], params['blocks'])}

@@ -1,0 +1,134 @@
+"""What tokens say: positions, the way to the answer over depth, rank, likeness and norms.
+
+Tokens are `[..., N, D]`, as `capture` returns them at `blocks` with a leading depth axis. The
+functions that compare patches want the prefix (class token, registers) sliced off:
+`blocks[:, :, model.prefix_tokens:]`. They hold for ViT, CaiT and PatchConvNet alike; feature maps
+`[B, H, W, C]` of convolutional networks become tokens by a reshape to `[B, H * W, C]`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Cosine of vectors along the last axis, -1 to 1; 0 where a vector is zero."""
+    tiny = jnp.finfo(a.dtype).tiny
+    a = a / jnp.maximum(jnp.linalg.norm(a, axis=-1, keepdims=True), tiny)
+    b = b / jnp.maximum(jnp.linalg.norm(b, axis=-1, keepdims=True), tiny)
+    return (a * b).sum(-1)
+
+
+def position_similarity(table: jax.Array, *, prefix: int = 0) -> jax.Array:
+    """Cosine of every patch's position embedding with every other's: [N, N], -1 to 1.
+
+    Dosovitskiy et al. 2021, figure 7 (centre), drawn as a grid of grids.
+
+    Args:
+        table: position embeddings [prefix + N, D]: learned, interpolated or sine-cosine.
+            PatchConvNet and convolutional networks have none.
+        prefix: rows without a place on the grid (the class token's).
+    """
+    table = table[prefix:]
+    return cosines(table[:, None], table[None])
+
+
+def evolution(class_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How a class token comes to be: its norm, and its cosine to the last one, both [L, B].
+
+    Args:
+        class_tokens: [L, B, D], as in `blocks[:, :, 0]` of a ViT. CaiT's and PatchConvNet's exist
+            in the class blocks only (`class_blocks[:, :, 0]`); for their trunk, read `lens`.
+    """
+    last = jnp.broadcast_to(class_tokens[-1], class_tokens.shape)
+    return jnp.linalg.norm(class_tokens, axis=-1), cosines(class_tokens, last)
+
+
+def lens(readout: Callable[[jax.Array], jax.Array], tokens: jax.Array) -> jax.Array:
+    """The model's own readout applied at every depth: logits [L, B, classes].
+
+    The logit lens (nostalgebraist 2020): the final norm and head on the tokens of each layer. For
+    CaiT and PatchConvNet the readout includes the class-attention stage, an early exit. The last
+    slice is the model's output. Convolutional networks have none: their layers differ in shape.
+
+    Args:
+        readout: tokens [B, N, D] to logits [B, classes], as in
+            `lambda tokens: model.apply({'params': params}, tokens, method='readout')`.
+        tokens: `blocks`, [L, B, N, D].
+    """
+    return jax.lax.map(readout, tokens)  # a layer at a time: class attention's memory stays small
+
+
+def decided(logits: jax.Array) -> jax.Array:
+    """The layer from which on each image's final class stays top-1: [B], 0 to L - 1.
+
+    Args:
+        logits: of `lens`, [L, B, classes] with two classes or more.
+    """
+    top = logits.argmax(-1)
+    held = jnp.cumprod((top == top[-1])[::-1], 0)  # 1 from the end back to the first other class
+    return len(top) - held.sum(0)
+
+
+def effective_rank(tokens: jax.Array) -> jax.Array:
+    """Effective rank of token matrices [..., N, D] (Roy and Vetterli 2007): [...], 1 to min(N, D).
+
+    exp of the entropy of the singular values, scaled to sum to 1: how many directions the tokens
+    use. An all-zero matrix has 1.
+    """
+    values = jnp.linalg.svd(tokens, compute_uv=False)
+    share = values / jnp.maximum(values.sum(-1, keepdims=True), jnp.finfo(values.dtype).tiny)
+    return jnp.exp(jax.scipy.special.entr(share).sum(-1))
+
+
+def patch_cosine(tokens: jax.Array) -> jax.Array:
+    """Mean cosine between different tokens of [..., N, D]: [...], 1 where all point the same way.
+
+    A rise over depth is over-smoothing (Zhou et al. 2021, DeepViT; Gong et al. 2021). N is 2 or
+    more; the smallest possible value is -1 / (N - 1).
+    """
+    count = tokens.shape[-2]
+    norms = jnp.linalg.norm(tokens, axis=-1, keepdims=True)
+    unit = tokens / jnp.maximum(norms, jnp.finfo(tokens.dtype).tiny)
+    together = (unit.sum(-2) ** 2).sum(-1) - (unit**2).sum((-1, -2))
+    return together / (count * (count - 1))
+
+
+def norms(tokens: jax.Array) -> jax.Array:
+    """Length of every token of [..., N, D]: [..., N].
+
+    Large pretrained ViTs keep global information in a few patches of little content, whose norms
+    stand out by a factor (Darcet et al. 2024, figures 3 and 4).
+    """
+    return jnp.linalg.norm(tokens, axis=-1)
+
+
+def tiles(tokens: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
+    """Activations patch by patch: tokens [..., N, D] to one map [..., rows * h, columns * w].
+
+    Each patch's D channels fill a tile of h x w = D, as square as D allows (8x8 for 64, 16x24 for
+    384), row by row, in the patch's place on the grid.
+
+    Raises:
+        ValueError: if there are not rows x columns tokens.
+    """
+    count, width = tokens.shape[-2:]
+    if count != grid[0] * grid[1]:
+        raise ValueError(f'tokens must be rows x columns = {grid[0]}x{grid[1]}: got {count}.')
+    height = next(h for h in range(int(width**0.5), 0, -1) if width % h == 0)
+    shape = (*tokens.shape[:-2], *grid, height, width // height)
+    tokens = jnp.swapaxes(tokens.reshape(shape), -3, -2)
+    return tokens.reshape(*shape[:-4], grid[0] * height, grid[1] * (width // height))
+
+
+def channels(maps: jax.Array) -> jax.Array:
+    """Feature maps [..., H, W, C] as grey pictures, uint8 of the same shape.
+
+    Each channel is standardised, then shown as 64 times itself around 128 (Chollet 2021, Deep
+    Learning with Python, listing 9.20), values beyond 0 to 255 cut off. A constant channel is 128.
+    """
+    centred = maps - maps.mean((-3, -2), keepdims=True)
+    deviation = jnp.sqrt((centred**2).mean((-3, -2), keepdims=True))
+    scaled = centred / jnp.maximum(deviation, jnp.finfo(maps.dtype).tiny)
+    return jnp.clip(jnp.round(64 * scaled + 128), 0, 255).astype(jnp.uint8)
