@@ -139,10 +139,9 @@ def has_kernel(q: jax.Array) -> bool:
     if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
         return False
     capability = float(device.compute_capability)
+    widest = 256 if capability >= 9 else 128 if capability >= 8 else 0
     half, width = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[-1]
-    return (
-        half and capability >= 8 and width % 8 == 0 and width <= (256 if capability >= 9 else 128)
-    )
+    return half and width % 8 == 0 and width <= widest
 
 
 def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:

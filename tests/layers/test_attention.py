@@ -1,0 +1,258 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from vitjax.layers import attention
+from vitjax.layers.attention import ClassAttention, Mixing, MultiHeadAttention, attend
+
+# batch, queries, keys, heads, head width
+SHAPES = [
+    (3, 1, 1, 4, 5),
+    (5, 3, 3, 8, 2),
+    (2, 17, 17, 3, 7),
+    (7, 1, 30, 2, 4),
+    (3, 11, 29, 1, 1),
+    (9, 121, 121, 4, 3),  # chunked takes 5 images at a time, then 4 and one of padding
+    (2, 437, 437, 4, 3),  # chunked takes 110 rows at a time, with 3 of padding
+]
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def reference(q, k, v, mixing=None):
+    """Attention in float64, one head of one image at a time, as the papers write it."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    out = np.zeros_like(q)
+    for image in range(len(q)):
+        heads = range(q.shape[2])
+        scores = [q[image, :, h] @ k[image, :, h].T / np.sqrt(q.shape[-1]) for h in heads]
+        if mixing is not None:
+            kernel, bias = np.float64(mixing.logits_kernel), np.float64(mixing.logits_bias)
+            scores = [sum(scores[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
+        weights = [softmax(s) for s in scores]
+        if mixing is not None:
+            kernel, bias = np.float64(mixing.weights_kernel), np.float64(mixing.weights_bias)
+            weights = [sum(weights[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
+        for h in heads:
+            out[image, :, h] = weights[h] @ v[image, :, h]
+    return out
+
+
+def make(shape, talking, seed=0):
+    batch, queries, keys, heads, width = shape
+    rng = np.random.default_rng(seed)
+
+    def normal(*size):
+        return jnp.asarray(rng.normal(size=size), jnp.float32)
+
+    q, k, v = (normal(batch, n, heads, width) for n in (queries, keys, keys))
+    if not talking:
+        return q, k, v, None
+    square, row = (heads, heads), (heads,)
+    return q, k, v, Mixing(normal(*square), normal(*row), normal(*square), normal(*row))
+
+
+def distance(a, b):
+    """The norm of the difference over the norm, of whole trees."""
+    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
+    return np.linalg.norm(np.float64(a) - b) / np.linalg.norm(np.float64(b))
+
+
+def value_and_gradients(implementation, args):
+    q, k, v, mixing = args
+    toward = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+
+    @jax.jit
+    def run(args):
+        def scalar(args):
+            q, k, v, mixing = args
+            out = attend(q, k, v, implementation=implementation, mixing=mixing)
+            return (out * toward).sum(), out
+
+        return jax.grad(scalar, has_aux=True)(args)
+
+    gradients, out = run(args)
+    return out, gradients
+
+
+@pytest.mark.parametrize(
+    ('shape', 'talking'), [*[(s, True) for s in SHAPES], *[(s, False) for s in SHAPES[2:6:3]]]
+)
+def test_implementations_agree_with_the_reference_and_each_other(shape, talking):
+    args = make(shape, talking)
+    out, gradients = value_and_gradients('explicit', args)
+    assert distance(out, reference(*args)) < 1e-5
+    for implementation in ('chunked', 'fused', 'auto') if shape == SHAPES[2] else ('chunked',):
+        other, others = value_and_gradients(implementation, args)
+        assert distance(other, out) < 1e-5
+        assert distance(others, gradients) < 1e-4
+
+
+@pytest.mark.parametrize('block', [(2, 3), (5, 4), (3, 1)])
+def test_chunked_is_exact_however_it_cuts(block, monkeypatch):
+    monkeypatch.setattr(attention, 'block_shape', lambda *shape: block)
+    args = make((5, 11, 6, 3, 4), True)
+    out, gradients = value_and_gradients('explicit', args)
+    other, others = value_and_gradients('chunked', args)
+    assert distance(other, out) < 1e-5
+    assert distance(others, gradients) < 1e-4
+
+
+@pytest.mark.parametrize('talking', [False, True])
+def test_gradients_are_those_of_finite_differences(talking):
+    with jax.enable_x64(True):
+        args = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), make((2, 5, 4, 3, 2), talking))
+        for implementation in ('explicit', 'chunked'):
+            check_grads(
+                lambda q, k, v, m, i=implementation: attend(q, k, v, implementation=i, mixing=m),
+                args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7,
+            )  # fmt: skip
+
+
+def temporary_bytes(implementation, tokens, talking, dropout=0.0):
+    """What the compiler needs beside arguments and results for a gradient of 8 heads of 16."""
+    tree = (jax.ShapeDtypeStruct((1, tokens, 8, 16), jnp.float32),) * 3
+    shapes = ((8, 8), (8,)) * 2
+    mixing = Mixing(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)) if talking else None
+
+    def scalar(args, mixing):
+        out = attend(
+            *args, implementation=implementation, mixing=mixing, dropout=dropout,
+            key=jax.random.key(0) if dropout else None,
+        )  # fmt: skip
+        return jnp.sin(out).sum()
+
+    compiled = jax.jit(jax.grad(scalar, (0, 1) if talking else 0)).lower(tree, mixing).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize('talking', [False, True])
+def test_chunked_gradient_needs_memory_linear_in_tokens(talking):
+    longest = temporary_bytes('chunked', 4096, talking)
+    assert longest < 0.1 * temporary_bytes('explicit', 4096, talking)
+    assert longest < 4.5 * temporary_bytes('chunked', 1024, talking)
+    assert temporary_bytes('chunked', 4096, talking, 0.1) < 2 * longest
+
+
+@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'auto'])
+def test_attention_dropout_keeps_the_mean_and_drops_the_rate(implementation, monkeypatch):
+    monkeypatch.setattr(attention, 'block_shape', lambda *shape: (2, 16))
+    monkeypatch.setattr(attention, 'choose', lambda *args, **kwargs: 'chunked')
+    q = jnp.zeros((4, 64, 2, 64))
+    v = jnp.broadcast_to(jnp.eye(64)[:, None], (4, 64, 2, 64))  # the output is the weights
+    weights = attend(
+        q, q, v, implementation=implementation, dropout=0.25, key=jax.random.key(0)
+    )  # fmt: skip
+    kept = np.asarray(weights) > 0
+    assert abs(kept.mean() - 0.75) < 0.01
+    np.testing.assert_allclose(weights[kept], 1 / 64 / 0.75, rtol=1e-5)
+    rows = kept.swapaxes(1, 2).reshape(-1, 64)
+    assert len(np.unique(rows, axis=0)) == len(rows)  # no block repeats another's bits
+
+
+def test_attention_dropout_needs_a_key_and_no_fused_kernel():
+    q = jnp.ones((1, 3, 2, 4))
+    np.testing.assert_array_equal(attend(q, q, q, dropout=0.5), attend(q, q, q))
+    with pytest.raises(ValueError, match=r"attention='fused' has no .*attention_dropout=0.5; take"):
+        attend(q, q, q, implementation='fused', dropout=0.5, key=jax.random.key(0))
+
+
+def test_unknown_implementation_is_an_error_that_names_all():
+    q = jnp.ones((1, 3, 2, 4))
+    with pytest.raises(ValueError, match=r"auto.*explicit.*chunked.*fused.*: 'flash'"):
+        attend(q, q, q, implementation='flash')
+
+
+def test_a_tap_may_replace_what_it_sees():
+    q, k, v, mixing = make((2, 3, 3, 2, 4), True)
+    seen = {}
+
+    def tap(name, value):
+        seen[name] = value
+        return jnp.zeros_like(value) if name == 'mixed_weights' else value
+
+    out = attend(q, k, v, implementation='explicit', mixing=mixing, tap=tap)
+    assert set(seen) == {'mixed_logits', 'weights', 'mixed_weights'}
+    np.testing.assert_allclose(seen['weights'].sum(-1), 1, rtol=1e-5)
+    assert not np.any(out)
+
+
+@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused'])
+def test_scores_are_float32_in_bfloat16(implementation):
+    q, k, v, mixing = make((2, 33, 33, 2, 8), True)
+    half = [x.astype('bfloat16') for x in (q, k, v)]
+    out = attend(*half, implementation=implementation, mixing=mixing)
+    assert out.dtype == jnp.bfloat16
+    assert distance(out.astype('float32'), reference(*half, mixing)) < 1e-2
+
+
+def dense(x, params):
+    return x @ np.float64(params['kernel']) + np.float64(params.get('bias', 0))
+
+
+def heads_of(x, heads):
+    return x.reshape(*x.shape[:2], heads, -1)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('talking', [False, True])
+def test_multi_head_attention_is_the_papers(talking, bias):
+    module = MultiHeadAttention(3, 5, talking=talking, qkv_bias=bias)
+    tokens = jax.random.normal(jax.random.key(0), (2, 7, 6))
+    params = random_params(module, tokens)
+    assert params['qkv']['kernel'].shape == (6, 3 * 3 * 5)
+    q, k, v = np.split(dense(np.float64(tokens), params['qkv']), 3, axis=-1)
+    mixing = None
+    if talking:
+        mixes = params['mix_logits'], params['mix_weights']
+        mixing = Mixing(*(mix[name] for mix in mixes for name in ('kernel', 'bias')))
+    out = reference(heads_of(q, 3), heads_of(k, 3), heads_of(v, 3), mixing)
+    expected = dense(out.reshape(2, 7, 15), params['projection'])
+    assert distance(jax.jit(module.apply)({'params': params}, tokens), expected) < 1e-5
+
+
+@pytest.mark.parametrize('count', [1, 4])
+def test_class_attention_is_the_papers(count):
+    tokens = jax.random.normal(jax.random.key(0), (3, count, 6))
+    patches = jax.random.normal(jax.random.key(1), (3, 9, 6))
+    params = random_params(ClassAttention(2), tokens, patches)
+    both = np.concatenate([tokens, patches], 1) if count == 1 else patches
+    q = dense(np.float64(tokens), params['query'])
+    k, v = (dense(np.float64(both), params[name]) for name in ('key', 'value'))
+    out = reference(heads_of(q, 2), heads_of(k, 2), heads_of(v, 2))
+    expected = dense(out.reshape(3, count, 6), params['projection'])
+    for implementation in ('explicit', 'chunked', 'fused', 'auto'):
+        apply = jax.jit(ClassAttention(2, implementation=implementation).apply)
+        assert distance(apply({'params': params}, tokens, patches), expected) < 1e-5
+
+
+def random_params(module, *args):
+    """Parameters with nothing at its initial value, so that no term goes unseen."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)['params']
+    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.5)), shapes)
+
+
+def test_class_attention_has_heads_that_divide_the_width():
+    with pytest.raises(ValueError, match='num_heads must divide width: num_heads=4, width=6'):
+        tokens = jnp.ones((1, 1, 6))
+        ClassAttention(4).init(jax.random.key(0), tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'expected'),
+    [
+        ((64, 17, 17, 4), 'explicit'),  # a few thousand scores an image
+        ((64, 144, 144, 4), 'chunked'),
+        ((64, 1, 4096, 8), 'explicit'),  # one class token: a row is the whole of it
+    ],
+)
+def test_auto_chooses_by_length_on_cpu(shape, expected):
+    batch, queries, keys, heads = shape
+    q = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
+    assert attention.choose(q, keys, talking=False, dropout=False) == expected
