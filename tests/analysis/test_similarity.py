@@ -1,0 +1,509 @@
+"""Every measure against float64 NumPy written from its paper, and by its invariances."""
+
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+
+from vitjax.analysis import similarity
+from vitjax.analysis.similarity import hsic
+
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'cka.npz'
+
+
+def representation(seed, layers=3, examples=40, features=12, like=None):
+    """Layers with some structure in common and some of their own, far from the origin."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(size=(layers, examples, features)) * np.geomspace(1, 4, features)
+    shared = np.random.default_rng(99).normal(size=(examples, 5))
+    share = np.linspace(0.2, 2, layers)[:, None, None]
+    out = own + share * (shared @ rng.normal(size=(layers, 5, features))) + 10
+    return out.astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def x():
+    return representation(0)
+
+
+@pytest.fixture(scope='module')
+def y():
+    return representation(1, layers=2, features=9)
+
+
+def rotation(width, seed=0):
+    return scipy.stats.ortho_group.rvs(width, random_state=seed).astype(np.float32)
+
+
+def each_pair(measure, x, y):
+    return np.array([[measure(np.float64(a), np.float64(b)) for b in y] for a in x])
+
+
+# References, in float64, straight from the equations
+
+
+def reference_hsic(x, y, kernel='linear', unbiased=True, bandwidth=1.0):
+    def gram(a):
+        if kernel == 'linear':
+            return a @ a.T
+        distances = np.sqrt(((a[:, None] - a[None]) ** 2).sum(-1))
+        scale = bandwidth * np.median(distances[~np.eye(len(a), dtype=bool)])
+        return np.exp(-(distances**2) / (2 * scale**2))
+
+    k, m, n = gram(x), gram(y), len(x)
+    if not unbiased:
+        h = np.eye(n) - 1 / n
+        return np.trace(k @ h @ m @ h) / (n - 1) ** 2
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+    return (
+        np.trace(k @ m)
+        + k.sum() * m.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (k.sum(0) @ m.sum(1))
+    ) / (n * (n - 3))
+
+
+def reference_cka(**how):
+    def measure(a, b):
+        return reference_hsic(a, b, **how) / np.sqrt(
+            reference_hsic(a, a, **how) * reference_hsic(b, b, **how)
+        )
+
+    return measure
+
+
+def reference_cca(a, b):
+    a, b = a - a.mean(0), b - b.mean(0)
+    whiten = [np.linalg.inv(scipy.linalg.sqrtm(c.T @ c).real) for c in (a, b)]
+    return np.linalg.svd(whiten[0] @ a.T @ b @ whiten[1])
+
+
+def reference_principal(a, variance):
+    a = a - a.mean(0)
+    u, s, v = np.linalg.svd(a, full_matrices=False)
+    count = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), variance)) + 1
+    return a @ v[:count].T
+
+
+def reference_pwcca(a, b):
+    centred = a - a.mean(0)
+    u, rho, _ = reference_cca(a, b)
+    h = centred @ np.linalg.inv(scipy.linalg.sqrtm(centred.T @ centred).real) @ u[:, : len(rho)]
+    weights = np.abs(h.T @ centred).sum(1)
+    return (weights * rho).sum() / weights.sum()
+
+
+def reference_procrustes(a, b):
+    a, b = ((c - c.mean(0)) / np.linalg.norm(c - c.mean(0)) for c in (a, b))
+    width = max(a.shape[1], b.shape[1])
+    a, b = (np.pad(c, ((0, 0), (0, width - c.shape[1]))) for c in (a, b))
+    q, _ = scipy.linalg.orthogonal_procrustes(b, a)
+    return np.linalg.norm(a - b @ q)
+
+
+def reference_rsa(comparison, dissimilarity):
+    def measure(a, b):
+        upper = np.triu_indices(len(a), 1)
+        if dissimilarity == 'correlation':
+            tables = [1 - np.corrcoef(c) for c in (a, b)]
+        else:
+            tables = [np.sqrt(((c[:, None] - c[None]) ** 2).sum(-1)) for c in (a, b)]
+        u, v = (t[upper] for t in tables)
+        if comparison == 'spearman':
+            return scipy.stats.spearmanr(u, v).statistic
+        return u @ v / np.linalg.norm(u) / np.linalg.norm(v)
+
+    return measure
+
+
+def reference_knn(k):
+    def nearest(a):
+        unit = a / np.linalg.norm(a, axis=1, keepdims=True)
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, -np.inf)
+        return [set(row) for row in np.argsort(-cosines, axis=1)[:, :k]]
+
+    return lambda a, b: np.mean(
+        [len(s & t) / k for s, t in zip(nearest(a), nearest(b), strict=True)]
+    )
+
+
+# CKA
+
+
+@pytest.mark.parametrize('unbiased', [True, False])
+@pytest.mark.parametrize('kernel', ['linear', 'rbf'])
+@pytest.mark.parametrize('features', [5, 30, 900])  # fewer than examples; more; several slices
+def test_cka_is_its_equation(kernel, unbiased, features):
+    x, y = representation(0, 3, 24, features), representation(1, 2, 24, features - 1)
+    how = {'kernel': kernel, 'unbiased': unbiased, 'bandwidth': 0.7}
+    ours = similarity.cka(x, y, **how)
+    np.testing.assert_allclose(ours, each_pair(reference_cka(**how), x, y), atol=2e-6)
+
+
+def test_cross_products_and_gram_matrices_agree_where_examples_outnumber_features(monkeypatch):
+    x, y = representation(0, 3, 1100, 4), representation(1, 2, 1100, 6)
+    found = []
+    for choice in (True, False):
+        monkeypatch.setattr(similarity, '_by_examples', lambda *_, c=choice: c)
+        similarity._hsic.clear_cache()
+        found.append([similarity.cka(x, y, unbiased=u) for u in (True, False)])
+    similarity._hsic.clear_cache()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_the_smaller_gram_is_chosen():
+    def narrow(n, f):
+        return (np.zeros((12, n, f)),)
+
+    assert similarity._by_examples(narrow(64, 192 * 197), narrow(64, 192 * 197))
+    assert not similarity._by_examples(narrow(64 * 197, 192), narrow(64 * 197, 192))
+
+
+def test_minibatch_cka_is_the_independent_implementation():
+    golden = np.load(GOLDEN)
+    x, y, n = golden['x'], golden['y'], int(golden['batch'])
+    batches = ((x[:, i : i + n], y[:, i : i + n]) for i in range(0, x.shape[1], n))
+    np.testing.assert_allclose(similarity.minibatch_cka(batches), golden['cka'], atol=1e-5)
+
+
+def test_minibatch_cka_averages_hsics_weighted_by_examples(x, y):
+    cuts = [slice(0, 16), slice(16, 35), slice(35, 40)]
+
+    def average(a, b):
+        return sum(reference_hsic(a[c], b[c]) * len(a[c]) for c in cuts) / len(a)
+
+    wanted = each_pair(lambda a, b: average(a, b) / np.sqrt(average(a, a) * average(b, b)), x, y)
+    ours = similarity.minibatch_cka((x[:, c], y[:, c]) for c in cuts)
+    np.testing.assert_allclose(ours, wanted, atol=2e-6)
+
+
+def test_unbiased_cka_of_unrelated_features_is_about_zero_and_may_be_negative():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 4, 64, 400)).astype(np.float32)
+    unrelated = similarity.cka(x, y)
+    assert np.abs(unrelated).max() < 0.05
+    assert unrelated.min() < 0
+    assert similarity.cka(x, y, unbiased=False).min() > 0.5  # what the bias does
+
+
+@pytest.mark.parametrize('kernel', ['linear', 'rbf'])
+def test_cka_invariances(x, y, kernel):
+    before = similarity.cka(x, y, kernel=kernel)
+    order = np.random.default_rng(0).permutation(x.shape[1])
+    for same in (
+        (x @ rotation(12), y),
+        (x * 7, y * 0.01),
+        (x - 3, y + 5),
+        (x[:, order], y[:, order]),
+    ):
+        np.testing.assert_allclose(similarity.cka(*same, kernel=kernel), before, atol=3e-6)
+    assert np.abs(similarity.cka(x[:, order], y, kernel=kernel) - before).max() > 0.05
+    stretched = x * np.geomspace(1, 100, 12, dtype=np.float32)
+    assert np.abs(similarity.cka(stretched, y, kernel=kernel) - before).max() > 0.05
+    np.testing.assert_allclose(np.diag(similarity.cka(x, kernel=kernel)), 1, atol=1e-6)
+
+
+def test_layers_of_unequal_widths_come_as_a_list(x, y):
+    mixed = similarity.cka([x, y[0]], [y, x[1]])
+    np.testing.assert_allclose(mixed[:3, :2], similarity.cka(x, y), atol=1e-6)
+    np.testing.assert_allclose(mixed[1, 2], 1, atol=1e-6)
+    np.testing.assert_allclose(mixed[3, 2], similarity.cka(x, y)[1, 0], atol=1e-6)
+    narrow = similarity.procrustes([x, y[0]], [y, x[1]])
+    np.testing.assert_allclose(narrow[:3, :2], similarity.procrustes(x, y), atol=1e-6)
+
+
+def test_float16_is_computed_in_float32(x, y):
+    half = x.astype(np.float16), y.astype(np.float16)
+    whole = half[0].astype(np.float32), half[1].astype(np.float32)
+    np.testing.assert_array_equal(similarity.cka(*half), similarity.cka(*whole))
+
+
+# Streaming
+
+
+def batches_of(x, y, size):
+    return [(x[:, i : i + size], y[:, i : i + size]) for i in range(0, x.shape[1], size)]
+
+
+@pytest.fixture(scope='module')
+def stream():
+    return batches_of(representation(3, 3, 128, 20), representation(4, 2, 128, 800), 16)
+
+
+def test_eight_devices_give_the_same(stream):
+    alone = similarity.minibatch_cka(stream)
+    # One batch split over eight devices is gathered: it is one Gram matrix.
+    mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, 'data'))
+    spread = [(jax.device_put(a, split), jax.device_put(b, split)) for a, b in stream]
+    np.testing.assert_allclose(similarity.minibatch_cka(spread), alone, atol=1e-6)
+    # A batch for each device, then one sum.
+    xs, ys = (np.stack(side) for side in zip(*stream, strict=True))
+    total = jax.pmap(lambda a, b: jax.lax.psum(hsic(a, b), 'batch'), axis_name='batch')(xs, ys)
+    np.testing.assert_allclose(jax.tree.map(lambda v: v[0], total).cka(), alone, atol=1e-6)
+
+
+TWO = """
+import os, sys
+import jax
+jax.config.update('jax_platforms', 'cpu')
+address, index, source = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(address, num_processes=2, process_id=index)
+import numpy as np
+from vitjax.analysis import similarity
+found = np.load(source)
+parts = [similarity.hsic(a, b) for a, b in list(zip(found['x'], found['y']))[index::2]]
+print('alternate', similarity.sum_over_processes(sum(parts[1:], parts[0])).cka().tolist())
+# A batch that is split over both processes.
+mesh = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, 'data'))
+def share(a):
+    return jax.make_array_from_process_local_data(split, np.split(a, 2, axis=1)[index])
+print('split', similarity.minibatch_cka(
+    (share(a), share(b)) for a, b in zip(found['x'], found['y'])).tolist())
+"""
+
+
+def test_two_processes_give_the_same(stream, tmp_path):
+    xs, ys = (np.stack(side) for side in zip(*stream, strict=True))
+    np.savez(tmp_path / 'stream.npz', x=xs, y=ys)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    command = [sys.executable, '-c', TWO, address]
+    processes = [
+        subprocess.Popen(
+            [*command, str(i), str(tmp_path / 'stream.npz')],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={'PATH': '', 'XLA_FLAGS': ''},
+        )
+        for i in range(2)
+    ]
+    outputs = [p.communicate(timeout=120) for p in processes]
+    alone = similarity.minibatch_cka(stream)
+    for out, err in outputs:
+        lines = dict(line.split(' ', 1) for line in out.splitlines() if '[[' in line)
+        assert set(lines) == {'alternate', 'split'}, err
+        for value in lines.values():
+            np.testing.assert_allclose(np.array(eval(value)), alone, atol=1e-6)
+
+
+def test_sums_can_be_saved_and_carried_on(stream, tmp_path):
+    parts = [hsic(a, b).on_host() for a, b in stream]
+    half = sum(parts[1:4], parts[0])
+    leaves, tree = jax.tree.flatten(half)
+    np.savez(tmp_path / 'half.npz', *leaves)
+    back = tree.unflatten(list(np.load(tmp_path / 'half.npz').values()))
+    whole = sum(parts[4:], back)
+    np.testing.assert_array_equal(whole.cka(), similarity.minibatch_cka(stream))
+    assert whole.examples == 128
+
+
+def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
+    """Batches of one pair of representations: the interval holds the value of very many batches."""
+    mixing = np.random.default_rng(0).normal(size=(6, 8))
+
+    def parts(seed, count):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(count, 1, 32, 6)).astype(np.float32)
+        y = (x @ mixing + 2 * rng.normal(size=(count, 1, 32, 8))).astype(np.float32)
+        each = jax.vmap(hsic)(x, y)
+        return [jax.tree.map(lambda v, i=i: np.asarray(v)[i], each) for i in range(count)]
+
+    many = parts(123, 2000)
+    truth = sum(many[1:], many[0]).cka()
+    inside, width = 0, {}
+    for seed in range(60):
+        low, high = similarity.bootstrap(parts(seed, 40), level=0.9, resamples=400, seed=seed)
+        inside += bool((low < truth).all() and (truth < high).all())
+    assert 45 <= inside <= 60  # 54 expected of 60
+    for count in (40, 640):
+        low, high = similarity.bootstrap(many[:count])
+        width[count] = (high - low).item()
+    assert 3 < width[40] / width[640] < 5.3  # falls as the square root: 4
+
+
+# Errors
+
+
+def test_a_small_last_batch_is_named(x, y):
+    with pytest.raises(ValueError, match='batch 2: a batch must have 4 examples or more.*got 2'):
+        similarity.minibatch_cka(batches_of(x[:, :38], y[:, :38], 18))
+    with pytest.raises(ValueError, match='at least one batch'):
+        similarity.minibatch_cka([])
+
+
+def test_what_is_not_defined_is_named_by_layer_and_reason(x, y):
+    broken, flat = x.copy(), y.copy()
+    broken[1, 3, 4] = np.nan
+    flat[0] = 3.7
+    for call in (
+        lambda: similarity.cka(broken, flat),
+        lambda: similarity.cka(broken, flat, kernel='rbf'),
+        lambda: similarity.minibatch_cka(batches_of(broken, flat, 10)),
+        lambda: similarity.procrustes(broken, flat),
+        lambda: similarity.cca(broken, flat),
+        lambda: similarity.rsa(broken, flat),
+        lambda: similarity.mutual_knn(broken, flat),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert 'layer 1 of x has features that are NaN' in str(error.value)
+        assert 'layer 0 of y is the same for every example' in str(error.value)
+        assert 'layer 0 of x' not in str(error.value)
+    with pytest.raises(ValueError, match='blocks 1 has features that are NaN'):
+        hsic(broken, flat).cka(['embed', 'blocks 1', 'blocks 2'], ['a', 'b'])
+
+
+def test_one_dead_feature_changes_nothing(x, y):
+    dead = np.concatenate([x, np.full((*x.shape[:2], 1), 2, np.float32)], axis=2)
+    for measure in (similarity.cka, similarity.cca, similarity.pwcca, similarity.procrustes):
+        np.testing.assert_allclose(measure(dead, y), measure(x, y), atol=1e-5)
+
+
+def test_other_errors_say_both_values(x, y):
+    with pytest.raises(ValueError, match=r'same examples: got \[39, 40\]'):
+        similarity.cka(x, y[:, 1:])
+    with pytest.raises(ValueError, match="kernel='cubic'"):
+        similarity.cka(x, y, kernel='cubic')
+    with pytest.raises(ValueError, match='40 examples, x has 50 features'):
+        similarity.cca(representation(0, features=50), y)
+    with pytest.raises(ValueError, match='pwcca needs more.*40 examples, y has 40 features'):
+        similarity.pwcca(y, representation(0, features=40))
+    with pytest.raises(ValueError, match='k=40, 40 examples'):
+        similarity.mutual_knn(x, y, k=40)
+    with pytest.raises(ValueError, match=r'\[layers, examples, features\]: got shape \(40, 12\)'):
+        similarity.cka(x[0], y)
+    with pytest.raises(ValueError, match='two batches or more: got 1'):
+        similarity.bootstrap([hsic(x, y)])
+
+
+# The other measures
+
+
+@pytest.mark.parametrize(
+    ('measure', 'reference'),
+    [
+        (similarity.cca, lambda a, b: reference_cca(a, b)[1].mean()),
+        (
+            lambda x, y: similarity.svcca(x, y, variance=0.9),
+            lambda a, b: reference_cca(reference_principal(a, 0.9), reference_principal(b, 0.9))[
+                1
+            ].mean(),
+        ),
+        (similarity.pwcca, reference_pwcca),
+        (similarity.procrustes, reference_procrustes),
+        (
+            similarity.procrustes_angle,
+            lambda a, b: np.arccos(1 - reference_procrustes(a, b) ** 2 / 2),
+        ),
+        (similarity.rsa, reference_rsa('spearman', 'correlation')),
+        (
+            lambda x, y: similarity.rsa(x, y, comparison='cosine', dissimilarity='euclidean'),
+            reference_rsa('cosine', 'euclidean'),
+        ),
+        (lambda x, y: similarity.mutual_knn(x, y, k=5), reference_knn(5)),
+    ],
+    ids=['cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'spearman', 'cosine', 'knn'],
+)
+def test_measures_are_their_equations(measure, reference, x, y):
+    np.testing.assert_allclose(measure(x, y), each_pair(reference, x, y), atol=1e-5)
+    np.testing.assert_allclose(measure(y, x), each_pair(reference, y, x), atol=1e-5)
+
+
+def test_procrustes_of_more_features_than_examples():
+    x, y = representation(0, 2, 20, 50), representation(1, 2, 20, 7)
+    np.testing.assert_allclose(
+        similarity.procrustes(x, y), each_pair(reference_procrustes, x, y), atol=1e-5
+    )
+
+
+SELF = {
+    similarity.cca: 1,
+    similarity.svcca: 1,
+    similarity.pwcca: 1,
+    similarity.procrustes: 0,
+    similarity.procrustes_angle: 0,
+    similarity.rsa: 1,
+    similarity.mutual_knn: 1,
+}
+
+
+@pytest.mark.parametrize(
+    ('measure', 'value'), SELF.items(), ids=lambda m: getattr(m, '__name__', '')
+)
+def test_measures_of_a_representation_with_itself(measure, value, x):
+    np.testing.assert_allclose(np.diag(measure(x)), value, atol=1e-5)
+    np.testing.assert_array_equal(measure(x), measure(x, x))
+
+
+@pytest.mark.parametrize('measure', SELF, ids=lambda m: m.__name__)
+def test_measures_and_the_order_of_examples(measure, x, y):
+    before = measure(x, y)
+    order = np.random.default_rng(0).permutation(x.shape[1])
+    np.testing.assert_allclose(measure(x[:, order], y[:, order]), before, atol=1e-5)
+    assert np.abs(measure(x[:, order], y) - before).max() > 0.02
+
+
+def euclidean_rsa(x, y):
+    return similarity.rsa(x, y, dissimilarity='euclidean')
+
+
+ROTATION = [
+    similarity.cca,
+    similarity.svcca,
+    similarity.procrustes,
+    euclidean_rsa,
+    similarity.mutual_knn,
+]
+
+
+@pytest.mark.parametrize('measure', ROTATION, ids=lambda m: m.__name__)
+def test_invariance_to_rotation_and_scale(measure, x, y):
+    before = measure(x, y)
+    np.testing.assert_allclose(measure(x @ rotation(12), y @ rotation(9)), before, atol=2e-4)
+    np.testing.assert_allclose(measure(x * 8, y / 4), before, atol=1e-5)
+
+
+def test_who_is_invariant_to_what_else(x, y):
+    invertible = np.random.default_rng(5).normal(size=(9, 9)).astype(np.float32)
+
+    def change(measure, *other):
+        return np.abs(measure(*other) - measure(x, y)).max()
+
+    for measure in (similarity.cca, similarity.pwcca):
+        assert change(measure, x, y @ invertible) < 1e-4
+    for measure in (similarity.svcca, similarity.procrustes, similarity.rsa, similarity.mutual_knn):
+        assert change(measure, x, y @ invertible) > 0.01
+    for measure in (similarity.cca, similarity.svcca, similarity.procrustes, euclidean_rsa):
+        assert change(measure, x, y + 5) < 1e-4
+    assert change(similarity.mutual_knn, x, y - 10) > 0.01
+    assert change(similarity.pwcca, x * 8, y) < 1e-5
+    for measure in (similarity.rsa, similarity.pwcca):
+        assert change(measure, x @ rotation(12), y) > 0.003
+
+
+def test_ranks_of_ties_are_averaged():
+    half = np.round(np.random.default_rng(0).normal(size=(2, 15, 2)) * 2).astype(np.float32)
+    points = np.concatenate([half, -half], axis=1)  # on a lattice around 0: many equal distances
+    ours = euclidean_rsa(points, points[::-1])
+    wanted = each_pair(reference_rsa('spearman', 'euclidean'), points, points[::-1])
+    np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+def test_equal_features_within_an_example_have_no_correlation(x):
+    flat = x.copy()
+    flat[2, 5] = 1
+    with pytest.raises(ValueError, match='layer 2 of x has one; use euclidean'):
+        similarity.rsa(flat, x)
+    assert jnp.isfinite(euclidean_rsa(flat, x)).all()
