@@ -7,14 +7,19 @@ from collections.abc import Callable
 import tyro
 
 
-def run(main: Callable[..., int | None], args: list[str] | None = None) -> None:
-    """Parses the arguments of `main` from the command line, calls it and exits.
+def run(main: Callable[..., int | None]) -> None:
+    """Calls `main` with the arguments that tyro parses for its signature, guarded, and exits."""
+    guard(lambda: tyro.cli(main))
+
+
+def guard(call: Callable[[], int | None]) -> None:
+    """Calls a function and exits with its code.
 
     What a user can cause (ValueError, OSError) ends in a line or two and exit code 1; other
     exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every traceback.
     """
     try:
-        sys.exit(tyro.cli(main, args=args) or 0)
+        sys.exit(call() or 0)
     except (ValueError, OSError) as error:
         if os.environ.get('VITJAX_TRACEBACK'):
             raise

@@ -72,7 +72,7 @@ def restore(manager: ocp.CheckpointManager, step: int, trees: dict[str, Any]) ->
         ValueError: if a tree in the checkpoint has other names, shapes or dtypes, with all of them.
     """
     for name, tree in trees.items():
-        _require_equal(name, _saved_shapes(manager, step, name), tree)
+        require_equal(f'{name} of the checkpoint', _saved_shapes(manager, step, name), tree)
     items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
     items['position'] = ocp.args.JsonRestore()
     restored = manager.restore(step, args=ocp.args.Composite(**items))
@@ -159,7 +159,13 @@ def _saved_shapes(manager: ocp.CheckpointManager, step: int, item: str) -> Any:
     return metadata.tree
 
 
-def _require_equal(item: str, saved: Any, wanted: Any) -> None:
+def require_equal(what: str, saved: Any, wanted: Any) -> None:
+    """Checks that two trees have the same paths, shapes and dtypes.
+
+    Raises:
+        ValueError: naming every difference.
+    """
+
     def flat(tree: Any, of: Callable[[Any], Any]) -> dict[str, Any]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
         return {_path(path): of(leaf) for path, leaf in leaves}
@@ -175,7 +181,7 @@ def _require_equal(item: str, saved: Any, wanted: Any) -> None:
     ]
     if wrong:
         lines = '\n'.join(wrong)
-        raise ValueError(f'the checkpoint does not fit ({item}; - missing, + surplus):\n{lines}')
+        raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')
 
 
 def _path(path: Any) -> str:

@@ -1,0 +1,24 @@
+"""A small ViT on scikit-learn's handwritten digits: is everything installed and working?
+
+    python scripts/train.py digits
+
+Takes about 20 s on two CPU cores, reaches 97% or more on the test split. The digits come with
+scikit-learn: no network is needed.
+"""
+
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+
+experiment = Experiment(
+    model=ViT(patch_size=2, width=64, depth=4, num_heads=4, mlp_ratio=2.0, num_classes=10),
+    data=Source('digits'),
+    augment=Augment(size=8, shift=0.1, rotation=0.02, zoom=0.1),
+    optim=Optim(peak=2e-3, decay=0.05, warmup=0.1),
+    batch_size=64,
+    epochs=60,
+    evaluate_every=5,
+    attention_every=20,
+)

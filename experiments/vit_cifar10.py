@@ -1,0 +1,17 @@
+"""The CIFAR tutorial's ViT and recipe on CIFAR-10; see vit_cifar100.
+
+python scripts/prepare.py cifar10
+python scripts/train.py vit_cifar10
+"""
+
+import dataclasses
+
+from vit_cifar100 import experiment as cifar100
+
+from vitjax.data.sources import Source
+
+experiment = dataclasses.replace(
+    cifar100,
+    model=cifar100.model.clone(num_classes=10),
+    data=Source('tfds:cifar10', validation=0.1),
+)

@@ -1,0 +1,566 @@
+"""One run: takes steps, logs, evaluates and saves; killed anywhere, it goes on from there."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.progress
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vitjax import checkpoint, pretrained, sharding
+from vitjax import experiment as experiments
+from vitjax.capture import capture, paths
+from vitjax.data import augment, loader, sources
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Data
+from vitjax.experiment import Experiment
+from vitjax.figures import training as figures
+from vitjax.optim import optimizer, trainable
+from vitjax.train import TrainState, eval_step, init_state, train_step
+
+LOG_STEPS = 50  # training steps that one line of metrics averages over
+CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
+CHUNK_STEPS = 256  # of steps at a dispatch, at most
+CHUNK_BYTES = 2**27  # of images decoded for one dispatch, when not all of them fit
+
+
+@dataclasses.dataclass
+class Stop(Exception):
+    """A run that was asked to stop, after its checkpoint was written."""
+
+    signal: int
+    step: int
+
+    @property
+    def code(self) -> int:
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signal
+
+
+def train(
+    experiment: Experiment, out: str | pathlib.Path, *, quiet: bool = False
+) -> dict[str, Any]:
+    """Trains, or goes on training, one experiment in a run directory.
+
+    Args:
+        experiment: what to run; one without `preprocessing` and `classes` gets them from its data.
+        out: the run directory. One that holds this experiment is gone on with from its last
+            checkpoint, with the same bits as if it had never stopped.
+        quiet: print nothing.
+
+    Returns:
+        The last line of metrics: `step`, `epoch`, and the test split's `accuracy`, `top5`, `loss`.
+
+    Raises:
+        ValueError: if the experiment does not fit its data, its devices or what is in `out`, and
+            for a loss that is not finite.
+        Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
+    """
+    out = pathlib.Path(out)
+    console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
+    _require_same(experiment, out)
+    if any(r['split'] == 'test' for r in read_metrics(out)):
+        return _finish(experiment, out, console)
+    data, validation = (sources.load(experiment.data, split) for split in ('train', 'validation'))
+    experiment, params = _resolve(experiment, data, console)
+    total = total_steps(experiment, len(data))
+    run = _Run(experiment, out, data, validation, total, params, console)
+    if jax.process_index() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_experiment(out, experiment)
+    with _manager(out) as manager:
+        run.train(manager)
+    return _finish(experiment, out, console)
+
+
+def total_steps(experiment: Experiment, count: int) -> int:
+    """Training steps of an experiment on `count` images.
+
+    Raises:
+        ValueError: unless exactly one of `epochs` and `steps` is given, and is positive.
+    """
+    epochs, steps = experiment.epochs, experiment.steps
+    if (epochs is None) == (steps is None):
+        raise ValueError(f'give epochs or steps, one of them: {epochs=}, {steps=}.')
+    per_epoch = loader.steps_per_epoch(count, experiment.batch_size)
+    total = steps if steps is not None else round((epochs or 0) * per_epoch)
+    if total < 1:
+        raise ValueError(f'a run must have at least one step: {epochs=}, {steps=}.')
+    return total
+
+
+def normalisation(preprocessing: Preprocessing | None) -> tuple[Any, Any]:
+    """Mean and deviation per channel, of pixels in 0..1."""
+    assert preprocessing is not None
+    return preprocessing.mean, preprocessing.deviation
+
+
+def predict(
+    model: Any, params: Any, data: Data, preprocessing: Preprocessing | None, batch_size: int
+) -> np.ndarray:
+    """Logits [N, num_classes] float32 of every image once, over all of this process's devices."""
+    assert preprocessing is not None
+    devices = jax.local_devices()
+    batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
+    mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    split = NamedSharding(mesh, PartitionSpec('batch'))
+    forward = _forward(model, preprocessing.size, normalisation(preprocessing))
+    out = []
+    for start in range(0, len(data), batch_size):
+        images = data.images[start : start + batch_size]
+        count = len(images)
+        if count < batch_size:  # the last batch is padded, and the padding dropped
+            images = np.concatenate([images, np.repeat(images[:1], batch_size - count, axis=0)])
+        out.append(np.asarray(forward(params, jax.device_put(images, split)))[:count])
+    return np.concatenate(out)
+
+
+@functools.lru_cache(maxsize=8)
+def _forward(model: Any, size: int, normal: tuple[Any, Any]) -> Any:
+    return jax.jit(lambda p, x: eval_step(p, augment.resize(x, size, normal), model=model))
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """`loss` (cross-entropy in nats), `accuracy` and `top5` of logits [N, K] against labels [N]."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    right = np.take_along_axis(shifted, labels[:, None], 1)
+    loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
+    rank = (shifted > right).sum(1)
+    return {
+        'loss': float(loss),
+        'accuracy': float((logits.argmax(1) == labels).mean()),
+        'top5': float((rank < 5).mean()),
+    }
+
+
+def read_metrics(run: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; a last line cut short by a kill is left out."""
+    path = pathlib.Path(run) / 'metrics.jsonl'
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def _require_same(experiment: Experiment, out: pathlib.Path) -> None:
+    """An error if `out` holds something else than this experiment."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    known = experiments.read(out)
+    # What a run fills in from its data is not the user's to differ in.
+    asked = dataclasses.replace(
+        experiment, preprocessing=known.preprocessing, classes=known.classes
+    )
+    different = experiments.differences(known, asked)
+    if different:
+        lines = '\n'.join(f'  {line}' for line in different)
+        raise ValueError(
+            f'{out} holds another configuration (there -> asked); choose another --out:\n{lines}'
+        )
+
+
+def _resolve(
+    experiment: Experiment, data: Data, console: rich.console.Console
+) -> tuple[Experiment, Any]:
+    """The experiment with its preprocessing and classes; parameters, where it starts from some."""
+    classes, size = data.classes, experiment.augment.size
+    known = experiment.model.num_classes  # pyright: ignore[reportAttributeAccessIssue]
+    if known < len(classes):
+        raise ValueError(
+            f'the head must have an output for each class: model.num_classes={known}, '
+            f'{experiment.data.name} has {len(classes)} classes.'
+        )
+    if experiment.weights is None:
+        mean, deviation = statistics(data)
+        prepared = Preprocessing(size=size, crop=1.0, mean=mean, deviation=deviation)
+        return dataclasses.replace(experiment, preprocessing=prepared, classes=classes), None
+    loaded, params = pretrained.load(
+        experiment.weights, image_size=size, num_classes=known, report=console.print
+    )
+    # Weights go with the normalisation that they were trained with.
+    prepared = dataclasses.replace(loaded.preprocessing or Preprocessing(), size=size, crop=1.0)
+    experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=classes)
+    checkpoint.require_equal(f'{experiment.weights}', params, checkpoint.parameter_shapes(experiment))
+    return experiment, params
+
+
+def statistics(data: Data) -> tuple[Any, Any]:
+    """Mean and deviation per channel of pixels in 0..1, over at most 50,000 spread images."""
+    chosen = np.linspace(0, len(data) - 1, min(len(data), 50_000)).astype(int)
+    first = second = np.zeros(3)
+    for part in np.array_split(chosen, -(-len(chosen) // 1000)):
+        pixels = data.images[part].reshape(-1, 3).astype(np.float32) / 255
+        first = first + pixels.sum(0, dtype=np.float64)
+        second = second + (pixels**2).sum(0, dtype=np.float64)
+    count = len(chosen) * data.images.shape[1] * data.images.shape[2]
+    mean = first / count
+    deviation = np.sqrt(np.maximum(second / count - mean**2, 1e-12))
+    return tuple(round(float(m), 6) for m in mean), tuple(round(float(d), 6) for d in deviation)
+
+
+@contextlib.contextmanager
+def _manager(out: pathlib.Path) -> Iterator[Any]:
+    """The run's checkpoint manager; a full disk is an error in one line."""
+    try:
+        with checkpoint.manager(out) as manager:
+            yield manager
+    except Exception as error:
+        if 'No space left on device' in str(error):
+            raise ValueError(f'the disk of {out} is full; the last checkpoint is kept.') from None
+        raise
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and Ctrl-C instead of dying of them; a second one kills."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        before = {n: signal.signal(n, note) for n in numbers}
+    except ValueError:  # not the main thread, which alone gets signals
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Run:
+    """What one run holds in memory while it trains."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        out: pathlib.Path,
+        data: Data,
+        validation: Data,
+        total: int,
+        params: Any,
+        console: rich.console.Console,
+    ):
+        self.experiment, self.out, self.console = experiment, out, console
+        self.data, self.validation, self.total = data, validation, total
+        self.per_epoch = loader.steps_per_epoch(len(data), experiment.batch_size)
+        self.every = max(1, round(experiment.evaluate_every * self.per_epoch))
+        size, optim = experiment.augment.size, experiment.optim
+        tx = optimizer(optim, total)
+        key = jax.random.key(experiment.seed)
+        make = functools.partial(
+            init_state, model=experiment.model, tx=tx, image_shape=(size, size, 3), params=params,
+            ema=optim.ema > 0,
+        )  # fmt: skip
+        self.state = make(augment.purpose(key, 'init'))
+        vary = functools.partial(
+            augment.augment,
+            experiment.augment,
+            normalisation(experiment.preprocessing),
+            experiment.model.num_classes,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        mask = None if optim.train == '.*' else trainable(self.state.params, optim.train)
+        step = functools.partial(
+            train_step, model=experiment.model, tx=tx, augment=vary, ema=optim.ema, trainable=mask
+        )
+        self.spread = sharding.spread(
+            experiment.parallel,
+            step,
+            augment.purpose(key, 'train'),
+            self.state,
+            batch_size=experiment.batch_size,
+        )
+        self.state = self.spread.put(self.state)
+        self.step = 0
+        self.seconds = 0.0
+        self.trained: list[dict[str, float]] = []  # one for each step since the last line
+
+    def train(self, manager: Any) -> None:
+        """Takes all steps that are left."""
+        self._restore(manager)
+        if self._finished():
+            return
+        columns = (
+            *rich.progress.Progress.get_default_columns()[:-1],
+            rich.progress.TextColumn('{task.completed}/{task.total}'),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn('{task.fields[now]}'),
+        )
+        progress = rich.progress.Progress(*columns, console=self.console, transient=True)
+        with progress, _signals() as caught, ThreadPoolExecutor(1) as ahead:
+            task = progress.add_task('training', total=self.total, completed=self.step, now='')
+            for steps, images, rows in self._chunks(ahead):
+                start = time.perf_counter()
+                self.state, metrics = self.spread.run(self.state, images, rows, steps)
+                metrics = {k: np.asarray(v)[:steps] for k, v in metrics.items()}
+                took = time.perf_counter() - start
+                self._note(metrics, took)
+                rate = steps * self.experiment.batch_size / took
+                loss, accuracy = metrics['loss'].mean(), metrics['accuracy'].mean()
+                now = f'loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s'
+                progress.update(task, completed=self.step, now=now)
+                self._pace(steps, took)
+                if self.step % self.every == 0 or self.step == self.total:
+                    self._evaluate(manager)
+                    if self._finished():
+                        break
+                if caught:
+                    self._save(manager, None)
+                    manager.wait_until_finished()
+                    raise Stop(caught[0], self.step)
+
+    def _chunks(self, ahead: ThreadPoolExecutor) -> Iterator[tuple[int, Any, np.ndarray]]:
+        """(steps, data on the devices, rows): steps up to the next evaluation, a second at most."""
+        batch, processes = self.experiment.batch_size, jax.process_count()
+        apart = self.spread.processes_slice
+        resident = not isinstance(self.data.images, sources.Encoded)
+        self.most = CHUNK_STEPS
+        if not resident:
+            size = batch * int(np.prod(self.data.images.shape[1:]))
+            self.most = max(1, min(CHUNK_STEPS, CHUNK_BYTES // size))
+        most = self.most
+        self.chunk = 1
+        on_device = None
+        if resident:
+            on_device = self.spread.put_data(self.data.images, self.data.labels)
+
+        def choose(step: int) -> tuple[int, np.ndarray]:
+            until = min(self.total, (step // self.every + 1) * self.every)
+            until = min(until, (step // LOG_STEPS + 1) * LOG_STEPS)
+            steps = min(self.chunk, until - step)
+            rows = loader.batches(
+                self.experiment.seed, step, steps, count=len(self.data), batch_size=batch,
+                process=jax.process_index() if apart else 0, processes=processes if apart else 1,
+            )  # fmt: skip
+            return steps, np.pad(rows, ((0, most - steps), (0, 0)))
+
+        def decode(step: int) -> tuple[int, Any, np.ndarray]:
+            steps, rows = choose(step)
+            chosen = rows[:steps].ravel()
+            images = np.zeros((rows.size, *self.data.images.shape[1:]), np.uint8)
+            images[: len(chosen)] = self.data.images[chosen]
+            labels = np.zeros(rows.size, np.int32)
+            labels[: len(chosen)] = self.data.labels[chosen]
+            own = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+            return steps, (images, labels), own
+
+        coming: Future | None = None
+        while self.step < self.total:
+            if resident:
+                steps, rows = choose(self.step)
+                yield steps, on_device, rows
+            else:
+                steps, arrays, rows = coming.result() if coming else decode(self.step)
+                after = self.step + steps
+                coming = ahead.submit(decode, after) if after < self.total else None
+                yield steps, self.spread.put_data(*arrays), rows
+
+    def _pace(self, steps: int, took: float) -> None:
+        """Adapts how many steps a dispatch takes to how long one lasts."""
+        self.chunk = max(1, min(self.most, 2 * self.chunk, int(CHUNK_SECONDS / (took / steps))))
+
+    def _note(self, metrics: dict[str, np.ndarray], took: float) -> None:
+        steps = len(metrics['loss'])
+        wrong = np.flatnonzero(~np.isfinite(metrics['loss']))
+        if len(wrong):
+            step = self.step + int(wrong[0]) + 1
+            raise ValueError(
+                f'the loss must stay finite: it is {metrics["loss"][wrong[0]]} at step {step}; '
+                f'the last good checkpoint is kept in {self.out}. Try a lower optim.peak.'
+            )
+        self.trained += [{k: float(v[i]) for k, v in metrics.items()} for i in range(steps)]
+        self.step += steps
+        self.seconds += took
+        self.recent = (self.recent[0] + steps, self.recent[1] + took)
+        if self.step % LOG_STEPS == 0 or self.step % self.every == 0 or self.step == self.total:
+            names = self.trained[0]
+            means = {k: float(np.mean([t[k] for t in self.trained])) for k in names}
+            done, took = self.recent
+            self._log('train', means, images_per_second=done * self.experiment.batch_size / took)
+            self.trained, self.recent = [], (0, 0.0)
+
+    recent = (0, 0.0)  # steps and seconds since the last line
+
+    def _log(self, split: str, values: dict[str, float], **more: float) -> None:
+        _append(self.out, self.step, self.step / self.per_epoch, split, self.seconds, values, more)
+
+    def _evaluate(self, manager: Any) -> None:
+        whole = self.spread.get(self.state)
+        params = _local(whole.params if whole.ema is None else whole.ema)
+        model, prepared = self.experiment.model, self.experiment.preprocessing
+        logits = predict(model, params, self.validation, prepared, self.experiment.batch_size)
+        values = scores(logits, self.validation.labels)
+        self._log('validation', values)
+        self._save(manager, values)
+        last = [r for r in read_metrics(self.out) if r['split'] == 'train'][-1]
+        self.console.print(
+            f'epoch {self.step / self.per_epoch:.4g}  step {self.step}/{self.total}  '
+            f'loss {last["loss"]:.4f}  accuracy {last["accuracy"]:.2%}  |  validation  '
+            f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
+            f'{last["images_per_second"]:,.0f} images/s'
+        )
+        every, epoch = self.experiment.attention_every, round(self.step / self.per_epoch)
+        if every and epoch % every == 0 and self.step % self.per_epoch == 0:
+            figure = attention_figure(self.experiment, params, self.validation)
+            if figure is not None:
+                _save_figure(figure, self.out, f'attention_epoch_{epoch:03d}.png')
+
+    def _save(self, manager: Any, metrics: dict[str, float] | None) -> None:
+        if self.step in manager.all_steps():
+            return
+        whole = self.spread.get(self.state)
+        epoch, index = loader.position(self.step, len(self.data), self.experiment.batch_size)
+        position = {'epoch': epoch, 'index': index, 'seconds': self.seconds}
+        checkpoint.save(manager, self.step, _trees(whole), position, metrics)
+
+    def _restore(self, manager: Any) -> None:
+        step = manager.latest_step() or 0
+        records = [r for r in read_metrics(self.out) if r['step'] <= step]
+        if step:
+            whole = self.spread.get(self.state)
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _trees(whole)
+            )
+            found = checkpoint.restore(manager, step, abstract)
+            self.state = self.spread.put(
+                TrainState(
+                    jnp.asarray(step, jnp.int32),
+                    found['params'],
+                    found['opt_state'],
+                    found.get('ema'),
+                )
+            )
+            self.step, self.seconds = step, found['position']['seconds']
+            self.console.print(f'going on from step {step} of {self.total} in {self.out}')
+        if jax.process_index() == 0:  # lines after the checkpoint will be written again
+            draft = self.out / 'metrics.tmp'
+            draft.write_text(''.join(json.dumps(r) + '\n' for r in records))
+            draft.replace(self.out / 'metrics.jsonl')
+
+    def _finished(self) -> bool:
+        """All steps taken, or no better validation accuracy for `patience` epochs."""
+        if self.step >= self.total:
+            return True
+        if not self.experiment.patience:
+            return False
+        history = [r for r in read_metrics(self.out) if r['split'] == 'validation']
+        best = max(history, key=lambda r: r['accuracy'], default=None)
+        return best is not None and history[-1]['epoch'] - best['epoch'] >= self.experiment.patience
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+    trees = {'params': state.params, 'opt_state': state.opt_state}
+    return trees if state.ema is None else {**trees, 'ema': state.ema}
+
+
+def _local(params: Any) -> Any:
+    """Parameters as host arrays, wherever they lie."""
+    return jax.tree.map(np.asarray, params)
+
+
+def _append(
+    out: pathlib.Path,
+    step: int,
+    epoch: float,
+    split: str,
+    seconds: float,
+    values: dict[str, float],
+    more: dict[str, float],
+) -> dict[str, Any]:
+    """Adds one line to `metrics.jsonl`, and to TensorBoard's events if tensorboardX is there."""
+    record = {'step': step, 'epoch': epoch, 'split': split, **values, 'seconds': seconds, **more}
+    if jax.process_index() == 0:
+        with (out / 'metrics.jsonl').open('a') as file:
+            file.write(json.dumps(record) + '\n')
+        writer = _events(out)
+        if writer:
+            for name, value in {**values, **more}.items():
+                writer.add_scalar(f'{name}/{split}', value, step)
+            writer.flush()
+    return record
+
+
+@functools.lru_cache(maxsize=1)
+def _events(out: pathlib.Path) -> Any:
+    try:
+        import tensorboardX
+    except ImportError:
+        return None
+    return tensorboardX.SummaryWriter(str(out))
+
+
+def attention_figure(experiment: Experiment, params: Any, data: Data, count: int = 8) -> Any:
+    """Images of `data` with the class token's attention over them; None for models without one."""
+    model, prepared = experiment.model, experiment.preprocessing
+    assert prepared is not None
+    size, classes = prepared.size, experiment.classes
+    images = data.images[np.arange(min(count, len(data)))]
+    inputs = augment.resize(jnp.asarray(images), size, normalisation(prepared))
+    known = paths(model, params, inputs)
+    path = next((p for p in ('class_blocks', 'blocks') if f'{p}/attention/weights' in known), None)
+    if path is None or (path == 'blocks' and getattr(model, 'pool', None) != 'class'):
+        return None
+    path = f'{path}/attention/weights'
+    logits, found = capture(model, params, inputs, keep=path)
+    grid = size // model.patch_size  # pyright: ignore[reportAttributeAccessIssue]
+    # The last block's class token, mean over heads; of several class tokens, the likeliest's.
+    rows = np.asarray(found[path][-1]).mean(1)
+    likeliest = np.asarray(logits.argmax(-1))
+    several = rows.shape[1] > 1 and path.startswith('class')
+    rows = rows[np.arange(len(rows)), likeliest if several else 0][:, -grid * grid :]
+    normal = normalisation(prepared)
+    shown = np.asarray(inputs) * normal[1] + normal[0]
+    titles = [classes[i] if i < len(classes) else str(i) for i in likeliest]
+    maps = rows.reshape(-1, grid, grid)
+    return figures.attention_pictures(shown.clip(0, 1), maps, titles)
+
+
+def _save_figure(figure: Any, out: pathlib.Path, name: str) -> None:
+    if jax.process_index() == 0:
+        (out / 'figures').mkdir(exist_ok=True)
+        figure.savefig(out / 'figures' / name, dpi=120)
+
+
+def _finish(
+    experiment: Experiment, out: pathlib.Path, console: rich.console.Console
+) -> dict[str, Any]:
+    """Tests the best parameters and draws the curves; a run that was already finished says so."""
+    records = read_metrics(out)
+    tested = [r for r in records if r['split'] == 'test']
+    if tested:
+        console.print(f'{out} is finished: nothing was left to do.')
+        record = tested[-1]
+    else:
+        _, params = checkpoint.load(out, 'best')
+        data = sources.load(experiment.data, 'test')
+        batch = experiment.batch_size
+        logits = predict(experiment.model, params, data, experiment.preprocessing, batch)
+        values = scores(logits, data.labels)
+        last = [r for r in records if r['split'] == 'validation'][-1]
+        record = _append(
+            out, last['step'], last['epoch'], 'test', last['seconds'], values, {}
+        )  # fmt: skip
+        _save_figure(figures.learning_curves(records), out, 'learning_curves.png')
+    console.print(
+        f'test accuracy {record["accuracy"]:.2%}, loss {record["loss"]:.4f}, after '
+        f'{record["seconds"]:.1f} s of training; the run lies in {out}'
+    )
+    return record
