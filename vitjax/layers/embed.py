@@ -101,7 +101,7 @@ class ConvStem(nn.Module):
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> jax.Array:
-    """Fixed two-dimensional sine-cosine position embeddings [N, width] (Chen et al. 2021, MoCo v3).
+    """Fixed two-dimensional sine-cosine positions [N, width] (Beyer et al. 2022, arXiv:2205.01580).
 
     The first quarter is the sine of the column times each frequency, then its cosine, then the
     same for the row; frequencies fall from 1 to 1/10,000 geometrically.

@@ -1,0 +1,229 @@
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+from vitjax.layers.block import (
+    Block,
+    ClassBlock,
+    ConvBlock,
+    Head,
+    LayerScale,
+    Mlp,
+    PerClassHead,
+    SqueezeExcite,
+    stack,
+)
+
+RNG = np.random.default_rng(0)
+erf = np.vectorize(math.erf)
+
+
+def normal(*size):
+    return np.float32(RNG.normal(size=size, scale=0.5))
+
+
+def random_params(module, *args):
+    """Parameters with nothing at its initial value, so that no term goes unseen."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))['params']
+    return jax.tree.map(lambda x: normal(*x.shape), shapes)
+
+
+def run(module, params, *args, **rngs):
+    return jax.jit(lambda p: module.apply({'params': p}, *args, rngs=rngs))(params)
+
+
+def assert_near(found, expected):
+    assert np.shape(found) == np.shape(expected)
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def dense(x, params):
+    return x @ np.float64(params['kernel']) + np.float64(params.get('bias', 0))
+
+
+def gelu(x):
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def norm(x, params):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * params['scale'] + params['bias']
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def mlp(x, params):
+    return dense(gelu(dense(x, params['hidden'])), params['output'])
+
+
+def talking_heads(x, params, heads):
+    """Touvron et al. 2021 after Shazeer et al. 2020, listing 1: x [N, D], float64."""
+    q, k, v = dense(x, params['qkv']).reshape(len(x), 3, heads, -1).transpose(1, 2, 0, 3)
+    logits = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
+    before, after = params['mix_logits'], params['mix_weights']
+    logits = dense(logits.transpose(1, 2, 0), before).transpose(2, 0, 1)
+    weights = dense(softmax(logits).transpose(1, 2, 0), after).transpose(2, 0, 1)
+    out = (weights @ v).transpose(1, 0, 2).reshape(len(x), -1)
+    return dense(out, params['projection'])
+
+
+def class_attention(token, patches, params, heads):
+    """Touvron et al. 2021, eq. 6, and with several class tokens, which do not see themselves."""
+    seen = np.concatenate([token, patches]) if len(token) == 1 else patches
+    q, k, v = (
+        dense(x, params[name]).reshape(len(x), heads, -1).transpose(1, 0, 2)
+        for name, x in (('query', token), ('key', seen), ('value', seen))
+    )
+    weights = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
+    return dense((weights @ v).transpose(1, 0, 2).reshape(len(token), -1), params['projection'])
+
+
+def test_mlp_has_the_exact_gelu():
+    x = normal(3, 4)
+    for last in (False, True):
+        module = Mlp(2.5, last_gelu=last)
+        params = random_params(module, x)
+        assert params['hidden']['kernel'].shape == (4, 10)
+        expected = mlp(np.float64(x), params)
+        assert_near(run(module, params, x), gelu(expected) if last else expected)
+
+
+def test_layer_scale_multiplies_channels_and_starts_small():
+    x = normal(3, 4)
+    params = LayerScale(1e-5).init(jax.random.key(0), x)['params']
+    np.testing.assert_array_equal(params['scale'], np.full(4, 1e-5, np.float32))
+    np.testing.assert_allclose(LayerScale(1e-5).apply({'params': params}, x), x * 1e-5, rtol=1e-6)
+    assert not LayerScale(None).init(jax.random.key(0), x)
+
+
+def test_block_of_talking_heads_is_the_papers():
+    tokens = normal(2, 5, 8)
+    block = Block(MultiHeadAttention(2, 4, talking=True), Mlp(2.0), 0.1)
+    params = random_params(block, tokens, None, False)
+    for image, out in zip(tokens, run(block, params, tokens, None, False)[0], strict=True):
+        x = np.float64(image)
+        branch = talking_heads(norm(x, params['norm_1']), params['attention'], 2)
+        x = x + params['scale_1']['scale'] * branch
+        branch = mlp(norm(x, params['norm_2']), params['mlp'])
+        assert_near(out, x + params['scale_2']['scale'] * branch)
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_class_block_is_the_papers_and_updates_class_tokens_alone(count):
+    tokens, patches = normal(2, count, 8), normal(2, 6, 8)
+    block = ClassBlock(ClassAttention(2), Mlp(3.0), 0.1)
+    params = random_params(block, tokens, patches, False)
+    for i, out in enumerate(run(block, params, tokens, patches, False)[0]):
+        x, seen = np.float64(tokens[i]), norm(np.float64(patches[i]), params['norm_1'])
+        branch = class_attention(norm(x, params['norm_1']), seen, params['attention'], 2)
+        x = x + params['scale_1']['scale'] * branch
+        branch = mlp(norm(x, params['norm_2']), params['mlp'])
+        assert_near(out, x + params['scale_2']['scale'] * branch)
+
+
+def squeeze_excite(x, params):
+    """Hu et al. 2018, eq. 2-4: x [H, W, D]."""
+    hidden = np.maximum(dense(x.mean((0, 1)), params['reduce']), 0)
+    return x / (1 + np.exp(-dense(hidden, params['expand'])))
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_squeeze_excite_is_the_papers(bias):
+    x = normal(2, 3, 4, 8)
+    params = random_params(SqueezeExcite(4, bias), x)
+    assert params['reduce']['kernel'].shape == (8, 2)
+    assert ('bias' in params['reduce']) == bias
+    expected = np.stack([squeeze_excite(np.float64(image), params) for image in x])
+    assert_near(run(SqueezeExcite(4, bias), params, x), expected)
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_convolutional_block_is_the_papers(depthwise):
+    tokens, grid = normal(2, 12, 8), (3, 4)
+    block = ConvBlock(depthwise, layer_scale=0.1)
+    params = random_params(block, tokens, None, grid, False)
+    out, _ = run(block, params, tokens, None, grid, False)
+    kernel = np.float64(params['conv_2']['kernel'])
+    assert kernel.shape == (3, 3, 1 if depthwise else 8, 8)
+    for image, found in zip(tokens, out, strict=True):
+        x = gelu(dense(norm(np.float64(image), params['norm']), params['conv_1']))
+        padded = np.pad(x.reshape(*grid, 8), ((1, 1), (1, 1), (0, 0)))
+        x = np.zeros((*grid, 8)) + params['conv_2']['bias']
+        for i in range(3):
+            for j in range(3):
+                window = padded[i : i + 3, j : j + 4]
+                x += window * kernel[i, j, 0] if depthwise else window @ kernel[i, j]
+        x = squeeze_excite(gelu(x), params['se']).reshape(12, 8)
+        assert_near(found, image + params['scale']['scale'] * dense(x, params['conv_3']))
+
+
+def test_heads():
+    x = normal(3, 6)
+    head = Head(4, (8, 5))
+    params = random_params(head, x)
+    hidden = gelu(dense(gelu(dense(np.float64(x), params['hidden_1'])), params['hidden_2']))
+    assert_near(run(head, params, x), dense(hidden, params['output']))
+    features = Head(0).apply({}, x)
+    np.testing.assert_array_equal(features, x)
+    tokens = normal(3, 4, 6)
+    params = random_params(PerClassHead(), tokens)
+    expected = [[t[c] @ params['kernel'][c] for c in range(4)] + params['bias'] for t in tokens]
+    assert_near(run(PerClassHead(), params, tokens), np.array(expected))
+
+
+def make_stack(depth, **options):
+    stacked = stack(Block, depth, 0, **options)
+    return stacked(MultiHeadAttention(2, 4), Mlp(2.0), 0.1)
+
+
+def test_stack_is_its_blocks_one_after_the_other():
+    tokens = normal(2, 5, 8)
+    params = random_params(make_stack(3), tokens, None, False)
+    assert params['mlp']['hidden']['kernel'].shape == (3, 8, 16)
+    x = tokens
+    for i in range(3):
+        layer = jax.tree.map(lambda p, i=i: p[i], params)
+        x, _ = run(Block(MultiHeadAttention(2, 4), Mlp(2.0), 0.1), layer, x, None, False)
+    np.testing.assert_allclose(
+        run(make_stack(3), params, tokens, None, False)[0], x, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_remat_changes_no_gradient_not_even_under_dropout():
+    tokens, rates = normal(2, 5, 8), jnp.linspace(0, 0.5, 3)
+    params = random_params(make_stack(3), tokens, None, False)
+
+    def gradient(remat):
+        def scalar(p):
+            rngs = {'dropout': jax.random.key(0)}
+            out, _ = make_stack(3, remat=remat).apply({'params': p}, tokens, rates, True, rngs=rngs)
+            return jnp.sin(out).sum()
+
+        return jax.jit(jax.grad(scalar))(params)
+
+    for a, b in zip(*(jax.tree.leaves(gradient(r)) for r in (False, True)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x, rate, train):
+        keep = jax.random.bernoulli(self.make_rng('dropout'), 0.5, x.shape)
+        self.sow('intermediates', 'keep', keep)
+        return x, None
+
+
+def test_every_layer_of_a_stack_draws_its_own_bits():
+    _, state = stack(Dropping, 4, 0)().apply(
+        {}, jnp.ones(64), None, True, rngs={'dropout': jax.random.key(0)}, mutable='intermediates'
+    )
+    masks = np.asarray(state['intermediates']['keep'][0])
+    assert masks.shape == (4, 64) and len(np.unique(masks, axis=0)) == 4
