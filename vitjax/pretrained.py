@@ -784,6 +784,8 @@ def load(
         return _load_run(path, image_size, patch_size, num_classes, which, report)
     weights = read(path)
     name = model or recognise(weights, path)
+    if model is None:
+        report(f'model: {name}')
     stripped = _strip(weights)
     table = _FORMATS[_format(stripped, type(models.named(name)))][1]
     if num_classes is None:

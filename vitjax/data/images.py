@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 import struct
-import warnings
 import zlib
 from collections.abc import Sequence
 
@@ -52,11 +51,8 @@ def read(path: str | pathlib.Path, *, short_side: int | None = None) -> np.ndarr
             megapixels or of one pixel's width or height, by name.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from half of the size that it refuses.
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats()) as image:
-                array = np.asarray(_rgb(image, short_side))
+        with Image.open(path, formats=_formats()) as image:
+            array = np.asarray(_rgb(image, short_side))
     except FileNotFoundError:
         raise ValueError(f'there is no image {path}.') from None
     except UnidentifiedImageError:
