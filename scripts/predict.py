@@ -42,7 +42,8 @@ def main(
         which=which,
         report=lambda line: print(line, file=sys.stderr),
     )
-    network = experiment.model
+    network, prepared = experiment.model, experiment.preprocessing
+    assert prepared is not None  # load fills it in
     outputs = getattr(network, 'num_classes', 0)
     if not outputs:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
@@ -50,7 +51,7 @@ def main(
     forward = jax.jit(lambda p, x: network.apply({'params': p}, x))
     for start in range(0, len(images), 32):
         paths = images[start : start + 32]
-        logits = np.asarray(forward(params, load(paths, experiment.preprocessing)), np.float64)
+        logits = np.asarray(forward(params, load(paths, prepared)), np.float64)
         odds = np.exp(logits - logits.max(1, keepdims=True))
         for path, row in zip(paths, odds / odds.sum(1, keepdims=True), strict=True):
             print(path)
