@@ -321,8 +321,8 @@ def _write_tfds(
 
     # Modules made at run time, which a type checker cannot see into.
     array_record: Any = importlib.import_module('array_record.python.array_record_module')
-    tf_example: Any = importlib.import_module('tensorflow_datasets.proto.tf_example_pb2')
-    tf_feature: Any = importlib.import_module('tensorflow_datasets.proto.tf_feature_pb2')
+    proto: Any = importlib.import_module('tensorflow_datasets.proto')
+    tf_example, tf_feature = proto.tf_example_pb2, proto.tf_feature_pb2
 
     def feature(value: bytes | int) -> Any:
         if isinstance(value, bytes):

@@ -1,0 +1,157 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.data.augment import Augment, augment, resize
+
+NORMAL = ((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
+FULL = Augment(
+    size=24, enlarge=26, flip=0.5, shift=0.1, rotation=0.05, zoom=0.2, contrast=0.3,
+    brightness=0.1, cutout=0.3, mixup=0.4, cutmix=1.0, smoothing=0.1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+
+
+@functools.cache
+def compiled(settings):
+    return jax.jit(functools.partial(augment, settings, NORMAL, 10))
+
+
+def run(settings, images, index=None, seed=0):
+    index = np.arange(len(images)) if index is None else index
+    labels = jnp.asarray(index) % 10
+    return compiled(settings)(jax.random.key(seed), images, labels, jnp.asarray(index))
+
+
+def pixels(x):
+    """Normalised images back in 0..1."""
+    return np.asarray(x) * NORMAL[1] + NORMAL[0]
+
+
+@pytest.mark.parametrize('size', [8, 16, 40])
+def test_strength_zero_is_plain_resize(images, size):
+    x, soft = run(Augment(size=size), images)
+    np.testing.assert_allclose(x, resize(jnp.asarray(images), size, NORMAL), atol=1e-6)
+    np.testing.assert_array_equal(soft, jax.nn.one_hot(np.arange(16) % 10, 10))
+
+
+@pytest.mark.parametrize('size', [8, 16, 40])
+def test_the_resample_of_the_identity_is_plain_resize(images, size):
+    # A flip that never happens sends images through the affine resample.
+    x, _ = run(Augment(size=size, flip=1e-9), images)
+    np.testing.assert_allclose(x, resize(jnp.asarray(images), size, NORMAL), atol=3e-5)
+
+
+def test_the_same_images_come_out_on_any_number_of_devices(images):
+    whole, labels = run(FULL, images)
+    for start in (0, 4, 12):
+        part, soft = run(FULL, images[start : start + 4], np.arange(start, start + 4))
+        np.testing.assert_allclose(part, whole[start : start + 4], atol=1e-6)
+        np.testing.assert_allclose(soft, labels[start : start + 4], atol=1e-6)
+
+
+def test_keys_and_positions_vary_the_images(images):
+    same = np.repeat(images[:1], 8, axis=0)
+    x, _ = run(Augment(size=16, shift=0.3, rotation=0.1), same)
+    assert np.abs(np.diff(x, axis=0)).max((1, 2, 3)).min() > 0.1
+    other, _ = run(Augment(size=16, shift=0.3, rotation=0.1), same, seed=1)
+    assert np.abs(other - x).max() > 0.1
+
+
+def test_flip_mirrors_columns_half_of_the_time(images):
+    many = np.tile(images[:1], (256, 1, 1, 1))
+    x = pixels(run(Augment(size=16, flip=0.5), many)[0])
+    plain = images[0] / 255
+    flipped = np.abs(x - plain[:, ::-1]).max((1, 2, 3)) < 1e-4
+    straight = np.abs(x - plain).max((1, 2, 3)) < 1e-4
+    assert (flipped ^ straight).all()
+    assert 90 < flipped.sum() < 166  # 128 +- 4.75 standard deviations
+
+
+def test_padding_crops_a_black_border(images):
+    x = pixels(run(Augment(size=16, padding=3), images)[0])
+    padded = np.pad(images / 255, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    offsets = set()
+    for got, want in zip(x, padded, strict=True):
+        matches = [
+            (r, c)
+            for r in range(7)
+            for c in range(7)
+            if np.abs(got - want[r : r + 16, c : c + 16]).max() < 1e-4
+        ]
+        assert len(matches) == 1
+        offsets |= set(matches)
+    assert len(offsets) > 8
+
+
+def test_enlarge_crops_the_resized_image(images):
+    x = np.asarray(run(Augment(size=20, enlarge=24), images)[0])
+    large = np.asarray(resize(jnp.asarray(images), 24, NORMAL))
+    for got, want in zip(x, large, strict=True):
+        errors = [
+            np.abs(got - want[r : r + 20, c : c + 20]).max() for r in range(5) for c in range(5)
+        ]
+        assert min(errors) < 1e-4
+
+
+def test_rotation_turns_about_the_centre():
+    image = np.zeros((1, 17, 17, 3), np.uint8)
+    image[0, 7:10, 10:13] = 255  # a spot whose centre is 3 pixels right of the middle
+    x = pixels(run(Augment(size=17, rotation=0.5), np.repeat(image, 64, 0))[0]).mean(-1)
+    rows, columns = np.mgrid[-8:9, -8:9]
+    mass = x.sum((1, 2))
+    row, column = (x * rows).sum((1, 2)) / mass, (x * columns).sum((1, 2)) / mass
+    np.testing.assert_allclose(mass, 9, rtol=0.1)
+    np.testing.assert_allclose(np.hypot(row, column), 3, atol=0.2)
+    angles = np.sort(np.arctan2(row, column))
+    assert np.diff(angles).max() < 0.7 and np.ptp(angles) > 5.5  # all the way round
+
+
+def test_contrast_keeps_each_channel_mean():
+    image = np.random.default_rng(1).integers(100, 156, (4, 12, 12, 3), np.uint8)
+    x = pixels(run(Augment(size=12, contrast=0.5), image)[0])
+    np.testing.assert_allclose(x.mean((1, 2)), image.mean((1, 2)) / 255, atol=1e-4)
+    ratio = x.std((1, 2)) / (image.std((1, 2)) / 255)
+    assert (np.abs(ratio - 1) <= 0.5).all() and np.ptp(ratio.mean(1)) > 0.1
+
+
+def test_cutout_erases_a_square_to_the_mean(images):
+    x = np.asarray(run(Augment(size=16, cutout=0.5), images)[0])
+    erased = (x == 0).all(-1).sum((1, 2))
+    assert erased.max() == 64 and erased.min() >= 16  # 8x8, clipped to a quarter at the corners
+
+
+@pytest.mark.parametrize('name', ['mixup', 'cutmix'])
+def test_mixing_pairs_neighbours_and_their_labels(images, name):
+    x, soft = run(Augment(size=16, **{name: 1.0}), images)
+    plain = np.asarray(resize(jnp.asarray(images), 16, NORMAL)).reshape(8, 2, -1)
+    x, soft = np.asarray(x).reshape(8, 2, -1), np.asarray(soft).reshape(8, 2, 10)
+    np.testing.assert_allclose(x.sum(1), plain.sum(1), atol=1e-5)  # what one loses the other gets
+    np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-6)
+    for pair in range(8):
+        share = soft[pair, 0, 2 * pair % 10]
+        assert soft[pair, 1, (2 * pair + 1) % 10] == pytest.approx(share, abs=1e-6)
+        if name == 'mixup':
+            want = share * plain[pair, 0] + (1 - share) * plain[pair, 1]
+            np.testing.assert_allclose(x[pair, 0], want, atol=1e-5)
+        else:
+            kept = np.isclose(x[pair, 0], plain[pair, 0], atol=1e-5).mean()
+            assert kept == pytest.approx(share, abs=0.01)  # neighbours may share a pixel's value
+
+
+def test_mixing_needs_pairs(images):
+    with pytest.raises(ValueError, match='even number.*15'):
+        run(Augment(size=16, mixup=1.0), images[:15])
+
+
+def test_smoothing_spreads_evenly(images):
+    _, soft = run(Augment(size=16, smoothing=0.2), images)
+    np.testing.assert_allclose(np.sort(soft)[:, -1], 0.82, atol=1e-6)
+    np.testing.assert_allclose(np.sort(soft)[:, 0], 0.02, atol=1e-6)
