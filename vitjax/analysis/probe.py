@@ -1,0 +1,202 @@
+"""What can be read off a representation: k-NN, ridge and linear classifiers at every layer.
+
+Layers `[L, n, f]` of examples whose labels are known, layers `[L, m, f]` of others, and each
+probe's share of right answers on the others, `[L]`.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def knn(
+    train: Any, labels: Any, test: Any, truth: Any, *, k: int = 20, temperature: float = 0.07
+) -> np.ndarray:
+    """Accuracy [L] of a weighted k-nearest-neighbour vote (Wu et al. 2018, sec. 3.4).
+
+    Each of the k nearest examples by cosine s votes for its class with weight `exp(s /
+    temperature)`, as DINO is evaluated (Caron et al. 2021: k = 20, temperature 0.07). Nothing is
+    fitted. Cost: n m f a layer; memory: a few hundred rows of n similarities.
+
+    Args:
+        train: [L, n, f].
+        labels: [n] integers from 0.
+        test: [L, m, f].
+        truth: [m] integers from 0.
+        k: neighbours that vote, at most n.
+        temperature: the smaller, the more the nearest count.
+
+    Raises:
+        ValueError: for shapes that do not belong together, features that are not finite, k
+            outside 1 to n.
+    """
+    classes = _check(train, labels, test, truth)
+    if not 1 <= k <= len(labels):
+        raise ValueError(f'k must be from 1 to the examples: {k=}, {len(labels)} examples.')
+    votes = (_knn(a, labels, b, k, classes, temperature) for a, b in zip(train, test, strict=True))
+    return _accuracy(votes, truth)
+
+
+def ridge(train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e-3) -> np.ndarray:
+    """Accuracy [L] of ridge regression onto one-hot labels (Hoerl and Kennard 1970).
+
+    `W = (XᵀX / n + λ I)⁻¹ Xᵀ Y / n` on standardised features, `λ` being `penalty`; the class of
+    the largest output. Exact, no iteration. Cost: n f² + f³ a layer.
+
+    Args:
+        train: as in `knn`.
+        labels: as in `knn`.
+        test: as in `knn`.
+        truth: as in `knn`.
+        penalty: above 0; relative to a feature's variance, which is 1.
+
+    Raises:
+        ValueError: as `knn`, and for a penalty of 0 or less.
+    """
+    classes = _check(train, labels, test, truth)
+    if penalty <= 0:
+        raise ValueError(f'penalty must be above 0: {penalty=}.')
+    scores = (_ridge(a, labels, b, classes, penalty) for a, b in zip(train, test, strict=True))
+    return _accuracy(scores, truth)
+
+
+def linear(
+    train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e-3, steps: int = 100
+) -> np.ndarray:
+    """Accuracy [L] of a linear probe: multinomial logistic regression (Alain and Bengio 2017).
+
+    Mean cross-entropy plus `penalty / 2 |W|²` on standardised features, minimised by `steps` steps
+    of L-BFGS from zero: deterministic. Cost: about n f classes a step and layer, twice.
+
+    Args:
+        train: as in `knn`.
+        labels: as in `knn`.
+        test: as in `knn`.
+        truth: as in `knn`.
+        penalty: 0 or more.
+        steps: of L-BFGS.
+
+    Raises:
+        ValueError: as `knn`, and for a negative penalty.
+    """
+    classes = _check(train, labels, test, truth)
+    if penalty < 0:
+        raise ValueError(f'penalty must be 0 or more: {penalty=}.')
+    pairs = zip(train, test, strict=True)
+    return _accuracy((_linear(a, labels, b, classes, penalty, steps) for a, b in pairs), truth)
+
+
+def wilson(accuracy: Any, examples: int, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence interval `(low, high)` of a share seen on `examples` examples (Wilson 1927).
+
+    Args:
+        accuracy: shares, 0 to 1, any shape.
+        examples: how many each was counted on.
+        z: standard deviations of a normal; 1.96 is 95%.
+    """
+    share, spread = np.asarray(accuracy), z * z / examples
+    middle = (share + spread / 2) / (1 + spread)
+    reach = z * np.sqrt(share * (1 - share) / examples + spread / (4 * examples)) / (1 + spread)
+    return middle - reach, middle + reach
+
+
+def _check(train: Any, labels: Any, test: Any, truth: Any) -> int:
+    """The number of classes, if everything belongs together."""
+    fits = train.ndim == test.ndim == 3 and (train.shape[0], train.shape[2]) == (
+        test.shape[0],
+        test.shape[2],
+    )
+    if not fits or len(labels) != train.shape[1] or len(truth) != test.shape[1]:
+        raise ValueError(
+            'a probe needs [layers, examples, features] and a label for each example: '
+            f'train {train.shape} with {len(labels)}, test {test.shape} with {len(truth)}.'
+        )
+    if min(np.min(labels), np.min(truth)) < 0:
+        raise ValueError('a probe needs labels from 0: got a negative one.')
+    for name, stack in (('train', train), ('test', test)):
+        for i, layer in enumerate(stack):
+            if not np.isfinite(layer).all():
+                raise ValueError(f'layer {i} of {name} has features that are NaN or infinite.')
+    return int(max(np.max(labels), np.max(truth))) + 1
+
+
+def _accuracy(scores: Any, truth: Any) -> np.ndarray:
+    """[L]: how often the largest of each layer's scores [m, classes] is the truth."""
+    return np.array([(np.asarray(layer).argmax(1) == np.asarray(truth)).mean() for layer in scores])
+
+
+@functools.partial(jax.jit, static_argnames=('k', 'classes'))
+def _knn(
+    train: jax.Array, labels: jax.Array, test: jax.Array, k: int, classes: int, temperature: float
+) -> jax.Array:
+    def unit(layer: jax.Array) -> jax.Array:
+        layer = layer.astype(jnp.float32)
+        norms = jnp.linalg.norm(layer, axis=1, keepdims=True)
+        return layer / jnp.where(norms == 0, 1, norms)
+
+    bank = unit(train)
+
+    def vote(example: jax.Array) -> jax.Array:
+        similar, index = jax.lax.top_k(jnp.matmul(bank, example, precision='highest'), k)
+        # Relative to the nearest, so that no weight overflows at a low temperature.
+        weights = jnp.exp((similar - similar[0]) / temperature)
+        return jnp.zeros(classes).at[jnp.asarray(labels)[index]].add(weights)
+
+    return jax.lax.map(vote, unit(test), batch_size=256)
+
+
+def _standardised(train: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both by the mean and deviation of `train`; a feature that is constant there becomes 0."""
+    train, test = train.astype(jnp.float32), test.astype(jnp.float32)
+    mean, deviation = train.mean(0), train.std(0)
+    scale = jnp.where(deviation > 1e-6 * jnp.abs(mean), 1 / deviation, 0)
+    return (train - mean) * scale, (test - mean) * scale
+
+
+@functools.partial(jax.jit, static_argnames='classes')
+def _ridge(
+    train: jax.Array, labels: jax.Array, test: jax.Array, classes: int, penalty: float
+) -> jax.Array:
+    x, z = _standardised(train, test)
+    y = jax.nn.one_hot(labels, classes)
+    covariance = jnp.matmul(x.T, x, precision='highest') / len(x) + penalty * jnp.eye(x.shape[1])
+    cross = jnp.matmul(x.T, y - y.mean(0), precision='highest') / len(x)
+    weights = jax.scipy.linalg.solve(covariance, cross, assume_a='pos')
+    return jnp.matmul(z, weights, precision='highest') + y.mean(0)
+
+
+@functools.partial(jax.jit, static_argnames=('classes', 'steps'))
+def _linear(
+    train: jax.Array,
+    labels: jax.Array,
+    test: jax.Array,
+    classes: int,
+    penalty: float,
+    steps: int,
+) -> jax.Array:
+    x, z = _standardised(train, test)
+
+    def loss(params: tuple[jax.Array, jax.Array]) -> jax.Array:
+        weights, bias = params
+        logits = jnp.matmul(x, weights, precision='highest') + bias
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
+        return entropy.mean() + penalty / 2 * (weights**2).sum()
+
+    optimizer = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def step(_: int, carry: Any) -> Any:
+        params, state = carry
+        value, grad = value_and_grad(params, state=state)
+        updates, state = optimizer.update(
+            grad, state, params, value=value, grad=grad, value_fn=loss
+        )
+        return optax.apply_updates(params, updates), state
+
+    start = jnp.zeros((x.shape[1], classes)), jnp.zeros(classes)
+    (weights, bias), _ = jax.lax.fori_loop(0, steps, step, (start, optimizer.init(start)))
+    return jnp.matmul(z, weights, precision='highest') + bias
