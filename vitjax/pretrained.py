@@ -19,7 +19,6 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -33,6 +32,7 @@ from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_pos
 Report = Callable[[str], object]
 Weights = Mapping[str, np.ndarray]
 Table = dict[str, Any]
+Held = dict[str, dict[str, np.ndarray]]
 
 # ---- The formats -------------------------------------------------------------------------------
 #
@@ -44,6 +44,8 @@ Table = dict[str, Any]
 _VECTOR = 'd -> d'
 _TOKENS = '1 n d -> n d'
 _PATCH = 'o c h w -> (h w c) o'
+_DENSE = 'o i -> i o'
+_CONVOLUTION = 'o i h w -> h w i o'
 _ONE_BY_ONE = 'o i 1 1 -> i o'
 _MLP = {'mlp/hidden': 'mlp.fc1.', 'mlp/output': 'mlp.fc2.'}
 _NORMS = {'norm_1': 'norm1.', 'norm_2': 'norm2.'}
@@ -219,10 +221,7 @@ _FORMATS: dict[str, tuple[type[nn.Module], Table]] = {
     "torchvision's VGG16": (models.VGG16, _VGG16),
 }
 
-_PREFIXES = (
-    'module.', 'model.', 'vit.', 'backbone.', 'dinov2.', 'dinov2_with_registers.',
-    'opt/target/', 'params/',
-)  # fmt: skip
+_PREFIXES = ('module.', 'model.', 'vit.', 'backbone.', 'dinov2.', 'dinov2_with_registers.')
 _RENAMED = (  # spellings of other versions of the same libraries
     (r'register_tokens', r'reg_token'),
     (r'layers\.(\d+)\.mlp\.fc1\.(.*)', r'encoder.layer.\1.intermediate.dense.\2'),
@@ -287,8 +286,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
     if others or not out:
         raise ValueError(f'{path} is a zip, not an npz: it holds {", ".join(others) or "nothing"}.')
-    # NumPy has no bfloat16 of its own: such arrays come back as two raw bytes an element.
-    return {k: v.view(ml_dtypes.bfloat16) if v.dtype == 'V2' else v for k, v in out.items()}
+    return out
 
 
 def _fetch(repository: str) -> pathlib.Path:
@@ -311,35 +309,33 @@ def _fetch(repository: str) -> pathlib.Path:
 def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     """The published model that weights belong to, from their names and shapes.
 
-    DeiT and ViT of one size have the same names and shapes; which it is decides the preprocessing.
-    There the file's or a folder's name decides, if it says `deit` or `vit`.
+    DeiT and ViT of one size have the same names and shapes, and different preprocessing. There the
+    file's or a folder's name decides, if it says `deit` or `vit`.
 
     Raises:
         ValueError: if no published model fits, or more than one, with the candidates.
     """
     weights = _strip(weights)
-    label = _format(weights, None)
+    label = _format(weights)
     kind, table = _FORMATS[label]
-    facts = _facts(weights, table)
+    facts = _facts(_held(weights, table))
     found = [
         name
         for name in models.NAMES
-        if isinstance(model := models.named(name), kind)
-        and all(getattr(model, field, 0) == value for field, value in facts.items())
-        and (getattr(model, 'layer_scale', None) is not None) == _has_layer_scale(weights, table)
+        if isinstance(model := models.named(name), kind) and facts.items() <= _fields(model).items()
     ]
     if label in ("transformers' ViT", "AugReg's"):
         found = [name for name in found if not name.startswith('deit')]
     if not found:
         sizes = ', '.join(f'{field} {value}' for field, value in facts.items())
-        raise ValueError(f'these weights have {label} names, but no published size: {sizes}.')
-    for part in reversed(pathlib.Path(path).parts if len(found) > 1 else ()):
+        raise ValueError(f'the weights have {label} names, but no published size: {sizes}.')
+    for part in reversed(pathlib.Path(path).parts):
         named = [name for name in found if re.search(rf'(?<![a-z]){name.split("_")[0]}', part)]
         if len(named) == 1:
             return named[0]
     if len(found) > 1:
         raise ValueError(
-            f'these weights have the names and shapes of several models: {", ".join(found)}; '
+            f'the weights have the names and shapes of several models: {", ".join(found)}; '
             'say which.'
         )
     return found[0]
@@ -360,124 +356,89 @@ def _strip(weights: Weights) -> dict[str, np.ndarray]:
     return out
 
 
-def _format(weights: Weights, kind: type[nn.Module] | None) -> str:
-    """The format whose names fit best: most tensors known, fewest kinds of tensor absent."""
+def _format(weights: Weights, kind: type[nn.Module] | None = None) -> str:
+    """The format that knows most of the names, and has fewest of its own."""
 
-    def score(label: str) -> tuple[int, int]:
-        patterns = [re.compile(p) for p in _patterns(_FORMATS[label][1])]
-        known = sum(any(p.fullmatch(name) for p in patterns) for name in weights)
-        absent = sum(not any(p.fullmatch(name) for name in weights) for p in patterns)
-        return known, -absent
+    def fit(label: str) -> tuple[int, int]:
+        table = _FORMATS[label][1]
+        return sum(map(len, _held(weights, table).values())), -len(table)
 
-    labels = [n for n, (model, _) in _FORMATS.items() if kind is None or model is kind]
-    scores = {label: score(label) for label in labels}
-    best = max(labels, key=scores.__getitem__, default='')
-    if not best or 2 * scores[best][0] < len(weights) or not weights:
+    fits = {n: fit(n) for n, (model, _) in _FORMATS.items() if kind in (None, model)}
+    best = max(fits, key=fits.__getitem__, default=None)
+    if best is None or 2 * fits[best][0] <= len(weights):
+        known = ', '.join(fits) or f'a published format, and {kind} has none'
         some = ', '.join(list(weights)[:3]) or 'nothing'
-        raise ValueError(
-            f'the weights must have names of {", ".join(labels) or "a published format"}: '
-            f'they have {some} ...'
-        )
+        raise ValueError(f'the weights must have names of {known}: they have {some}, ...')
     return best
 
 
-def _patterns(table: Table) -> list[str]:
-    names = [n + r'\w+' if isinstance(n, str) else n[0] for n in table.values()]
-    return [
-        n.replace('.', r'\.').replace('{i}', r'\d+').replace('{qkv}', r'(query|key|value)')
-        for n in names
-    ]
+def _held(weights: Weights, table: Table) -> Held:
+    """The tensors whose names a table knows, by the parameter of ours that they belong to."""
+    paths = {entry if isinstance(entry, str) else entry[0]: path for path, entry in table.items()}
+    held: Held = {}
+    for name, value in weights.items():
+        general = re.sub(r'(?<=[./])(query|key|value)(?=[./])', '{qkv}', name)
+        numbers = [m.span() for m in re.finditer(r'\d+', general)]
+        for spelling in [general, *(f'{general[:a]}{{i}}{general[b:]}' for a, b in numbers)]:
+            end = max(spelling.rfind('.'), spelling.rfind('/')) + 1
+            module, leaf = spelling[:end], spelling[end:]
+            if spelling in paths:
+                held.setdefault(paths[spelling], {})[name] = value
+            elif module in paths:
+                leaf = ('scale' if value.ndim == 1 else 'kernel') if leaf == 'weight' else leaf
+                held.setdefault(f'{paths[module]}/{leaf}', {})[name] = value
+    return held
 
 
-def _facts(weights: Weights, table: Table) -> dict[str, Any]:
-    """Fields of the model that the shapes give away; what a damaged file lacks is left out."""
-    facts: dict[str, Any] = {}
-    norm, token = weights.get(_name(table, 'norm/scale')), table.get('embed/registers')
-    if norm is not None and norm.ndim == 1:
-        facts['width'] = norm.shape[0]
-    for field, paths in (
-        ('depth', ('blocks/norm/scale', 'blocks/norm_1/scale')),
-        ('class_depth', ('class_blocks/norm_1/scale',)),
-    ):
-        for path in paths:
-            if name := _name(table, path):
-                facts[field] = _count(weights, name)
-    if patch := _patch_size(weights, table):
+def _facts(held: Held) -> dict[str, Any]:
+    """What names and shapes say of the model; what a damaged file does not say is left out."""
+
+    def count(path: str) -> int:
+        return len(held.get(path, {}))
+
+    facts: dict[str, Any] = {
+        'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
+        'class_depth': count('class_blocks/norm_1/scale'),
+        'registers': sum(token.shape[-2] for token in held.get('embed/registers', {}).values()),
+        'layer_scale': bool(count('blocks/scale_1/scale') or count('blocks/scale/scale')),
+        'class_tokens_per_class': count('head/kernel') > 1,
+    }
+    for norm in held.get('norm/scale', {}).values():
+        facts['width'] = norm.size
+    if patch := _patch_size(held):
         facts['patch_size'] = patch
-    if token:
-        found = weights.get(token[0])
-        facts['registers'] = 0 if found is None else found.shape[1]
-    if 'head/kernel' in table:
-        facts['class_tokens_per_class'] = _count(weights, table['head/kernel'][0]) > 0
     return facts
 
 
-def _name(table: Table, path: str) -> str:
-    """The name that a parameter has in a file, '' if the format knows none."""
-    if path in table:
-        return table[path][0]
-    module, leaf = path.rpartition('/')[::2]
-    if module not in table:
-        return ''
-    name = table[module]
-    return name + (leaf if name.endswith('/') else {'bias': 'bias'}.get(leaf, 'weight'))
+def _fields(model: nn.Module) -> dict[str, Any]:
+    """What `_facts` must say of a model's weights."""
+    names = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
+    layer_scale = getattr(model, 'layer_scale', None) is not None
+    return {name: getattr(model, name, 0) for name in names} | {'layer_scale': layer_scale}
 
 
-def _count(weights: Weights, name: str) -> int:
-    """How many numbers {i} takes in the weights' names."""
-    before, after = name.split('{i}')
-    return sum(
-        bool(re.fullmatch(re.escape(before) + r'\d+' + re.escape(after), n)) for n in weights
-    )
-
-
-def _has_layer_scale(weights: Weights, table: Table) -> bool:
-    names = [_name(table, f'blocks/{scale}/scale') for scale in ('scale', 'scale_1')]
-    return any(name and _count(weights, name) > 0 for name in names)
-
-
-def _patch_size(weights: Weights, table: Table) -> int | None:
-    path = 'embed/patch/projection/kernel'
-    kernel = weights.get(_name(table, path))
-    if kernel is None or kernel.ndim != 4:
-        return None
-    return kernel.shape[0] if _name(table, path).endswith('/kernel') else kernel.shape[2]
-
-
-def _num_classes(weights: Weights, table: Table) -> int | None:
-    """Outputs of the file's head; None if it has no head."""
-    for path in ('head/output/kernel', 'head/kernel'):
-        name = _name(table, path)
-        if '{i}' in name and _count(weights, name):
-            return _count(weights, name)
-        kernel = weights.get(name)
-        if kernel is not None and kernel.ndim == 2:
-            return kernel.shape[1] if name.endswith('/kernel') else kernel.shape[0]
+def _patch_size(held: Held) -> int | None:
+    for kernel in held.get('embed/patch/projection/kernel', {}).values():
+        if kernel.ndim == 4:  # PyTorch's order has the three channels second, flax's third
+            return kernel.shape[2] if kernel.shape[1] == 3 else kernel.shape[0]
     return None
 
 
-def _head_names(weights: Weights, table: Table) -> list[str]:
-    modules = [n if isinstance(n, str) else n[0] for p, n in table.items() if p.startswith('head')]
-    patterns = [re.escape(n).replace(r'\{i\}', r'\d+') for n in modules]
-    return [n for n in weights if any(re.match(p, n) for p in patterns)]
-
-
-def _image_size(weights: Weights, table: Table) -> int | None:
+def _image_size(held: Held) -> int | None:
     """The side in pixels that the position embeddings were made for; None without them."""
-    positions = weights.get(_name(table, 'embed/position/table'))
-    patch = _patch_size(weights, table)
-    if positions is None or patch is None or positions.ndim != 3:
-        return None
-    grid = _grid(positions.shape[1], int('embed/class_token' in table))
-    return grid * patch if grid else None
-
-
-def _grid(rows: int, prefix: int) -> int | None:
-    """Side of the square grid of patches in a table of position embeddings."""
-    for patches in (rows - prefix, rows):
-        if patches > 0 and math.isqrt(patches) ** 2 == patches:
-            return math.isqrt(patches)
+    patch = _patch_size(held)
+    for positions in held.get('embed/position/table', {}).values():
+        rows = positions.shape[-2] if positions.ndim == 3 else 0
+        side = math.isqrt(rows)
+        if patch and side**2 in (rows, rows - 1):  # a class token may have a row
+            return side * patch or None
     return None
+
+
+def _num_classes(held: Held) -> int:
+    """Outputs of the head; 0 if there is none."""
+    biases = held.get('head/output/bias', held.get('head/bias', {}))
+    return sum(bias.size for bias in biases.values())
 
 
 # ---- From one to the other ---------------------------------------------------------------------
@@ -510,15 +471,16 @@ def convert(
             the names are of no known format; if the patch size does not divide the image size.
     """
     _shapes(model, image_size)  # an impossible size is the first thing to hear of
-    weights = _strip(weights)
+    weights = {k: v for k, v in _strip(weights).items() if not _IGNORED.fullmatch(k)}
     label = _format(weights, type(model))
     table = _FORMATS[label][1]
-    weights = _with_class_position(weights, table)
-    source, size = _as_in_file(weights, table, model, image_size)
-    heads = _head_names(weights, table)
+    weights |= _class_position(_held(weights, table))
+    held = _held(weights, table)
+    source, size = _as_in_file(held, model, image_size)
+    heads = [name for path in held if path.startswith('head') for name in held[path]]
     if heads and not source.num_classes:
         weights = {name: value for name, value in weights.items() if name not in heads}
-        report('head: left out')
+        report(f'head: left out; was {_num_classes(held)} classes')
     entries = _entries(source, table, size)
     _require_match(weights, entries, label)
     params = {path: _assemble(weights, entry) for path, entry in entries.items()}
@@ -529,31 +491,31 @@ def convert(
     )
 
 
-def _with_class_position(weights: dict[str, np.ndarray], table: Table) -> dict[str, np.ndarray]:
-    """Positions with a row of zeros for the class token where, as in timm, it has none."""
-    name = _name(table, 'embed/position/table')
-    positions = weights.get(name)
-    if positions is None or positions.ndim != 3 or 'embed/class_token' not in table:
-        return weights
-    if math.isqrt(positions.shape[1]) ** 2 != positions.shape[1]:
-        return weights
-    return {**weights, name: np.pad(positions, ((0, 0), (1, 0), (0, 0)))}
+def _class_position(held: Held) -> dict[str, np.ndarray]:
+    """Positions with a row of zeros for a class token that, as in timm with registers, has none."""
+    if 'embed/class_token' not in held:
+        return {}
+    positions = held.get('embed/position/table', {})
+    return {
+        name: np.pad(value, ((0, 0), (1, 0), (0, 0)))
+        for name, value in positions.items()
+        if value.ndim == 3 and math.isqrt(value.shape[1]) ** 2 == value.shape[1]
+    }
 
 
-def _as_in_file(
-    weights: Weights, table: Table, model: nn.Module, image_size: int
-) -> tuple[Any, int]:
+def _as_in_file(held: Held, model: nn.Module, image_size: int) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
     wanted: Any = model
     changes: dict[str, Any] = {}
-    if patch := _patch_size(weights, table):
+    if patch := _patch_size(held):
         changes['patch_size'] = patch
         image_size = patch * (image_size // wanted.patch_size)
     if wanted.num_classes:
         # A head of which only a part is there is not absent, but damaged.
-        whole = _head_names(weights, table) or getattr(wanted, 'class_tokens_per_class', False)
-        changes['num_classes'] = _num_classes(weights, table) or wanted.num_classes * bool(whole)
-    return wanted.clone(**changes), _image_size(weights, table) or image_size
+        part = any(path.startswith('head') for path in held)
+        part = part or getattr(wanted, 'class_tokens_per_class', False)
+        changes['num_classes'] = _num_classes(held) or (wanted.num_classes if part else 0)
+    return wanted.clone(**changes), _image_size(held) or image_size
 
 
 class _Entry(NamedTuple):
@@ -572,32 +534,40 @@ def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
     sizes = {'h': sides, 'w': sides, 'heads': getattr(model, 'num_heads', 0)}
     out: dict[str, _Entry] = {}
     for path, leaf in _shapes(model, image_size).items():
-        name = _name(table, path)
-        if not name:
-            raise ValueError(f'published weights have no {path}, which this model has.')
+        name, pattern = _source(table, path)
         stacked = '{i}' in name
         shape = leaf.shape[1:] if stacked else leaf.shape
         layers = [name.replace('{i}', str(i)) for i in range(leaf.shape[0] if stacked else 1)]
         parts = ('query', 'key', 'value') if '{qkv}' in name else ('',)
         names = [[layer.replace('{qkv}', part) for part in parts] for layer in layers]
         shape = (*shape[:-1], shape[-1] // len(parts)) if shape else shape
-        if path in table:
-            pattern = table[path][1]
-        elif name.endswith('weight') and len(shape) > 1:
-            pattern = 'o i -> i o' if len(shape) == 2 else 'o i h w -> h w i o'
-        else:
-            pattern = '... -> ...'
+        pattern = pattern or (_VECTOR, _DENSE, '', _CONVOLUTION)[len(shape) - 1]
         theirs, ours = pattern.split('->')
-        grouped = re.findall(r'\w+', ' '.join(re.findall(r'\(.*?\)', theirs)))
-        back = re.findall(r'\w+', ' '.join(re.findall(r'\(.*?\)', ours)))
-        theirs = einops.rearrange(
+        there = einops.rearrange(
             np.broadcast_to(np.float32(0), shape),  # takes no memory
             f'{ours} -> {theirs}',
-            **{axis: sizes[axis] for axis in back if axis in sizes},
+            **_merged(ours, sizes),
         )
-        split = {axis: sizes[axis] for axis in grouped if axis in sizes}
-        out[path] = _Entry(names, stacked, pattern, split, theirs.shape)
+        out[path] = _Entry(names, stacked, pattern, _merged(theirs, sizes), there.shape)
     return out
+
+
+def _source(table: Table, path: str) -> tuple[str, str]:
+    """The name that a parameter has in a file, and its pattern: '' is PyTorch's."""
+    module, _, leaf = path.rpartition('/')
+    if path in table:
+        return table[path]
+    if module not in table:
+        raise ValueError(f'published weights have no {path}, which this model has.')
+    if table[module].endswith('/'):
+        return table[module] + leaf, '... -> ...'
+    return table[module] + ('bias' if leaf == 'bias' else 'weight'), ''
+
+
+def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
+    """The sizes of the axes that one side of a pattern has in parentheses."""
+    axes = ' '.join(re.findall(r'\((.*?)\)', side)).split()
+    return {axis: sizes[axis] for axis in axes if axis in sizes}
 
 
 def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
@@ -607,9 +577,7 @@ def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> 
     }
     lines = [f'- {name} {list(shape)}' for name, shape in wanted.items() if name not in weights]
     lines += [
-        f'+ {name} {list(value.shape)}'
-        for name, value in weights.items()
-        if name not in wanted and not _IGNORED.fullmatch(name)
+        f'+ {name} {list(value.shape)}' for name, value in weights.items() if name not in wanted
     ]
     for name, shape in wanted.items():
         value = weights.get(name)
@@ -617,6 +585,8 @@ def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> 
             continue
         if value.shape != shape:
             lines.append(f'  {name}: is {list(value.shape)}, must be {list(shape)}')
+        elif not jnp.issubdtype(value.dtype, jnp.floating):
+            lines.append(f'  {name}: is {value.dtype}, must be floating point')
         elif not np.isfinite(value).all():
             lines.append(f'  {name}: holds NaN or infinity')
     if lines:
@@ -787,14 +757,14 @@ def load(
     if model is None:
         report(f'model: {name}')
     stripped = _strip(weights)
-    table = _FORMATS[_format(stripped, type(models.named(name)))][1]
+    held = _held(stripped, _FORMATS[_format(stripped, type(models.named(name)))][1])
     if num_classes is None:
-        num_classes = _num_classes(stripped, table) or 0
+        num_classes = _num_classes(held)
     fields: dict[str, Any] = {'num_classes': num_classes}
     if patch_size is not None:
         fields['patch_size'] = patch_size
     module = models.named(name, **fields)
-    size = image_size or _image_size(stripped, table) or 224
+    size = image_size or _image_size(held) or 224
     params = convert(weights, module, size, report=report)
     classes = imagenet_classes()
     return Experiment(
