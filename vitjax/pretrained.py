@@ -470,6 +470,34 @@ def convert(
         ValueError: if a tensor is missing, surplus, misshapen or not finite, with all of them; if
             the names are of no known format; if the patch size does not divide the image size.
     """
+    label, sources = match(weights, model, image_size, report=report)
+    params = {path: _assemble(source) for path, source in sources.items()}
+    # transformers resamples without antialiasing, except in DINOv2 with registers.
+    antialias = not label.startswith('transformers') or 'embed/registers' in params
+    return resize(
+        _unflatten(params), model, image_size, antialias=antialias, seed=seed, report=report
+    )
+
+
+class Source(NamedTuple):
+    """What a parameter is made of: tensors in a file, and their way to our layout."""
+
+    tensors: list[list[np.ndarray]]  # of each layer of a stack, its parts
+    stacked: bool
+    pattern: str
+    sizes: dict[str, int]  # of axes that the pattern splits
+
+
+def match(
+    weights: Weights, model: nn.Module, image_size: int, *, report: Report = print
+) -> tuple[str, dict[str, Source]]:
+    """The format of weights, and the tensors of each parameter of `model` as the file has it.
+
+    The first half of `convert`: it checks everything and copies nothing.
+
+    Raises:
+        ValueError: as `convert` does.
+    """
     _shapes(model, image_size)  # an impossible size is the first thing to hear of
     weights = {k: v for k, v in _strip(weights).items() if not _IGNORED.fullmatch(k)}
     label = _format(weights, type(model))
@@ -483,12 +511,10 @@ def convert(
         report(f'head: left out; was {_num_classes(held)} classes')
     entries = _entries(source, table, size)
     _require_match(weights, entries, label)
-    params = {path: _assemble(weights, entry) for path, entry in entries.items()}
-    # transformers resamples without antialiasing, except in DINOv2 with registers.
-    antialias = not label.startswith('transformers') or 'embed/registers' in params
-    return resize(
-        _unflatten(params), model, image_size, antialias=antialias, seed=seed, report=report
-    )
+    return label, {
+        path: Source([[weights[n] for n in layer] for layer in names], stacked, pattern, sizes)
+        for path, (names, stacked, pattern, sizes, _) in entries.items()
+    }
 
 
 def _class_position(held: Held) -> dict[str, np.ndarray]:
@@ -518,21 +544,11 @@ def _as_in_file(held: Held, model: nn.Module, image_size: int) -> tuple[Any, int
     return wanted.clone(**changes), _image_size(held) or image_size
 
 
-class _Entry(NamedTuple):
-    """Where a parameter comes from."""
-
-    names: list[list[str]]  # of each layer of a stack, its parts
-    stacked: bool
-    pattern: str
-    sizes: dict[str, int]  # of axes that the pattern splits
-    shape: tuple[int, ...]  # of each tensor in the file
-
-
-def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
-    """Every parameter of a model with the tensors that it is made of and their shape."""
+def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
+    """For each parameter: its `Source` with names for tensors, and the shape of such a tensor."""
     sides = 7 if isinstance(model, models.VGG16) else model.patch_size
     sizes = {'h': sides, 'w': sides, 'heads': getattr(model, 'num_heads', 0)}
-    out: dict[str, _Entry] = {}
+    out: dict[str, Any] = {}
     for path, leaf in _shapes(model, image_size).items():
         name, pattern = _source(table, path)
         stacked = '{i}' in name
@@ -548,7 +564,7 @@ def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
             f'{ours} -> {theirs}',
             **_merged(ours, sizes),
         )
-        out[path] = _Entry(names, stacked, pattern, _merged(theirs, sizes), there.shape)
+        out[path] = names, stacked, pattern, _merged(theirs, sizes), there.shape
     return out
 
 
@@ -570,10 +586,10 @@ def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
     return {axis: sizes[axis] for axis in axes if axis in sizes}
 
 
-def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
+def _require_match(weights: Weights, entries: dict[str, Any], label: str) -> None:
     """Raises ValueError with every tensor that is missing, surplus, misshapen or not finite."""
     wanted = {
-        name: entry.shape for entry in entries.values() for layer in entry.names for name in layer
+        name: shape for names, *_, shape in entries.values() for layer in names for name in layer
     }
     lines = [f'- {name} {list(shape)}' for name, shape in wanted.items() if name not in weights]
     lines += [
@@ -596,15 +612,21 @@ def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> 
         )
 
 
-def _assemble(weights: Weights, entry: _Entry) -> np.ndarray:
+def _assemble(source: Source) -> np.ndarray:
     """A parameter from its tensors: rearranged, parts concatenated, layers stacked; float32."""
 
-    def one(name: str) -> np.ndarray:
-        return einops.rearrange(weights[name].astype(np.float32), entry.pattern, **entry.sizes)
+    def rearranged(tensor: np.ndarray) -> np.ndarray:
+        return einops.rearrange(
+            tensor.astype(np.float32, copy=False), source.pattern, **source.sizes
+        )
 
-    layers = [np.concatenate([one(n) for n in parts], -1) if len(parts) > 1 else one(parts[0])
-              for parts in entry.names]  # fmt: skip
-    return np.stack(layers) if entry.stacked else layers[0]
+    layers = [
+        np.concatenate([rearranged(part) for part in parts], -1)
+        if len(parts) > 1
+        else rearranged(parts[0])
+        for parts in source.tensors
+    ]
+    return np.stack(layers) if source.stacked else layers[0]
 
 
 def resize(
