@@ -1,0 +1,47 @@
+import jax
+import numpy as np
+
+from vitjax.models import CaiT
+
+MODEL = CaiT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=5, layer_scale=0.5)
+IMAGES = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+
+
+def parameters():
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), IMAGES)['params']
+    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.3)), shapes)
+
+
+def trunk(params):
+    _, state = MODEL.apply(
+        {'params': params}, IMAGES, mutable='intermediates',
+        capture_intermediates=lambda module, _: module.name == 'blocks',
+    )  # fmt: skip
+    return state['intermediates']['blocks']['__call__'][0][0]
+
+
+def test_the_class_token_changes_the_logits_and_no_patch_token():
+    params = parameters()
+
+    def both(params):
+        return trunk(params).sum(), MODEL.apply({'params': params}, IMAGES).sum()
+
+    slopes = jax.jit(jax.jacobian(both))(params)
+    moved = [
+        {name for name in tree if any(np.any(x) for x in jax.tree.leaves(tree[name]))}
+        for tree in slopes
+    ]
+    assert moved[0] == {'embed', 'blocks'}
+    assert moved[1] == {'embed', 'blocks', 'class_token', 'class_blocks', 'norm', 'head'}
+
+
+def test_every_patch_sees_every_other():
+    params = parameters()
+
+    def tokens(table):
+        embed = params['embed'] | {'position': {'table': table}}
+        return trunk(params | {'embed': embed})[-1, 0].sum(-1)
+
+    reach = jax.jit(jax.jacobian(tokens))(params['embed']['position']['table'])
+    assert np.abs(reach).sum(-1).min() > 1e-6  # [token, token]

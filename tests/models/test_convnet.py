@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.models import VGG16, ConvNet
+from vitjax.models.convnet import adaptive_average
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize('size', [(7, 7), (3, 10), (14, 9), (1, 8)])
+def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
+    x = np.float32(RNG.normal(size=(2, *size, 3)))
+    found = np.asarray(adaptive_average(jnp.asarray(x), (7, 4)))
+    assert found.shape == (2, 7, 4, 3)
+    for i in range(7):
+        for j in range(4):
+            rows = slice(i * size[0] // 7, -(-(i + 1) * size[0] // 7))
+            columns = slice(j * size[1] // 4, -(-(j + 1) * size[1] // 4))
+            expected = np.float64(x)[:, rows, columns].mean((1, 2))
+            np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
+    model = ConvNet(widths=(2, 3), hidden=4, num_classes=2)
+    images = np.float32(RNG.normal(size=(2, 11, 10, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+    params = jax.tree.map(lambda x: np.float32(RNG.normal(size=x.shape)), shapes)
+    x = np.float64(images)
+    for name in ('conv_1', 'conv_2'):
+        kernel, bias = (np.float64(params[name]['conv'][k]) for k in ('kernel', 'bias'))
+        height, width = x.shape[1] - 2, x.shape[2] - 2
+        y = sum(
+            x[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)
+        )
+        y = np.maximum(y + bias, 0)[:, : height // 2 * 2, : width // 2 * 2]
+        x = y.reshape(2, height // 2, 2, width // 2, 2, -1).max((2, 4))
+    x = x.reshape(2, -1)
+    x = np.maximum(x @ np.float64(params['dense']['kernel']) + params['dense']['bias'], 0)
+    expected = x @ np.float64(params['head']['kernel']) + params['head']['bias']
+    found = jax.jit(lambda p: model.apply({'params': p}, images))(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vgg16_takes_any_image_of_32_pixels_or_more_with_the_same_parameters():
+    model = VGG16(num_classes=3)
+    small, large = (jnp.zeros((1, size, size + 5, 3)) for size in (32, 75))
+    shapes = [jax.eval_shape(model.init, jax.random.key(0), x) for x in (small, large)]
+    assert shapes[0] == shapes[1]
+    assert jax.eval_shape(model.apply, shapes[0], large).shape == (1, 3)
+    features = jax.eval_shape(VGG16(num_classes=0).init_with_output, jax.random.key(0), small)[0]
+    assert features.shape == (1, 4096)
