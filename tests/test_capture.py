@@ -1,0 +1,221 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.capture import capture, gradients, paths
+from vitjax.layers import attention
+from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+from vitjax.layers.block import Block, ClassBlock, LayerNorm, Mlp
+from vitjax.layers.embed import TokenEmbed
+from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
+
+SHAPE = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5, 'layer_scale': 0.5}
+VIT = ViT(**SHAPE, depth=3, registers=1)
+CAIT = CaiT(**SHAPE, depth=3, class_depth=2)
+PATCHCONVNET = PatchConvNet(**SHAPE, depth=3)
+MULTI = PATCHCONVNET.clone(class_tokens_per_class=True)
+CONVNET = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
+IMAGES = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
+LARGER = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
+
+
+def parameters(model, images=IMAGES):
+    """Parameters with nothing at its initial value, so that no term goes unseen."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.4)), shapes)
+
+
+def total(logits):
+    return jnp.sin(logits).sum()
+
+
+@pytest.mark.parametrize(
+    ('model', 'expected'),  # 6 patches
+    [
+        (
+            VIT,
+            {
+                'embed': (2, 8, 8),
+                'blocks': (3, 2, 8, 8),
+                'blocks/attention': (3, 2, 8, 8),
+                'blocks/attention/weights': (3, 2, 2, 8, 8),
+                'blocks/mlp': (3, 2, 8, 8),
+                'blocks/mlp/hidden': (3, 2, 8, 32),
+                'blocks/mlp/output': (3, 2, 8, 8),
+                'norm': (2, 8),
+                'head': (2, 5),
+            },
+        ),
+        (
+            CAIT,
+            {
+                'embed': (2, 6, 8),
+                'blocks': (3, 2, 6, 8),
+                'blocks/attention/mixed_logits': (3, 2, 2, 6, 6),
+                'blocks/attention/weights': (3, 2, 2, 6, 6),
+                'blocks/attention/mixed_weights': (3, 2, 2, 6, 6),
+                'class_blocks': (2, 2, 1, 8),
+                'class_blocks/attention/weights': (2, 2, 2, 1, 7),
+                'norm': (2, 8),
+            },
+        ),
+        (
+            PATCHCONVNET,
+            {
+                'embed': (2, 6, 8),
+                'blocks': (3, 2, 6, 8),
+                'class_blocks': (1, 2, 1, 8),
+                'class_blocks/attention/weights': (1, 2, 2, 1, 7),
+                'norm': (2, 8),
+            },
+        ),
+        (
+            MULTI,
+            {'class_blocks': (1, 2, 5, 8), 'class_blocks/attention/weights': (1, 2, 2, 5, 6)},
+        ),
+    ],
+)
+def test_every_model_offers_the_same_paths_with_depth_in_front(model, expected):
+    found = paths(model, parameters(model), IMAGES)
+    assert {path: found.get(path) for path in expected} == expected
+    assert not any('__call__' in path or 'mix_' in path for path in found)
+
+
+@pytest.mark.parametrize('model', [VIT, CAIT, MULTI])
+def test_capture_leaves_the_logits_as_they_are(model):
+    params = parameters(model)
+    plain = {
+        name: jax.jit(lambda p, m=model.clone(attention=name): m.apply({'params': p}, IMAGES))(
+            params
+        )
+        for name in ('explicit', 'chunked')
+    }
+    for name in plain:
+        logits, found = capture(model.clone(attention=name), params, IMAGES)
+        np.testing.assert_allclose(logits, plain[name], rtol=1e-5, atol=1e-5)
+        for path in found:
+            if path.endswith('/weights'):
+                np.testing.assert_allclose(found[path].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(logits, plain['explicit'])  # as it runs with explicit
+
+
+def test_convolutional_networks_offer_their_feature_maps():
+    params = parameters(CONVNET, LARGER)
+    logits, found = capture(CONVNET, params, LARGER, keep=r'conv_\d')
+    assert {path: value.shape for path, value in found.items()} == {
+        'conv_1': (2, 14, 10, 4), 'conv_2': (2, 5, 3, 6)
+    }  # fmt: skip
+    assert all(value.min() == 0 for value in found.values())  # after the ReLU
+    np.testing.assert_array_equal(logits, jax.jit(CONVNET.apply)({'params': params}, LARGER))
+
+
+def test_only_what_matches_the_whole_path_comes_back():
+    params = parameters(CAIT)
+    _, found = capture(CAIT, params, IMAGES, keep='blocks|norm')
+    assert set(found) == {'blocks', 'norm'}
+    with pytest.raises(ValueError, match=r"path of CaiT: 'block' matches none of blocks, .*, norm"):
+        capture(CAIT, params, IMAGES, keep='block')
+    with pytest.raises(ValueError, match=r"keep must be a regular expression: '\(': missing \)"):
+        capture(CAIT, params, IMAGES, keep='(')
+    with pytest.raises(ValueError, match=r"'nothing' matches none of"):
+        gradients(CAIT, params, IMAGES, total, keep='nothing')
+
+
+def test_what_is_not_kept_is_not_stored():
+    model = CAIT.clone(depth=24)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+
+    def needs(keep):
+        run = jax.jit(lambda p, x: capture(model, p, x, keep=keep))
+        memory = run.lower(params, images).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    weights = 4 * 24 * 2 * 2 * 256**2
+    assert needs('blocks/attention/weights') > weights
+    assert needs('norm') < 0.5 * weights
+
+
+def unrolled(params, deltas, monkeypatch):
+    """CAIT in float64 as loops over its blocks, with `deltas` added where `capture` looks."""
+    norm = LayerNorm(dtype='float64')
+    here = {}
+    monkeypatch.setattr(
+        attention, 'tap', lambda module, name, value: value + here.get(f'attention/{name}', 0)
+    )
+
+    def add(path, value):
+        return value + deltas.get(path, 0)
+
+    def stack(name, block, x, *args):
+        for i in range(len(params[name]['norm_1']['scale'])):
+            here.clear()
+            prefix = f'{name}/'
+            here.update({k[len(prefix) :]: d[i] for k, d in deltas.items() if k.startswith(prefix)})
+            layer = jax.tree.map(lambda p, i=i: p[i], params[name])
+            x = block.apply({'params': layer}, x, *args, False)[0]
+            x = x + deltas[name][i] if name in deltas else x
+        return x
+
+    options = {'implementation': 'explicit', 'dtype': 'float64'}
+    mlp = Mlp(dtype='float64')
+    trunk = Block(MultiHeadAttention(2, 4, talking=True, **options), mlp, 0.5, 'float64')
+    pooling = ClassBlock(ClassAttention(2, **options), mlp, 0.5, 'float64')
+    tokens = TokenEmbed(4, 8, dtype='float64').apply({'params': params['embed']}, IMAGES)
+    tokens = stack('blocks', trunk, add('embed', tokens), None)
+    token = jnp.broadcast_to(params['class_token'], (2, 1, 8))
+    token = stack('class_blocks', pooling, token, tokens)
+    features = add('norm', norm.apply({'params': params['norm']}, token[:, 0]))
+    return features @ params['head']['output']['kernel'] + params['head']['output']['bias']
+
+
+def test_gradients_are_those_of_finite_differences(monkeypatch):
+    keep = 'embed|(class_)?blocks|(class_)?blocks/attention/(mixed_)?(weights|logits)|norm'
+    with jax.enable_x64(True):
+        params = jax.tree.map(np.float64, parameters(CAIT))
+        model = CAIT.clone(dtype='float64', remat=True)
+        logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
+        assert len(found) == 8 and found.keys() == grads.keys()
+        run = jax.jit(lambda deltas: total(unrolled(params, deltas, monkeypatch)))
+        np.testing.assert_allclose(run({}), total(logits), rtol=1e-10)
+        rng = np.random.default_rng(2)
+        none = {path: np.zeros(value.shape) for path, value in found.items()}
+        for path, value in found.items():
+            assert grads[path].dtype == jnp.float64
+            toward, step = rng.normal(size=value.shape), 1e-5
+            change = run(none | {path: step * toward}) - run(none | {path: -step * toward})
+            np.testing.assert_allclose((grads[path] * toward).sum(), change / (2 * step), rtol=1e-6)
+
+
+@pytest.mark.parametrize('model', [VIT, MULTI])
+def test_gradients_come_with_what_capture_finds(model):
+    params = parameters(model)
+    keep = '(class_)?blocks|(class_)?blocks/(mlp|attention)/(output|weights)|head|head/output'
+    logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
+    plain, captured = capture(model, params, IMAGES, keep=keep)
+    np.testing.assert_allclose(logits, plain, rtol=1e-5, atol=1e-5)
+    assert found.keys() == grads.keys() == captured.keys()
+    for path in found:
+        assert grads[path].shape == found[path].shape
+        np.testing.assert_allclose(found[path], captured[path], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(grads['head'], np.cos(logits), rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_of_one_images_logits_is_zero_at_the_others():
+    _, _, grads = gradients(VIT, parameters(VIT), IMAGES, first_image, keep='blocks')
+    assert np.any(grads['blocks'][:, 0]) and not np.any(grads['blocks'][:, 1])
+
+
+def first_image(logits):
+    return logits[0].sum()
+
+
+def test_a_target_that_is_no_scalar_is_an_error():
+    with pytest.raises(ValueError, match=r'target must return a scalar: its shape is \(2,\)'):
+        gradients(CONVNET, parameters(CONVNET, LARGER), LARGER, per_image, keep='conv_1')
+
+
+def per_image(logits):
+    return logits.sum(-1)
