@@ -86,19 +86,15 @@ def test_every_model_offers_the_same_paths_with_depth_in_front(model, expected):
 @pytest.mark.parametrize('model', [VIT, CAIT, MULTI])
 def test_capture_leaves_the_logits_as_they_are(model):
     params = parameters(model)
-    plain = {
-        name: jax.jit(lambda p, m=model.clone(attention=name): m.apply({'params': p}, IMAGES))(
-            params
-        )
-        for name in ('explicit', 'chunked')
-    }
-    for name in plain:
-        logits, found = capture(model.clone(attention=name), params, IMAGES)
-        np.testing.assert_allclose(logits, plain[name], rtol=1e-5, atol=1e-5)
-        for path in found:
-            if path.endswith('/weights'):
-                np.testing.assert_allclose(found[path].sum(-1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(logits, plain['explicit'])  # as it runs with explicit
+    logits, found = capture(model.clone(attention='chunked'), params, IMAGES)
+    for path in found:
+        if path.endswith('/weights'):
+            np.testing.assert_allclose(found[path].sum(-1), 1, rtol=1e-5)
+    for name in ('explicit', 'chunked'):
+        plain = jax.jit(model.clone(attention=name).apply)({'params': params}, IMAGES)
+        np.testing.assert_allclose(logits, plain, rtol=1e-5, atol=1e-5)
+        if name == 'explicit':
+            np.testing.assert_array_equal(logits, plain)
 
 
 def test_convolutional_networks_offer_their_feature_maps():
