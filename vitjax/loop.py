@@ -379,13 +379,10 @@ class _Run:
 
     def _note(self, metrics: dict[str, np.ndarray], took: float) -> None:
         steps = len(metrics['loss'])
-        wrong = np.flatnonzero(~np.isfinite(metrics['loss']))
-        if len(wrong):
-            step = self.step + int(wrong[0]) + 1
-            raise ValueError(
-                f'the loss must stay finite: it is {metrics["loss"][wrong[0]]} at step {step}; '
-                f'the last good checkpoint is kept in {self.out}. Try a lower optim.peak.'
-            )
+        for name in ('loss', 'grad_norm'):
+            wrong = np.flatnonzero(~np.isfinite(metrics[name]))
+            if len(wrong):
+                self._diverged(name, metrics[name][wrong[0]], self.step + int(wrong[0]) + 1)
         self.trained += [{k: float(v[i]) for k, v in metrics.items()} for i in range(steps)]
         self.step += steps
         self.seconds += took
@@ -402,12 +399,20 @@ class _Run:
     def _log(self, split: str, values: dict[str, float], **more: float) -> None:
         _append(self.out, self.step, self.step / self.per_epoch, split, self.seconds, values, more)
 
+    def _diverged(self, what: str, value: float, step: int) -> None:
+        raise ValueError(
+            f'{what} must stay finite: it is {value} at step {step}; the last good checkpoint is '
+            f'kept in {self.out}. Try a lower optim.peak.'
+        )
+
     def _evaluate(self, manager: Any) -> None:
         whole = self.spread.get(self.state)
         params = _local(whole.params if whole.ema is None else whole.ema)
         model, prepared = self.experiment.model, self.experiment.preprocessing
         logits = predict(model, params, self.validation, prepared, self.experiment.batch_size)
         values = scores(logits, self.validation.labels)
+        if not np.isfinite(values['loss']):
+            self._diverged('validation loss', values['loss'], self.step)
         self._log('validation', values)
         self._save(manager, values)
         last = [r for r in read_metrics(self.out) if r['split'] == 'train'][-1]

@@ -27,7 +27,7 @@ class Spread(NamedTuple):
         put_data: images [N, H, W, 3] and labels [N] to the devices.
         run: `(state, data, rows [K, batch], count) -> (state, metrics [K])`: takes the first
             `count` of K steps, whose examples are `rows` of the data, and stops after one whose
-            loss is not finite. The state given is used up. `count` does not recompile.
+            loss or gradient is not finite. The state given is used up. `count` does not recompile.
         processes_slice: whether `rows` are this process's slice of the batch or the whole.
     """
 
@@ -83,7 +83,7 @@ def many_steps(
     """The first `count` of the K steps whose examples are `rows` [K, batch] of `data`.
 
     One compiled program for any count, so that a run stopped anywhere and resumed takes the very
-    same steps. Stops after a step whose loss is not finite. Metrics are [K], NaN where no step
+    same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K], NaN where no step
     was taken.
     """
     batch = rows.shape[1]
@@ -103,7 +103,7 @@ def many_steps(
         i, state, metrics, _ = carry
         state, new = one(state, i)
         metrics = {name: metrics[name].at[i].set(new[name]) for name in metrics}
-        return i + 1, state, metrics, jnp.isfinite(new['loss'])
+        return i + 1, state, metrics, jnp.isfinite(new['loss'] + new['grad_norm'])
 
     shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
     metrics = {name: jnp.full(len(rows), jnp.nan) for name in shapes}

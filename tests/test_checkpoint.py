@@ -1,0 +1,112 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vitjax import checkpoint
+from vitjax.data.images import Preprocessing
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+
+MODEL = ViT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3)
+EXPERIMENT = Experiment(MODEL, preprocessing=Preprocessing(size=8), classes=('a', 'b', 'c'))
+
+
+@pytest.fixture(scope='module')
+def params():
+    return MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_a_written_run_loads(tmp_path, params):
+    checkpoint.write_run(tmp_path / 'deep' / 'run', EXPERIMENT, params)
+    for which in ('best', 'latest'):
+        experiment, loaded = checkpoint.load(tmp_path / 'deep' / 'run', which)
+        assert experiment == EXPERIMENT and equal(loaded, params)
+    assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['run']  # no draft is left
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, params):
+    wrong = dataclasses.replace(EXPERIMENT, seed=np.zeros(2))  # no JSON value
+    with pytest.raises(TypeError):
+        checkpoint.write_run(tmp_path / 'run', wrong, params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path, params):
+    (tmp_path / 'mine').write_text('precious')
+    with pytest.raises(ValueError, match='must be new or empty'):
+        checkpoint.write_run(tmp_path, EXPERIMENT, params)
+    assert (tmp_path / 'mine').read_text() == 'precious'
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path, params):
+    checkpoint.write_experiment(tmp_path, EXPERIMENT)
+    accuracies = [0.1, 0.7, 0.3, 0.2]
+    for steps in (range(2), range(2, 4)):  # a new process in between must know the best so far
+        with checkpoint.manager(tmp_path) as manager:
+            for step in steps:
+                tree = jax.tree.map(lambda x, s=step: x + s, params)
+                metrics = {'accuracy': accuracies[step]}
+                checkpoint.save(manager, step, {'params': tree}, {'epoch': step}, metrics)
+    with checkpoint.manager(tmp_path) as manager:
+        checkpoint.save(manager, 9, {'params': params}, {'epoch': 9})  # saved by a signal
+    with checkpoint.manager(tmp_path, read_only=True) as manager:
+        assert sorted(manager.all_steps()) == [1, 9]
+    _, best = checkpoint.load(tmp_path, 'best')
+    assert equal(best, jax.tree.map(lambda x: x + 1, params))
+    assert equal(checkpoint.load(tmp_path, 'latest')[1], params)
+
+
+def test_the_average_is_loaded_where_there_is_one(tmp_path, params):
+    experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
+    checkpoint.write_experiment(tmp_path, experiment)
+    average = jax.tree.map(lambda x: x + 1, params)
+    with checkpoint.manager(tmp_path) as manager:
+        checkpoint.save(manager, 1, {'params': params, 'ema': average}, {})
+    assert equal(checkpoint.load(tmp_path)[1], average)
+
+
+def test_optimizer_state_and_position_come_back(tmp_path, params):
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    _, state = tx.update(params, tx.init(params), params)
+    with checkpoint.manager(tmp_path) as manager:
+        checkpoint.save(
+            manager, 7, {'params': params, 'opt_state': state}, {'epoch': 2, 'index': 5}
+        )
+        manager.wait_until_finished()
+        found = checkpoint.restore(manager, 7, {'params': params, 'opt_state': state})
+    assert equal(found['opt_state'], state) and found['position'] == {'epoch': 2, 'index': 5}
+    assert jax.tree.structure(found['opt_state']) == jax.tree.structure(state)
+
+
+def test_what_does_not_fit_is_named_with_both_shapes(tmp_path, params):
+    checkpoint.write_run(tmp_path / 'run', EXPERIMENT, params)
+    path = tmp_path / 'run' / 'experiment.json'
+    values = json.loads(path.read_text())
+    values['model'] |= {'num_classes': 5, 'registers': 1, 'qkv_bias': False}
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError) as error:
+        checkpoint.load(tmp_path / 'run')
+    text = str(error.value)
+    assert '- embed/registers float32[1, 8]' in text
+    assert '+ blocks/attention/qkv/bias float32[2, 24]' in text
+    assert 'head/output/kernel: saved float32[8, 3], wanted float32[8, 5]' in text
+
+
+def test_runs_without_checkpoints(tmp_path):
+    with pytest.raises(ValueError, match='has an experiment.json'):
+        checkpoint.load(tmp_path)
+    checkpoint.write_experiment(tmp_path, EXPERIMENT)
+    with pytest.raises(ValueError, match='no checkpoint yet'):
+        checkpoint.load(tmp_path)
+    with pytest.raises(ValueError, match="'best' or 'latest': 'newest'"):
+        checkpoint.load(tmp_path, 'newest')

@@ -1,0 +1,87 @@
+import dataclasses
+import importlib
+import json
+
+import pytest
+
+from vitjax import experiment as experiments
+from vitjax import models
+from vitjax.data.augment import Augment
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment, differences, from_json, to_json
+from vitjax.optim import Optim
+
+MODELS = [
+    models.ViT(depth=3, head=(7, 5)),
+    models.CaiT(layer_scale=None),
+    models.PatchConvNet(se_bias=False),
+    models.ConvNet(widths=(4, 8)),
+    models.VGG16(),
+]
+
+
+def example(model=MODELS[0], **more):
+    return Experiment(
+        model,
+        Source('folder:x', dir='y'),
+        Augment(size=5, enlarge=7),
+        Optim(train='head.*'),
+        epochs=2.5,
+        preprocessing=Preprocessing(size=5),
+        classes=('a', 'b'),
+        **more,
+    )
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_json_there_and_back(model):
+    text = json.dumps(to_json(example(model)))
+    assert from_json(json.loads(text)) == example(model)
+    assert hash(from_json(json.loads(text))) == hash(example(model))
+    assert json.loads(text)['model']['type'] == type(model).__name__
+
+
+def test_differences_name_the_fields():
+    other = dataclasses.replace(
+        example(), model=models.ViT(depth=4, head=(7, 5)), optim=Optim(), epochs=None, steps=9
+    )
+    assert differences(example(), other) == [
+        'epochs: 2.5 -> None',
+        'model.depth: 3 -> 4',
+        'optim.train: head.* -> .*',
+        'steps: None -> 9',
+    ]
+    assert differences(example(), example()) == []
+
+
+@pytest.mark.parametrize(
+    ('text', 'match'),
+    [
+        (None, 'has none'),
+        ('{"model"', 'cannot be read'),
+        ('{"model": {"type": "Swin"}}', "one of ViT, .*: 'Swin'"),
+        ('{"model": {"type": "ViT", "deep": 1}}', 'ViT has no field deep'),
+        ('{"model": {"type": "ViT"}, "epoch": 1}', 'Experiment has no field epoch'),
+    ],
+)
+def test_what_is_no_experiment(tmp_path, text, match):
+    if text is not None:
+        (tmp_path / 'experiment.json').write_text(text)
+    with pytest.raises(ValueError, match=match):
+        experiments.read(tmp_path)
+
+
+NAMES = [
+    'cait_cifar10', 'convnet_cats_and_dogs', 'digits', 'finetune_dinov2', 'patchconvnet_cifar10',
+    'vit_cifar10', 'vit_cifar100',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_experiment_can_be_run_again_from_its_json(name):
+    train = importlib.import_module('train')
+    assert set(NAMES) <= {p.stem for p in train.ROOT.glob('*.py')}
+    module = train.find(name)
+    assert from_json(json.loads(json.dumps(to_json(module.experiment)))) == module.experiment
+    assert f'python scripts/train.py {name}' in module.__doc__

@@ -1,0 +1,283 @@
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitjax import checkpoint, loop
+from vitjax.data import sources
+from vitjax.data.augment import Augment
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Data, Source
+from vitjax.experiment import Experiment
+from vitjax.models import ConvNet, ViT
+from vitjax.optim import Optim
+
+TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
+TINY = Experiment(
+    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
+    augment=Augment(size=8, shift=0.1),
+    optim=Optim(peak=3e-3, ema=0.9),
+    batch_size=64,
+    epochs=3,
+    parallel='none',
+)
+STEPS = 60
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp('runs') / 'tiny'
+    return out, loop.train(dataclasses.replace(TINY, attention_every=3), out, quiet=True)
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_a_run_directory_holds_everything(finished):
+    out, record = finished
+    names = {p.name for p in out.iterdir() if not p.name.startswith('events')}
+    assert names == {'experiment.json', 'metrics.jsonl', 'checkpoints', 'figures'}
+    assert {p.name for p in (out / 'figures').iterdir()} == {
+        'learning_curves.png',
+        'attention_epoch_003.png',
+    }
+    records = loop.read_metrics(out)
+    assert [r['step'] for r in records if r['split'] == 'validation'] == [20, 40, 60]
+    assert [r['step'] for r in records if r['split'] == 'train'] == [20, 40, 50, 60]
+    assert records[-1] == record and record['split'] == 'test' and record['step'] == STEPS
+    for r in records:
+        assert {'step', 'epoch', 'loss', 'accuracy', 'top5', 'seconds'} <= set(r)
+    assert record['accuracy'] > 0.15  # 10 classes, 60 steps
+
+
+def test_the_test_record_is_the_best_parameters(finished):
+    out, record = finished
+    experiment, params = checkpoint.load(out, 'best')
+    data = sources.load(experiment.data, 'test')
+    logits = loop.predict(experiment.model, params, data, experiment.preprocessing, 100)
+    assert loop.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
+    assert experiment.classes == tuple('0123456789')
+    train = sources.load(experiment.data, 'train').images / 255
+    np.testing.assert_allclose(experiment.preprocessing.mean, train.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(experiment.preprocessing.deviation, train.std((0, 1, 2)), atol=1e-5)
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    out, record = finished
+    before = (out / 'metrics.jsonl').read_text()
+    assert loop.train(dataclasses.replace(TINY, attention_every=3), out) == record
+    assert 'is finished' in capsys.readouterr().out
+    assert (out / 'metrics.jsonl').read_text() == before
+
+
+def test_another_configuration_is_refused(finished):
+    out, _ = finished
+    other = dataclasses.replace(TINY, attention_every=3, seed=1, model=TINY.model.clone(depth=2))
+    with pytest.raises(ValueError, match='another configuration') as error:
+        loop.train(other, out, quiet=True)
+    assert 'model.depth: 1 -> 2' in str(error.value) and 'seed: 0 -> 1' in str(error.value)
+
+
+def test_a_foreign_directory_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('')
+    with pytest.raises(ValueError, match='experiment.json'):
+        loop.train(TINY, tmp_path, quiet=True)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
+    optim = Optim(name='sgd', start=0.0, peak=1e12, warmup=0.9, clip=0.0)
+    wild = dataclasses.replace(TINY, optim=optim, evaluate_every=0.05)
+    with pytest.raises(ValueError, match=r'must stay finite: it is (nan|inf) at step \d+'):
+        loop.train(wild, tmp_path / 'run', quiet=True)
+    _, params = checkpoint.load(tmp_path / 'run', 'latest')
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_patience_stops_early(tmp_path):
+    frozen = Optim(peak=0.0, train='head.*')
+    patient = dataclasses.replace(TINY, optim=frozen, patience=2, epochs=20)
+    record = loop.train(patient, tmp_path / 'run', quiet=True)
+    assert record['epoch'] == 3  # the first is the best, two more are waited for
+
+
+def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    for i, name in enumerate('ab'):
+        folder = tmp_path / 'images' / name
+        folder.mkdir(parents=True)
+        for k in range(30):
+            pixels = rng.integers(100 * i, 100 * i + 150, (9, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f'{k}.png')
+    ends = []
+    for memory in (2**30, 1):
+        source = Source(f'folder:{tmp_path / "images"}', memory=memory)
+        experiment = dataclasses.replace(TINY, data=source, batch_size=8, epochs=2)
+        out = tmp_path / f'run{memory}'
+        loop.train(experiment, out, quiet=True)
+        ends.append(checkpoint.load(out, 'latest')[1])
+    assert equal(*ends)
+
+
+def test_every_image_counts_once_whatever_the_batch():
+    rng = np.random.default_rng(0)
+    data = Data(rng.integers(0, 256, (37, 8, 8, 3), np.uint8), np.arange(37) % 10, ())
+    params = TINY.model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    prepared = Preprocessing(size=8, crop=1.0)
+    whole = loop.predict(TINY.model, params, data, prepared, 37)
+    assert whole.shape == (37, 10)
+    for batch in (1, 5, 36, 1000):
+        part = loop.predict(TINY.model, params, data, prepared, batch)
+        np.testing.assert_allclose(part, whole, atol=1e-5)
+
+
+def test_scores_against_their_definitions():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(40, 8)), rng.integers(0, 8, 40)
+    got = loop.scores(logits, labels)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    order = np.argsort(-logits, 1)
+    assert got['loss'] == pytest.approx(-np.log(p[np.arange(40), labels]).mean())
+    assert got['accuracy'] == (order[:, 0] == labels).mean()
+    assert got['top5'] == (order[:, :5] == labels[:, None]).any(1).mean()
+
+
+@pytest.mark.parametrize(
+    ('change', 'match'),
+    [
+        ({'epochs': None}, 'epochs or steps, one of them: epochs=None, steps=None'),
+        ({'steps': 5}, 'one of them: epochs=3, steps=5'),
+        ({'epochs': 0.0}, 'at least one step'),
+        ({'batch_size': 2000}, 'batch_size=2000, 1294 images'),
+        ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
+        ({'model': TINY.model.clone(patch_size=3)}, 'patch_size must divide the image'),
+        ({'weights': 'no/such.safetensors'}, 'no/such.safetensors'),
+    ],
+)
+def test_bad_experiments_leave_nothing(tmp_path, change, match):
+    with pytest.raises(ValueError, match=match):
+        loop.train(dataclasses.replace(TINY, **change), tmp_path / 'run', quiet=True)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_models_without_class_attention_have_no_picture():
+    experiment = dataclasses.replace(
+        TINY, model=ConvNet((4,), 8, 10), preprocessing=Preprocessing(size=8, crop=1.0)
+    )
+    data = sources.load(Source(), 'test')
+    params = experiment.model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    assert loop.attention_figure(experiment, params, data) is None
+
+
+# The command, killed. One process after the other on a small experiment written to a file.
+
+FILE = """
+import dataclasses
+from vitjax.data.augment import Augment
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+experiment = Experiment(
+    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
+    augment=Augment(size=8, shift=0.1), optim=Optim(peak=3e-3, ema=0.9), batch_size=64,
+    epochs=60, evaluate_every=2,
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory):
+    path = tmp_path_factory.mktemp('experiment') / 'small.py'
+    path.write_text(FILE)
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+
+    def start(out):
+        arguments = [sys.executable, str(TRAIN), str(path), '--out', str(out)]
+        return subprocess.Popen(
+            arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return start
+
+
+def wait_for_lines(out, count, process):
+    """Until `metrics.jsonl` has `count` lines, or the process ends by itself."""
+    while process.poll() is None:
+        metrics = out / 'metrics.jsonl'
+        if metrics.exists() and metrics.read_text().count('\n') >= count:
+            return
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory, command):
+    out = tmp_path_factory.mktemp('runs') / 'whole'
+    process = command(out)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    assert 'test accuracy' in text and 'scripts/evaluate.py' in text
+    return out
+
+
+def test_killed_runs_end_with_the_same_bits(tmp_path, command, uninterrupted):
+    out = tmp_path / 'killed'
+    kills = 0
+    for lines in (1, 17, 40):  # before the first checkpoint, and at two later moments
+        process = command(out)
+        wait_for_lines(out, lines, process)
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills == 3
+    text, _ = command(out).communicate()
+    assert 'going on from step' in text
+    for which in ('latest', 'best'):
+        a, b = (checkpoint.load(run, which)[1] for run in (out, uninterrupted))
+        assert equal(a, b)
+
+    def values(run):
+        timed = ('seconds', 'images_per_second')
+        return [{k: v for k, v in r.items() if k not in timed} for r in loop.read_metrics(run)]
+
+    assert values(out) == values(uninterrupted)
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
+    out = tmp_path / 'stopped'
+    process = command(out)
+    wait_for_lines(out, 5, process)
+    process.send_signal(number)
+    text, _ = process.communicate()
+    assert process.returncode == code, text
+    assert 'the same command goes on' in text
+    stopped_at = int(text.split('stopped at step ')[1].split(';')[0])
+    with checkpoint.manager(out, read_only=True) as manager:
+        assert manager.latest_step() == stopped_at
+    if number == signal.SIGTERM:
+        text, _ = command(out).communicate()
+        assert f'going on from step {stopped_at}' in text
+        a, b = (checkpoint.load(run, 'latest')[1] for run in (out, uninterrupted))
+        assert equal(a, b)
+
+
+def test_bad_commands_fail_in_a_line_or_two(tmp_path):
+    def fails(*arguments):
+        done = subprocess.run(
+            [sys.executable, str(TRAIN), *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode in (1, 2) and 'Traceback' not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert 'there are cait_cifar10' in fails('digit')
+    assert '--epochs' in fails('digits', '--epoch', '3')
+    out = fails('digits', '--data.name', 'tfds:cifar10', '--data.dir', str(tmp_path), '--out', 'x')
+    assert 'scripts/prepare.py cifar10' in out

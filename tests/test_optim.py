@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax.optim import Optim, optimizer, schedule, trainable
+
+PARAMS = {
+    'head': {'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)},
+    'blocks': {'norm': {'scale': jnp.ones((4, 3))}, 'mlp': {'kernel': jnp.ones((4, 3, 3))}},
+}
+
+
+def names(tree):
+    return {'/'.join(k.key for k in p): v for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def updates(settings, grads, steps=10, count=1):
+    tx = optimizer(settings, steps)
+    state = tx.init(PARAMS)
+    for _ in range(count):
+        out, state = tx.update(grads, state, PARAMS)
+    return names(out)
+
+
+def test_schedule_warms_up_and_falls_along_a_half_cosine():
+    rate = schedule(Optim(peak=1.0, start=0.1, end=0.2, warmup=0.25), 40)
+    steps = np.arange(41)
+    warm = 0.1 + 0.9 * steps / 10
+    cosine = 0.2 + 0.8 * (1 + np.cos(np.pi * (steps - 10) / 30)) / 2
+    want = np.where(steps < 10, warm, cosine)
+    np.testing.assert_allclose([rate(int(s)) for s in steps], want, rtol=1e-5)
+
+
+def test_schedule_counts_updates_under_accumulation():
+    rate = schedule(Optim(peak=1.0, end=0.5, warmup=0.0, accumulate=4), 40)
+    assert float(rate(10)) == pytest.approx(0.5) and float(rate(0)) == pytest.approx(1.0)
+
+
+def test_only_kernels_decay():
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    out = updates(Optim(peak=0.1, warmup=0.0, decay=0.5, end=0.1), zeros)
+    for name, update in out.items():
+        want = -0.05 if name.endswith('kernel') else 0.0
+        np.testing.assert_allclose(update, want, rtol=1e-6)
+
+
+def test_clip_bounds_the_global_norm():
+    grads = jax.tree.map(lambda p: 100 * jnp.ones_like(p), PARAMS)
+    out = updates(Optim(name='sgd', peak=1.0, warmup=0.0, clip=2.0), grads)
+    norm = np.sqrt(sum((np.asarray(u) ** 2).sum() for u in out.values()))
+    assert norm == pytest.approx(2.0, rel=1e-5)
+
+
+def test_freezing_leaves_the_rest_alone_and_keeps_no_moments_for_it():
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    settings = Optim(peak=0.1, warmup=0.0, decay=0.5, train='head.*')
+    for name, update in updates(settings, grads).items():
+        assert (np.abs(update).max() > 0) == name.startswith('head')
+    moments = jax.tree.leaves(optimizer(settings, 10).init(PARAMS))
+    assert max(m.size for m in moments) == 6
+
+
+def test_accumulation_averages_gradients():
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    settings = Optim(name='sgd', peak=1.0, warmup=0.0, clip=0.0, accumulate=3, end=1.0)
+    assert all((np.asarray(u) == 0).all() for u in updates(settings, grads, 9, 2).values())
+    for update in updates(settings, grads, 9, 3).values():
+        np.testing.assert_allclose(update, -1.0, rtol=1e-6)
+
+
+def test_trainable_matches_whole_paths():
+    mask = names(trainable(PARAMS, r'blocks/.*|head/bias'))
+    assert [n for n, t in mask.items() if not t] == ['head/kernel']
+
+
+@pytest.mark.parametrize(
+    ('settings', 'match'),
+    [
+        (Optim(name='adam'), "'adamw' or 'sgd': 'adam'"),
+        (Optim(warmup=1.5), r'optim.warmup must be in \[0, 1\): 1.5'),
+        (Optim(accumulate=0), 'optim.accumulate must be at least 1: 0'),
+        (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
+        (Optim(train='('), "regular expression: '\\('"),
+    ],
+)
+def test_bad_settings(settings, match):
+    with pytest.raises(ValueError, match=match):
+        optimizer(settings, 10).init(PARAMS)

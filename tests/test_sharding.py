@@ -1,0 +1,177 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vitjax import checkpoint, sharding
+from vitjax.data import loader
+from vitjax.data.augment import Augment, augment
+from vitjax.models import CaiT, ViT
+from vitjax.optim import Optim, optimizer
+from vitjax.train import init_state, train_step
+
+SGD = Optim(name='sgd', peak=0.1, end=0.1, warmup=0.0, clip=0.0)
+NORMAL = ((0.5,) * 3, (0.25,) * 3)
+MODEL = ViT(patch_size=4, width=64, depth=2, num_heads=2, num_classes=5)
+MODELS = {
+    'vit': MODEL,
+    'cait': CaiT(
+        patch_size=4, width=64, depth=2, class_depth=1, num_heads=2, num_classes=5, layer_scale=0.1
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def data():
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    return images, (np.arange(64) % 5).astype(np.int32)
+
+
+def start(model, optim):
+    tx = optimizer(optim, 10)
+    vary = functools.partial(augment, Augment(size=8, flip=0.5, mixup=0.3), NORMAL, 5)
+    state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
+    step = functools.partial(train_step, model=model, tx=tx, augment=vary)
+    return state, step
+
+
+def run(way, data, model, optim, steps=10, devices=None):
+    state, step = start(model, optim)
+    spread = sharding.spread(way, step, jax.random.key(1), state, batch_size=16, devices=devices)
+    rows = loader.batches(0, 0, steps, count=64, batch_size=16)
+    state, metrics = spread.run(spread.put(state), spread.put_data(*data), rows, steps)
+    return spread.get(state), jax.tree.map(np.asarray, metrics)
+
+
+@pytest.fixture(scope='module')
+def one_device(data):
+    return {name: run('none', data, model, SGD) for name, model in MODELS.items()}
+
+
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('way', ['pmap', 'fsdp'])
+def test_eight_devices_take_the_steps_of_one(data, one_device, way, name):
+    alone, expected = one_device[name]
+    state, metrics = run(way, data, MODELS[name], SGD)
+    for key in ('loss', 'grad_norm', 'accuracy'):
+        np.testing.assert_allclose(metrics[key], expected[key], rtol=1e-5)
+    local, reference = (jax.tree.map(np.asarray, s.params) for s in (state, alone))
+    off = optax.tree.norm(optax.tree.sub(local, reference)) / optax.tree.norm(reference)
+    assert off < 1e-5
+    assert int(state.step) == 10
+
+
+@pytest.mark.parametrize('way', ['pmap', 'fsdp'])
+def test_adamw_has_the_same_losses(data, way):
+    optim = Optim(peak=1e-3, warmup=0.0)
+    _, alone = run('none', data, MODEL, optim)
+    _, spread = run(way, data, MODEL, optim)
+    np.testing.assert_allclose(spread['loss'], alone['loss'], rtol=1e-4)
+
+
+def test_dropout_differs_per_device(data):
+    # The same example everywhere and no augmentation: only dropout can tell devices apart.
+    tx = optimizer(SGD, 10)
+    model = MODEL.clone(dropout=0.5)
+    state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
+    images = jnp.repeat(data[0][:1], 8, axis=0)[:, None]
+    batch = {'image': images, 'label': jnp.zeros((8, 1), int), 'index': jnp.arange(8)[:, None]}
+
+    def step(state, batch):
+        vary = functools.partial(augment, Augment(size=8), NORMAL, 5)
+        _, metrics = train_step(
+            state, batch, jax.random.key(0), model=model, tx=tx, augment=vary, axis='batch'
+        )
+        return metrics['loss']
+
+    averaged = np.asarray(jax.pmap(step, 'batch', in_axes=(None, 0))(state, batch))
+    assert np.ptp(averaged) == 0
+    alone = jax.jit(
+        lambda s, b: train_step(
+            s,
+            b,
+            jax.random.key(0),
+            model=model,
+            tx=tx,
+            augment=functools.partial(augment, Augment(size=8), NORMAL, 5),
+        )[1]['loss']  # fmt: skip
+    )(state, jax.tree.map(lambda x: x[0], batch))
+    assert abs(averaged[0] - alone) > 1e-3  # one shared mask would make the mean one device's loss
+
+
+def test_fsdp_splits_what_is_large_and_never_along_depth(data):
+    state, _ = run('fsdp', data, MODEL, Optim(peak=1e-3), 1)
+    specs = jax.tree_util.tree_leaves_with_path(state)
+    split = {jax.tree_util.keystr(p): x.sharding.spec for p, x in specs if any(x.sharding.spec)}
+    assert any('mlp' in name for name in split) and any('opt_state' in name for name in split)
+    for name, spec in split.items():
+        assert 'blocks' not in name or spec[0] is None
+    shard = state.params['blocks']['mlp']['hidden']['kernel'].addressable_shards[0].data
+    assert shard.size * 8 == 2 * 64 * 256
+
+
+@pytest.mark.parametrize(
+    ('writes', 'reads'), [('pmap', 'none'), ('none', 'fsdp'), ('fsdp', 'pmap')]
+)
+def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, reads):
+    state, step = start(MODEL, SGD)
+    rows = loader.batches(0, 0, 4, count=64, batch_size=16)
+    states = {}
+    for way in (writes, reads):
+        spread = sharding.spread(way, step, jax.random.key(1), state, batch_size=16)
+        arrays = spread.put_data(*data)
+        here = spread.put(jax.tree.map(jnp.copy, state))
+        if way == reads:
+            empty = spread.get(here)
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), empty.params
+            )
+            with checkpoint.manager(tmp_path) as manager:
+                found = checkpoint.restore(manager, 2, {'params': shapes})['params']
+            here = spread.put(empty.replace(step=jnp.asarray(2, jnp.int32), params=found))
+            here, _ = spread.run(here, arrays, np.roll(rows, -2, axis=0), 2)
+        else:
+            here, _ = spread.run(here, arrays, rows, 2)
+            with checkpoint.manager(tmp_path) as manager:
+                checkpoint.save(manager, 2, {'params': spread.get(here).params}, {})
+        states[way] = jax.tree.map(np.asarray, spread.get(here).params)
+    whole, _ = run('none', data, MODEL, SGD, 4)
+    whole = jax.tree.map(np.asarray, whole.params)
+    off = optax.tree.norm(optax.tree.sub(states[reads], whole)) / optax.tree.norm(whole)
+    assert off < 1e-5
+
+
+def test_count_stops_early_and_does_not_recompile(data):
+    state, step = start(MODEL, SGD)
+    spread = sharding.spread('none', step, jax.random.key(1), state, batch_size=16)
+    arrays = spread.put_data(*data)
+    rows = loader.batches(0, 0, 6, count=64, batch_size=16)
+    whole, metrics = spread.run(spread.put(jax.tree.map(jnp.copy, state)), arrays, rows, 6)
+    part, first = spread.run(spread.put(jax.tree.map(jnp.copy, state)), arrays, rows, 2)
+    np.testing.assert_array_equal(first['loss'][:2], metrics['loss'][:2])
+    assert np.isnan(first['loss'][2:]).all() and int(part.step) == 2
+    part, _ = spread.run(part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
+    for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert spread.run._cache_size() == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_steps(data):
+    state, step = start(MODEL, Optim(name='sgd', peak=1e30, warmup=0.0, clip=0.0))
+    spread = sharding.spread('none', step, jax.random.key(1), state, batch_size=16)
+    rows = loader.batches(0, 0, 8, count=64, batch_size=16)
+    state, metrics = spread.run(spread.put(state), spread.put_data(*data), rows, 8)
+    taken = int(state.step)
+    assert taken < 8 and np.isfinite(metrics['loss'][: taken - 1]).all()
+    assert not np.isfinite(metrics['loss'] + metrics['grad_norm'])[taken - 1]
+
+
+@pytest.mark.parametrize(
+    ('way', 'match'), [('pmap', 'batch_size=12, 8 devices'), ('ddp', "parallel must be .*'ddp'")]
+)
+def test_bad_ways(way, match):
+    with pytest.raises(ValueError, match=match):
+        sharding.spread(way, lambda: None, jax.random.key(0), None, batch_size=12)

@@ -1,0 +1,125 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vitjax.data.augment import Augment, augment
+from vitjax.models import ViT
+from vitjax.optim import Optim, optimizer, trainable
+from vitjax.train import cross_entropy, init_state, train_step
+
+MODEL = ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=7, dropout=0.1)
+VARY = functools.partial(augment, Augment(size=8, flip=0.5), ((0.5,) * 3, (0.25,) * 3), 7)
+
+
+@pytest.fixture(scope='module')
+def batch():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 8, 8, 3), np.uint8)
+    return {
+        'image': jnp.asarray(images),
+        'label': jnp.arange(8) % 7,
+        'index': jnp.arange(8),
+    }
+
+
+def make(optim=Optim(warmup=0.0), steps=20, **more):  # noqa: B008  (frozen)
+    tx = optimizer(optim, steps)
+    state = init_state(
+        jax.random.key(0), model=MODEL, tx=tx, image_shape=(8, 8, 3), ema=bool(optim.ema)
+    )
+    mask = None if optim.train == '.*' else trainable(state.params, optim.train)
+    step = functools.partial(
+        train_step, model=MODEL, tx=tx, augment=VARY, ema=optim.ema, trainable=mask, **more
+    )
+    return state, jax.jit(step)
+
+
+def distance(a, b):
+    return float(optax.tree.norm(optax.tree.sub(a, b)))
+
+
+def test_cross_entropy_against_its_definition():
+    rng = np.random.default_rng(0)
+    logits, soft = rng.normal(size=(5, 4)), rng.dirichlet(np.ones(4), 5)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    want = -(soft * np.log(p)).sum(1).mean()
+    got = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(soft, jnp.float32))
+    assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def test_a_batch_can_be_learnt(batch):
+    state, step = make(Optim(peak=1e-2, warmup=0.0), 60)
+    for _ in range(60):
+        state, metrics = step(state, batch, jax.random.key(1))
+    assert metrics['accuracy'] == 1 and metrics['loss'] < 0.5 and state.step == 60  # ln 7 = 1.95
+
+
+def test_the_step_is_a_pure_function_of_state_batch_and_key(batch):
+    state, step = make()
+    a, b = (step(state, batch, jax.random.key(1))[0].params for _ in range(2))
+    assert distance(a, b) == 0
+    assert distance(a, step(state, batch, jax.random.key(2))[0].params) > 0
+    later = state.replace(step=jnp.asarray(5))  # other augmentation and dropout
+    assert distance(a, step(later, batch, jax.random.key(1))[0].params) > 0
+
+
+def test_metrics_are_those_of_the_batch(batch):
+    state, step = make(Optim(name='sgd', clip=0.0, peak=0.5, end=0.5, warmup=0.0))
+    new, metrics = step(state, batch, jax.random.key(1))
+    moved = distance(new.params, state.params)
+    assert float(metrics['grad_norm']) == pytest.approx(moved / 0.5, rel=1e-4)
+    assert 0 <= metrics['accuracy'] <= metrics['top5'] <= 1
+    assert metrics['loss'] == pytest.approx(np.log(7), abs=0.5)
+
+
+def test_ema_is_a_moving_average_of_parameters(batch):
+    state, step = make(Optim(peak=1e-2, warmup=0.0, ema=0.8))
+    assert distance(state.ema, state.params) == 0
+    average = state.params
+    for _ in range(3):
+        state, _ = step(state, batch, jax.random.key(1))
+        average = jax.tree.map(lambda a, p: 0.8 * a + 0.2 * p, average, state.params)
+    assert distance(state.ema, average) < 1e-5 < distance(state.ema, state.params)
+
+
+def test_freezing_trains_the_head_alone_and_skips_the_rest_of_the_backward_pass(batch):
+    state, step = make(Optim(train='head.*', warmup=0.0))
+    new, metrics = step(state, batch, jax.random.key(1))
+    assert distance(new.params['head'], state.params['head']) > 0
+    assert distance(new.params['blocks'], state.params['blocks']) == 0
+    full, _ = make()
+    whole = make()[1].lower(full, batch, jax.random.key(1)).compile().cost_analysis()
+    part = step.lower(state, batch, jax.random.key(1)).compile().cost_analysis()
+    assert part['flops'] < 0.6 * whole['flops']
+
+
+def test_accumulation_equals_one_large_batch(batch):
+    # Without augmentation and dropout two halves give the gradient of the whole.
+    model = MODEL.clone(dropout=0.0)
+    vary = functools.partial(augment, Augment(size=8), ((0.5,) * 3, (0.25,) * 3), 7)
+    ends = []
+    for accumulate in (1, 2):
+        optim = Optim(name='sgd', peak=0.1, end=0.1, warmup=0.0, clip=0.0, accumulate=accumulate)
+        tx = optimizer(optim, 4)
+        state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
+        step = jax.jit(functools.partial(train_step, model=model, tx=tx, augment=vary))
+        for part in np.split(np.arange(8), accumulate):
+            state, _ = step(state, {k: v[part] for k, v in batch.items()}, jax.random.key(0))
+        ends.append(state.params)
+    assert distance(*ends) < 1e-6
+
+
+def test_bfloat16_computes_in_16_bits_and_keeps_parameters_in_32(batch):
+    model = MODEL.clone(dtype='bfloat16', dropout=0.0)
+    tx = optimizer(Optim(warmup=0.0), 4)
+    state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
+    step = functools.partial(train_step, model=model, tx=tx, augment=VARY)
+    new, metrics = jax.jit(step)(state, batch, jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(new.params)} == {jnp.dtype('float32')}
+    assert metrics['loss'].dtype == jnp.float32 and np.isfinite(metrics['loss'])
+    text = jax.jit(step).lower(state, batch, jax.random.key(0)).as_text()
+    assert 'bf16' in text
