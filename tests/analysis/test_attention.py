@@ -1,6 +1,7 @@
 """Attention's analysis against float64 references in NumPy and against properties."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,7 @@ GRID, PREFIX = (3, 4), 2
 TOKENS = PREFIX + GRID[0] * GRID[1]
 
 
-def stochastic(*shape, seed=0):
+def stochastic(*shape, seed=0) -> Any:
     values = np.random.default_rng(seed).gamma(0.5, size=shape)
     return (values / values.sum(-1, keepdims=True)).astype(np.float32)
 

@@ -1,5 +1,7 @@
 """Gradient analysis against float64 references in NumPy, closed forms and properties."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from vitjax.capture import capture
 from vitjax.capture import gradients as capture_gradients
 
 
-def normal(*shape, seed=0):
+def normal(*shape, seed=0) -> Any:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 

@@ -1,5 +1,7 @@
 """Token analysis against float64 references in NumPy and against properties."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from vitjax.capture import capture
 from vitjax.layers.embed import patchify, resample_positions, sincos_positions, unpatchify
 
 
-def normal(*shape, seed=0):
+def normal(*shape, seed=0) -> Any:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 

@@ -1,0 +1,138 @@
+"""See inside a trained model: attention, tokens and gradients, on photographs."""
+
+import functools
+import io
+import pathlib
+import time
+from typing import Annotated, Any, Literal
+
+import command
+from tyro.conf import Positional, arg
+
+
+def main(
+    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')],
+    *,
+    images: tuple[str, ...],
+    out: str,
+    model: str | None = None,
+    size: int | None = None,
+    layer: int | None = None,
+    query: tuple[int, int] | None = None,
+    target: str | None = None,
+    at: str | None = None,
+    channels: tuple[int, ...] = (),
+    interpolation: Literal['bicubic', 'nearest'] = 'bicubic',
+    discard: float = 0.9,
+    steps: int = 30,
+    jitter: int | None = None,
+    blur: float | None = None,
+    memory: float = 3.0,
+    seed: int = 0,
+) -> None:
+    """Draw what a model does on photographs: figures (PNG, GIF), and their arrays (NPZ) beside.
+
+    WHAT is `all`, groups, or single views of them.
+
+    attention: heads, class-attention, rollout, distance, relevance.
+
+    tokens: positions, evolution, lens, rank, norms, patches, activations.
+
+    gradients: grad-cam, filters, maximize, field, importance.
+
+    Args:
+        weights: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
+        what: which views to draw.
+        images: photographs.
+        out: directory to write to.
+        model: the model's name where the weights do not say it, as in cait_xxs24.
+        size: side in pixels that the model sees. Its own by default; 224 or less where its own
+            would take more than `memory`.
+        layer: of heads, grad-cam, filters and maximize, from 1 on; the last by default, the last
+            whose patches reach the answer for grad-cam, the middle for maximize.
+        query: row and column of the patch that looks, from 0 on. The class token by default, the
+            patch in the centre where the trunk has none.
+        target: class that gradients are of, by name or number; each image's most likely by default.
+        at: captured path of grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
+        channels: of maximize; those most active on the images by default.
+        interpolation: of maps over images.
+        discard: share of the smallest attention weights left out in the second rollout.
+        steps: of maximize.
+        jitter: of maximize, in pixels; the patch size by default, none for convolutional networks.
+        blur: of maximize, a deviation in pixels; the patch size / 14 by default, none for
+            convolutional networks.
+        memory: most gigabytes of captured arrays.
+        seed: of maximize's noise.
+    """
+    started = time.perf_counter()
+    import views
+
+    from vitjax import pretrained
+
+    chosen = views.choose(what)
+    notes: list[str] = []
+    load = functools.partial(pretrained.load, weights, model=model, report=notes.append)
+    experiment, params = load(image_size=size)
+    held = views.gigabytes(experiment, params, len(images), chosen, at)
+    own = experiment.preprocessing.size if experiment.preprocessing else 0
+    if held > memory and size is None and own > 224:
+        size = 224 - 224 % getattr(experiment.model, 'patch_size', 1)
+        print(f'{size} pixels, not {own}, at which captured arrays would take {held:.1f} GB')
+        notes.clear()
+        experiment, params = load(image_size=size)
+        held = views.gigabytes(experiment, params, len(images), chosen, at)
+    if held > memory:
+        raise ValueError(
+            f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}: '
+            'take a smaller --size, fewer --images or fewer views.'
+        )
+    print(*notes, sep='\n', end='\n' * bool(notes))
+    options = views.Options(
+        layer=layer, query=query, target=target, at=at, channels=channels, discard=discard,
+        interpolation=interpolation, steps=steps, jitter=jitter, blur=blur, seed=seed,
+    )  # fmt: skip
+    seen = views.look(
+        experiment, params, images, chosen, options,
+        any(note.startswith('position embeddings') for note in notes),
+    )  # fmt: skip
+    directory = pathlib.Path(out)
+    directory.mkdir(parents=True, exist_ok=True)
+    reasons, written = [], 0
+    for name in chosen:
+        try:
+            for stem, figure, arrays in views.VIEWS[name].draw(seen):
+                print(f'{name}: {write(directory / stem, figure, arrays)}')
+                written += 1
+        except views.NoMeaning as reason:
+            reasons.append(f'{name}: none: {reason}')
+    if not written:
+        raise ValueError('\n'.join(reasons))
+    print(*reasons, sep='\n', end='\n' * bool(reasons))
+    print(f'written to {out} in {time.perf_counter() - started:.0f} s')
+
+
+def write(path: pathlib.Path, figure: Any, arrays: dict[str, Any]) -> str:
+    """Saves a figure as PNG, or several as an animated GIF, and its arrays; returns their names."""
+    import numpy as np
+    from PIL import Image
+
+    np.savez_compressed(path.with_suffix('.npz'), **arrays)
+    if not isinstance(figure, list):
+        figure.savefig(path.with_suffix('.png'), dpi=120)
+        return f'{path.name}.png, {path.name}.npz'
+    frames = []
+    for one in figure:
+        buffer = io.BytesIO()
+        one.savefig(buffer, dpi=80)
+        frames.append(Image.open(buffer).convert('RGB'))
+    first, *rest = [frame.quantize(128) for frame in frames]
+    pause = [400] * len(rest) + [1600]  # milliseconds; the last layer stays
+    first.save(
+        path.with_suffix('.gif'), save_all=True, append_images=rest, duration=pause, loop=0
+    )  # fmt: skip
+    return f'{path.name}.gif, {path.name}.npz'
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,87 @@
+"""Rows and columns of pictures, which most figures are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 10.0  # inches of a full-width figure: at 120 dots an inch, text stays legible in a README
+
+
+def panels(
+    rows: int, columns: int, *, side: float | None = None, aspect: float = 1.0, top: float = 0.3
+) -> tuple[Figure, np.ndarray]:
+    """A figure of equal panels without ticks, and its axes [rows, columns].
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        side: width of a panel in inches; None divides the full width.
+        aspect: height of a panel over its width.
+        top: inches left above each row for titles.
+    """
+    side = side or min(2.4, WIDTH / columns)
+    size = (max(columns * side, 3.0), rows * (side * aspect + top))
+    figure = Figure(figsize=size, layout='constrained')
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
+def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> Any:
+    """A picture [H, W, 3] in 0..1 (or uint8), or a map [H, W], on an axis with a title."""
+    if title:
+        axis.set_title(title, fontsize=10)
+    return axis.imshow(picture, **{'interpolation': 'nearest', **options})
+
+
+def overlay(
+    axis: Axes, picture: np.ndarray, values: np.ndarray, title: str = '', *, smooth: bool = True
+) -> None:
+    """A map [rows, columns] of 0 or more over its picture in grey: bright and solid where large.
+
+    The largest hundredth of the values share one colour, so that a single one does not hide all
+    others. `smooth` interpolates the map (bicubic); False shows its cells.
+    """
+    height, width = picture.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    show(axis, picture.mean(-1), title, extent=extent, cmap='gray', vmin=0, vmax=1)
+    scaled = np.clip(values / max(float(np.percentile(values, 99)), 1e-30), 0, 1)
+    axis.imshow(
+        scaled,
+        extent=extent,
+        cmap='inferno',
+        alpha=0.3 + 0.5 * scaled,
+        vmin=0,
+        vmax=1,
+        interpolation='bicubic' if smooth else 'nearest',
+    )
+    axis.set(xlim=extent[:2], ylim=extent[2:])
+
+
+def montage(pictures: np.ndarray, columns: int, *, gap: int = 1, fill: float = 1.0) -> np.ndarray:
+    """Pictures [n, h, w] or [n, h, w, 3] side by side with gaps between them, as one picture."""
+    rows = -(-len(pictures) // columns)
+    height, width = pictures.shape[1:3]
+    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *pictures.shape[3:])
+    out = np.full(shape, fill, np.float32)
+    for i, picture in enumerate(pictures):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        out[y : y + height, x : x + width] = picture
+    return out
+
+
+def some(count: int, most: int) -> list[int]:
+    """At most `most` indices of `count`, evenly spread, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def row_labels(axes: np.ndarray, labels: Sequence[str]) -> None:
+    """A label to the left of each row of panels."""
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        axis.set_ylabel(label, fontsize=10)
