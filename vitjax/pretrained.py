@@ -6,9 +6,11 @@ what is missing, surplus or misshapen.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
+import types
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -277,12 +279,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open('rb') as stream:
+            file = np.load(stream, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError('it holds one bare array')
             out = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f'{path} is not a whole npz file of plain arrays: {error}.') from None
-    except AttributeError:  # np.load returns the array itself for a .npy file
-        raise ValueError(f'{path} is not an npz file: it holds one bare array.') from None
     others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
     if others or not out:
         raise ValueError(f'{path} is a zip, not an npz: it holds {", ".join(others) or "nothing"}.')
@@ -471,7 +474,7 @@ def convert(
             the names are of no known format; if the patch size does not divide the image size.
     """
     label, sources = match(weights, model, image_size, report=report)
-    params = {path: _assemble(source) for path, source in sources.items()}
+    params = {path: assemble(source) for path, source in sources.items()}
     # transformers resamples without antialiasing, except in DINOv2 with registers.
     antialias = not label.startswith('transformers') or 'embed/registers' in params
     return resize(
@@ -546,7 +549,7 @@ def _as_in_file(held: Held, model: nn.Module, image_size: int) -> tuple[Any, int
 
 def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
     """For each parameter: its `Source` with names for tensors, and the shape of such a tensor."""
-    sides = 7 if isinstance(model, models.VGG16) else model.patch_size
+    sides = getattr(model, 'patch_size', 7)  # VGG16 pools its maps to 7x7
     sizes = {'h': sides, 'w': sides, 'heads': getattr(model, 'num_heads', 0)}
     out: dict[str, Any] = {}
     for path, leaf in _shapes(model, image_size).items():
@@ -612,7 +615,7 @@ def _require_match(weights: Weights, entries: dict[str, Any], label: str) -> Non
         )
 
 
-def _assemble(source: Source) -> np.ndarray:
+def assemble(source: Source) -> np.ndarray:
     """A parameter from its tensors: rearranged, parts concatenated, layers stacked; float32."""
 
     def rearranged(tensor: np.ndarray) -> np.ndarray:
@@ -711,11 +714,12 @@ def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def _shapes(model: nn.Module, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+@functools.lru_cache(maxsize=16)
+def _shapes(model: nn.Module, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Parameters of a model by path, as shapes: computes nothing."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
-    return _flatten(init['params'])
+    return types.MappingProxyType(_flatten(init['params']))
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
