@@ -1,0 +1,233 @@
+import pathlib
+import re
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitjax.data import images
+from vitjax.data.images import Preprocessing
+
+PHOTOS = pathlib.Path(__file__).parents[3] / 'shared' / 'photos'
+SAMPLE = pathlib.Path(__file__).parents[3] / 'shared' / 'imagenet_sample'
+
+
+def picture(height=6, width=9, channels=3, seed=0):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def saved(tmp_path, image, name='image.png', **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+# Reading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico', 'a.jpg', 'a.avif'])
+def test_what_a_browser_shows(tmp_path, name):
+    smooth = np.mgrid[:32, :32][1][..., None].repeat(3, 2).astype(np.uint8) * 4
+    options = {'lossless': True} if name == 'a.webp' else {}
+    path = saved(tmp_path, Image.fromarray(smooth), name, **options)
+    array = images.read(path)
+    assert array.shape == (32, 32, 3)
+    assert array.dtype == np.uint8
+    exact = name in ('a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico')
+    assert np.abs(array.astype(int) - smooth).max() <= (0 if exact else 8)
+
+
+def test_grey_and_palette_become_rgb(tmp_path):
+    grey = picture(channels=1)
+    array = images.read(saved(tmp_path, Image.fromarray(grey)))
+    np.testing.assert_array_equal(array, grey[..., None].repeat(3, 2))
+    array = images.read(saved(tmp_path, Image.fromarray(grey > 127)))
+    np.testing.assert_array_equal(array[..., 1], np.where(grey > 127, 255, 0))
+    palette = Image.fromarray(picture()).quantize(16)
+    array = images.read(saved(tmp_path, palette))
+    np.testing.assert_array_equal(array, np.asarray(palette.convert('RGB')))
+    cmyk = Image.new('CMYK', (8, 8), (0, 255, 255, 0))
+    array = images.read(saved(tmp_path, cmyk, 'a.jpg', quality=100))
+    assert np.abs(array.astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    array = picture(channels=4)
+    array[0, 0, 3], array[0, 1, 3] = 0, 255
+    alpha = array[..., 3:] / 255
+    wanted = array[..., :3] * alpha + 255 * (1 - alpha)
+    got = images.read(saved(tmp_path, Image.fromarray(array)))
+    assert np.abs(got - wanted).max() <= 1
+    assert (got[0, 0] == 255).all()
+    np.testing.assert_array_equal(got[0, 1], array[0, 1, :3])
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), 'P')
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    got = images.read(saved(tmp_path, palette, 'a.gif', transparency=1))
+    np.testing.assert_array_equal(got[0, 0], [10, 20, 30])
+    np.testing.assert_array_equal(got[0, 1], [255, 255, 255])
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    values = np.array([[0, 255, 256, 32768], [65279, 65280, 65535, 1000]], np.uint16)
+    got = images.read(saved(tmp_path, Image.fromarray(values)))
+    np.testing.assert_array_equal(got, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+
+
+def test_the_camera_rotation_is_applied(tmp_path):
+    array = picture()
+    turned = {1: array, 3: array[::-1, ::-1], 6: np.rot90(array, -1), 8: np.rot90(array)}
+    for orientation, wanted in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        got = images.read(saved(tmp_path, Image.fromarray(array), exif=exif))
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_an_animation_is_its_first_frame(tmp_path):
+    frames = [Image.new('RGB', (4, 4), colour) for colour in ('red', 'blue')]
+    path = saved(tmp_path, frames[0], 'a.gif', save_all=True, append_images=frames[1:])
+    assert (images.read(path) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize('size', [(1, 20), (20, 1), (1, 1)])
+def test_one_pixel_is_too_thin(tmp_path, size):
+    path = saved(tmp_path, Image.new('RGB', size))
+    message = f'{path}: an image must have 2 pixels or more each way: it has {size[0]}x{size[1]}.'
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+        images.read(path)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    path = tmp_path / 'a.jpg'
+    with pytest.raises(ValueError, match=f'there is no image {path}'):
+        images.read(path)
+    for content in (b'', b'hello', b'<svg xmlns="http://www.w3.org/2000/svg"/>', b'%!PS-Adobe-3.0'):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f'{path} cannot be read: an image must be one of JPEG'
+        ):
+            images.read(path)
+    with pytest.raises(ValueError, match='cannot be read'):
+        images.read(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.gif', 'a.webp', 'a.bmp', 'a.avif'])
+def test_truncated_files_are_named(tmp_path, name):
+    path = saved(tmp_path, Image.fromarray(picture(64, 64)), name)
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ValueError, match=f'{path} cannot be read: ') as error:
+            images.read(path)
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    def chunk(kind, data):
+        checksum = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + checksum
+
+    header = struct.pack('>IIBBBBB', 50_000, 50_000, 8, 2, 0, 0, 0)
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b''))
+    with pytest.raises(ValueError, match=r'a\.png cannot be read: .*2500000000 pixels'):
+        images.read(path)
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
+def test_fifty_megapixels_come_back_small(tmp_path, name):
+    rows, columns = np.mgrid[:7000, :7168].astype(np.uint8)
+    path = saved(tmp_path, Image.fromarray(rows // 8 + columns // 8), name)
+    tracemalloc.start()
+    array = images.read(path, short_side=256)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 512 <= min(array.shape[:2]) < 1024
+    assert peak < 2**24  # of Python's own; Pillow decodes outside it
+    square = images.squares([path], Preprocessing(224, 0.875))
+    assert square.shape == (1, 224, 224, 3)
+
+
+# Preprocessing -----------------------------------------------------------------------------------
+
+
+def test_an_image_of_the_right_size_is_left_alone():
+    array = picture(32, 32)
+    prepared = Preprocessing(32, 1.0)
+    np.testing.assert_array_equal(images.central_square(array, prepared), array)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (41, 41), (7, 9), (300, 40)])
+@pytest.mark.parametrize('crop', [1.0, 0.875, 0.9])
+def test_short_side_then_centre(height, width, crop):
+    """Against the two steps written out: resize all of it, then cut."""
+    array = picture(height, width)
+    size = 28
+    short = int(size / crop)
+    scale = short / min(height, width)
+    new = [short if side == min(height, width) else int(side * scale) for side in (width, height)]
+    if height / width > 4:  # only the middle of a long strip is resized
+        array = array[(height - 4 * width) // 2 :][: 4 * width]
+        new = [short, 4 * short]
+    whole = np.asarray(Image.fromarray(array).resize(new, Image.Resampling.BICUBIC))
+    left, top = (round((side - size) / 2) for side in new)
+    wanted = whole[top : top + size, left : left + size]
+    got = images.central_square(array, Preprocessing(size, crop))
+    assert got.shape == (size, size, 3)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_long_strip_takes_no_more_memory_than_a_picture():
+    strip = picture(2, 100_000)
+    square = images.central_square(strip, Preprocessing(224, 1.0))  # resized whole: 7.5 gigabytes
+    assert square.shape == (224, 224, 3)
+
+
+def test_normalise_in_numbers():
+    prepared = Preprocessing(2, 1.0, mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
+    got = images.normalise(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), prepared)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, [[[-1, -1, 0], [1, 3, 0.5]]])
+
+
+def test_load_stacks_files(tmp_path):
+    paths = [
+        saved(tmp_path, Image.fromarray(picture(*size)), f'{i}.png')
+        for i, size in enumerate([(30, 20), (20, 30), (20, 20)])
+    ]
+    prepared = Preprocessing(20, 1.0)
+    batch = images.load(paths, prepared)
+    assert batch.shape == (3, 20, 20, 3)
+    assert batch.dtype == np.float32
+    np.testing.assert_array_equal(batch[2], images.normalise(picture(20, 20), prepared))
+    with pytest.raises(ValueError, match='at least one image: got none'):
+        images.load([], prepared)
+
+
+@pytest.mark.skipif(not PHOTOS.exists(), reason='needs ../shared/photos')
+def test_real_photographs():
+    paths = sorted(PHOTOS.glob('*.jpg'))
+    batch = images.load(paths, Preprocessing(224, 0.875))
+    assert batch.shape == (4, 224, 224, 3)
+    assert 0.5 < batch.std() < 2
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def test_imagenet_classes():
+    names = images.imagenet_classes()
+    assert len(names) == 1000
+    known = {0: 'tench', 1: 'goldfish', 281: 'tabby', 285: 'Egyptian cat', 999: 'toilet tissue'}
+    assert {i: names[i] for i in known} == known
+    assert all(name and name == name.strip() and '_' not in name for name in names)
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason='needs ../shared/imagenet_sample')
+def test_imagenet_classes_are_in_the_order_of_their_synsets():
+    files = sorted(path.stem for path in SAMPLE.glob('*.jpg'))
+    assert [f.split('_', 1)[1].replace('_', ' ') for f in files] == list(images.imagenet_classes())
