@@ -86,10 +86,11 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
     reduced = 2 * short_side if short_side and image.width * image.height > LARGE else 0
     if reduced:
         image.draft(None, (reduced, reduced))  # a JPEG is then decoded at 1/2 to 1/8
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith('I'):  # 16 bits, which Pillow's own conversion clips at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    image = image.convert('RGBA' if image.has_transparency_data else 'RGB')
+    mode = 'RGBA' if image.has_transparency_data else 'RGB'
+    image = image if image.mode == mode else image.convert(mode)  # which always copies
     if reduced and min(image.size) >= 2 * reduced:
         image = image.reduce(min(image.size) // reduced)
     if image.mode == 'RGBA':
