@@ -1,0 +1,102 @@
+import sys
+
+import command
+import jax
+import jax.numpy as jnp
+import numpy as np
+import predict
+import published
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from vitjax import checkpoint, models
+from vitjax.data import images
+from vitjax.data.images import Preprocessing
+from vitjax.experiment import Experiment
+
+MODEL = models.ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=4)
+PREPARED = Preprocessing(8, 0.8, mean=(0.3, 0.4, 0.5), deviation=(0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
+    random = np.random.default_rng(0)
+    for i in range(34):  # one batch is 32
+        pixels = random.integers(0, 256, (10, 14, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{i:02}.png')
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    known = Experiment(model=MODEL, preprocessing=PREPARED, classes=('cat', 'dog', 'owl'))
+    random = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda s: jnp.asarray(random.standard_normal(s.shape), jnp.float32),
+        checkpoint.parameter_shapes(known),
+    )
+    run = tmp_path_factory.mktemp('runs') / 'tiny'
+    checkpoint.write_run(run, known, params)
+    return str(run), params
+
+
+def test_a_run_predicts_with_its_own_names_and_preprocessing(run, files, capsys):
+    path, params = run
+    predict.main(path, tuple(files), top=9)
+    lines = capsys.readouterr().out.splitlines()
+    logits = jax.jit(MODEL.apply)({'params': params}, images.load(files, PREPARED))
+    wanted = np.asarray(jax.nn.softmax(logits))
+    names = ['cat', 'dog', 'owl', 'class 3']
+    assert len(lines) == 5 * len(files)
+    best = set()
+    for file, head, rows in zip(
+        files, lines[::5], zip(*(lines[i::5] for i in range(1, 5)), strict=True), strict=True
+    ):
+        assert head == file
+        shares = [float(row.split('%')[0]) / 100 for row in rows]
+        assert shares == sorted(shares, reverse=True)
+        own = [names.index(row.split('%')[1].strip()) for row in rows]
+        np.testing.assert_allclose(shares, wanted[files.index(file)][own], atol=6e-5)
+        best.add(own[0])
+    assert len(best) > 1  # the images matter
+
+
+def test_published_weights_predict_imagenet_classes(tmp_path, files, capsys):
+    weights = {
+        name: np.zeros(shape, np.float32)
+        for name, shape in published.timm_vit(192, 12, 16, 224).items()
+    }
+    weights['head.bias'][[281, 0]] = np.log([4000, 1000])  # the others are exp(0) = 1
+    path = tmp_path / 'weights.safetensors'
+    save_file(weights, path)
+    predict.main(str(path), (files[0],), top=2, model='deit_tiny_patch16')
+    said = capsys.readouterr()
+    total = 4000 + 1000 + 998
+    assert said.out.splitlines() == [
+        files[0],
+        f'  {4000 / total:7.2%}  tabby',
+        f'  {1000 / total:7.2%}  tench',
+    ]
+    predict.main(str(path), (files[0],), top=1, model='deit_tiny_patch16', image_size=160)
+    said = capsys.readouterr()
+    assert said.err.startswith('position embeddings: 14x14 -> 10x10')
+
+
+def test_errors(run, files, tmp_path, monkeypatch, capsys):
+    path, params = run
+    with pytest.raises(ValueError, match='needs an image: got none'):
+        predict.main(path, ())
+    with pytest.raises(ValueError, match='--top must be 1 or more: 0'):
+        predict.main(path, (files[0],), top=0)
+    headless = {k: v for k, v in params.items() if k != 'head'}
+    known = Experiment(model=MODEL.clone(num_classes=0), preprocessing=PREPARED)
+    checkpoint.write_run(tmp_path / 'headless', known, headless)
+    with pytest.raises(ValueError, match='headless has no head, so there are no classes'):
+        predict.main(str(tmp_path / 'headless'), (files[0],))
+    monkeypatch.setattr(sys, 'argv', ['predict.py', path, 'missing.jpg'])
+    with pytest.raises(SystemExit) as stop:
+        command.run(predict.main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == 'error: there is no image missing.jpg.\n'
