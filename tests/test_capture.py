@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +12,15 @@ from vitjax.layers.block import Block, ClassBlock, LayerNorm, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 
-SHAPE = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5, 'layer_scale': 0.5}
+SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
+SHAPE |= {'layer_scale': 0.5}
 VIT = ViT(**SHAPE, depth=3, registers=1)
 CAIT = CaiT(**SHAPE, depth=3, class_depth=2)
 PATCHCONVNET = PatchConvNet(**SHAPE, depth=3)
 MULTI = PATCHCONVNET.clone(class_tokens_per_class=True)
 CONVNET = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
-IMAGES = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
-LARGER = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
+IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
+LARGER: Any = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
 
 
 def parameters(model, images=IMAGES):
@@ -126,7 +129,7 @@ def test_what_is_not_kept_is_not_stored():
 
     def needs(keep):
         run = jax.jit(lambda p, x: capture(model, p, x, keep=keep))
-        memory = run.lower(params, images).compile().memory_analysis()
+        memory: Any = run.lower(params, images).compile().memory_analysis()
         return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
     weights = 4 * 24 * 2 * 2 * 256**2
@@ -155,7 +158,7 @@ def unrolled(params, deltas, monkeypatch):
             x = x + deltas[name][i] if name in deltas else x
         return x
 
-    options = {'implementation': 'explicit', 'dtype': 'float64'}
+    options: dict[str, Any] = {'implementation': 'explicit', 'dtype': 'float64'}
     mlp = Mlp(dtype='float64')
     trunk = Block(MultiHeadAttention(2, 4, talking=True, **options), mlp, 0.5, 'float64')
     pooling = ClassBlock(ClassAttention(2, **options), mlp, 0.5, 'float64')

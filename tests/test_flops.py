@@ -1,9 +1,11 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas
 
 from vitjax.flops import flops, flops_by_scope, model_flops, model_flops_by_scope
 from vitjax.models import CaiT, ViT, named
@@ -106,7 +108,7 @@ def test_calls_loops_and_branches(fn, products):
 
 def test_custom_derivatives_are_looked_into():
     @jax.custom_vjp
-    def cube(x):
+    def cube(x) -> Any:
         return x @ x @ x
 
     cube.defvjp(lambda x: (cube(x), x), lambda x, g: (g @ x @ x @ x,))
@@ -122,11 +124,12 @@ def test_work_spread_over_devices_counts_on_all_of_them():
 
 
 def test_what_cannot_be_counted_is_an_error_by_name():
-    loop = functools.partial(jax.lax.while_loop, lambda c: c.sum() > 0, product)
+    def positive(x: jax.Array) -> jax.Array:
+        return x.sum() > 0
+
+    loop = functools.partial(jax.lax.while_loop, positive, product)
     with pytest.raises(ValueError, match='a while loop holds the products of somewhere'):
         flops(jax.named_scope('somewhere')(loop), SQUARE)
-    from jax.experimental import pallas
-
     kernel = pallas.pallas_call(lambda x, y: None, out_shape=SQUARE)
     with pytest.raises(ValueError, match='flops cannot see into pallas_call'):
         flops(kernel, SQUARE)
@@ -155,7 +158,7 @@ def test_vgg16_has_the_published_gmacs():
     assert round(model_flops(named('vgg16'), 224) / 2e9, 2) == 15.47
 
 
-TINY = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
+TINY: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
 
 
 def test_models_count_the_same_however_they_attend_and_scale_with_depth():
@@ -168,7 +171,7 @@ def test_models_count_the_same_however_they_attend_and_scale_with_depth():
     deeper = [model_flops(models[0].clone(depth=d), 16) for d in (1, 2, 12)]
     assert deeper[2] - deeper[1] == 10 * (deeper[1] - deeper[0])
     twice = flops(
-        lambda p, x: models[0].clone(attention='explicit').apply({'params': p}, x),
+        lambda p, x: models[0].apply({'params': p}, x),
         jax.eval_shape(models[0].init, jax.random.key(0), np.zeros((1, 16, 16, 3)))['params'],
         shaped(2, 16, 16, 3),
     )

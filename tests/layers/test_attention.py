@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,10 @@ SHAPES = [
 ]
 
 
+def exact(x) -> Any:
+    return np.asarray(x, np.float64)
+
+
 def softmax(x):
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
@@ -32,11 +38,11 @@ def reference(q, k, v, mixing=None):
         heads = range(q.shape[2])
         scores = [q[image, :, h] @ k[image, :, h].T / np.sqrt(q.shape[-1]) for h in heads]
         if mixing is not None:
-            kernel, bias = np.float64(mixing.logits_kernel), np.float64(mixing.logits_bias)
+            kernel, bias = exact(mixing.logits_kernel), exact(mixing.logits_bias)
             scores = [sum(scores[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
         weights = [softmax(s) for s in scores]
         if mixing is not None:
-            kernel, bias = np.float64(mixing.weights_kernel), np.float64(mixing.weights_bias)
+            kernel, bias = exact(mixing.weights_kernel), exact(mixing.weights_bias)
             weights = [sum(weights[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
         for h in heads:
             out[image, :, h] = weights[h] @ v[image, :, h]
@@ -60,7 +66,7 @@ def make(shape, talking, seed=0):
 def distance(a, b):
     """The norm of the difference over the norm, of whole trees."""
     a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
-    return np.linalg.norm(np.float64(a) - b) / np.linalg.norm(np.float64(b))
+    return np.linalg.norm(exact(a) - b) / np.linalg.norm(exact(b))
 
 
 def value_and_gradients(implementation, args):
@@ -118,7 +124,8 @@ def temporary_bytes(implementation, tokens, talking, dropout=0.0):
     """What the compiler needs beside arguments and results for a gradient of 8 heads of 16."""
     tree = (jax.ShapeDtypeStruct((1, tokens, 8, 16), jnp.float32),) * 3
     shapes = ((8, 8), (8,)) * 2
-    mixing = Mixing(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)) if talking else None
+    arrays: Any = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    mixing = Mixing(*arrays) if talking else None
 
     def scalar(args, mixing):
         out = attend(
@@ -128,7 +135,8 @@ def temporary_bytes(implementation, tokens, talking, dropout=0.0):
         return jnp.sin(out).sum()
 
     compiled = jax.jit(jax.grad(scalar, (0, 1) if talking else 0)).lower(tree, mixing).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    memory: Any = compiled.memory_analysis()
+    return memory.temp_size_in_bytes
 
 
 @pytest.mark.parametrize('talking', [False, True])
@@ -185,14 +193,14 @@ def test_a_tap_may_replace_what_it_sees():
 @pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused'])
 def test_scores_are_float32_in_bfloat16(implementation):
     q, k, v, mixing = make((2, 33, 33, 2, 8), True)
-    half = [x.astype('bfloat16') for x in (q, k, v)]
-    out = attend(*half, implementation=implementation, mixing=mixing)
+    q, k, v = (x.astype('bfloat16') for x in (q, k, v))
+    out = attend(q, k, v, implementation=implementation, mixing=mixing)
     assert out.dtype == jnp.bfloat16
-    assert distance(out.astype('float32'), reference(*half, mixing)) < 1e-2
+    assert distance(out.astype('float32'), reference(q, k, v, mixing)) < 1e-2
 
 
 def dense(x, params):
-    return x @ np.float64(params['kernel']) + np.float64(params.get('bias', 0))
+    return x @ exact(params['kernel']) + exact(params.get('bias', 0))
 
 
 def heads_of(x, heads):
@@ -206,11 +214,11 @@ def test_multi_head_attention_is_the_papers(talking, bias):
     tokens = jax.random.normal(jax.random.key(0), (2, 7, 6))
     params = random_params(module, tokens)
     assert params['qkv']['kernel'].shape == (6, 3 * 3 * 5)
-    q, k, v = np.split(dense(np.float64(tokens), params['qkv']), 3, axis=-1)
+    q, k, v = np.split(dense(exact(tokens), params['qkv']), 3, axis=-1)
     mixing = None
     if talking:
-        mixes = params['mix_logits'], params['mix_weights']
-        mixing = Mixing(*(mix[name] for mix in mixes for name in ('kernel', 'bias')))
+        before, after = params['mix_logits'], params['mix_weights']
+        mixing = Mixing(before['kernel'], before['bias'], after['kernel'], after['bias'])
     out = reference(heads_of(q, 3), heads_of(k, 3), heads_of(v, 3), mixing)
     expected = dense(out.reshape(2, 7, 15), params['projection'])
     assert distance(jax.jit(module.apply)({'params': params}, tokens), expected) < 1e-5
@@ -222,8 +230,8 @@ def test_class_attention_is_the_papers(count):
     patches = jax.random.normal(jax.random.key(1), (3, 9, 6))
     params = random_params(ClassAttention(2), tokens, patches)
     both = np.concatenate([tokens, patches], 1) if count == 1 else patches
-    q = dense(np.float64(tokens), params['query'])
-    k, v = (dense(np.float64(both), params[name]) for name in ('key', 'value'))
+    q = dense(exact(tokens), params['query'])
+    k, v = (dense(exact(both), params[name]) for name in ('key', 'value'))
     out = reference(heads_of(q, 2), heads_of(k, 2), heads_of(v, 2))
     expected = dense(out.reshape(3, count, 6), params['projection'])
     for implementation in ('explicit', 'chunked', 'fused', 'auto'):
@@ -254,5 +262,5 @@ def test_class_attention_has_heads_that_divide_the_width():
 )
 def test_auto_chooses_by_length_on_cpu(shape, expected):
     batch, queries, keys, heads = shape
-    q = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
+    q: Any = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
     assert attention.choose(q, keys, talking=False, dropout=False) == expected

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,11 @@ RNG = np.random.default_rng(0)
 erf = np.vectorize(math.erf)
 
 
-def normal(*size):
+def exact(x) -> Any:
+    return np.asarray(x, np.float64)
+
+
+def normal(*size) -> Any:
     return np.float32(RNG.normal(size=size, scale=0.5))
 
 
@@ -33,7 +38,7 @@ def random_params(module, *args):
     return jax.tree.map(lambda x: normal(*x.shape), shapes)
 
 
-def run(module, params, *args, **rngs):
+def run(module, params, *args, **rngs) -> Any:
     return jax.jit(lambda p: module.apply({'params': p}, *args, rngs=rngs))(params)
 
 
@@ -43,7 +48,7 @@ def assert_near(found, expected):
 
 
 def dense(x, params):
-    return x @ np.float64(params['kernel']) + np.float64(params.get('bias', 0))
+    return x @ exact(params['kernel']) + exact(params.get('bias', 0))
 
 
 def gelu(x):
@@ -92,7 +97,7 @@ def test_mlp_has_the_exact_gelu():
         module = Mlp(2.5, last_gelu=last)
         params = random_params(module, x)
         assert params['hidden']['kernel'].shape == (4, 10)
-        expected = mlp(np.float64(x), params)
+        expected = mlp(exact(x), params)
         assert_near(run(module, params, x), gelu(expected) if last else expected)
 
 
@@ -100,7 +105,7 @@ def test_layer_scale_multiplies_channels_and_starts_small():
     x = normal(3, 4)
     params = LayerScale(1e-5).init(jax.random.key(0), x)['params']
     np.testing.assert_array_equal(params['scale'], np.full(4, 1e-5, np.float32))
-    np.testing.assert_allclose(LayerScale(1e-5).apply({'params': params}, x), x * 1e-5, rtol=1e-6)
+    np.testing.assert_allclose(run(LayerScale(1e-5), params, x), x * 1e-5, rtol=1e-6)
     assert not LayerScale(None).init(jax.random.key(0), x)
 
 
@@ -109,7 +114,7 @@ def test_block_of_talking_heads_is_the_papers():
     block = Block(MultiHeadAttention(2, 4, talking=True), Mlp(2.0), 0.1)
     params = random_params(block, tokens, None, False)
     for image, out in zip(tokens, run(block, params, tokens, None, False)[0], strict=True):
-        x = np.float64(image)
+        x = exact(image)
         branch = talking_heads(norm(x, params['norm_1']), params['attention'], 2)
         x = x + params['scale_1']['scale'] * branch
         branch = mlp(norm(x, params['norm_2']), params['mlp'])
@@ -122,7 +127,7 @@ def test_class_block_is_the_papers_and_updates_class_tokens_alone(count):
     block = ClassBlock(ClassAttention(2), Mlp(3.0), 0.1)
     params = random_params(block, tokens, patches, False)
     for i, out in enumerate(run(block, params, tokens, patches, False)[0]):
-        x, seen = np.float64(tokens[i]), norm(np.float64(patches[i]), params['norm_1'])
+        x, seen = exact(tokens[i]), norm(exact(patches[i]), params['norm_1'])
         branch = class_attention(norm(x, params['norm_1']), seen, params['attention'], 2)
         x = x + params['scale_1']['scale'] * branch
         branch = mlp(norm(x, params['norm_2']), params['mlp'])
@@ -141,7 +146,7 @@ def test_squeeze_excite_is_the_papers(bias):
     params = random_params(SqueezeExcite(4, bias), x)
     assert params['reduce']['kernel'].shape == (8, 2)
     assert ('bias' in params['reduce']) == bias
-    expected = np.stack([squeeze_excite(np.float64(image), params) for image in x])
+    expected = np.stack([squeeze_excite(exact(image), params) for image in x])
     assert_near(run(SqueezeExcite(4, bias), params, x), expected)
 
 
@@ -151,10 +156,10 @@ def test_convolutional_block_is_the_papers(depthwise):
     block = ConvBlock(depthwise, layer_scale=0.1)
     params = random_params(block, tokens, None, grid, False)
     out, _ = run(block, params, tokens, None, grid, False)
-    kernel = np.float64(params['conv_2']['kernel'])
+    kernel = exact(params['conv_2']['kernel'])
     assert kernel.shape == (3, 3, 1 if depthwise else 8, 8)
     for image, found in zip(tokens, out, strict=True):
-        x = gelu(dense(norm(np.float64(image), params['norm']), params['conv_1']))
+        x = gelu(dense(norm(exact(image), params['norm']), params['conv_1']))
         padded = np.pad(x.reshape(*grid, 8), ((1, 1), (1, 1), (0, 0)))
         x = np.zeros((*grid, 8)) + params['conv_2']['bias']
         for i in range(3):
@@ -169,7 +174,7 @@ def test_heads():
     x = normal(3, 6)
     head = Head(4, (8, 5))
     params = random_params(head, x)
-    hidden = gelu(dense(gelu(dense(np.float64(x), params['hidden_1'])), params['hidden_2']))
+    hidden = gelu(dense(gelu(dense(exact(x), params['hidden_1'])), params['hidden_2']))
     assert_near(run(head, params, x), dense(hidden, params['output']))
     features = Head(0).apply({}, x)
     np.testing.assert_array_equal(features, x)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,13 +20,21 @@ from vitjax.layers.embed import (
 RNG = np.random.default_rng(0)
 
 
-def normal(*size):
+def exact(x) -> Any:
+    return np.asarray(x, np.float64)
+
+
+def normal(*size) -> Any:
     return np.float32(RNG.normal(size=size))
 
 
 def random_params(module, *args):
     shapes = jax.eval_shape(module.init, jax.random.key(0), *args)['params']
     return jax.tree.map(lambda x: normal(*x.shape), shapes)
+
+
+def run(module, params, images) -> Any:
+    return jax.jit(module.apply)({'params': params}, images)
 
 
 def test_patches_are_cut_row_by_row():
@@ -43,7 +53,7 @@ def test_patch_embedding_is_a_convolution_with_its_kernel_reshaped():
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest',
     )  # fmt: skip
     expected = convolved.reshape(2, 6, 5) + params['projection']['bias']
-    found = PatchEmbed(4, 5).apply({'params': params}, images)
+    found = run(PatchEmbed(4, 5), params, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -53,18 +63,18 @@ def test_an_image_that_the_patch_does_not_divide_is_an_error():
 
 
 def gelu(x):
-    return 0.5 * x * (1 + np.float64(jax.scipy.special.erf(np.float32(x / np.sqrt(2)))))
+    return 0.5 * x * (1 + exact(jax.scipy.special.erf(np.float32(x / np.sqrt(2)))))
 
 
 def convolve(x, kernel, stride):
     """A 3x3 convolution with one pixel of zeros all round, one output at a time."""
-    x = np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = np.pad(exact(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
     height, width = ((n - 3) // stride + 1 for n in x.shape[1:3])
     out = np.zeros((len(x), height, width, kernel.shape[-1]))
     for i in range(height):
         for j in range(width):
             window = x[:, i * stride : i * stride + 3, j * stride : j * stride + 3]
-            out[:, i, j] = np.tensordot(window, np.float64(kernel), 3)
+            out[:, i, j] = np.tensordot(window, exact(kernel), 3)
     return out
 
 
@@ -78,7 +88,7 @@ def test_stem_is_stride_two_convolutions_with_gelu_between(tutorial):
     x = convolve(x, params['conv_2']['kernel'], 2) + params['conv_2'].get('bias', 0)
     x = gelu(x) if tutorial else x
     assert params['conv_1']['kernel'].shape == (3, 3, 3, 4)
-    found = stem.apply({'params': params}, images)
+    found = run(stem, params, images)
     np.testing.assert_allclose(found, x.reshape(2, 6, 8), rtol=1e-4, atol=1e-4)
 
 
@@ -110,13 +120,13 @@ def test_tokens_are_class_registers_patches_and_registers_have_no_position():
     embed = TokenEmbed(4, 8, class_token=True, registers=2)
     images = normal(2, 8, 8, 3)
     params = random_params(embed, images)
-    tokens = np.asarray(embed.apply({'params': params}, images))
+    tokens = np.asarray(run(embed, params, images))
     table = params['position']['table']
     assert tokens.shape == (2, 7, 8) and table.shape == (5, 8)
     for image in tokens:
         np.testing.assert_allclose(image[0], params['class_token'][0] + table[0], rtol=1e-6)
         np.testing.assert_array_equal(image[1:3], params['registers'])
-    patches = PatchEmbed(4, 8).apply({'params': params['patch']}, images)
+    patches = run(PatchEmbed(4, 8), params['patch'], images)
     np.testing.assert_allclose(tokens[:, 3:], patches + table[1:], rtol=1e-5, atol=1e-5)
 
 
@@ -125,8 +135,8 @@ def test_sincos_leaves_the_class_token_alone_and_unknown_positions_are_an_error(
     embed = TokenEmbed(4, 8, class_token=True, position='sincos')
     params = random_params(embed, images)
     assert 'position' not in params
-    tokens = embed.apply({'params': params}, images)
-    patches = PatchEmbed(4, 8).apply({'params': params['patch']}, images)
+    tokens = run(embed, params, images)
+    patches = run(PatchEmbed(4, 8), params['patch'], images)
     np.testing.assert_array_equal(tokens[:, :1], params['class_token'][None])
     np.testing.assert_allclose(tokens[:, 1:], patches + sincos_positions((2, 2), 8), rtol=1e-6)
     with pytest.raises(ValueError, match="'learned' or 'sincos': position='rotary'"):
@@ -137,7 +147,7 @@ def test_positions_of_another_grid_are_an_error_that_says_what_to_do():
     embed = TokenEmbed(4, 8, class_token=True)
     params = random_params(embed, normal(1, 8, 8, 3))
     with pytest.raises(ValueError, match=r'for 4 patches, this image has 6 \(2x3\): resample'):
-        embed.apply({'params': params}, normal(1, 8, 12, 3))
+        run(embed, params, normal(1, 8, 12, 3))
 
 
 def keys_cubic(t, a):
@@ -166,7 +176,7 @@ def test_positions_resample_as_transformers_dinov2_does(new):
     found = resample_positions(table, (5, 4), new, prefix=1, antialias=False)
     np.testing.assert_array_equal(found[0], table[0])
     for channel in range(3):
-        expected = bicubic(np.float64(table[1:, channel]).reshape(5, 4), new, -0.75)
+        expected = bicubic(exact(table[1:, channel]).reshape(5, 4), new, -0.75)
         np.testing.assert_allclose(found[1:, channel], expected.ravel(), rtol=1e-5, atol=1e-5)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -13,7 +15,7 @@ def parameters():
     return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.3)), shapes)
 
 
-def trunk(params):
+def trunk(params) -> Any:
     _, state = MODEL.apply(
         {'params': params}, IMAGES, mutable='intermediates',
         capture_intermediates=lambda module, _: module.name == 'blocks',
@@ -25,7 +27,8 @@ def test_the_class_token_changes_the_logits_and_no_patch_token():
     params = parameters()
 
     def both(params):
-        return trunk(params).sum(), MODEL.apply({'params': params}, IMAGES).sum()
+        logits: Any = MODEL.apply({'params': params}, IMAGES)
+        return trunk(params).sum(), logits.sum()
 
     slopes = jax.jit(jax.jacobian(both))(params)
     moved = [

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,10 @@ from vitjax.models.convnet import adaptive_average
 RNG = np.random.default_rng(0)
 
 
+def exact(x) -> Any:
+    return np.asarray(x, np.float64)
+
+
 @pytest.mark.parametrize('size', [(7, 7), (3, 10), (14, 9), (1, 8)])
 def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
     x = np.float32(RNG.normal(size=(2, *size, 3)))
@@ -18,7 +24,7 @@ def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
         for j in range(4):
             rows = slice(i * size[0] // 7, -(-(i + 1) * size[0] // 7))
             columns = slice(j * size[1] // 4, -(-(j + 1) * size[1] // 4))
-            expected = np.float64(x)[:, rows, columns].mean((1, 2))
+            expected = exact(x)[:, rows, columns].mean((1, 2))
             np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -27,9 +33,9 @@ def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
     images = np.float32(RNG.normal(size=(2, 11, 10, 3)))
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
     params = jax.tree.map(lambda x: np.float32(RNG.normal(size=x.shape)), shapes)
-    x = np.float64(images)
+    x = exact(images)
     for name in ('conv_1', 'conv_2'):
-        kernel, bias = (np.float64(params[name]['conv'][k]) for k in ('kernel', 'bias'))
+        kernel, bias = (exact(params[name]['conv'][k]) for k in ('kernel', 'bias'))
         height, width = x.shape[1] - 2, x.shape[2] - 2
         y = sum(
             x[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)
@@ -37,8 +43,8 @@ def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
         y = np.maximum(y + bias, 0)[:, : height // 2 * 2, : width // 2 * 2]
         x = y.reshape(2, height // 2, 2, width // 2, 2, -1).max((2, 4))
     x = x.reshape(2, -1)
-    x = np.maximum(x @ np.float64(params['dense']['kernel']) + params['dense']['bias'], 0)
-    expected = x @ np.float64(params['head']['kernel']) + params['head']['bias']
+    x = np.maximum(x @ exact(params['dense']['kernel']) + params['dense']['bias'], 0)
+    expected = x @ exact(params['head']['kernel']) + params['head']['bias']
     found = jax.jit(lambda p: model.apply({'params': p}, images))(params)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
