@@ -15,6 +15,12 @@ def test_drop_keeps_the_mean_and_zeros_the_rate(rate):
     np.testing.assert_allclose(out[out != 0], 3 / (1 - rate), rtol=1e-4)
 
 
+def test_the_rate_is_exact_between_multiples_of_a_byte():
+    # 0.1 is 25.6 of 256: rounded for all rows alike, it would be off by ten standard deviations.
+    out = np.asarray(jax.jit(drop)(jax.random.key(1), jnp.ones((20_000, 200)), 0.1))
+    assert abs((out == 0).mean() - 0.1) < 5 * np.sqrt(0.09 / out.size)
+
+
 def test_drop_at_rate_zero_changes_nothing_even_where_the_rate_is_traced():
     x = jnp.arange(1000.0)
     np.testing.assert_array_equal(jax.jit(drop)(jax.random.key(0), x, 0.0), x)

@@ -10,14 +10,19 @@ def drop(
 ) -> jax.Array:
     """Inverted dropout: zero with probability `rate`, else divided by the probability to stay.
 
-    Draws 16 random bits an element, half of what `jax.random.bernoulli` does: the rate is
-    rounded to a multiple of 2⁻¹⁶. `shape` broadcasts one draw over axes of `x`, which stochastic
-    depth uses; `rate` may be traced.
+    Compares one random byte an element, a quarter of what `jax.random.bernoulli` draws, with a
+    threshold that each row of the last axis rounds up or down at random, which makes the
+    probability exact. `shape` broadcasts one draw over axes of `x`, which stochastic depth uses;
+    `rate` may be traced.
     """
-    threshold = jnp.round(jnp.asarray(rate, jnp.float32) * 65_536).astype(jnp.uint32)
-    bits = jax.random.bits(key, x.shape if shape is None else shape, 'uint16')
-    kept = x / (1 - threshold / 65_536).astype(x.dtype)
-    return jnp.where(bits >= threshold, kept, jnp.zeros_like(x))
+    shape = x.shape if shape is None else shape
+    rate = jnp.asarray(rate, jnp.float32)
+    byte_key, row_key = jax.random.split(key)
+    words = jax.random.bits(byte_key, (*shape[:-1], -(-shape[-1] // 4)), 'uint32')
+    bits = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*shape[:-1], -1)
+    threshold = jnp.floor(256 * rate + jax.random.uniform(row_key, (*shape[:-1], 1)))
+    stays = bits[..., : shape[-1]] >= threshold.astype(jnp.uint16)
+    return jnp.where(stays, x / (1 - rate).astype(x.dtype), jnp.zeros_like(x))
 
 
 def dropout(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Array:
