@@ -74,7 +74,7 @@ class Hsic:
             label = names or [f'layer {i} of {side}' for i in range(len(own))]
             wrong += [f'{label[i]} {_fault(v)}' for i, v in enumerate(own) if not 0 < v < np.inf]
         if wrong:
-            raise ValueError(f'CKA is not defined: {"; ".join(wrong)}.')
+            raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
         return total.xy / np.sqrt(total.xx[:, None] * total.yy)
 
 

@@ -1,0 +1,131 @@
+"""The commands on a run of digits and on captures: what a researcher types, and what is written."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import capture
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import similarity
+
+from vitjax import checkpoint
+from vitjax.analysis import similarity as measures
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+
+MODEL = ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=10)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A model that was not trained: its features are random, and still tell digits apart."""
+    out = tmp_path_factory.mktemp('runs') / 'untrained'
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda key, x: MODEL.init(key, x), jax.random.key(0), images)['params']
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32) / 4, shapes)
+    prepared = Preprocessing(8, 1.0)
+    checkpoint.write_run(out, Experiment(MODEL, Source('digits'), preprocessing=prepared), params)
+    return out
+
+
+@pytest.fixture(scope='module')
+def captures(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp('captures')
+    for split in ('train', 'test'):
+        capture.main(str(run), out=str(out / split), split=split, keep='blocks|norm', tokens='mean')
+    return out
+
+
+def test_cka_of_a_capture(captures, capsys):
+    out = captures / 'result'
+    similarity.main(str(captures / 'test'), out=str(out), metrics=('cka', 'procrustes'))
+    assert 'tokens: mean; 359 images, 95% interval over batches of 64' in capsys.readouterr().out
+    names = ['blocks[0]', 'blocks[1]', 'norm']
+    stacks = [np.load(captures / 'test' / n) for n in ('blocks.0-1.npy', 'norm.npy')]
+    layers = np.concatenate(stacks)
+    found = np.load(out / 'cka.npz')
+    batches = [layers[:, i : i + 64] for i in range(0, 359, 64)]
+    wanted = measures.minibatch_cka((x, x) for x in batches)
+    np.testing.assert_allclose(found['cka'], wanted, atol=1e-5)
+    low, high = found['low'] - 1e-6, found['high'] + 1e-6
+    assert (low <= found['cka']).all() and (found['cka'] <= high).all()
+    assert list(found['x']) == list(found['y']) == names
+    assert found['policy'] == 'tokens: mean; 359 images'
+    assert json.loads(str(found['about_x']))['data'] == 'digits'
+    rows = list(csv.reader((out / 'cka.csv').read_text().splitlines()))
+    assert rows[0] == ['cka (tokens: mean; 359 images)', *names]
+    assert [row[0] for row in rows[1:]] == names
+    np.testing.assert_allclose(np.array([r[1:] for r in rows[1:]], float), wanted, atol=1e-5)
+    distance = np.load(out / 'procrustes.npz')
+    np.testing.assert_allclose(distance['procrustes'], measures.procrustes(layers), atol=1e-5)
+    assert {p.name for p in out.iterdir()} == {
+        f'{metric}.{kind}' for metric in ('cka', 'procrustes') for kind in ('npz', 'csv', 'png')
+    }
+
+
+def test_two_runs_directly_write_nothing_but_the_result(run, captures, tmp_path):
+    before = sorted(run.rglob('*'))
+    similarity.main(str(run), str(run), out=str(tmp_path), keep='blocks|norm', tokens='mean')
+    similarity.main(str(captures / 'test'), out=str(tmp_path / 'captured'))
+    one, other = (np.load(tmp_path / n)['cka'] for n in ('cka.npz', 'captured/cka.npz'))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert sorted(run.rglob('*')) == before
+
+
+def test_a_representation_from_elsewhere(captures, tmp_path):
+    layer = np.load(captures / 'test' / 'norm.npy')[0]
+    np.save(tmp_path / 'norm.npy', layer)
+    similarity.main(str(tmp_path / 'norm.npy'), str(captures / 'test'), out=str(tmp_path))
+    found = np.load(tmp_path / 'cka.npz')
+    assert found['cka'].shape == (1, 3) and found['policy'].item().startswith('tokens: as given / ')
+    np.testing.assert_allclose(found['cka'][0, 2], 1, atol=1e-6)
+
+
+def test_probes_of_a_run_and_of_captures_agree(run, captures, tmp_path, capsys):
+    similarity.main(
+        str(run), probe=True, keep='blocks|norm', tokens='mean', out=str(tmp_path / 'run')
+    )
+    similarity.main(
+        str(captures / 'train'), str(captures / 'test'), probe=True, out=str(tmp_path / 'captures')
+    )
+    one, other = (np.load(tmp_path / n / 'probe.npz') for n in ('run', 'captures'))
+    assert list(one['layers']) == ['blocks[0]', 'blocks[1]', 'norm']
+    assert list(one['probes']) == ['k-NN (k = 20)', 'ridge', 'linear']
+    np.testing.assert_allclose(one['accuracy'], other['accuracy'], atol=0.01)
+    assert 0.5 < one['accuracy'].max() <= 1  # a guess is right in a tenth
+    assert (one['low'] < one['accuracy']).all() and (one['accuracy'] < one['high']).all()
+    assert 'tokens: mean; 1,294 images to fit, 359 to test' in capsys.readouterr().out
+    assert len((tmp_path / 'run' / 'probe.csv').read_text().splitlines()) == 4
+
+
+def test_what_cannot_be_compared_is_refused(run, captures, tmp_path):
+    out = str(tmp_path)
+    with pytest.raises(ValueError, match='1294 and 359'):
+        similarity.main(str(captures / 'train'), str(captures / 'test'), out=out)
+    with pytest.raises(ValueError, match='1294 and 144'):
+        similarity.main(str(captures / 'train'), str(run), split='validation', out=out)
+    np.save(tmp_path / 'x.npy', np.zeros((359, 4)))
+    with pytest.raises(ValueError, match='say where to write with --out'):
+        similarity.main(str(tmp_path / 'x.npy'))
+    with pytest.raises(ValueError, match='x is the same for every example'):
+        similarity.main(str(tmp_path / 'x.npy'), out=out)
+    with pytest.raises(ValueError, match='has the tokens mean, not class'):
+        similarity.main(str(captures / 'test'), out=out, tokens='class')
+    with pytest.raises(ValueError, match='needs two: fitted on A, tested on B'):
+        similarity.main(str(captures / 'test'), out=out, probe=True)
+
+
+def test_errors_are_one_line(captures):
+    result = subprocess.run(
+        [sys.executable, similarity.__file__, str(captures / 'none.npy'), '--out', 'x'],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
