@@ -1,0 +1,61 @@
+import pytest
+import summary
+
+from vitjax import checkpoint, models
+from vitjax.data.augment import Augment
+from vitjax.experiment import Experiment
+from vitjax.flops import model_flops
+
+
+def rows(text):
+    """The cells of each row of the table by the row's first cell."""
+    return {cells[0]: cells[1:] for cells in map(str.split, text.splitlines()) if cells}
+
+
+def test_a_published_size(capsys):
+    summary.main('cait_xxs24')
+    out = capsys.readouterr().out
+    found = rows(out)
+    assert out.startswith('cait_xxs24: CaiT, one image of 224x224 pixels\n')
+    assert found['blocks'] == ['×24', '196×192', '10,686,912', '4.93', 'G']
+    assert found['class_blocks'][:2] == ['×2', '1×192']
+    assert found['head'] == ['1000', '193,000', '384', 'k']
+    assert found['total'] == ['11,956,264', '5.05', 'G']
+    assert '2.52 GMACs' in out
+
+
+@pytest.mark.parametrize('name', ['vit_tiny_patch16', 'cait_xxs24', 'patchconvnet_s60', 'vgg16'])
+def test_parts_add_up(name):
+    model = models.named(name)
+    parts = list(summary.split(model, 224))
+    whole = [p for p in parts if len(p.path) == 1]
+    assert sum(p.flops for p in whole) == model_flops(model, 224)
+    for stack in whole:
+        inside = [p for p in parts if p.path[0] == stack.path[0] and len(p.path) == 2]
+        if inside:
+            assert sum(p.parameters for p in inside) == stack.parameters
+            assert sum(p.flops for p in inside) == stack.flops
+            assert {p.repeats for p in inside} == {stack.repeats}
+
+
+def test_a_run_has_its_own_image_size(tmp_path, capsys):
+    model = models.ViT(patch_size=2, width=8, depth=3, num_heads=2, num_classes=4)
+    checkpoint.write_experiment(tmp_path, Experiment(model=model, augment=Augment(size=6)))
+    summary.main(str(tmp_path))
+    out = capsys.readouterr().out
+    assert 'one image of 6x6 pixels' in out
+    assert rows(out)['embed'][0] == '10×8'
+    assert rows(out)['attention'] == ['10×8', '288', '×3', '8.32', 'k', '×3']
+    summary.main(str(tmp_path), image_size=8)
+    assert rows(capsys.readouterr().out)['embed'][0] == '17×8'
+
+
+def test_what_is_neither_is_an_error(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no run and no model is named 'cait_xs'; close: cait_xs24"
+    ):
+        summary.main('cait_xs')
+    with pytest.raises(ValueError, match=r'has an experiment.json: .* has none'):
+        summary.main(str(tmp_path))
+    with pytest.raises(ValueError, match='patch_size=16, image is 225x225 pixels'):
+        summary.main('vit_tiny_patch16', image_size=225)
