@@ -59,13 +59,15 @@ def test_every_published_size_is_recognised_and_fits(case):
     if kind == 'timm' and name.startswith(('vit', 'deit')):
         twins = [f'{family}_{name.split("_", 1)[1]}' for family in ('vit', 'deit')]
         if twins[1] in models.NAMES:
-            with pytest.raises(ValueError, match=f'several models: {", ".join(twins)}; say which'):
+            with pytest.raises(
+                ValueError, match=f'several models: {", ".join(twins)}; name one with --model'
+            ):
                 pretrained.recognise(weights)
     assert pretrained.recognise(weights, f'hub/{name}_{size}/model.safetensors') == name
     classes = 21843 if kind == 'augreg' else 0 if 'dinov2' in name else 1000
     model = models.named(name, num_classes=classes)
-    _, sources = pretrained.match(weights, model, size, report=quiet)
-    used = sum(t.size for source in sources.values() for layer in source.tensors for t in layer)
+    _, origins = pretrained.match(weights, model, size, report=quiet)
+    used = sum(t.size for origin in origins.values() for layer in origin.tensors for t in layer)
     # Where the class token has no position in the file, a row of zeros is added.
     added = weights['cls_token'].size if kind == 'timm' and 'reg4' in name else 0
     unused = ('pooler', 'mask_token')
@@ -226,9 +228,9 @@ def test_vgg_reads_its_features_row_by_row():
     channel, row, column = np.mgrid[:512, :7, :7].reshape(3, -1)
     inputs = np.float32(channel * 49 + row * 7 + column)  # PyTorch's order: channels first
     weights['classifier.0.weight'] = np.broadcast_to(inputs, shapes['classifier.0.weight'])
-    _, sources = pretrained.match(weights, models.VGG16(), 224, report=quiet)
+    _, origins = pretrained.match(weights, models.VGG16(), 224, report=quiet)
     kernel = pretrained.assemble(
-        sources['dense_1/kernel']._replace(tensors=[[weights['classifier.0.weight'][:2]]])
+        origins['dense_1/kernel']._replace(tensors=[[weights['classifier.0.weight'][:2]]])
     )
     row, column, channel = np.mgrid[:7, :7, :512].reshape(3, -1)  # ours: channels last
     np.testing.assert_array_equal(kernel[:, 1], channel * 49 + row * 7 + column)
@@ -385,6 +387,13 @@ def test_any_one_missing_tensor_is_named(kind):
             pretrained.match(rest, model, size)
 
 
+def test_a_missing_position_is_not_a_class_token_without_one():
+    weights = tiny()
+    weights['pos_embed'] = weights['pos_embed'][:, 1:]  # a square of patches is left
+    with pytest.raises(ValueError, match=r'pos_embed: is \[1, 9, 12\], must be \[1, 10, 12\]'):
+        pretrained.convert(weights, TINY, 12)
+
+
 def test_a_damaged_head_is_not_an_absent_one():
     for name in ('head.weight', 'head.bias'):
         weights = tiny()
@@ -448,14 +457,14 @@ def write_bad_file(path, kind):
 @pytest.mark.parametrize(
     ('kind', 'reason'),
     [
-        ('truncated', 'is not a whole npz file'),
+        ('truncated', 'is not a whole npz file: it has no directory'),
         ('zip', 'is a zip, not an npz: it holds notes.txt'),
         ('empty zip', 'is a zip, not an npz: it holds nothing'),
         ('pickled', 'is not a whole npz file of plain arrays: .*allow_pickle=False'),
-        ('npy', 'is not a whole npz file of plain arrays: it holds one bare array'),
-        ('damaged', 'is not a whole npz file'),
-        ('text', 'is not a whole npz file'),
-        ('empty', 'is not a whole npz file'),
+        ('npy', 'is not a whole npz file: it has no directory'),
+        ('damaged', 'is not a whole npz file of plain arrays: '),
+        ('text', 'is not a whole npz file: it has no directory'),
+        ('empty', 'is not a whole npz file: it has no directory'),
     ],
 )
 def test_bad_npz_files(tmp_path, kind, reason):

@@ -278,13 +278,14 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):  # np.load would speak of pickles
+        raise ValueError(
+            f'{path} is not a whole npz file: it has no directory of a zip at its end.'
+        )
     try:
-        with path.open('rb') as stream:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError('it holds one bare array')
+        with np.load(path, allow_pickle=False) as file:
             out = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f'{path} is not a whole npz file of plain arrays: {error}.') from None
     others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
     if others or not out:
@@ -333,13 +334,15 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
         sizes = ', '.join(f'{field} {value}' for field, value in facts.items())
         raise ValueError(f'the weights have {label} names, but no published size: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
-        named = [name for name in found if re.search(rf'(?<![a-z]){name.split("_")[0]}', part)]
+        named = [
+            name for name in found if re.search(rf'(?<![a-z]){name.split("_")[0]}', part.lower())
+        ]
         if len(named) == 1:
             return named[0]
     if len(found) > 1:
         raise ValueError(
             f'the weights have the names and shapes of several models: {", ".join(found)}; '
-            'say which.'
+            'name one with --model.'
         )
     return found[0]
 
@@ -473,8 +476,8 @@ def convert(
         ValueError: if a tensor is missing, surplus, misshapen or not finite, with all of them; if
             the names are of no known format; if the patch size does not divide the image size.
     """
-    label, sources = match(weights, model, image_size, report=report)
-    params = {path: assemble(source) for path, source in sources.items()}
+    label, origins = match(weights, model, image_size, report=report)
+    params = {path: assemble(origin) for path, origin in origins.items()}
     # transformers resamples without antialiasing, except in DINOv2 with registers.
     antialias = not label.startswith('transformers') or 'embed/registers' in params
     return resize(
@@ -482,7 +485,7 @@ def convert(
     )
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """What a parameter is made of: tensors in a file, and their way to our layout."""
 
     tensors: list[list[np.ndarray]]  # of each layer of a stack, its parts
@@ -493,7 +496,7 @@ class Source(NamedTuple):
 
 def match(
     weights: Weights, model: nn.Module, image_size: int, *, report: Report = print
-) -> tuple[str, dict[str, Source]]:
+) -> tuple[str, dict[str, Origin]]:
     """The format of weights, and the tensors of each parameter of `model` as the file has it.
 
     The first half of `convert`: it checks everything and copies nothing.
@@ -515,14 +518,14 @@ def match(
     entries = _entries(source, table, size)
     _require_match(weights, entries, label)
     return label, {
-        path: Source([[weights[n] for n in layer] for layer in names], stacked, pattern, sizes)
+        path: Origin([[weights[n] for n in layer] for layer in names], stacked, pattern, sizes)
         for path, (names, stacked, pattern, sizes, _) in entries.items()
     }
 
 
 def _class_position(held: Held) -> dict[str, np.ndarray]:
-    """Positions with a row of zeros for a class token that, as in timm with registers, has none."""
-    if 'embed/class_token' not in held:
+    """Positions with a row of zeros for the class token, which timm's with registers lack."""
+    if 'embed/registers' not in held:
         return {}
     positions = held.get('embed/position/table', {})
     return {
@@ -548,12 +551,12 @@ def _as_in_file(held: Held, model: nn.Module, image_size: int) -> tuple[Any, int
 
 
 def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
-    """For each parameter: its `Source` with names for tensors, and the shape of such a tensor."""
+    """For each parameter: its `Origin` with names for tensors, and the shape of such a tensor."""
     sides = getattr(model, 'patch_size', 7)  # VGG16 pools its maps to 7x7
     sizes = {'h': sides, 'w': sides, 'heads': getattr(model, 'num_heads', 0)}
     out: dict[str, Any] = {}
     for path, leaf in _shapes(model, image_size).items():
-        name, pattern = _source(table, path)
+        name, pattern = _name(table, path)
         stacked = '{i}' in name
         shape = leaf.shape[1:] if stacked else leaf.shape
         layers = [name.replace('{i}', str(i)) for i in range(leaf.shape[0] if stacked else 1)]
@@ -571,7 +574,7 @@ def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
     return out
 
 
-def _source(table: Table, path: str) -> tuple[str, str]:
+def _name(table: Table, path: str) -> tuple[str, str]:
     """The name that a parameter has in a file, and its pattern: '' is PyTorch's."""
     module, _, leaf = path.rpartition('/')
     if path in table:
@@ -615,21 +618,21 @@ def _require_match(weights: Weights, entries: dict[str, Any], label: str) -> Non
         )
 
 
-def assemble(source: Source) -> np.ndarray:
+def assemble(origin: Origin) -> np.ndarray:
     """A parameter from its tensors: rearranged, parts concatenated, layers stacked; float32."""
 
     def rearranged(tensor: np.ndarray) -> np.ndarray:
         return einops.rearrange(
-            tensor.astype(np.float32, copy=False), source.pattern, **source.sizes
+            tensor.astype(np.float32, copy=False), origin.pattern, **origin.sizes
         )
 
     layers = [
         np.concatenate([rearranged(part) for part in parts], -1)
         if len(parts) > 1
         else rearranged(parts[0])
-        for parts in source.tensors
+        for parts in origin.tensors
     ]
-    return np.stack(layers) if source.stacked else layers[0]
+    return np.stack(layers) if origin.stacked else layers[0]
 
 
 def resize(
