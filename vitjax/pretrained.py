@@ -331,7 +331,7 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     if label in ("transformers' ViT", "AugReg's"):
         found = [name for name in found if not name.startswith('deit')]
     if not found:
-        sizes = ', '.join(f'{field} {value}' for field, value in facts.items())
+        sizes = ', '.join(f'{field} {value}' for field, value in facts.items() if value)
         raise ValueError(f'the weights have {label} names, but no published size: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
         named = [
