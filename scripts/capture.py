@@ -1,5 +1,6 @@
 """Write the activations of a whole split as memory maps with an index."""
 
+import sys
 from typing import Annotated, Literal
 
 import command
@@ -53,7 +54,7 @@ def main(
     )  # fmt: skip
     found = activations.spread(found, examples)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
-    with rich.progress.Progress(*columns) as progress:
+    with rich.progress.Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task('images', total=found.examples)
         activations.write(
             found, out, dtype=dtype, batch_size=batch_size,

@@ -29,7 +29,7 @@ def main(
     keep: str | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
     samples: Literal['image', 'token'] = 'image',
-    size: int | None = None,
+    size: tuple[int, ...] = (),
     square: int = 256,
     model: str | None = None,
     bandwidth: float = 1.0,
@@ -65,7 +65,8 @@ def main(
         tokens: of runs and weights: the class token, the mean over the patches, all patches, or all
             tokens; without it the class token where the model has one, else the mean.
         samples: whether the tokens of an image are one flat vector, or each is a sample.
-        size: side in pixels of the images of runs and weights; positions are resampled.
+        size: side in pixels of A's images and, where two are given, of B's; what each was made for
+            without it. Positions are resampled.
         square: side in pixels that files of unequal sizes are cut and resized to beforehand.
         model: the model's name where weights do not say it, as in deit_small_patch16.
         bandwidth: of rbf, as a share of the median distance.
@@ -74,7 +75,7 @@ def main(
     """
     from vitjax import activations
 
-    def side(path: str, split: str) -> Any:
+    def side(path: str, split: str, size: int | None) -> Any:
         if path.endswith('.npy'):
             return activations.from_array(path)
         if not activations.is_capture(path):
@@ -87,19 +88,22 @@ def main(
             raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')
         return activations.select(found, keep) if keep else found
 
+    if len(size) > 2:
+        raise ValueError(f'size is of A and of B, two at most: {size}.')
     directory = _directory(a, out)
+    a_size, b_size = (*size, None, None)[:2]
     if probe:
         captured = activations.is_capture(a)
         if captured and b is None:
             raise ValueError('a probe of captures needs two: fitted on A, tested on B.')
         if not captured and b is not None:
             raise ValueError('a probe of a run or weights needs no B: it has the data of both.')
-        fitted = activations.spread(side(a, 'train'), train_examples)
-        tested = activations.spread(side(b or a, split), examples)
+        fitted = activations.spread(side(a, 'train', a_size), train_examples)
+        tested = activations.spread(side(b or a, split, a_size), examples)
         _probe(fitted, tested, directory, samples, 20 if k is None else k)
         return
-    x = activations.spread(side(a, split), examples)
-    y = None if b is None else activations.spread(side(b, split), examples)
+    x = activations.spread(side(a, split, a_size), examples)
+    y = None if b is None else activations.spread(side(b, split, b_size), examples)
     if y is not None and (activations.is_capture(a) or activations.is_capture(b or '')):
         activations.require_same_examples(x, y)
     compare = _measures(x, y, samples, bandwidth, 10 if k is None else k, batch_size)
@@ -109,8 +113,10 @@ def main(
 
 
 def _directory(a: str, out: str | None) -> pathlib.Path:
+    if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
+        raise ValueError(f'there is no {a}.')
     if out is None and not pathlib.Path(a).is_dir():
-        raise ValueError(f'say where to write with --out: {a} is a file.')
+        raise ValueError(f'say where to write with --out: {a} is no directory.')
     return pathlib.Path(out) if out else pathlib.Path(a) / 'similarity'
 
 

@@ -119,7 +119,7 @@ def of_path(
         raise ValueError(f'say which images: {path} is a weights file, which has none of its own.')
     source = experiment.data if data is None else Source(data, size=square)
     plain = pathlib.Path(source.name)
-    if ':' not in source.name and plain.is_dir():
+    if source.name != 'digits' and ':' not in source.name and plain.is_dir():
         loaded, split = photographs(plain, square), 'all'
     else:
         loaded = sources.load(source, split)
