@@ -59,12 +59,15 @@ def main() -> int:
     default = Run(module.experiment, f'runs/{pathlib.Path(arguments[0]).stem}')
     run = tyro.cli(
         Run, default=default, args=arguments[1:], prog=f'train.py {arguments[0]}',
-        description=module.__doc__,
+        description=(module.__doc__ or '').split('\n\n')[0],
     )  # fmt: skip
     if 'JAX_COORDINATOR_ADDRESS' in os.environ:  # one of several processes
         import jax
 
-        jax.distributed.initialize()
+        # On a cluster that jax knows (Slurm, TPU) it finds the two numbers itself.
+        numbers = [os.environ.get(n) for n in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')]
+        count, index = (None if n is None else int(n) for n in numbers)
+        jax.distributed.initialize(num_processes=count, process_id=index)
 
     from vitjax import loop
 

@@ -10,6 +10,7 @@ from typing import Any
 import absl.logging
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -100,7 +101,7 @@ def load(run: str | pathlib.Path, which: str = 'best') -> tuple[Experiment, Any]
         if step is None:
             raise ValueError(f'{run} has no checkpoint yet.')
         item = 'ema' if experiment.optim.ema else 'params'
-        shapes = _on_one_device(parameter_shapes(experiment))
+        shapes = _placed(parameter_shapes(experiment))
         return experiment, restore(found, step, {item: shapes})[item]
 
 
@@ -145,9 +146,12 @@ def write_experiment(run: str | pathlib.Path, experiment: Experiment) -> None:
     draft.replace(path)
 
 
-def _on_one_device(shapes: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+def _placed(shapes: Any) -> Any:
+    """Shapes with a place: the first device, or a copy on every one where processes share a run."""
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
+    mesh = jax.sharding.Mesh(np.array(devices), ('device',))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes)
 
 
 def _saved_shapes(manager: ocp.CheckpointManager, step: int, item: str) -> Any:

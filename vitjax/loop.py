@@ -68,6 +68,7 @@ def train(
         Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     out = pathlib.Path(out)
+    quiet = quiet or jax.process_index() > 0
     console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
     _require_same(experiment, out)
     if any(r['split'] == 'test' for r in read_metrics(out)):
@@ -114,7 +115,7 @@ def predict(
     devices = jax.local_devices()
     batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
-    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    params = jax.device_put(_local(params), NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec('batch'))
     forward = _forward(model, preprocessing.size, normalisation(preprocessing))
     out = []
@@ -194,7 +195,9 @@ def _resolve(
     # Weights go with the normalisation that they were trained with.
     prepared = dataclasses.replace(loaded.preprocessing or Preprocessing(), size=size, crop=1.0)
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=classes)
-    checkpoint.require_equal(f'{experiment.weights}', params, checkpoint.parameter_shapes(experiment))
+    checkpoint.require_equal(
+        f'{experiment.weights}', params, checkpoint.parameter_shapes(experiment)
+    )
     return experiment, params
 
 
@@ -290,7 +293,10 @@ class _Run:
         )
         self.state = self.spread.put(self.state)
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # spent in steps, compilation apart
+        self.compiled = False
+        self.recent = (0, 0.0)  # steps and seconds since the last line of metrics
+        self.records: list[dict[str, Any]] = []  # the lines of metrics.jsonl
         self.trained: list[dict[str, float]] = []  # one for each step since the last line
 
     def train(self, manager: Any) -> None:
@@ -308,6 +314,10 @@ class _Run:
         with progress, _signals() as caught, ThreadPoolExecutor(1) as ahead:
             task = progress.add_task('training', total=self.total, completed=self.step, now='')
             for steps, images, rows in self._chunks(ahead):
+                if not self.compiled:
+                    progress.update(task, now='compiling')
+                    self.state, _ = self.spread.run(self.state, images, rows, 0)  # takes no step
+                    self.compiled = True
                 start = time.perf_counter()
                 self.state, metrics = self.spread.run(self.state, images, rows, steps)
                 metrics = {k: np.asarray(v)[:steps] for k, v in metrics.items()}
@@ -394,10 +404,10 @@ class _Run:
             self._log('train', means, images_per_second=done * self.experiment.batch_size / took)
             self.trained, self.recent = [], (0, 0.0)
 
-    recent = (0, 0.0)  # steps and seconds since the last line
-
     def _log(self, split: str, values: dict[str, float], **more: float) -> None:
-        _append(self.out, self.step, self.step / self.per_epoch, split, self.seconds, values, more)
+        epoch = self.step / self.per_epoch
+        record = _append(self.out, self.step, epoch, split, self.seconds, values, more)
+        self.records.append(record)
 
     def _diverged(self, what: str, value: float, step: int) -> None:
         raise ValueError(
@@ -415,7 +425,7 @@ class _Run:
             self._diverged('validation loss', values['loss'], self.step)
         self._log('validation', values)
         self._save(manager, values)
-        last = [r for r in read_metrics(self.out) if r['split'] == 'train'][-1]
+        last = next(r for r in reversed(self.records) if r['split'] == 'train')
         self.console.print(
             f'epoch {self.step / self.per_epoch:.4g}  step {self.step}/{self.total}  '
             f'loss {last["loss"]:.4f}  accuracy {last["accuracy"]:.2%}  |  validation  '
@@ -438,7 +448,7 @@ class _Run:
 
     def _restore(self, manager: Any) -> None:
         step = manager.latest_step() or 0
-        records = [r for r in read_metrics(self.out) if r['step'] <= step]
+        self.records = [r for r in read_metrics(self.out) if r['step'] <= step]
         if step:
             whole = self.spread.get(self.state)
             abstract = jax.tree.map(
@@ -457,7 +467,7 @@ class _Run:
             self.console.print(f'going on from step {step} of {self.total} in {self.out}')
         if jax.process_index() == 0:  # lines after the checkpoint will be written again
             draft = self.out / 'metrics.tmp'
-            draft.write_text(''.join(json.dumps(r) + '\n' for r in records))
+            draft.write_text(''.join(json.dumps(r) + '\n' for r in self.records))
             draft.replace(self.out / 'metrics.jsonl')
 
     def _finished(self) -> bool:
@@ -466,7 +476,7 @@ class _Run:
             return True
         if not self.experiment.patience:
             return False
-        history = [r for r in read_metrics(self.out) if r['split'] == 'validation']
+        history = [r for r in self.records if r['split'] == 'validation']
         best = max(history, key=lambda r: r['accuracy'], default=None)
         return best is not None and history[-1]['epoch'] - best['epoch'] >= self.experiment.patience
 
