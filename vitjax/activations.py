@@ -26,7 +26,7 @@ from vitjax import experiment as experiments
 from vitjax.analysis import similarity
 from vitjax.data import augment, images, sources
 from vitjax.data.images import Preprocessing
-from vitjax.data.sources import SUFFIXES, Data, Encoded, Source
+from vitjax.data.sources import SUFFIXES, Data, Encoded
 from vitjax.experiment import Experiment
 
 TOKENS = ('class', 'mean', 'patches', 'all')
@@ -117,7 +117,9 @@ def of_path(
     experiment, params = pretrained.load(path, model=model, image_size=size, report=report)
     if data is None and not pathlib.Path(path).is_dir():
         raise ValueError(f'say which images: {path} is a weights file, which has none of its own.')
-    source = experiment.data if data is None else Source(data, size=square)
+    source = experiment.data
+    if data is not None:
+        source = dataclasses.replace(source, name=data, size=square)
     plain = pathlib.Path(source.name)
     if source.name != 'digits' and ':' not in source.name and plain.is_dir():
         loaded, split = photographs(plain, square), 'all'
@@ -523,7 +525,7 @@ def _allocate(
 def _resume(out: pathlib.Path, index: dict[str, Any]) -> int:
     """How many examples `out` has of the same capture."""
     known = _read_index(out)
-    names = sorted({*index, *known} - {'done', 'images', 'order'})
+    names = sorted({*index, *known} - {'source', 'done', 'images', 'order'})
     lines = [
         f'  {name}: {json.dumps(known.get(name))} -> {json.dumps(index.get(name))}'
         for name in names

@@ -79,7 +79,7 @@ class Hsic:
 
 
 def _fault(value: float) -> str:
-    if value == 0:
+    if value <= 0:  # below 0 by rounding alone
         return 'is the same for every example'
     return 'has features that are NaN, infinite or too large for float32'
 
