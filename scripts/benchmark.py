@@ -1,0 +1,450 @@
+"""Measure what runs cost: compilation, attention, whole models; time, memory and arithmetic.
+
+Times are medians over repeats with the device synchronised, compilation apart. Run on a machine
+that does nothing else.
+"""
+
+import csv
+import functools
+import itertools
+import math
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import command
+import tyro
+
+Row = dict[str, Any]
+
+
+def compile_time(
+    model: str = 'cait_xxs24',
+    depths: tuple[int, ...] = (12, 96),
+    image_size: int = 224,
+    repeats: int = 3,
+    out: str | None = None,
+) -> None:
+    """Time to compile a model's gradient at several depths; one program serves all layers.
+
+    Args:
+        model: a published size, as in cait_xxs24.
+        depths: of the trunk.
+        image_size: side of the input in pixels.
+        repeats: compilations, of which the median counts.
+        out: folder for compile.csv.
+    """
+    import jax
+
+    from vitjax import models
+
+    rows: list[Row] = []
+    for depth in depths:
+        network = models.named(model, depth=depth)
+        fn, args = _pass('forward+backward', network, 1, image_size)
+        seconds = []
+        for _ in range(repeats):
+            jax.clear_caches()
+            start = time.perf_counter()
+            jax.jit(fn).lower(*args).compile()
+            seconds.append(time.perf_counter() - start)
+        rows.append({'model': model, 'depth': depth, 'compile_seconds': statistics.median(seconds)})
+        rows[-1]['of_the_first'] = rows[-1]['compile_seconds'] / rows[0]['compile_seconds']
+        _write(rows, out, 'compile')
+    _print(rows)
+
+
+def attention(
+    variants: tuple[str, ...] = ('multi_head', 'talking_heads', 'class', 'pooling'),
+    tokens: tuple[int, ...] = (64, 256, 1024, 4096),
+    implementations: tuple[str, ...] = ('explicit', 'chunked', 'fused'),
+    batch: int = 2,
+    heads: int = 8,
+    head_width: int = 48,
+    dtype: str = 'float32',
+    repeats: int = 10,
+    out: str | None = None,
+) -> None:
+    """Time, memory and arithmetic of attention layers against the number of tokens.
+
+    A layer is what a model has: projections and attention, self-attention with or without talking
+    heads, one class token over the patches (class), the same with a single head (pooling).
+
+    Args:
+        variants: multi_head, talking_heads, class, pooling.
+        tokens: patches.
+        implementations: explicit, chunked, fused, auto.
+        batch: images at a time.
+        heads: of attention; pooling has one.
+        head_width: channels of a head; a layer's width is heads x head_width.
+        dtype: of the arithmetic, float32 or bfloat16.
+        repeats: runs, of which the median counts.
+        out: folder for attention.csv and attention.png.
+    """
+    import jax
+
+    from vitjax.flops import flops
+    from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+
+    def layer(variant: str, implementation: str) -> Any:
+        options: dict[str, Any] = {'implementation': implementation, 'dtype': dtype}
+        if variant in ('class', 'pooling'):
+            return ClassAttention(heads if variant == 'class' else 1, **options)
+        return MultiHeadAttention(heads, head_width, variant == 'talking_heads', **options)
+
+    _require('variants', variants, ('multi_head', 'talking_heads', 'class', 'pooling'))
+    rows: list[Row] = []
+    for variant, count, implementation in itertools.product(variants, tokens, implementations):
+        module, reference = layer(variant, implementation), layer(variant, 'explicit')
+        patches = jax.ShapeDtypeStruct((batch, count, heads * head_width), dtype)
+        token = jax.ShapeDtypeStruct((batch, 1, heads * head_width), dtype)
+        inputs = (token, patches) if variant in ('class', 'pooling') else (patches,)
+        params = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
+        for direction in PASSES:
+            fn = _direction(direction, lambda p, x, m=module: m.apply({'params': p}, *x), (0, 1))
+            exact = _direction(
+                direction, lambda p, x, m=reference: m.apply({'params': p}, *x), (0, 1)
+            )
+            what = {'variant': variant, 'tokens': count, 'implementation': implementation}
+            cost = flops(exact, params, inputs)
+            rows.append({**what, 'pass': direction, **measure(fn, (params, inputs), cost, repeats)})
+            _write(rows, out, 'attention')
+    _print(rows)
+    _report(rows, 'tokens', ('variant', 'implementation'), out, 'attention')
+
+
+def model(
+    models: tuple[str, ...] = ('vit_tiny_patch16', 'cait_xxs24'),
+    image_sizes: tuple[int, ...] = (224,),
+    patch_sizes: tuple[int, ...] = (),
+    depths: tuple[int, ...] = (),
+    implementations: tuple[str, ...] = ('auto',),
+    batch: int = 8,
+    dtype: str = 'float32',
+    remat: bool = False,
+    repeats: int = 10,
+    out: str | None = None,
+) -> None:
+    """Time, memory and arithmetic of whole models over image size, patch size and depth.
+
+    Args:
+        models: published sizes, as in vit_tiny_patch16.
+        image_sizes: sides of the input in pixels.
+        patch_sizes: instead of the published one.
+        depths: of the trunk, instead of the published one.
+        implementations: of attention: explicit, chunked, fused, auto.
+        batch: images at a time.
+        dtype: of the arithmetic, float32 or bfloat16.
+        remat: recompute blocks in the backward pass.
+        repeats: runs, of which the median counts.
+        out: folder for model.csv and model.png.
+    """
+    from vitjax.flops import model_flops
+    from vitjax.models import named
+
+    rows: list[Row] = []
+    for name, size, patch, depth, implementation in itertools.product(
+        models, image_sizes, patch_sizes or (None,), depths or (None,), implementations
+    ):
+        fields = {'patch_size': patch, 'depth': depth, 'remat': remat or None}
+        fields |= {'dtype': dtype, 'attention': implementation}
+        network = named(name)
+        known = {k: v for k, v in fields.items() if v is not None and hasattr(network, k)}
+        network = named(name, **known)
+        what: Row = {'model': name, 'image_size': size}
+        what |= {k: getattr(network, k) for k in ('patch_size', 'depth') if hasattr(network, k)}
+        what |= (
+            {'tokens': (size // network.patch_size) ** 2} if hasattr(network, 'patch_size') else {}
+        )
+        what |= {'implementation': getattr(network, 'attention', '')}
+        for direction in PASSES:
+            fn, args = _pass(direction, network, batch, size)
+            cost = batch * model_flops(network, size, backward=direction != 'forward')
+            row = {**what, 'pass': direction, **measure(fn, args, cost, repeats)}
+            rows.append({**row, 'images_per_second': batch / row['seconds']})
+            _write(rows, out, 'model')
+    _print(rows)
+    for grown in ('tokens', 'depth', 'image_size'):
+        if None not in {row.get(grown) for row in rows} and len({row[grown] for row in rows}) > 1:
+            return _report(rows, grown, ('model', 'implementation'), out, 'model')
+
+
+def train(
+    experiments: tuple[str, ...] = ('vit_cifar100', 'patchconvnet_cifar10', 'cait_cifar10'),
+    batch_size: int | None = None,
+    attention: str | None = None,
+    repeats: int = 5,
+    out: str | None = None,
+) -> None:
+    """Images per second of experiments' training steps, and where the time goes.
+
+    Times, on random images of the experiment's size, its augmentation, its model forward and
+    forward+backward with dropout, the optimizer, the whole compiled step, and the step inside the
+    loop over many steps that a run dispatches.
+
+    Args:
+        experiments: files of experiments/ by name.
+        batch_size: images a step; the experiment's without it.
+        attention: explicit, chunked, fused or auto; the experiment's without it.
+        repeats: runs, of which the median counts.
+        out: folder for train.csv.
+    """
+    import importlib
+
+    rows: list[Row] = []
+    for name in experiments:
+        experiment = importlib.import_module('train').find(name).experiment
+        size = batch_size or experiment.batch_size
+        for part, seconds in _parts(experiment, size, attention, repeats):
+            row = {'experiment': name, 'batch': size, 'part': part, 'seconds': seconds}
+            rows.append({**row, 'images_per_second': size / seconds})
+            _write(rows, out, 'train')
+    _print(rows)
+
+
+def _parts(
+    experiment: Any, batch: int, attention: str | None, repeats: int
+) -> Iterator[tuple[str, float]]:
+    """(part of a training step, seconds), each compiled by itself."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from vitjax import sharding
+    from vitjax.data import augment
+    from vitjax.optim import optimizer, trainable
+    from vitjax.train import cross_entropy, init_state, train_step
+
+    network, settings = experiment.model, experiment.augment
+    if attention and hasattr(network, 'attention'):
+        network = network.clone(attention=attention)
+    side, key = settings.size, jax.random.key(0)
+    tx = optimizer(experiment.optim, 1000)
+    state = init_state(
+        key, model=network, tx=tx, image_shape=(side, side, 3), ema=experiment.optim.ema > 0
+    )
+    original = 8 if side == 8 else experiment.data.size or 32
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, original, original, 3), np.uint8)
+    labels = np.arange(batch, dtype=np.int32) % network.num_classes
+    index = jnp.arange(batch)
+    vary = functools.partial(
+        augment.augment, settings, ((0.5,) * 3, (0.25,) * 3), network.num_classes
+    )
+    images, soft = jax.jit(vary)(key, pixels, labels, index)
+    pattern = experiment.optim.train
+    mask = None if pattern == '.*' else trainable(state.params, pattern)
+
+    def loss(params: Any) -> jax.Array:
+        rngs = {'dropout': key}
+        return cross_entropy(network.apply({'params': params}, images, True, rngs=rngs), soft)
+
+    step = functools.partial(
+        train_step, model=network, tx=tx, augment=vary, ema=experiment.optim.ema, trainable=mask
+    )
+    example = {'image': pixels, 'label': labels, 'index': index}
+
+    def seconds(fn: Callable[..., Any], *args: Any) -> float:
+        compiled = jax.jit(fn)
+        jax.block_until_ready(compiled(*args))
+        took = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*args))
+            took.append(time.perf_counter() - start)
+        return statistics.median(took)
+
+    yield 'augment', seconds(vary, key, pixels, labels, index)
+    yield 'forward', seconds(loss, state.params)
+    yield 'forward+backward', seconds(jax.value_and_grad(loss), state.params)
+    yield 'optimizer', seconds(tx.update, state.params, state.opt_state, state.params)
+    yield 'step', seconds(step, state, example, key)
+    spread = sharding.spread('none', step, key, state, batch_size=batch)
+    data = spread.put_data(pixels, labels)
+    rows = np.tile(np.arange(batch, dtype=np.int32), (repeats, 1))
+    here, _ = spread.run(spread.put(state), data, rows, 0)
+    jax.block_until_ready(here)
+    start = time.perf_counter()
+    jax.block_until_ready(spread.run(here, data, rows, repeats))
+    yield 'step in the loop', (time.perf_counter() - start) / repeats
+
+
+PASSES = ('forward', 'forward+backward')
+
+
+def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable[..., Any], Any]:
+    """A model's forward pass or its gradient at the parameters, and its arguments' shapes."""
+    import jax
+    import jax.numpy as jnp
+
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), images)['params']
+    run = _direction(direction, lambda p, x: network.apply({'params': p}, x), 0)
+    return run, (params, images)
+
+
+def _direction(direction: str, run: Callable[..., Any], argnums: Any) -> Callable[..., Any]:
+    """`run` as it is, or its gradient at some arguments, which needs every output."""
+    import jax
+    import jax.numpy as jnp
+
+    if direction == 'forward':
+        return run
+
+    def scalar(*args: Any) -> jax.Array:
+        return jnp.square(run(*args).astype(jnp.float32)).sum()
+
+    return jax.value_and_grad(scalar, argnums)
+
+
+def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int) -> Row:
+    """Compiles and times `fn` on random arguments of the given shapes.
+
+    Bytes are what the compiler says that arguments, results and temporaries take together. Where
+    that is more than the device has, or the device says so while it runs, `status` is `out of
+    memory` and the times are NaN.
+    """
+    import jax
+
+    row: Row = {'status': 'ok', 'compile_seconds': math.nan, 'seconds': math.nan}
+    row |= {'bytes': math.nan, 'flops': flops, 'flops_per_second': math.nan}
+    try:
+        start = time.perf_counter()
+        compiled = jax.jit(fn).lower(*shapes).compile()
+        row['compile_seconds'] = time.perf_counter() - start
+        memory: Any = compiled.memory_analysis()
+        row['bytes'] = (
+            memory.argument_size_in_bytes + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+        )  # fmt: skip
+        if row['bytes'] > device_bytes():
+            return row | {'status': 'out of memory'}
+        args = _random(shapes)
+        jax.block_until_ready(compiled(*args))
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*args))
+            seconds.append(time.perf_counter() - start)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return row | {'status': 'out of memory'}
+    row['seconds'] = statistics.median(seconds)
+    return row | {'flops_per_second': flops / row['seconds']}
+
+
+def device_bytes() -> float:
+    """Memory of the device that runs: what it reports, else the machine's."""
+    import jax
+
+    reported = jax.devices()[0].memory_stats() or {}
+    return reported.get('bytes_limit') or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def _random(shapes: Any) -> Any:
+    """Arrays of the shapes, normal with deviation 0.1."""
+    import jax
+
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    draw = zip(keys, leaves, strict=True)
+    return tree.unflatten([0.1 * jax.random.normal(k, s.shape, s.dtype) for k, s in draw])
+
+
+def _require(name: str, given: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [value for value in given if value not in known]
+    if unknown:
+        raise ValueError(f'--{name} must be of {", ".join(known)}: {", ".join(unknown)}.')
+
+
+def _write(rows: list[Row], out: str | None, name: str) -> None:
+    """Writes the rows so far: what was measured is there if the next one is killed."""
+    cells = (f'{_head(name)} {_text(name, value)}' for name, value in rows[-1].items())
+    print(', '.join(cells), file=sys.stderr)
+    if out:
+        path = pathlib.Path(out) / f'{name}.csv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('w', newline='') as file:
+            writer = csv.DictWriter(file, dict.fromkeys(k for row in rows for k in row))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _print(rows: list[Row]) -> None:
+    """Prints rows as a table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in names:
+        table.add_column(_head(name), justify='right')
+    for row in rows:
+        table.add_row(*(_text(name, row.get(name, '')) for name in names))
+    Console(width=max(140, Console().width)).print(table)
+
+
+HEADS = {
+    'compile_seconds': 'compile s', 'seconds': 'ms', 'bytes': 'MiB', 'flops': 'GFLOP',
+    'flops_per_second': 'GFLOP/s', 'images_per_second': 'images/s',
+}  # fmt: skip
+
+
+def _head(name: str) -> str:
+    return HEADS.get(name, name.replace('_', ' '))
+
+
+def _text(name: str, value: Any) -> str:
+    if value == '' or isinstance(value, float) and math.isnan(value):
+        return '-'
+    scales = {'seconds': 1e-3, 'bytes': 2**20, 'flops': 1e9, 'flops_per_second': 1e9}
+    if name in scales or isinstance(value, float):
+        value = value / scales.get(name, 1)
+        return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
+    return str(value)
+
+
+def _report(
+    rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str
+) -> None:
+    """Prints the exponents of time and memory against `grown`, and draws them."""
+    import numpy as np
+
+    from vitjax.figures.scaling import exponent, scaling
+
+    if len({row[grown] for row in rows}) < 2:
+        return  # nothing grows
+    curves: dict[str, dict[tuple[str, str], Any]] = {}
+    fits: dict[tuple[str, ...], Row] = {}
+    for direction, (quantity, unit) in itertools.product(PASSES, UNITS.items()):
+        panel = curves.setdefault(f'{direction}, {unit}', {})
+        for curve in dict.fromkeys((row[names[0]], row[names[1]]) for row in rows):
+            mine = [r for r in rows if (r[names[0]], r[names[1]], r['pass']) == (*curve, direction)]
+            mine.sort(key=lambda row: row[grown])
+            x = np.array([row[grown] for row in mine])
+            y = np.array([row[quantity] if row['status'] == 'ok' else math.nan for row in mine])
+            panel[curve] = (x, y)
+            fit = dict(zip((*names, 'pass'), (*curve, direction), strict=True))
+            fits.setdefault((*curve, direction), fit)[f'exponent of {unit}'] = exponent(x, y)
+    _print(list(fits.values()))
+    if out:
+        figure = scaling(curves, x_label=grown)
+        figure.savefig(pathlib.Path(out) / f'{name}.png', dpi=120)
+
+
+UNITS = {'seconds': 'time (s)', 'bytes': 'memory (bytes)'}
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    'compile': compile_time,
+    'attention': attention,
+    'model': model,
+    'train': train,
+}
+
+if __name__ == '__main__':
+    command.guard(lambda: tyro.extras.subcommand_cli_from_dict(dict(COMMANDS), description=__doc__))

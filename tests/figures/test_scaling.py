@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from vitjax.figures.scaling import exponent, scaling
+
+X = np.array([64, 256, 1024, 4096])
+
+
+def test_exponents_are_those_of_power_laws():
+    assert exponent(X, 3 * X**1.7) == pytest.approx(1.7)
+    assert exponent(X, np.array([1.0, 16, 256, np.nan])) == pytest.approx(2)
+    assert np.isnan(exponent(X, np.array([1.0, np.nan, np.nan, np.nan])))
+    assert np.isnan(exponent(np.array([5, 5]), np.array([1.0, 2.0])))
+
+
+def test_curves_carry_their_exponents_and_what_ran_out_of_memory_is_a_cross():
+    out = np.array([1.0, 16, 256, np.nan])
+    curves = {
+        'time': {('a', 'explicit'): (X, out), ('a', 'chunked'): (X, 1.0 * X)},
+        'memory': {('a', 'explicit'): (X, out), ('b', 'explicit'): (X, 2.0 * X)},
+    }
+    figure = scaling(curves, x_label='tokens')
+    axes = figure.axes
+    assert [axis.get_ylabel() for axis in axes] == ['time', 'memory']
+    legend = axes[0].get_legend()
+    assert legend is not None
+    assert [t.get_text() for t in legend.get_texts()] == ['a, explicit: 2.00', 'a, chunked: 1.00']
+    lines = axes[0].get_lines()
+    assert lines[0].get_color() == lines[2].get_color()  # a colour for a, a style for each line
+    assert lines[0].get_linestyle() != lines[2].get_linestyle()
+    assert lines[1].get_marker() == 'x' and np.array_equal(lines[1].get_xdata(), [4096])
+    assert not np.size(lines[3].get_xdata())
+    assert axes[0].get_xscale() == axes[0].get_yscale() == 'log'

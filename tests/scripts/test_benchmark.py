@@ -1,0 +1,88 @@
+import csv
+import math
+
+import benchmark
+import jax
+import jax.numpy as jnp
+import pytest
+
+
+def rows(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, capsys):
+    benchmark.attention(
+        ('talking_heads', 'pooling'), (4, 8), ('chunked',), batch=3, heads=2, head_width=4,
+        repeats=2, out=str(tmp_path),
+    )  # fmt: skip
+    found = rows(tmp_path / 'attention.csv')
+    assert len(found) == 2 * 2 * 1 * 2
+    assert all(float(row['seconds']) > 0 and float(row['bytes']) > 0 for row in found)
+    heads, width, batch, tokens = 2, 8, 3, 8
+    forward = 2 * batch * tokens * (4 * width**2 + 2 * tokens * width + 2 * tokens * heads**2)
+    cases = {(r['variant'], int(r['tokens']), r['pass']): r for r in found}
+    row = cases['talking_heads', tokens, 'forward']
+    assert int(row['flops']) == forward
+    speed = float(row['flops']) / float(row['seconds'])
+    assert float(row['flops_per_second']) == pytest.approx(speed)
+    assert int(cases['talking_heads', tokens, 'forward+backward']['flops']) == 3 * forward
+    keys = tokens + 1  # the class token sees itself
+    forward = 2 * batch * (2 * width**2 + 2 * keys * width**2 + 2 * keys * width)
+    assert int(cases['pooling', tokens, 'forward']['flops']) == forward
+    out = capsys.readouterr().out
+    assert 'GFLOP/s' in out and 'exponent of time (s)' in out
+    assert (tmp_path / 'attention.png').stat().st_size > 10_000
+
+
+def test_out_of_memory_is_a_row(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, 'device_bytes', lambda: 10_000)
+    benchmark.attention(
+        ('multi_head',), (4, 64), ('explicit',), batch=1, heads=2, head_width=4, repeats=1,
+        out=str(tmp_path),
+    )  # fmt: skip
+    found = {(r['tokens'], r['pass']): r for r in rows(tmp_path / 'attention.csv')}
+    assert found['4', 'forward']['status'] == 'ok'
+    large = found['64', 'forward+backward']
+    assert large['status'] == 'out of memory' and math.isnan(float(large['seconds']))
+    assert float(large['bytes']) > 10_000
+    assert 'out of memory' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('message', ['RESOURCE_EXHAUSTED: Out of memory', 'INTERNAL: a bug'])
+def test_only_running_out_of_memory_is_caught_while_running(message, monkeypatch):
+    def fail(*args):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(jax, 'block_until_ready', fail)
+    shapes = (jax.ShapeDtypeStruct((2,), jnp.float32),)
+    if message.startswith('RESOURCE'):
+        row = benchmark.measure(jnp.sin, shapes, 2, 1)
+        assert row['status'] == 'out of memory' and math.isnan(row['seconds'])
+    else:
+        with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
+            benchmark.measure(jnp.sin, shapes, 2, 1)
+
+
+def test_models_have_rates_and_exponents(tmp_path, capsys):
+    benchmark.model(('vit_tiny_patch32',), (32, 64), depths=(1,), repeats=1, out=str(tmp_path))
+    found = rows(tmp_path / 'model.csv')
+    assert [(r['depth'], r['pass'], r['tokens']) for r in found] == [
+        ('1', direction, tokens) for tokens in '14' for direction in benchmark.PASSES
+    ]
+    for row in found:
+        assert float(row['images_per_second']) == pytest.approx(8 / float(row['seconds']))
+    assert int(found[1]['flops']) > 2 * int(found[0]['flops'])
+    assert 'exponent' in capsys.readouterr().out and (tmp_path / 'model.png').exists()
+
+
+def test_compile_time_is_told_for_each_depth(capsys):
+    benchmark.compile_time('vit_tiny_patch32', (1, 3), 32, repeats=1)
+    out = capsys.readouterr().out
+    assert 'compile s' in out and 'of the first' in out
+
+
+def test_unknown_variants_are_an_error():
+    with pytest.raises(ValueError, match='--variants must be of multi_head.*: linear'):
+        benchmark.attention(('linear',))
