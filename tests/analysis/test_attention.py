@@ -105,10 +105,14 @@ def test_rollout_refuses_to_discard_everything(weights):
         attention.rollout(weights, discard=1.0)
 
 
-def test_class_rollout_is_rollout_of_the_joint_matrix(weights, class_weights):
-    """On [class, patches] of which only the class row attends, it is the ordinary rollout."""
-    patches = reference_rollout(weights)[-1]
-    rolled = attention.class_rollout(class_weights, jnp.asarray(patches, jnp.float32))
+@pytest.mark.parametrize('trunk', ['attention', 'convolutional'])
+def test_class_rollout_is_the_recurrence(weights, class_weights, trunk):
+    """c <- c / 2 + (a_class c + a_patches R) / 2 on [class, patches], in float64."""
+    patches, given = np.stack([np.eye(TOKENS)] * 2), None
+    if trunk == 'attention':
+        patches = reference_rollout(weights)[-1]
+        given = jnp.asarray(patches, jnp.float32)
+    rolled = attention.class_rollout(class_weights, given)
     for image in range(2):
         rows = np.eye(1 + TOKENS)[:1]
         for layer in range(2):
@@ -177,10 +181,9 @@ def test_class_relevance_is_relevance_of_the_joint_matrix(weights, class_weights
     'model',
     [
         models.CaiT(8, 16, 2, 2, 2, num_classes=3, layer_scale=1.0),
-        models.PatchConvNet(8, 16, 2, num_classes=3, layer_scale=1.0),
         models.PatchConvNet(8, 16, 2, num_classes=3, layer_scale=1.0, class_tokens_per_class=True),
     ],
-    ids=['cait', 'patchconvnet', 'patchconvnet-multi'],
+    ids=['cait', 'patchconvnet'],
 )
 def test_class_functions_take_what_capture_gives(model):
     images = jax.random.normal(jax.random.key(0), (2, 24, 32, 3))
@@ -198,7 +201,7 @@ def test_class_functions_take_what_capture_gives(model):
     row = attention.class_relevance(weights, grads['class_blocks/attention/weights'], relevant)
     assert row.shape == class_rolled.shape[1:]
     assert row.min() >= 0 and row[:, 0, 1:].max() > 0
-    if model.__class__ is models.PatchConvNet and model.class_tokens_per_class:
+    if isinstance(model, models.PatchConvNet):
         np.testing.assert_array_equal(row[:, 1:, 1:], 0)  # class 0's logit reads token 0 alone
     maps = attention.saliency(weights, grid=(3, 4))
     assert (maps.min(), maps.max()) == (0, 1)

@@ -58,12 +58,11 @@ def test_evolution():
 @pytest.mark.parametrize(
     'model',
     [
-        models.ViT(8, 16, 3, 2, num_classes=5),
         models.ViT(8, 16, 3, 2, num_classes=5, pool='flatten', head=(12,)),
         models.CaiT(8, 16, 3, 2, 2, num_classes=5, layer_scale=1.0),
         models.PatchConvNet(8, 16, 3, num_classes=5, class_tokens_per_class=True),
     ],
-    ids=['vit', 'vit-flatten', 'cait', 'patchconvnet-multi'],
+    ids=['vit', 'cait', 'patchconvnet-multi'],
 )
 def test_lens_at_the_last_layer_is_the_logits(model):
     images = jnp.asarray(normal(2, 16, 24, 3))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import WIDTH, overlay, panels, row_labels, show, some
+from vitjax.figures.panels import WIDTH, brightest, overlay, panels, row_labels, show, some
 
 _MOST = 12  # panels a row beyond which panels are too small to read
 
@@ -136,10 +136,10 @@ def _side(columns: int) -> float:
 
 def _map(axis, values: np.ndarray, title: str = '', *, signed: bool = False) -> None:
     if signed:
-        most = max(float(np.abs(values).max()), 1e-30)
+        most = brightest(np.abs(values))
         show(axis, values, title, cmap='coolwarm', vmin=-most, vmax=most)
     else:
-        show(axis, values, title, cmap='inferno', vmin=0, vmax=max(float(values.max()), 1e-30))
+        show(axis, values, title, cmap='inferno', vmin=0, vmax=brightest(values))
 
 
 def _mark(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """What gradients show: filters, preferred inputs, receptive fields, what can be removed."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
         title: of the filters.
     """
     if pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]:
-        left = montage(pictures[:64], 8, gap=1)
+        left = montage(pictures[:64], _columns(min(64, len(pictures))), gap=1)
     else:
         grey = pictures[:16, :16]
         left = montage(grey.reshape(-1, *grey.shape[2:]), grey.shape[1], gap=1)
@@ -29,9 +30,8 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
     figure, axes = panels(1, count, side=4.8)
     show(axes[0, 0], left, title, cmap='gray', vmin=0, vmax=1)
     if components is not None:
-        columns = int(np.ceil(len(components) ** 0.5))
         title = f'{len(components)} principal components'
-        show(axes[0, 1], montage(components, columns, gap=1), title)
+        show(axes[0, 1], montage(components, _columns(len(components)), gap=1), title)
     return figure
 
 
@@ -107,8 +107,12 @@ def importance(
         axes[2].set_ylabel('')
         whole.append(left)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    lowest = min(float(np.min(values)) for values in whole if len(values))
+    lowest = min((float(np.min(values)) for values in whole if len(values)), default=0.0)
     for axis in axes[1:] if heads is not None else axes:
         axis.set_ylim(min(0.0, lowest), 1.05)
         axis.grid(alpha=0.3)
     return figure
+
+
+def _columns(count: int) -> int:
+    return math.ceil(count**0.5)

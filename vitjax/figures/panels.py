@@ -40,18 +40,25 @@ def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> An
     return axis.imshow(picture, **{'interpolation': 'nearest', **options})
 
 
+def brightest(values: np.ndarray) -> float:
+    """The value from which on a map has its brightest colour: above 99 of 100 others.
+
+    One patch that gathers all attention would otherwise leave the rest of a map black.
+    """
+    return max(float(np.percentile(values, 99)), 1e-30)
+
+
 def overlay(
     axis: Axes, picture: np.ndarray, values: np.ndarray, title: str = '', *, smooth: bool = True
 ) -> None:
     """A map [rows, columns] of 0 or more over its picture in grey: bright and solid where large.
 
-    The largest hundredth of the values share one colour, so that a single one does not hide all
-    others. `smooth` interpolates the map (bicubic); False shows its cells.
+    `smooth` interpolates the map (bicubic); False shows its cells.
     """
     height, width = picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     show(axis, picture.mean(-1), title, extent=extent, cmap='gray', vmin=0, vmax=1)
-    scaled = np.clip(values / max(float(np.percentile(values, 99)), 1e-30), 0, 1)
+    scaled = np.clip(values / brightest(values), 0, 1)
     axis.imshow(
         scaled,
         extent=extent,

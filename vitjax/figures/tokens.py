@@ -181,7 +181,10 @@ def channels(layers: Sequence[np.ndarray], *, titles: Sequence[str], columns: in
     """Feature maps channel by channel: uint8 [H, W, C] for each layer, at most 64 channels each."""
     pictures = [
         montage(
-            np.moveaxis(maps[..., :64], -1, 0), columns, gap=max(1, maps.shape[0] // 16), fill=255
+            np.moveaxis(maps[..., :64], -1, 0),
+            columns,
+            gap=max(1, maps.shape[0] // 16),
+            fill=np.nan,
         )
         for maps in layers
     ]

@@ -1,0 +1,47 @@
+import numpy as np
+
+from vitjax.figures import panels
+
+
+def drawn(axis) -> np.ndarray:
+    return np.asarray(axis.images[0].get_array())
+
+
+def test_montage_puts_pictures_row_by_row_with_gaps():
+    pictures = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3)
+    out = panels.montage(pictures, 3, gap=1, fill=-1)
+    assert out.shape == (2 * 3 - 1, 3 * 4 - 1)
+    np.testing.assert_array_equal(out[:2, 8:11], pictures[2])
+    np.testing.assert_array_equal(out[3:, 4:7], pictures[4])
+    assert (out[2] == -1).all() and (out[3:, 8:] == -1).all()  # gaps, and the place left over
+    assert panels.montage(np.zeros((4, 2, 2, 3)), 2).shape == (5, 5, 3)
+
+
+def test_some_keeps_the_ends_and_never_repeats():
+    assert panels.some(12, 3) == [0, 6, 11]
+    assert panels.some(3, 12) == [0, 1, 2]
+    assert panels.some(1, 3) == [0]
+    for count in range(1, 40):
+        chosen = panels.some(count, 7)
+        assert chosen[0] == 0 and chosen[-1] == count - 1
+        assert len(chosen) == len(set(chosen)) == min(count, 7)
+
+
+def test_overlay_covers_the_picture_and_one_outlier_does_not_hide_the_rest():
+    figure, axes = panels.panels(1, 1)
+    values = np.full((20, 20), 0.1)
+    values[3, 4] = 100
+    panels.overlay(axes[0, 0], np.zeros((40, 60, 3)), values, 'title')
+    photo, heat = axes[0, 0].images
+    assert photo.get_extent() == heat.get_extent() == [-0.5, 59.5, 39.5, -0.5]
+    assert (axes[0, 0].get_xlim(), axes[0, 0].get_ylim()) == ((-0.5, 59.5), (39.5, -0.5))
+    assert np.asarray(heat.get_array())[0, 0] == 1
+    assert axes[0, 0].get_title() == 'title'
+    assert heat.get_interpolation() == 'bicubic'
+
+
+def test_a_map_of_zeros_is_drawn():
+    figure, axes = panels.panels(1, 1)
+    panels.overlay(axes[0, 0], np.zeros((8, 8, 3)), np.zeros((2, 2)), smooth=False)
+    assert axes[0, 0].images[1].get_interpolation() == 'nearest'
+    figure.canvas.draw()

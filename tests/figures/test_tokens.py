@@ -1,0 +1,81 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vitjax.figures import tokens as figures
+
+RNG = np.random.default_rng(0)
+PICTURES = RNG.uniform(size=(2, 24, 24, 3))
+
+
+def drawn(axis) -> np.ndarray:
+    return np.asarray(axis.images[0].get_array())
+
+
+@pytest.mark.parametrize(('side', 'shown'), [(4, 4), (16, 16), (37, 13)])
+def test_positions_are_a_grid_of_grids(side, shown):
+    figure = figures.positions(np.eye(side**2), grid=(side, side), title='learned')
+    axis = figure.axes[0]
+    assert axis.get_title() == 'learned'
+    assert len(axis.get_xticks()) == len(axis.get_yticks()) == shown
+    picture = drawn(axis)
+    gap = max(1, side // 10)
+    assert picture.shape == (shown * (side + gap) - gap,) * 2
+    assert picture[0, 0] == 1 and picture[0, side + gap] == 0  # the second grid's patch is not it
+    assert (figure.axes[1].get_ylabel(), axis.images[0].get_clim()) == ('cosine similarity', (0, 1))
+
+
+def test_over_depth_draws_a_line_an_image():
+    values = RNG.normal(size=(5, 2))
+    figure = figures.over_depth(
+        [values, -values], titles=['a', 'b'], ylabels=['x', 'y'], labels=['cat', 'dog']
+    )
+    assert [axis.get_title() for axis in figure.axes] == ['a', 'b']
+    np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), -values[:, 1])
+    legend = figure.axes[1].get_legend()
+    assert legend and [text.get_text() for text in legend.get_texts()] == ['cat', 'dog']
+    named = figures.over_depth(
+        [values], titles=['a'], ylabels=['x'], labels=['cat', 'dog'], layers=list('pqrst')
+    )
+    assert [label.get_text() for label in named.axes[0].get_xticklabels()] == list('pqrst')
+
+
+def test_lens_writes_the_class_of_every_layer():
+    names = [['cat', 'a very long name of a class, or two'], ['cat', 'dog'], ['cat', 'dog']]
+    figure = figures.lens(
+        np.full((3, 2), 0.5), names, labels=['one', 'two'], decided=np.array([0, 1])
+    )
+    axis = figure.axes[0]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ['cat', 'a very long name of a…', 'cat', 'dog', 'cat', 'dog']
+    marks = [np.asarray(line.get_ydata())[0] for line in axis.lines[1::2]]
+    assert marks == [-0.5, 0.5]  # below the first layer, and between the first and the second
+    assert axis.get_ylim() == (-0.5, 2.5)
+
+
+def test_norms_have_one_scale_a_layer():
+    maps = RNG.uniform(1, 9, size=(3, 2, 4, 4))
+    figure = figures.norms(PICTURES, maps, layers=[0, 3, 6])
+    axes = np.array(figure.axes[:10]).reshape(2, 5)
+    for column in range(3):
+        limits = {axis.images[0].get_clim() for axis in axes[:, 1 + column]}
+        assert limits == {(maps[column].min(), maps[column].max())}
+    assert axes[0, 2].get_title() == 'norm, layer 4'
+    bars: Any = axes[1, -1].patches
+    assert sum(bar.get_height() for bar in bars) == 16  # every patch is counted
+
+
+def test_patches_activations_and_channels():
+    cut = RNG.uniform(size=(9, 8, 8, 3))
+    figure = figures.patches(PICTURES[0], cut, PICTURES[0], columns=3)
+    assert figure.axes[1].get_title() == '3x3 patches of 8x8 pixels'
+    tiles = RNG.normal(size=(3, 12, 15))
+    figure = figures.activations(PICTURES[0], tiles, grid=(3, 3), titles=['a', 'b', 'c'])
+    shown = drawn(figure.axes[1])
+    assert shown.shape == (3 * 6 - 2, 3 * 7 - 2)  # tiles of 4x5, 2 apart
+    np.testing.assert_allclose(shown[6:10, 7:12], tiles[0, 4:8, 5:10], rtol=1e-6)
+    maps = [RNG.integers(0, 255, size=(6, 6, c)).astype(np.uint8) for c in (3, 80)]
+    figure = figures.channels(maps, titles=['few', 'many'], columns=8)
+    assert [axis.get_title() for axis in figure.axes] == ['few', 'many']
+    assert drawn(figure.axes[1]).shape == (8 * 7 - 1, 8 * 7 - 1)
