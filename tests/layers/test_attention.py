@@ -255,12 +255,12 @@ def test_class_attention_has_heads_that_divide_the_width():
 @pytest.mark.parametrize(
     ('shape', 'expected'),
     [
-        ((64, 17, 17, 4), 'explicit'),  # a few thousand scores an image
-        ((64, 144, 144, 4), 'chunked'),
+        ((8, 196, 196, 4), 'explicit'),  # 5 MiB of scores
+        ((64, 144, 144, 4), 'chunked'),  # 21 MiB
         ((64, 1, 4096, 8), 'explicit'),  # one class token: a row is the whole of it
     ],
 )
-def test_auto_chooses_by_length_on_cpu(shape, expected):
+def test_auto_chooses_by_the_size_of_the_scores_on_cpu(shape, expected):
     batch, queries, keys, heads = shape
     q: Any = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
     assert attention.choose(q, keys, talking=False, dropout=False) == expected

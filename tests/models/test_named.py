@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vitjax
 from vitjax import models
 from vitjax.flops import flops, flops_by_scope
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT, named
@@ -79,6 +80,12 @@ def test_published_sizes_have_the_published_number_of_parameters(name, size, exp
 )
 def test_patchconvnets_have_the_published_millions_of_parameters(name, millions):
     assert round(count(named(f'patchconvnet_{name}'), 224) / 1e6, 1) == millions
+
+
+def test_a_model_is_two_names_away():
+    assert vitjax.models.named('cait_xxs24', num_classes=10).num_classes == 10
+    with pytest.raises(AttributeError, match="no attribute 'model'"):
+        _ = vitjax.model
 
 
 def test_registers_cost_four_tokens():

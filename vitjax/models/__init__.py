@@ -73,8 +73,8 @@ NAMES = tuple(_TABLE)
 def named(name: str, **overrides: Any) -> Any:
     """A published model by name, with fields replaced: `named('cait_xxs24', num_classes=10)`.
 
-    Stochastic depth is each model's published training rate. DINOv2 has no head of its own:
-    `num_classes` is 0 there unless given.
+    Stochastic depth is the published training rate of CaiT and DeiT, else 0. DINOv2 has no head of
+    its own: `num_classes` is 0 there unless given. The lecture's `convnet` has one output.
 
     Raises:
         ValueError: for an unknown name, with the close ones, and for an unknown field.
