@@ -22,14 +22,14 @@ def main(run: Positional[str], split: str = 'test', which: str = 'best') -> None
     import numpy as np
     import sklearn.metrics
 
-    from vitjax import checkpoint, loop
+    from vitjax import checkpoint, evaluate
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
     experiment, params = checkpoint.load(run, which)
     data = sources.load(experiment.data, split)
     batch = experiment.batch_size
-    logits = loop.predict(experiment.model, params, data, experiment.preprocessing, batch)
+    logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, batch)
     predicted = logits.argmax(1)
     classes = range(len(data.classes))
     zero: Any = 0  # the precision of a class that is never predicted
@@ -40,7 +40,7 @@ def main(run: Positional[str], split: str = 'test', which: str = 'best') -> None
     )
     matrix = sklearn.metrics.confusion_matrix(data.labels, predicted, labels=classes)
     values = {
-        **loop.scores(logits, data.labels),
+        **evaluate.scores(logits, data.labels),
         'precision': float(per_class[0].mean()),
         'recall': float(per_class[1].mean()),
         'examples': len(data),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import capture, loop
+from vitjax import capture, evaluate
 from vitjax.analysis import attention, gradients, tokens
 from vitjax.data import images, sources
 from vitjax.experiment import Experiment
@@ -423,7 +423,7 @@ def activations(seen: Seen) -> Iterator[Result]:
     blocks = seen.tokens()[:, 0, seen.prefix :]
     layers = some(len(blocks), 3)
     blocks = blocks[jnp.array(layers)]
-    spread = jnp.maximum(blocks.std(1, keepdims=True), jnp.finfo(blocks.dtype).tiny)
+    spread = jnp.maximum(blocks.std(1, keepdims=True), tokens.TINY)
     alike = (
         blocks - blocks.mean(1, keepdims=True)
     ) / spread  # what is in all patches hides the rest
@@ -622,8 +622,8 @@ def _measure(seen: Seen) -> tuple[Callable[[Any, Any], float], str]:
     if data is not None:
 
         def accuracy(model: Any, params: Any) -> float:
-            logits = loop.predict(model, params, data, seen.preprocessing, 128)
-            return loop.scores(logits, data.labels)['accuracy']
+            logits = evaluate.predict(model, params, data, seen.preprocessing, 128)
+            return evaluate.scores(logits, data.labels)['accuracy']
 
         return accuracy, f'accuracy, {len(data)} test images'
 
@@ -736,6 +736,7 @@ def look(
         logits, found, grads = capture.gradients(model, params, normalised, goal, keep=keep)
     else:
         logits, found = capture.capture(model, params, normalised, keep=keep)
+    found, grads = jax.tree.map(lambda x: x.astype(jnp.float32), (found, grads))
     logits = np.asarray(logits)
     chosen = None
     if model.num_classes > 1:

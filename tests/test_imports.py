@@ -20,6 +20,7 @@ SIBLINGS = {
     'figures': set(),
     'flops': set(),
     'train': {'data'},  # how augmentation names its keys
+    'evaluate': {'data', 'train'},
     'sharding': {'train'},  # the types of the step that it spreads
     'experiment': {'models', 'data', 'optim'},
     'checkpoint': {'experiment'},

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax import checkpoint, loop
+from vitjax import checkpoint, evaluate, loop
 from vitjax.data import sources
 from vitjax.data.augment import Augment
 from vitjax.data.images import Preprocessing
-from vitjax.data.sources import Data, Source
+from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ConvNet, ViT
 from vitjax.optim import Optim
@@ -64,8 +64,8 @@ def test_the_test_record_is_the_best_parameters(finished):
     out, record = finished
     experiment, params = checkpoint.load(out, 'best')
     data = sources.load(experiment.data, 'test')
-    logits = loop.predict(experiment.model, params, data, experiment.preprocessing, 100)
-    assert loop.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
+    logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
+    assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
     assert experiment.classes == tuple('0123456789')
     train = sources.load(experiment.data, 'train').images / 255
     np.testing.assert_allclose(experiment.preprocessing.mean, train.mean((0, 1, 2)), atol=1e-5)
@@ -128,29 +128,6 @@ def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
     assert equal(*ends)
 
 
-def test_every_image_counts_once_whatever_the_batch():
-    rng = np.random.default_rng(0)
-    data = Data(rng.integers(0, 256, (37, 8, 8, 3), np.uint8), np.arange(37) % 10, ())
-    params = TINY.model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
-    prepared = Preprocessing(size=8, crop=1.0)
-    whole = loop.predict(TINY.model, params, data, prepared, 37)
-    assert whole.shape == (37, 10)
-    for batch in (1, 5, 36, 1000):
-        part = loop.predict(TINY.model, params, data, prepared, batch)
-        np.testing.assert_allclose(part, whole, atol=1e-5)
-
-
-def test_scores_against_their_definitions():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(40, 8)), rng.integers(0, 8, 40)
-    got = loop.scores(logits, labels)
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    order = np.argsort(-logits, 1)
-    assert got['loss'] == pytest.approx(-np.log(p[np.arange(40), labels]).mean())
-    assert got['accuracy'] == (order[:, 0] == labels).mean()
-    assert got['top5'] == (order[:, :5] == labels[:, None]).any(1).mean()
-
-
 @pytest.mark.parametrize(
     ('change', 'match'),
     [
@@ -203,7 +180,11 @@ def command(tmp_path_factory):
     def start(out, **more):
         arguments = [sys.executable, str(TRAIN), str(path), '--out', str(out)]
         return subprocess.Popen(
-            arguments, env={**environment, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            arguments,
+            env={**environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     return start

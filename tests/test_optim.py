@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def updates(settings, grads, steps=10, count=1):
 
 
 def test_schedule_warms_up_and_falls_along_a_half_cosine():
-    rate = schedule(Optim(peak=1.0, start=0.1, end=0.2, warmup=0.25), 40)
+    rate: Any = schedule(Optim(peak=1.0, start=0.1, end=0.2, warmup=0.25), 40)
     steps = np.arange(41)
     warm = 0.1 + 0.9 * steps / 10
     cosine = 0.2 + 0.8 * (1 + np.cos(np.pi * (steps - 10) / 30)) / 2
@@ -33,7 +35,7 @@ def test_schedule_warms_up_and_falls_along_a_half_cosine():
 
 
 def test_schedule_counts_updates_under_accumulation():
-    rate = schedule(Optim(peak=1.0, end=0.5, warmup=0.0, accumulate=4), 40)
+    rate: Any = schedule(Optim(peak=1.0, end=0.5, warmup=0.0, accumulate=4), 40)
     assert float(rate(10)) == pytest.approx(0.5) and float(rate(0)) == pytest.approx(1.0)
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +133,9 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
             )
             with checkpoint.manager(tmp_path) as manager:
                 found = checkpoint.restore(manager, 2, {'params': shapes})['params']
-            here = spread.put(empty.replace(step=jnp.asarray(2, jnp.int32), params=found))
+            here = spread.put(
+                dataclasses.replace(empty, step=jnp.asarray(2, jnp.int32), params=found)
+            )
             here, _ = spread.run(here, arrays, np.roll(rows, -2, axis=0), 2)
         else:
             here, _ = spread.run(here, arrays, rows, 2)
@@ -156,7 +160,8 @@ def test_count_stops_early_and_does_not_recompile(data):
     part, _ = spread.run(part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert spread.run._cache_size() == 1
+    program: Any = spread.run
+    assert program._cache_size() == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_steps(data):
@@ -174,4 +179,5 @@ def test_a_loss_that_is_not_finite_stops_the_steps(data):
 )
 def test_bad_ways(way, match):
     with pytest.raises(ValueError, match=match):
-        sharding.spread(way, lambda: None, jax.random.key(0), None, batch_size=12)
+        state, step = start(MODEL, SGD)
+        sharding.spread(way, step, jax.random.key(0), state, batch_size=12)

@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,7 @@ def test_cross_entropy_against_its_definition():
 
 def test_a_batch_can_be_learnt(batch):
     state, step = make(Optim(peak=1e-2, warmup=0.0), 60)
+    metrics = {}
     for _ in range(60):
         state, metrics = step(state, batch, jax.random.key(1))
     assert metrics['accuracy'] == 1 and metrics['loss'] < 0.5 and state.step == 60  # ln 7 = 1.95
@@ -63,7 +66,7 @@ def test_the_step_is_a_pure_function_of_state_batch_and_key(batch):
     a, b = (step(state, batch, jax.random.key(1))[0].params for _ in range(2))
     assert distance(a, b) == 0
     assert distance(a, step(state, batch, jax.random.key(2))[0].params) > 0
-    later = state.replace(step=jnp.asarray(5))  # other augmentation and dropout
+    later = dataclasses.replace(state, step=jnp.asarray(5))  # other augmentation and dropout
     assert distance(a, step(later, batch, jax.random.key(1))[0].params) > 0
 
 
@@ -92,8 +95,8 @@ def test_freezing_trains_the_head_alone_and_skips_the_rest_of_the_backward_pass(
     assert distance(new.params['head'], state.params['head']) > 0
     assert distance(new.params['blocks'], state.params['blocks']) == 0
     full, _ = make()
-    whole = make()[1].lower(full, batch, jax.random.key(1)).compile().cost_analysis()
-    part = step.lower(state, batch, jax.random.key(1)).compile().cost_analysis()
+    whole: Any = make()[1].lower(full, batch, jax.random.key(1)).compile().cost_analysis()
+    part: Any = step.lower(state, batch, jax.random.key(1)).compile().cost_analysis()
     assert part['flops'] < 0.6 * whole['flops']
 
 

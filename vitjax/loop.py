@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.progress
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax import checkpoint, pretrained, sharding
 from vitjax import experiment as experiments
@@ -24,10 +23,11 @@ from vitjax.capture import capture, paths
 from vitjax.data import augment, loader, sources
 from vitjax.data.images import Preprocessing
 from vitjax.data.sources import Data
+from vitjax.evaluate import normalisation, on_host, predict, scores
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
 from vitjax.optim import optimizer, trainable
-from vitjax.train import TrainState, eval_step, init_state, train_step
+from vitjax.train import TrainState, init_state, train_step
 
 LOG_STEPS = 50  # training steps that one line of metrics averages over
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
@@ -99,51 +99,6 @@ def total_steps(experiment: Experiment, count: int) -> int:
     if total < 1:
         raise ValueError(f'a run must have at least one step: {epochs=}, {steps=}.')
     return total
-
-
-def normalisation(preprocessing: Preprocessing | None) -> tuple[Any, Any]:
-    """Mean and deviation per channel, of pixels in 0..1."""
-    assert preprocessing is not None
-    return preprocessing.mean, preprocessing.deviation
-
-
-def predict(
-    model: Any, params: Any, data: Data, preprocessing: Preprocessing | None, batch_size: int
-) -> np.ndarray:
-    """Logits [N, num_classes] float32 of every image once, over all of this process's devices."""
-    assert preprocessing is not None
-    devices = jax.local_devices()
-    batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
-    mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
-    params = jax.device_put(_local(params), NamedSharding(mesh, PartitionSpec()))
-    split = NamedSharding(mesh, PartitionSpec('batch'))
-    forward = _forward(model, preprocessing.size, normalisation(preprocessing))
-    out = []
-    for start in range(0, len(data), batch_size):
-        images = data.images[start : start + batch_size]
-        count = len(images)
-        if count < batch_size:  # the last batch is padded, and the padding dropped
-            images = np.concatenate([images, np.repeat(images[:1], batch_size - count, axis=0)])
-        out.append(np.asarray(forward(params, jax.device_put(images, split)))[:count])
-    return np.concatenate(out)
-
-
-@functools.lru_cache(maxsize=8)
-def _forward(model: Any, size: int, normal: tuple[Any, Any]) -> Any:
-    return jax.jit(lambda p, x: eval_step(p, augment.resize(x, size, normal), model=model))
-
-
-def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`loss` (cross-entropy in nats), `accuracy` and `top5` of logits [N, K] against labels [N]."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    right = np.take_along_axis(shifted, labels[:, None], 1)
-    loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
-    rank = (shifted > right).sum(1)
-    return {
-        'loss': float(loss),
-        'accuracy': float((logits.argmax(1) == labels).mean()),
-        'top5': float((rank < 5).mean()),
-    }
 
 
 def read_metrics(run: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -392,7 +347,7 @@ class _Run:
         for name in ('loss', 'grad_norm'):
             wrong = np.flatnonzero(~np.isfinite(metrics[name]))
             if len(wrong):
-                self._diverged(name, metrics[name][wrong[0]], self.step + int(wrong[0]) + 1)
+                self._diverged(name, float(metrics[name][wrong[0]]), self.step + int(wrong[0]) + 1)
         self.trained += [{k: float(v[i]) for k, v in metrics.items()} for i in range(steps)]
         self.step += steps
         self.seconds += took
@@ -417,7 +372,7 @@ class _Run:
 
     def _evaluate(self, manager: Any) -> None:
         whole = self.spread.get(self.state)
-        params = _local(whole.params if whole.ema is None else whole.ema)
+        params = on_host(whole.params if whole.ema is None else whole.ema)
         model, prepared = self.experiment.model, self.experiment.preprocessing
         logits = predict(model, params, self.validation, prepared, self.experiment.batch_size)
         values = scores(logits, self.validation.labels)
@@ -484,11 +439,6 @@ class _Run:
 def _trees(state: TrainState) -> dict[str, Any]:
     trees = {'params': state.params, 'opt_state': state.opt_state}
     return trees if state.ema is None else {**trees, 'ema': state.ema}
-
-
-def _local(params: Any) -> Any:
-    """Parameters as host arrays, wherever they lie."""
-    return jax.tree.map(np.asarray, params)
 
 
 def _append(

@@ -128,7 +128,7 @@ def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _affine(
-    settings: Augment, shape: tuple[int, int], key: jax.Array
+    settings: Augment, shape: tuple[int, ...], key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The map from output pixels to input pixels, both counted from the image's centre."""
     full = settings.enlarge or settings.size

@@ -1,0 +1,33 @@
+import jax
+import numpy as np
+import pytest
+
+from vitjax import evaluate
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Data
+from vitjax.models import ViT
+
+MODEL = ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10)
+
+
+def test_every_image_counts_once_whatever_the_batch():
+    rng = np.random.default_rng(0)
+    data = Data(rng.integers(0, 256, (37, 8, 8, 3), np.uint8), np.arange(37) % 10, ())
+    params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    prepared = Preprocessing(size=8, crop=1.0)
+    whole = evaluate.predict(MODEL, params, data, prepared, 37)
+    assert whole.shape == (37, 10)
+    for batch in (1, 5, 36, 1000):
+        part = evaluate.predict(MODEL, params, data, prepared, batch)
+        np.testing.assert_allclose(part, whole, atol=1e-5)
+
+
+def test_scores_against_their_definitions():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(40, 8)), rng.integers(0, 8, 40)
+    got = evaluate.scores(logits, labels)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    order = np.argsort(-logits, 1)
+    assert got['loss'] == pytest.approx(-np.log(p[np.arange(40), labels]).mean())
+    assert got['accuracy'] == (order[:, 0] == labels).mean()
+    assert got['top5'] == (order[:, :5] == labels[:, None]).any(1).mean()
