@@ -68,6 +68,7 @@ def test_the_test_record_is_the_best_parameters(finished):
     assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
     assert experiment.classes == tuple('0123456789')
     train = sources.load(experiment.data, 'train').images / 255
+    assert experiment.preprocessing is not None
     np.testing.assert_allclose(experiment.preprocessing.mean, train.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(experiment.preprocessing.deviation, train.std((0, 1, 2)), atol=1e-5)
 

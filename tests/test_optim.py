@@ -20,6 +20,7 @@ def names(tree):
 def updates(settings, grads, steps=10, count=1):
     tx = optimizer(settings, steps)
     state = tx.init(PARAMS)
+    out = None
     for _ in range(count):
         out, state = tx.update(grads, state, PARAMS)
     return names(out)

@@ -83,8 +83,8 @@ def many_steps(
     """The first `count` of the K steps whose examples are `rows` [K, batch] of `data`.
 
     One compiled program for any count, so that a run stopped anywhere and resumed takes the very
-    same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K], NaN where no step
-    was taken.
+    same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K], NaN where
+    no step was taken.
     """
     batch = rows.shape[1]
     first = 0 if axis is None else jax.lax.axis_index(axis) * batch

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -130,7 +131,7 @@ def test_cutout_erases_a_square_to_the_mean(images):
 
 @pytest.mark.parametrize('name', ['mixup', 'cutmix'])
 def test_mixing_pairs_neighbours_and_their_labels(images, name):
-    x, soft = run(Augment(size=16, **{name: 1.0}), images)
+    x, soft = run(dataclasses.replace(Augment(size=16), **{name: 1.0}), images)
     plain = np.asarray(resize(jnp.asarray(images), 16, NORMAL)).reshape(8, 2, -1)
     x, soft = np.asarray(x).reshape(8, 2, -1), np.asarray(soft).reshape(8, 2, 10)
     np.testing.assert_allclose(x.sum(1), plain.sum(1), atol=1e-5)  # what one loses the other gets

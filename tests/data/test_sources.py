@@ -1,6 +1,7 @@
 import io
 import tarfile
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,14 @@ def test_digits_are_split_without_overlap():
     rows = np.concatenate([p.images.reshape(len(p), -1) for p in parts])
     import sklearn.datasets
 
-    known = np.round(sklearn.datasets.load_digits().images * 255 / 16).astype(np.uint8)
+    digits: Any = sklearn.datasets.load_digits()
+    known = np.round(digits.images * 255 / 16).astype(np.uint8)
     known = np.repeat(known[..., None], 3, -1).reshape(1797, -1)
     np.testing.assert_array_equal(np.sort(rows.sum(1)), np.sort(known.sum(1)))
 
 
 def test_folder_with_splits(tmp_path):
+    pixels = None
     for split, count in (('train', 6), ('validation', 3), ('test', 2)):
         for i, name in enumerate(('cat', 'dog')):
             pixels = write_images(tmp_path / split / name, count, seed=i)
@@ -158,7 +161,8 @@ def test_prepared_cifar_is_what_tfds_reads(tmp_path, archives, name):
 
     import tensorflow_datasets as tfds
 
-    example = tfds.data_source(name, split='test', data_dir=str(tmp_path / 'data'))[1]
+    records: Any = tfds.data_source(name, split='test', data_dir=str(tmp_path / 'data'))
+    example = records[1]
     np.testing.assert_array_equal(example['image'], list(pixels.values())[-1][1])
     with pytest.raises(ValueError, match='already prepared'):
         sources.prepare_cifar(name, str(archive), source)
