@@ -386,7 +386,7 @@ def _print(rows: list[Row]) -> None:
         table.add_column(_head(name), justify='right')
     for row in rows:
         table.add_row(*(_text(name, row.get(name, '')) for name in names))
-    Console(width=max(140, Console().width)).print(table)
+    Console(width=max(180, Console().width)).print(table)  # a cut name says nothing
 
 
 HEADS = {
@@ -427,7 +427,7 @@ def _report(
             mine = [r for r in rows if (r[names[0]], r[names[1]], r['pass']) == (*curve, direction)]
             mine.sort(key=lambda row: row[grown])
             x = np.array([row[grown] for row in mine])
-            y = np.array([row[quantity] if row['status'] == 'ok' else math.nan for row in mine])
+            y = np.array([row[quantity] for row in mine], float)  # NaN: out of memory
             panel[curve] = (x, y)
             fit = dict(zip((*names, 'pass'), (*curve, direction), strict=True))
             fits.setdefault((*curve, direction), fit)[f'exponent of {unit}'] = exponent(x, y)
