@@ -185,9 +185,9 @@ def test_class_relevance_is_relevance_of_the_joint_matrix(weights, class_weights
     ],
     ids=['cait', 'patchconvnet'],
 )
-def test_class_functions_take_what_capture_gives(model):
+def test_class_functions_take_what_capture_gives(random_params, model):
     images = jax.random.normal(jax.random.key(0), (2, 24, 32, 3))
-    params = jax.jit(model.init)(jax.random.key(1), images)['params']
+    params = random_params(model, images)
     _, found, grads = gradients(
         model, params, images, first_class, keep='(class_)?blocks/attention/weights'
     )

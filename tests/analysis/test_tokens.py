@@ -64,9 +64,9 @@ def test_evolution():
     ],
     ids=['vit', 'cait', 'patchconvnet-multi'],
 )
-def test_lens_at_the_last_layer_is_the_logits(model):
+def test_lens_at_the_last_layer_is_the_logits(random_params, model):
     images = jnp.asarray(normal(2, 16, 24, 3))
-    params = jax.jit(model.init)(jax.random.key(0), images)['params']
+    params = random_params(model, images)
     logits, found = capture(model, params, images, keep='blocks')
     seen = tokens.lens(
         lambda t: model.apply({'params': params}, t, method='readout'), found['blocks']
@@ -74,7 +74,7 @@ def test_lens_at_the_last_layer_is_the_logits(model):
     assert seen.shape == (3, 2, 5)
     close(seen[-1], np.asarray(logits, np.float64))
     cut = {**params, 'blocks': jax.tree.map(lambda leaf: leaf[:1], params['blocks'])}
-    early = model.clone(depth=1).apply({'params': cut}, images)
+    early = jax.jit(model.clone(depth=1).apply)({'params': cut}, images)
     close(seen[0], np.asarray(early, np.float64), 1e-5)
 
 
@@ -96,6 +96,17 @@ def test_effective_rank():
     assert tokens.effective_rank(jnp.zeros((3, 4))) == 1
     rotation = np.linalg.qr(normal(5, 5, seed=1))[0]
     close(tokens.effective_rank(matrix @ rotation), np.asarray(tokens.effective_rank(matrix)), 1e-5)
+
+
+def test_sixteen_bits_are_widened_and_zeros_divide_nothing():
+    half = (300 * normal(2, 5, 4)).astype(np.float16)  # the square of 300 is beyond float16
+    half[0, 0] = 0
+    wide = half.astype(np.float32)
+    for function in (tokens.norms, tokens.patch_cosine, tokens.effective_rank):
+        got = np.asarray(jax.jit(function)(half))
+        assert got.dtype == np.float32
+        close(got, np.asarray(function(wide), np.float64))
+    assert np.all(np.isfinite(tokens.channels(jnp.zeros((4, 4, 2)))))
 
 
 def test_patch_cosine():

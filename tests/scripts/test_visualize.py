@@ -15,13 +15,22 @@ from vitjax.experiment import Experiment
 SIDE = 16
 MODELS = {
     'vit': models.ViT(4, 16, 3, 2, num_classes=3),
-    'features': models.ViT(4, 16, 2, 2, num_classes=0, pool='mean', registers=1, position='sincos'),
+    'features': models.ViT(
+        4, 16, 2, 2, num_classes=0, pool='mean', registers=1, position='sincos', dtype='bfloat16'
+    ),
     'cait': models.CaiT(4, 16, 2, 2, 2, num_classes=3, layer_scale=0.5),
     'multi': models.PatchConvNet(
         4, 16, 2, num_classes=5, layer_scale=0.5, class_tokens_per_class=True
     ),
     'convnet': models.ConvNet((4, 6), hidden=8, num_classes=1),
 }
+
+
+def random_params(model, side):
+    blank = jnp.zeros((1, side, side, 3))
+    shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), blank)['params']
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape)), shapes)
 
 
 @pytest.fixture(scope='module')
@@ -38,8 +47,7 @@ def photographs(tmp_path_factory):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs')
     for name, model in MODELS.items():
-        blank = jnp.zeros((1, SIDE, SIDE, 3))
-        params = jax.jit(model.init)(jax.random.key(0), blank)['params']
+        params = random_params(model, SIDE)
         classes = tuple(f'class{i}, or so' for i in range(model.num_classes))
         experiment = Experiment(
             model=model, preprocessing=Preprocessing(SIDE, 1.0), classes=classes
@@ -161,7 +169,7 @@ def test_errors_say_what_to_do(runs, photographs, tmp_path, what, options, messa
 
 def test_too_large_an_image_size_is_reduced(photographs, tmp_path, capsys):
     model = models.ViT(56, 16, 2, 2, num_classes=3)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 280, 280, 3)))['params']
+    params = random_params(model, 280)
     run = tmp_path / 'run'
     checkpoint.write_run(
         run, Experiment(model=model, preprocessing=Preprocessing(280, 1.0)), params

@@ -14,6 +14,8 @@ networks have no attention, and none of this applies.
 import jax
 import jax.numpy as jnp
 
+from vitjax.analysis.tokens import TINY
+
 
 def to_grid(rows: jax.Array, *, grid: tuple[int, int], prefix: int = 0) -> jax.Array:
     """Values over keys [..., prefix + N] as maps [..., grid rows, grid columns], prefix left out.
@@ -78,7 +80,7 @@ def saliency(class_weights: jax.Array, *, grid: tuple[int, int], token: int = 0)
     prefix = class_weights.shape[-1] - grid[0] * grid[1]
     maps = head_maps(class_weights[0], grid=grid, prefix=prefix, query=token).mean(1)
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
-    return (maps - low) / jnp.maximum(high - low, jnp.finfo(maps.dtype).tiny)
+    return (maps - low) / jnp.maximum(high - low, TINY)
 
 
 def rollout(weights: jax.Array, *, discard: float = 0.0) -> jax.Array:
@@ -236,7 +238,7 @@ def mean_distance(
     weights = weights[..., prefix:, prefix:]
     far = jnp.einsum('...qk,qk->...q', weights, distance)
     if renormalize:
-        far = far / jnp.maximum(weights.sum(-1), jnp.finfo(weights.dtype).tiny)
+        far = far / jnp.maximum(weights.sum(-1), TINY)
     return far.mean(-1)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vitjax.analysis.tokens import TINY
+
 
 def grad_cam(activations: jax.Array, grads: jax.Array) -> jax.Array:
     """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): [B, *space], 0 or more.
@@ -35,7 +37,7 @@ def stretch(pictures: jax.Array) -> jax.Array:
     """Each picture of [B, ...] scaled linearly to 0 to 1; a constant one becomes 0."""
     axes = tuple(range(1, pictures.ndim))
     low, high = pictures.min(axes, keepdims=True), pictures.max(axes, keepdims=True)
-    return (pictures - low) / jnp.maximum(high - low, jnp.finfo(pictures.dtype).tiny)
+    return (pictures - low) / jnp.maximum(high - low, TINY)
 
 
 def filters(kernel: jax.Array) -> jax.Array:
@@ -121,7 +123,7 @@ def maximize(
         shift = jax.random.randint(key, (2,), -jitter, jitter + 1)
         grads = jnp.roll(ascend(jnp.roll(images, shift, (1, 2))), -shift, (1, 2))
         length = jnp.sqrt((grads**2).sum((1, 2, 3), keepdims=True))
-        images = images + rate * grads / jnp.maximum(length, jnp.finfo(grads.dtype).tiny)
+        images = images + rate * grads / jnp.maximum(length, TINY)
         return gaussian_blur(images, blur) if blur else images, None
 
     return jax.lax.scan(step, images, jax.random.split(key, steps))[0]

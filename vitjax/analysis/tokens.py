@@ -11,13 +11,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+TINY = 1e-30  # in place of a zero divisor; its reciprocal is still finite in float32
+
 
 def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
     """Cosine of vectors along the last axis, -1 to 1; 0 where a vector is zero."""
-    tiny = jnp.finfo(a.dtype).tiny
-    a = a / jnp.maximum(jnp.linalg.norm(a, axis=-1, keepdims=True), tiny)
-    b = b / jnp.maximum(jnp.linalg.norm(b, axis=-1, keepdims=True), tiny)
-    return (a * b).sum(-1)
+    return (_unit(a) * _unit(b)).sum(-1)
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    vectors = _wide(vectors)
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), TINY)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """Captures may be stored in 16 bits, in which squares overflow; float64 stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def position_similarity(table: jax.Array, *, prefix: int = 0) -> jax.Array:
@@ -42,7 +51,7 @@ def evolution(class_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
             in the class blocks only (`class_blocks[:, :, 0]`); for their trunk, read `lens`.
     """
     last = jnp.broadcast_to(class_tokens[-1], class_tokens.shape)
-    return jnp.linalg.norm(class_tokens, axis=-1), cosines(class_tokens, last)
+    return norms(class_tokens), cosines(class_tokens, last)
 
 
 def lens(readout: Callable[[jax.Array], jax.Array], tokens: jax.Array) -> jax.Array:
@@ -77,8 +86,8 @@ def effective_rank(tokens: jax.Array) -> jax.Array:
     exp of the entropy of the singular values, scaled to sum to 1: how many directions the tokens
     use. An all-zero matrix has 1.
     """
-    values = jnp.linalg.svd(tokens, compute_uv=False)
-    share = values / jnp.maximum(values.sum(-1, keepdims=True), jnp.finfo(values.dtype).tiny)
+    values = jnp.linalg.svd(_wide(tokens), compute_uv=False)
+    share = values / jnp.maximum(values.sum(-1, keepdims=True), TINY)
     return jnp.exp(jax.scipy.special.entr(share).sum(-1))
 
 
@@ -89,8 +98,7 @@ def patch_cosine(tokens: jax.Array) -> jax.Array:
     more; the smallest possible value is -1 / (N - 1).
     """
     count = tokens.shape[-2]
-    norms = jnp.linalg.norm(tokens, axis=-1, keepdims=True)
-    unit = tokens / jnp.maximum(norms, jnp.finfo(tokens.dtype).tiny)
+    unit = _unit(tokens)
     together = (unit.sum(-2) ** 2).sum(-1) - (unit**2).sum((-1, -2))
     return together / (count * (count - 1))
 
@@ -101,7 +109,7 @@ def norms(tokens: jax.Array) -> jax.Array:
     Large pretrained ViTs keep global information in a few patches of little content, whose norms
     stand out by a factor (Darcet et al. 2024, figures 3 and 4).
     """
-    return jnp.linalg.norm(tokens, axis=-1)
+    return jnp.linalg.norm(_wide(tokens), axis=-1)
 
 
 def tiles(tokens: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
@@ -128,7 +136,8 @@ def channels(maps: jax.Array) -> jax.Array:
     Each channel is standardised, then shown as 64 times itself around 128 (Chollet 2021, Deep
     Learning with Python, listing 9.20), values beyond 0 to 255 cut off. A constant channel is 128.
     """
+    maps = _wide(maps)
     centred = maps - maps.mean((-3, -2), keepdims=True)
     deviation = jnp.sqrt((centred**2).mean((-3, -2), keepdims=True))
-    scaled = centred / jnp.maximum(deviation, jnp.finfo(maps.dtype).tiny)
+    scaled = centred / jnp.maximum(deviation, TINY)
     return jnp.clip(jnp.round(64 * scaled + 128), 0, 255).astype(jnp.uint8)
