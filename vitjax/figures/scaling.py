@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from vitjax.figures.panels import WIDTH
 
@@ -56,10 +57,14 @@ def scaling(curves: Curves, *, x_label: str, title: str = '') -> Figure:
             )
             out = np.asarray(x)[~np.isfinite(y)]
             top = axis.get_xaxis_transform()
-            axis.plot(out, np.full(len(out), 0.97), 'x', color=colours[colour], transform=top)
+            if len(out):
+                axis.plot(
+                    out, np.full(len(out), 0.97), 'x', color=colours[colour], transform=top,
+                    label='out of memory',
+                )  # fmt: skip
         ticks = sorted({float(v) for x, _ in named.values() for v in x})
         axis.set_xticks(ticks, [f'{v:g}' for v in ticks], minor=False)
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
         axis.legend(
             frameon=False, fontsize=8, title='exponent', title_fontsize=8,
