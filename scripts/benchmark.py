@@ -272,6 +272,105 @@ def _parts(
     yield 'step in the loop', (time.perf_counter() - start) / repeats
 
 
+def similarity(
+    depths: tuple[int, ...] = (12, 24),
+    repeats: int = 5,
+    peer: str | None = None,
+    out: str | None = None,
+) -> None:
+    """Time of CKA between all layers of two models, their forward passes excluded.
+
+    Layers of ViT-Ti's size at 224 pixels (197 x 192 features), 256 images in batches of 64; the
+    features are noise. Memory is the most that the process ever had, one batch of features with it.
+
+    Args:
+        depths: layers of each model.
+        repeats: runs, of which the median counts.
+        peer: a Python that has torch and torch_cka, which is then timed on the same features, once.
+        out: folder for similarity.csv.
+    """
+    import json
+    import resource
+    import subprocess
+
+    import jax
+    import numpy as np
+
+    from vitjax.analysis.similarity import minibatch_cka
+
+    batches, shape = 4, (64, 197 * 192)
+
+    def features(batch: int, depth: int, side: int) -> jax.Array:
+        rng = np.random.default_rng([batch, side])
+        return jax.device_put(rng.standard_normal((depth, *shape), dtype=np.float32))
+
+    def once(depth: int) -> tuple[float, np.ndarray]:
+        making = 0.0
+
+        def stream():
+            nonlocal making
+            for i in range(batches):
+                start = time.perf_counter()
+                pair = jax.block_until_ready((features(i, depth, 0), features(i, depth, 1)))
+                making += time.perf_counter() - start
+                yield pair
+
+        start = time.perf_counter()
+        matrix = minibatch_cka(stream())
+        return time.perf_counter() - start - making, matrix
+
+    rows: list[Row] = []
+    for depth in sorted(depths):
+        once(depth)  # compiles
+        seconds, matrices = zip(*(once(depth) for _ in range(repeats)), strict=True)
+        ours = statistics.median(seconds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row: Row = {'layers': f'{depth} x {depth}', 'seconds': ours, 'bytes': peak}
+        row['batch_MiB'] = 2 * depth * math.prod(shape) * 4 / 2**20
+        if peer:
+            command = [peer, '-c', TORCH_CKA, json.dumps([depth, batches, shape])]
+            printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            theirs, matrix = json.loads(printed)
+            row |= {'torch_cka_seconds': theirs, 'times_as_fast': theirs / ours}
+            row['largest_difference'] = np.abs(matrices[0] - np.array(matrix)).max()
+        rows.append(row)
+        _write(rows, out, 'similarity')
+    _print(rows)
+
+
+# Times torch_cka on the features that `similarity` takes; prints its seconds and its matrix.
+TORCH_CKA = """
+import json, sys, time, warnings
+import numpy as np, torch
+from torch_cka import CKA
+
+warnings.simplefilter('ignore')
+depth, batches, shape = json.loads(sys.argv[1])
+features = [
+    [torch.from_numpy(np.random.default_rng([i, side]).standard_normal(
+        (depth, *shape), dtype=np.float32)) for i in range(batches)]
+    for side in (0, 1)
+]
+
+class Replay(torch.nn.Module):  # hands features out as if its layers had made them
+    def __init__(self, side):
+        super().__init__()
+        self.side = side
+        self.layers = torch.nn.ModuleList(torch.nn.Identity() for _ in range(depth))
+
+    def forward(self, index):
+        for layer, value in zip(self.layers, features[self.side][int(index)]):
+            layer(value)
+
+names = [f'layers.{i}' for i in range(depth)]
+cka = CKA(Replay(0), Replay(1), 'x', 'y', names, names)
+loader = torch.utils.data.DataLoader(torch.arange(batches)[:, None])
+start = time.perf_counter()
+cka.compare(loader, loader)
+print(json.dumps([time.perf_counter() - start, cka.hsic_matrix.tolist()]))
+"""
+
+
 PASSES = ('forward', 'forward+backward')
 
 
@@ -443,6 +542,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     'compile': compile_time,
     'attention': attention,
     'model': model,
+    'similarity': similarity,
     'train': train,
 }
 
