@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import os
 import pathlib
 import signal
@@ -102,6 +103,17 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
         loop.train(wild, tmp_path / 'run', quiet=True)
     _, params = checkpoint.load(tmp_path / 'run', 'latest')
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_two_runs_in_one_directory_are_refused(tmp_path):
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ValueError, match='another process is training in'):
+            loop.train(TINY, tmp_path, quiet=True)
+    finally:
+        os.close(directory)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_patience_stops_early(tmp_path):

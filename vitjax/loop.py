@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
+import os
 import pathlib
 import signal
 import time
@@ -77,12 +79,13 @@ def train(
     experiment, params = _resolve(experiment, data, console)
     total = total_steps(experiment, len(data))
     run = _Run(experiment, out, data, validation, total, params, console)
-    if jax.process_index() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_experiment(out, experiment)
-    with _manager(out) as manager:
-        run.train(manager)
-    return _finish(experiment, out, console)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        if jax.process_index() == 0:
+            checkpoint.write_experiment(out, experiment)
+        with _manager(out) as manager:
+            run.train(manager)
+        return _finish(experiment, out, console)
 
 
 def total_steps(experiment: Experiment, count: int) -> int:
@@ -180,6 +183,20 @@ def _manager(out: pathlib.Path) -> Iterator[Any]:
         if 'No space left on device' in str(error):
             raise ValueError(f'the disk of {out} is full; the last checkpoint is kept.') from None
         raise
+
+
+@contextlib.contextmanager
+def _alone(out: pathlib.Path) -> Iterator[None]:
+    """Keeps a second run out of the directory; the lock goes with the process, however it ends."""
+    directory = os.open(out, os.O_RDONLY)
+    try:
+        if jax.process_index() == 0:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f'another process is training in {out}.') from None
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager
