@@ -155,7 +155,7 @@ class Seen:
 
     def feature_maps(self) -> dict[str, Any]:
         """A convolutional network's feature maps in order; empty for the others."""
-        maps = {path: value for path, value in self.found.items() if path.startswith('conv_')}
+        maps = {path: value for path, value in self.found.items() if re.fullmatch(MAPS, path)}
         return dict(sorted(maps.items(), key=lambda item: int(item[0].split('_')[1])))
 
     def layer(self, depth: int) -> int:
@@ -485,6 +485,8 @@ def filters(seen: Seen) -> Iterator[Result]:
     title = f'{name}: {kernel.shape[3]} filters of {kernel.shape[0]}x{kernel.shape[1]}'
     if kernel.shape[2] == 3 and kernel.shape[3] > 64:
         title += ', the first 64'
+    elif kernel.shape[2] != 3:
+        title += '\n(one a row, input channels across, the first 16 of each)'
     figure = gradient_figures.filters(
         np.asarray(pictures), None if components is None else np.asarray(components), title=title
     )
