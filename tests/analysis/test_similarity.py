@@ -371,7 +371,7 @@ def test_what_is_not_defined_is_named_by_layer_and_reason(x, y):
 
 def test_one_dead_feature_changes_nothing(x, y):
     dead = np.concatenate([x, np.full((*x.shape[:2], 1), 2, np.float32)], axis=2)
-    for measure in (similarity.cka, similarity.cca, similarity.pwcca, similarity.procrustes):
+    for measure in (similarity.cka, similarity.cca):
         np.testing.assert_allclose(measure(dead, y), measure(x, y), atol=1e-5)
 
 
