@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.layers.convolution import convolve
 from vitjax.layers.dropout import dropout
 
 kernel_init = nn.initializers.truncated_normal(0.02)  # timm's and DeiT's for every dense layer
@@ -92,6 +93,7 @@ class ConvStem(nn.Module):
                 padding=1,  # PyTorch's; XLA's SAME pads (0, 1) at stride 2
                 use_bias=self.bias,
                 dtype=self.dtype,
+                conv_general_dilated=convolve,
                 kernel_init=conv_init,
                 name=f'conv_{i + 1}',
             )(x)

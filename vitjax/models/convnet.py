@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.layers.convolution import convolve
 from vitjax.layers.dropout import dropout
 
 
@@ -20,7 +21,7 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's VGG
         conv = nn.Conv(
             self.features, (3, 3), padding=self.padding, dtype=self.dtype, kernel_init=init,
-            name='conv',
+            conv_general_dilated=convolve, name='conv',
         )  # fmt: skip
         return nn.relu(conv(x))
 

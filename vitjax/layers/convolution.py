@@ -1,0 +1,81 @@
+"""3x3 convolutions that are as fast on CPU as their arithmetic allows, scanned or not.
+
+Drop-in functions for `nn.Conv(conv_general_dilated=...)`. On accelerators they are the vendor's
+convolutions. `platform_dependent` keeps those in the jaxpr, so that `flops` counts them.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """A convolution of maps [B, H, W, C] with a kernel [h, w, C, D], called as lax's.
+
+    On CPU the kernel's gradient is a matrix product for each pixel of the kernel: inside a scan
+    or a while loop XLA's own takes 20 to 30 times as long there (8 maps of 12x12x256).
+    """
+    strides, padding, *rest = args
+    shape, dtype = kernel.shape, kernel.dtype
+    call = functools.partial(lax.conv_general_dilated, **kwargs)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], shape[:2], strides, padding)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return call(x, kernel, strides, padding, *rest)
+
+    def products(x: jax.Array, grad: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        rows, columns = ((n - 1) * s + 1 for n, s in zip(grad.shape[1:3], strides, strict=True))
+        flat = grad.reshape(-1, grad.shape[-1])
+        out = [
+            x[:, i : i + rows : strides[0], j : j + columns : strides[1]].reshape(len(flat), -1).T
+            @ flat
+            for i in range(shape[0])
+            for j in range(shape[1])
+        ]
+        return jnp.stack(out).reshape(shape)
+
+    def transposed(x: jax.Array, grad: jax.Array) -> jax.Array:
+        any_kernel = jnp.zeros(shape, dtype)  # the map is linear: its transpose is the same there
+        return jax.vjp(functools.partial(plain, x), any_kernel)[1](grad)[0]
+
+    @jax.custom_vjp
+    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return plain(x, kernel)
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+        return plain(x, kernel), (x, kernel)
+
+    def backward(saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, kernel = saved
+        (at_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](grad)
+        return at_x, lax.platform_dependent(x, grad, cpu=products, default=transposed)
+
+    run.defvjp(forward, backward)
+    return run(x, kernel)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """A 3x3 depthwise convolution with one pixel of padding, called as linen calls lax's.
+
+    On CPU a sum of nine shifted products: forward 30 times, backward 4 times as fast as XLA's
+    grouped convolution there (32 maps of 14x14x384).
+    """
+
+    def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        height, width = x.shape[1:3]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return sum(
+            padded[:, i : i + height, j : j + width] * kernel[i, j, 0]
+            for i in range(3)
+            for j in range(3)
+        )  # pyright: ignore[reportReturnType]
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, *args, **kwargs)
+
+    return lax.platform_dependent(x, kernel, cpu=shifts, default=convolution)
