@@ -1,4 +1,4 @@
-"""Eight simulated devices, set before jax starts."""
+"""Eight simulated devices and quick compilation, set before jax starts."""
 
 import os
 
@@ -6,3 +6,5 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 ).strip()
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
+# Most tests compile much and run it once: without optimizations that takes half the time.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'

