@@ -56,7 +56,11 @@ def main() -> int:
         experiment: Annotated[tyro.conf.AvoidSubcommands[Experiment], tyro.conf.arg(name='')]
         out: str
 
-    default = Run(module.experiment, f'runs/{pathlib.Path(arguments[0]).stem}')
+    experiment = module.experiment
+    given = {a.split('=')[0] for a in arguments}
+    if len({'--steps', '--epochs'} & given) == 1:  # the one given replaces the experiment's
+        experiment = dataclasses.replace(experiment, epochs=None, steps=None)
+    default = Run(experiment, f'runs/{pathlib.Path(arguments[0]).stem}')
     run = tyro.cli(
         Run, default=default, args=arguments[1:], prog=f'train.py {arguments[0]}',
         description=(module.__doc__ or '').split('\n\n')[0],

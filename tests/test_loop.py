@@ -291,6 +291,7 @@ def test_bad_commands_fail_in_a_line_or_two(tmp_path):
         return done.stdout + done.stderr
 
     assert 'there are cait_cifar10' in fails('digit')
+    assert 'batch_size=9999' in fails('digits', '--steps', '5', '--batch-size', '9999')
     assert '--epochs' in fails('digits', '--epoch', '3')
     out = fails('digits', '--data.name', 'tfds:cifar10', '--data.dir', str(tmp_path), '--out', 'x')
     assert 'scripts/prepare.py cifar10' in out

@@ -19,7 +19,8 @@ from vitjax.experiment import Experiment
 
 FOLDER = 'checkpoints'
 
-absl.logging.set_verbosity(absl.logging.ERROR)  # orbax warns of files that it never wrote
+# Orbax warns of files that it never wrote, and logs errors that it raises as well.
+absl.logging.set_verbosity(absl.logging.FATAL)
 
 
 def _accuracy(metrics: dict[str, float]) -> float:

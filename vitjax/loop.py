@@ -76,8 +76,8 @@ def train(
     if any(r['split'] == 'test' for r in read_metrics(out)):
         return _finish(experiment, out, console)
     data, validation = (sources.load(experiment.data, split) for split in ('train', 'validation'))
-    experiment, params = _resolve(experiment, data, console)
     total = total_steps(experiment, len(data))
+    experiment, params = _resolve(experiment, data, console)
     run = _Run(experiment, out, data, validation, total, params, console)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
