@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -110,3 +111,13 @@ def test_runs_without_checkpoints(tmp_path):
         checkpoint.load(tmp_path)
     with pytest.raises(ValueError, match="'best' or 'latest': 'newest'"):
         checkpoint.load(tmp_path, 'newest')
+
+
+def test_a_full_disk_is_noticed_before_the_first_byte(tmp_path, params, monkeypatch):
+    with checkpoint.manager(tmp_path) as manager:
+        checkpoint.save(manager, 1, {'params': params}, {})
+        manager.wait_until_finished()
+        monkeypatch.setattr(checkpoint.shutil, 'disk_usage', lambda path: SimpleNamespace(free=99))
+        with pytest.raises(ValueError, match=r'needs 0.0 MiB, the disk of .* has 0.0 free'):
+            checkpoint.save(manager, 2, {'params': params}, {})
+        assert manager.all_steps() == [1]

@@ -61,7 +61,17 @@ def save(
     """Starts saving `trees` (`params` among them) and `position`, plain JSON values, at a step.
 
     `metrics` with an `accuracy` makes the checkpoint a candidate for the best.
+
+    Raises:
+        ValueError: if the disk has no room for it.
     """
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+    free = shutil.disk_usage(manager.directory).free
+    if free < needed:
+        raise ValueError(
+            f'a checkpoint needs {needed / 2**20:,.1f} MiB, the disk of {manager.directory} has '
+            f'{free / 2**20:,.1f} free; the checkpoints before it are kept.'
+        )
     items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items['position'] = ocp.args.JsonSave(position)
     manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
