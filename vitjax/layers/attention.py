@@ -108,8 +108,7 @@ def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, i
     """Images and query rows that `chunked` takes at a time.
 
     At most 128 rows; on accelerators the whole batch. On CPU as many images as keep a block's
-    scores within 2 MiB, a core's cache: XLA's batched product is up to seven times as fast there
-    (measured at 144 tokens, 4 heads of 64). Blocks are as equal as can be: little is padded.
+    scores within 2 MiB, a core's cache. Blocks are as equal as can be: little is padded.
     """
     image = 4 * heads * queries * keys  # bytes of one image's scores
     if jax.default_backend() != 'cpu':
@@ -151,10 +150,10 @@ def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
 
     - one query, a class token: `explicit`; there is one row of scores.
     - GPU with a fused kernel for this width and dtype, no talking heads, no dropout: `fused`.
-    - CPU: `chunked` when the batch's scores take more than 8 MiB and leave the caches. Forward and
-      backward measured on two cores, 64 images of 144 tokens and 4 heads: 1.7 times as fast as
-      `explicit`; 2 images of 1,024 tokens with talking heads: 2.1 times. At 8 images of 196 tokens
-      (5 MiB) `explicit` is up to 1.4 times as fast.
+    - CPU: `chunked` when the batch's scores take more than 8 MiB and leave the caches. A layer's
+      forward and backward pass on two cores, times as fast as `explicit`: 2 images of 1,024 tokens
+      and 4 heads 1.4, with talking heads 1.9; 64 images of 144 tokens 1.0 and 1.1; 8 images of 196
+      tokens (5 MiB) 1.0 and 1.2.
     - elsewhere: `chunked` from 1,024 keys on, to bound memory; below, `explicit`.
     """
     batch, rows, heads, _ = q.shape
