@@ -21,6 +21,7 @@ from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ConvNet, ViT
 from vitjax.optim import Optim
+from vitjax.train import train_step
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
 TINY = Experiment(
@@ -116,6 +117,68 @@ def test_two_runs_in_one_directory_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def losses(out):
+    return [r['loss'] for r in loop.read_metrics(out) if r['split'] == 'train']
+
+
+def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
+    """The same runs, in directories like any other, and the same program for both of them."""
+    out, record = finished
+    experiment = dataclasses.replace(TINY, attention_every=3)
+    outs = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
+    records = loop.train_seeds(experiment, outs, quiet=True)
+    np.testing.assert_allclose(losses(outs[0]), losses(out), rtol=1e-4)
+    assert records[0]['loss'] == pytest.approx(record['loss'], rel=1e-4)
+    other = loop.train(dataclasses.replace(experiment, seed=1), tmp_path / 'alone', quiet=True)
+    np.testing.assert_allclose(losses(outs[1]), losses(tmp_path / 'alone'), rtol=1e-4)
+    assert records[1]['loss'] == pytest.approx(other['loss'], rel=1e-4)
+    assert records[1]['loss'] != pytest.approx(records[0]['loss'], rel=1e-3)
+    read, _ = checkpoint.load(outs[1], 'latest')
+    assert read.seed == 1 and read.classes == tuple('0123456789')
+
+
+def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatch):
+    whole = {seed: tmp_path / f'whole_{seed}' for seed in (3, 4)}
+    loop.train_seeds(TINY, whole, quiet=True)
+    outs = {seed: tmp_path / f'seed_{seed}' for seed in (3, 4)}
+    save, saved = checkpoint.save, []
+
+    def killed(*args, **options):  # between the two saves of the second checkpoint
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(args[1])
+        save(*args, **options)
+
+    monkeypatch.setattr(checkpoint, 'save', killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_seeds(TINY, outs, quiet=True)
+    monkeypatch.undo()
+    assert checkpoint.steps(outs[3])[-1] == 40 and checkpoint.steps(outs[4]) == [20]
+    loop.train_seeds(TINY, {**outs, 5: tmp_path / 'seed_5'}, quiet=True)
+    for seed in (3, 4):
+        assert losses(outs[seed]) == losses(whole[seed])
+        assert equal(checkpoint.load(outs[seed])[1], checkpoint.load(whole[seed])[1])
+    assert loop.finished(tmp_path / 'seed_5')
+
+
+def test_runs_that_differ_in_numbers_share_their_program(tmp_path, monkeypatch):
+    """A learning rate, a length, a strength or a seed is an argument of what was compiled."""
+    loop._step.cache_clear()
+    traced = []
+    monkeypatch.setattr(loop, 'train_step', lambda *a, **k: traced.append(1) or train_step(*a, **k))
+    short = dataclasses.replace(TINY, epochs=1)
+    loop.train(short, tmp_path / 'a', quiet=True)
+    count = len(traced)
+    optim = dataclasses.replace(TINY.optim, peak=1e-4, decay=0.3, warmup=0.2)
+    changed = dataclasses.replace(
+        TINY, optim=optim, augment=Augment(size=8, shift=0.2), seed=2**33, steps=25, epochs=None
+    )
+    loop.train(changed, tmp_path / 'b', quiet=True)
+    assert len(traced) == count
+    loop.train(dataclasses.replace(short, batch_size=32), tmp_path / 'c', quiet=True)
+    assert len(traced) > count
+
+
 def test_patience_stops_early(tmp_path):
     frozen = Optim(peak=0.0, train='head.*')
     patient = dataclasses.replace(TINY, optim=frozen, patience=2, epochs=20)
@@ -176,6 +239,7 @@ from vitjax.data.augment import Augment
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.optim import Optim
+from vitjax.train import train_step
 experiment = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
     augment=Augment(size=8, shift=0.1), optim=Optim(peak=3e-3, ema=0.9), batch_size=64,

@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,8 +159,7 @@ def test_count_stops_early_and_does_not_recompile(data):
     part, _ = spread.run(part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
-    program: Any = spread.run
-    assert program._cache_size() == 1
+    assert sharding._program(step)._cache_size() == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_steps(data):
@@ -181,3 +179,40 @@ def test_bad_ways(way, match):
     with pytest.raises(ValueError, match=match):
         state, step = start(MODEL, SGD)
         sharding.spread(way, step, jax.random.key(0), state, batch_size=12)
+
+
+def test_seeds_take_the_steps_that_each_takes_alone(data):
+    """One after the other, as on CPU, and at once, as on accelerators."""
+    state, step = start(MODEL, Optim(peak=1e-3, warmup=0.0))
+    keys = [jax.random.key(i) for i in range(3)]
+    orders = [loader.batches(i, 0, 4, count=64, batch_size=16) for i in range(3)]
+    alone = []
+    for key, rows in zip(keys, orders, strict=True):
+        spread = sharding.spread('none', step, key, state, batch_size=16)
+        copy = spread.put(jax.tree.map(jnp.copy, state))
+        alone.append(spread.run(copy, spread.put_data(*data), rows, 4)[1]['loss'])
+    for backend in ('cpu', 'gpu'):
+        sharding._seeds_program.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax, 'default_backend', lambda name=backend: name)
+            spread = sharding.spread('seeds', step, jnp.stack(keys), state, batch_size=16)
+        replicas = spread.put(jax.tree.map(lambda x: jnp.stack([x] * 3), state))
+        rows = np.stack(orders, 1)
+        replicas, metrics = spread.run(replicas, spread.put_data(*data), rows, 3)
+        assert metrics['loss'].shape == (4, 3) and np.isnan(metrics['loss'][3]).all()
+        replicas, more = spread.run(replicas, spread.put_data(*data), rows[3:], 1)
+        losses = np.concatenate([metrics['loss'][:3], more['loss']])
+        np.testing.assert_allclose(losses, np.stack(alone, 1), rtol=1e-4)
+        assert replicas.step.tolist() == [4, 4, 4]
+
+
+def test_a_seed_that_diverges_stops_the_others_where_they_are(data):
+    state, step = start(MODEL, SGD)
+    keys = jnp.stack([jax.random.key(i) for i in range(2)])
+    spread = sharding.spread('seeds', step, keys, state, batch_size=16)
+    replicas = jax.tree.map(lambda x: np.stack([x, x]), state)
+    for leaf in jax.tree.leaves(replicas.params['head']):
+        leaf[1] = np.inf
+    rows = np.stack([loader.batches(0, 0, 4, count=64, batch_size=16)] * 2, 1)
+    _, metrics = spread.run(spread.put(replicas), spread.put_data(*data), rows, 4)
+    assert np.isnan(metrics['loss'][1:, 1]).all() and np.isfinite(metrics['loss'][0, 0])

@@ -1,9 +1,11 @@
 """Checkpoints of a run: save, restore, and `load`, which everything after training begins with."""
 
+import contextlib
 import json
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from vitjax import experiment as experiments
 from vitjax.experiment import Experiment
 
 FOLDER = 'checkpoints'
+_SAVING = threading.Lock()
 
 # Orbax warns of files that it never wrote, and logs errors that it raises as well.
 absl.logging.set_verbosity(absl.logging.FATAL)
@@ -27,8 +30,10 @@ def _accuracy(metrics: dict[str, float]) -> float:
     return metrics['accuracy']
 
 
-def manager(run: str | pathlib.Path, *, read_only: bool = False) -> ocp.CheckpointManager:
-    """A run's checkpoint manager, which keeps the latest checkpoint and the best.
+def manager(
+    run: str | pathlib.Path, *, read_only: bool = False, latest: int = 1
+) -> ocp.CheckpointManager:
+    """A run's checkpoint manager, which keeps the latest checkpoints and the best.
 
     Call `close()` (or leave its `with` block) before the process ends: a save in flight is lost
     otherwise.
@@ -37,7 +42,7 @@ def manager(run: str | pathlib.Path, *, read_only: bool = False) -> ocp.Checkpoi
     # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
     # best_fn with max_to_keep would delete the newest checkpoint.
     best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
-    keep = None if read_only else policies.AnyPreservationPolicy([policies.LatestN(1), best])
+    keep = None if read_only else policies.AnyPreservationPolicy([policies.LatestN(latest), best])
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -51,16 +56,27 @@ def manager(run: str | pathlib.Path, *, read_only: bool = False) -> ocp.Checkpoi
     )
 
 
+def steps(run: str | pathlib.Path) -> list[int]:
+    """The steps that a run directory has checkpoints of."""
+    if not (pathlib.Path(run) / FOLDER).is_dir():
+        return []
+    with manager(run, read_only=True) as found:
+        return list(found.all_steps())
+
+
 def save(
     manager: ocp.CheckpointManager,
     step: int,
     trees: dict[str, Any],
     position: dict[str, Any],
     metrics: dict[str, float] | None = None,
+    *,
+    wait: bool = False,
 ) -> None:
     """Starts saving `trees` (`params` among them) and `position`, plain JSON values, at a step.
 
-    `metrics` with an `accuracy` makes the checkpoint a candidate for the best.
+    `metrics` with an `accuracy` makes the checkpoint a candidate for the best. `wait` returns when
+    it is written: for a process that has several managers.
 
     Raises:
         ValueError: if the disk has no room for it.
@@ -74,7 +90,12 @@ def save(
         )
     items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items['position'] = ocp.args.JsonSave(position)
-    manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+    # Orbax numbers its work in the background by one counter for the whole process: two managers
+    # that save at a time wait for each other's folders.
+    with _SAVING if wait else contextlib.nullcontext():
+        manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        if wait:
+            manager.wait_until_finished()
 
 
 def restore(manager: ocp.CheckpointManager, step: int, trees: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a model says of every image of a split, and how right it is."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,11 +21,17 @@ def normalisation(preprocessing: Preprocessing | None) -> tuple[Any, Any]:
 
 
 def predict(
-    model: Any, params: Any, data: Data, preprocessing: Preprocessing | None, batch_size: int
+    model: Any,
+    params: Any,
+    data: Data,
+    preprocessing: Preprocessing | None,
+    batch_size: int,
+    devices: Sequence[Any] | None = None,
 ) -> np.ndarray:
-    """Logits [N, num_classes] float32 of every image once, over all of this process's devices."""
+    """Logits [N, num_classes] float32 of every image once, over this process's devices."""
     assert preprocessing is not None
-    devices = jax.local_devices()
+    devices = jax.local_devices() if devices is None else devices
+    devices = [d for d in devices if d.process_index == jax.process_index()]
     batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
     params = jax.device_put(on_host(params), NamedSharding(mesh, PartitionSpec()))

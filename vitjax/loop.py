@@ -8,8 +8,9 @@ import json
 import os
 import pathlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -28,13 +29,16 @@ from vitjax.data.sources import Data
 from vitjax.evaluate import normalisation, on_host, predict, scores
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
-from vitjax.optim import optimizer, trainable
+from vitjax.optim import Optim, optimizer, trainable
 from vitjax.train import TrainState, init_state, train_step
 
 LOG_STEPS = 50  # training steps that one line of metrics averages over
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
 CHUNK_STEPS = 256  # of steps at a dispatch, at most
 CHUNK_BYTES = 2**27  # of images decoded for one dispatch, when not all of them fit
+
+
+_load = functools.lru_cache(maxsize=6)(sources.load)  # the cells of an ablation share images
 
 
 @dataclasses.dataclass
@@ -53,7 +57,7 @@ class Stop(Exception):
 def train(
     experiment: Experiment, out: str | pathlib.Path, *, quiet: bool = False
 ) -> dict[str, Any]:
-    """Trains, or goes on training, one experiment in a run directory.
+    """Trains, or goes on training, one experiment in a run directory: `train_seeds` with one seed.
 
     Args:
         experiment: what to run; one without `preprocessing` and `classes` gets them from its data.
@@ -69,23 +73,120 @@ def train(
             for a loss that is not finite.
         Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
-    out = pathlib.Path(out)
+    return train_seeds(experiment, {experiment.seed: out}, quiet=quiet)[experiment.seed]
+
+
+def train_seeds(
+    experiment: Experiment,
+    outs: Mapping[int, str | pathlib.Path],
+    *,
+    quiet: bool = False,
+    bar: bool | None = None,
+    devices: Sequence[Any] | None = None,
+    caught: list[int] | None = None,
+) -> dict[int, dict[str, Any]]:
+    """Trains several seeds of an experiment, as one program where that is possible.
+
+    Seeds train together on one device, each with its own weights, order of examples and noise, so
+    that each run is the one that it would be alone. They train one after the other with `patience`,
+    which stops them at different times, and where a run spreads over several devices.
+
+    Args:
+        experiment: what to run; its own seed does not count.
+        outs: the run directory of each seed. Finished runs are left alone, others gone on with.
+        quiet: print nothing.
+        bar: show a progress bar; None shows one unless `quiet`.
+        devices: which to train on; None takes all.
+        caught: where the numbers of signals arrive that ask to stop, for a caller that handles
+            them; without it SIGTERM and Ctrl-C are handled here.
+
+    Returns:
+        Of each seed the last line of metrics: `step`, `epoch`, and the test split's `accuracy`,
+        `top5`, `loss`.
+
+    Raises:
+        ValueError: if the experiment does not fit its data, its devices or what is in `outs`, and
+            for a loss that is not finite.
+        Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
+    """
     quiet = quiet or jax.process_index() > 0
     console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
-    _require_same(experiment, out)
-    if any(r['split'] == 'test' for r in read_metrics(out)):
-        return _finish(experiment, out, console)
-    data, validation = (sources.load(experiment.data, split) for split in ('train', 'validation'))
+    show = console if bar is None else rich.console.Console(quiet=not bar)
+    devices = jax.devices() if devices is None else devices
+    runs = {seed: pathlib.Path(out) for seed, out in outs.items()}
+    for seed, out in runs.items():
+        require_same(dataclasses.replace(experiment, seed=seed), out)
+    records = {seed: _finish(out, console, devices) for seed, out in runs.items() if finished(out)}
+    pending = {seed: out for seed, out in runs.items() if seed not in records}
+    if not pending:
+        return records
+    data, held = (_load(experiment.data, split) for split in ('train', 'validation'))
     total = total_steps(experiment, len(data))
     experiment, params = _resolve(experiment, data, console)
-    run = _Run(experiment, out, data, validation, total, params, console)
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        if jax.process_index() == 0:
-            checkpoint.write_experiment(out, experiment)
-        with _manager(out) as manager:
-            run.train(manager)
-        return _finish(experiment, out, console)
+    for group in _groups(experiment, pending, len(devices)):
+        outs = {seed: pending[seed] for seed in group}
+        run = _Run(experiment, outs, data, held, total, params, console, devices)
+        with contextlib.ExitStack() as locks:
+            for seed, out in outs.items():
+                out.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(_alone(out))
+                if jax.process_index() == 0:
+                    known = dataclasses.replace(experiment, seed=seed)
+                    checkpoint.write_experiment(out, known)
+            with contextlib.ExitStack() as saving:
+                managers = {
+                    seed: saving.enter_context(_manager(out, latest=min(2, len(outs))))
+                    for seed, out in outs.items()
+                }
+                run.train(managers, caught, show)
+            del run  # its memory, before the next one's
+            records |= {seed: _finish(out, console, devices) for seed, out in outs.items()}
+    return {seed: records[seed] for seed in runs}
+
+
+def training_images(experiment: Experiment) -> int:
+    """How many images an experiment trains on."""
+    return len(_load(experiment.data, 'train'))
+
+
+def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
+    """Seconds that a training step of all seeds takes on this machine, compilation apart."""
+    console = rich.console.Console(quiet=True)
+    data = _load(experiment.data, 'train')
+    experiment, params = _resolve(experiment, data, console)
+    outs = dict.fromkeys(range(experiment.seed, experiment.seed + seeds), pathlib.Path())
+    total = total_steps(experiment, len(data))
+    run = _Run(experiment, outs, data, data, total, params, console, jax.devices()[:1])
+    with ThreadPoolExecutor(1) as ahead:
+        _, images, rows = next(run._chunks(ahead))
+    seconds = []
+    state, _ = run.spread.run(run.state, images, rows, 0)  # compiles
+    for _ in range(repeats):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(run.spread.run(state, images, rows, 1))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def finished(run: str | pathlib.Path) -> bool:
+    """Whether a run directory holds a run that took its last step and was tested."""
+    return any(record['split'] == 'test' for record in read_metrics(run))
+
+
+def _groups(
+    experiment: Experiment, outs: dict[int, pathlib.Path], devices: int
+) -> Iterator[list[int]]:
+    """Which seeds train together: those that have a checkpoint of the same step, or none."""
+    alone = experiment.patience > 0 or experiment.parallel in ('pmap', 'fsdp')
+    alone |= experiment.parallel == 'auto' and devices > 1
+    left = {seed: checkpoint.steps(out) or [0] for seed, out in outs.items()}
+    while left:
+        # Of seeds that were killed between two saves, some are one checkpoint ahead.
+        common = min(max(steps) for steps in left.values())
+        group = [seed for seed, steps in left.items() if common in steps]
+        group = group[:1] if alone else group
+        yield group
+        left = {seed: steps for seed, steps in left.items() if seed not in group}
 
 
 def total_steps(experiment: Experiment, count: int) -> int:
@@ -115,7 +216,7 @@ def read_metrics(run: str | pathlib.Path) -> list[dict[str, Any]]:
     return records
 
 
-def _require_same(experiment: Experiment, out: pathlib.Path) -> None:
+def require_same(experiment: Experiment, out: pathlib.Path) -> None:
     """An error if `out` holds something else than this experiment."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -174,10 +275,14 @@ def statistics(data: Data) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _manager(out: pathlib.Path) -> Iterator[Any]:
-    """The run's checkpoint manager; a full disk is an error in one line."""
+def _manager(out: pathlib.Path, *, latest: int) -> Iterator[Any]:
+    """The run's checkpoint manager; a full disk is an error in one line.
+
+    Seeds that train together keep the checkpoint before the latest too: a kill between two saves
+    leaves them a common one.
+    """
     try:
-        with checkpoint.manager(out) as manager:
+        with checkpoint.manager(out, latest=latest) as manager:
             yield manager
     except Exception as error:
         if 'No space left on device' in str(error):
@@ -200,7 +305,7 @@ def _alone(out: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def signals() -> Iterator[list[int]]:
     """Collects SIGTERM and Ctrl-C instead of dying of them; a second one kills."""
     caught: list[int] = []
 
@@ -221,59 +326,113 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _varied(settings: Any) -> dict[str, float]:
+    """The numbers of a configuration that a compiled program takes as arguments: those not 0."""
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return {name: value for name, value in values.items() if isinstance(value, float) and value}
+
+
+@functools.lru_cache(maxsize=16)
+def _step(
+    model: Any, change: augment.Augment, optim: Optim, normal: tuple[Any, Any]
+) -> Callable[..., tuple[TrainState, Any]]:
+    """The training step of every run that differs in numbers alone, which it takes as `given`."""
+
+    def step(state: TrainState, batch: Any, given: dict[str, Any], axis: str | None = None):
+        settings = dataclasses.replace(optim, **given['optim'])
+        vary = functools.partial(
+            augment.augment, dataclasses.replace(change, **given['augment']), normal,
+            model.num_classes,
+        )  # fmt: skip
+        mask = None if optim.train == '.*' else trainable(state.params, optim.train)
+        return train_step(
+            state,
+            batch,
+            jax.random.wrap_key_data(given['key']),
+            model=model,
+            tx=optimizer(settings, given['steps']),
+            augment=vary,
+            ema=settings.ema,
+            trainable=mask,
+            axis=axis,
+        )
+
+    return step
+
+
 class _Run:
-    """What one run holds in memory while it trains."""
+    """What one run, or several seeds of it, hold in memory while they train."""
 
     def __init__(
         self,
         experiment: Experiment,
-        out: pathlib.Path,
+        outs: dict[int, pathlib.Path],
         data: Data,
         validation: Data,
         total: int,
         params: Any,
         console: rich.console.Console,
+        devices: Sequence[Any],
     ):
-        self.experiment, self.out, self.console = experiment, out, console
+        self.experiment, self.outs, self.console = experiment, outs, console
         self.data, self.validation, self.total = data, validation, total
+        self.devices = devices
         self.per_epoch = loader.steps_per_epoch(len(data), experiment.batch_size)
         self.every = max(1, round(experiment.evaluate_every * self.per_epoch))
-        size, optim = experiment.augment.size, experiment.optim
+        model, change, optim = experiment.model, experiment.augment, experiment.optim
         tx = optimizer(optim, total)
-        key = jax.random.key(experiment.seed)
-        make = functools.partial(
-            init_state, model=experiment.model, tx=tx, image_shape=(size, size, 3), params=params,
-            ema=optim.ema > 0,
+        keys = [jax.random.key(seed) for seed in outs]
+        self.state = self._stack(
+            init_state(
+                augment.purpose(key, 'init'), model=model, tx=tx, params=params,
+                image_shape=(change.size, change.size, 3), ema=optim.ema > 0,
+            )
+            for key in keys
         )  # fmt: skip
-        self.state = make(augment.purpose(key, 'init'))
-        vary = functools.partial(
-            augment.augment,
-            experiment.augment,
-            normalisation(experiment.preprocessing),
-            experiment.model.num_classes,  # pyright: ignore[reportAttributeAccessIssue]
+        trained = [jax.random.key_data(augment.purpose(key, 'train')) for key in keys]
+        varied = {'optim': _varied(optim), 'augment': _varied(change), 'steps': total}
+        given = self._stack(
+            jax.tree.map(np.asarray, {'key': key, **varied}) for key in map(np.asarray, trained)
         )
-        mask = None if optim.train == '.*' else trainable(self.state.params, optim.train)
-        step = functools.partial(
-            train_step, model=experiment.model, tx=tx, augment=vary, ema=optim.ema, trainable=mask
+        step = _step(
+            model,
+            dataclasses.replace(change, **dict.fromkeys(varied['augment'], 1.0)),
+            dataclasses.replace(optim, **dict.fromkeys(varied['optim'], 1.0)),
+            normalisation(experiment.preprocessing),
         )
         self.spread = sharding.spread(
-            experiment.parallel,
+            'seeds' if len(outs) > 1 else experiment.parallel,
             step,
-            augment.purpose(key, 'train'),
+            given,
             self.state,
             batch_size=experiment.batch_size,
+            devices=devices,
         )
         self.state = self.spread.put(self.state)
         self.step = 0
         self.seconds = 0.0  # spent in steps, compilation apart
         self.compiled = False
-        self.recent = (0, 0.0)  # steps and seconds since the last line of metrics
-        self.records: list[dict[str, Any]] = []  # the lines of metrics.jsonl
-        self.trained: list[dict[str, float]] = []  # one for each step since the last line
+        self.recent = (0, 0.0)  # steps and seconds since the last lines of metrics
+        self.records: dict[int, list[dict[str, Any]]] = {}  # the lines of each metrics.jsonl
+        self.trained: list[dict[str, np.ndarray]] = []  # one for each dispatch since the last lines
 
-    def train(self, manager: Any) -> None:
+    def _stack(self, trees: Iterable[Any]) -> Any:
+        """Trees of the seeds as one tree with an axis of seeds; a single seed's as it is."""
+        trees = list(trees)
+        return jax.tree.map(lambda *x: jnp.stack(x), *trees) if len(trees) > 1 else trees[0]
+
+    def _whole(self) -> dict[int, TrainState]:
+        """The state of each seed."""
+        state = self.spread.get(self.state)
+        if len(self.outs) == 1:
+            return dict.fromkeys(self.outs, state)
+        return {s: jax.tree.map(lambda x: x[i], state) for i, s in enumerate(self.outs)}  # noqa: B023
+
+    def train(
+        self, managers: dict[int, Any], caught: list[int] | None, show: rich.console.Console
+    ) -> None:
         """Takes all steps that are left."""
-        self._restore(manager)
+        self._restore(managers)
         if self._finished():
             return
         columns = (
@@ -282,8 +441,11 @@ class _Run:
             rich.progress.TimeRemainingColumn(),
             rich.progress.TextColumn('{task.fields[now]}'),
         )
-        progress = rich.progress.Progress(*columns, console=self.console, transient=True)
-        with progress, _signals() as caught, ThreadPoolExecutor(1) as ahead:
+        progress = rich.progress.Progress(
+            *columns, console=show, transient=True, disable=not show.is_terminal
+        )
+        handled = signals() if caught is None else contextlib.nullcontext(caught)
+        with progress, handled as caught, ThreadPoolExecutor(1) as ahead:
             task = progress.add_task('training', total=self.total, completed=self.step, now='')
             for steps, images, rows in self._chunks(ahead):
                 if not self.compiled:
@@ -294,20 +456,24 @@ class _Run:
                 self.state, metrics = self.spread.run(self.state, images, rows, steps)
                 metrics = {k: np.asarray(v)[:steps] for k, v in metrics.items()}
                 took = time.perf_counter() - start
-                self._note(metrics, took)
-                rate = steps * self.experiment.batch_size / took
+                self._note({k: v.reshape(steps, -1) for k, v in metrics.items()}, took)
+                rate = self._images(steps) / took
                 loss, accuracy = metrics['loss'].mean(), metrics['accuracy'].mean()
                 now = f'loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:,.0f} images/s'
                 progress.update(task, completed=self.step, now=now)
                 self._pace(steps, took)
                 if self.step % self.every == 0 or self.step == self.total:
-                    self._evaluate(manager)
+                    self._evaluate(managers)
                     if self._finished():
                         break
                 if caught:
-                    self._save(manager, None)
-                    manager.wait_until_finished()
+                    self._save(managers, {})
+                    for manager in managers.values():
+                        manager.wait_until_finished()
                     raise Stop(caught[0], self.step)
+
+    def _images(self, steps: int) -> int:
+        return steps * self.experiment.batch_size * len(self.outs)
 
     def _chunks(self, ahead: ThreadPoolExecutor) -> Iterator[tuple[int, Any, np.ndarray]]:
         """(steps, data on the devices, rows): steps up to the next evaluation, a second at most."""
@@ -316,7 +482,7 @@ class _Run:
         resident = not isinstance(self.data.images, sources.Encoded)
         self.most = CHUNK_STEPS
         if not resident:
-            size = batch * int(np.prod(self.data.images.shape[1:]))
+            size = batch * len(self.outs) * int(np.prod(self.data.images.shape[1:]))
             self.most = max(1, min(CHUNK_STEPS, CHUNK_BYTES // size))
         most = self.most
         self.chunk = 1
@@ -328,11 +494,16 @@ class _Run:
             until = min(self.total, (step // self.every + 1) * self.every)
             until = min(until, (step // LOG_STEPS + 1) * LOG_STEPS)
             steps = min(self.chunk, until - step)
-            rows = loader.batches(
-                self.experiment.seed, step, steps, count=len(self.data), batch_size=batch,
-                process=jax.process_index() if apart else 0, processes=processes if apart else 1,
-            )  # fmt: skip
-            return steps, np.pad(rows, ((0, most - steps), (0, 0)))
+            of_seeds = [
+                loader.batches(
+                    seed, step, steps, count=len(self.data), batch_size=batch,
+                    process=jax.process_index() if apart else 0,
+                    processes=processes if apart else 1,
+                )
+                for seed in self.outs
+            ]  # fmt: skip
+            rows = np.pad(np.stack(of_seeds, 1), ((0, most - steps), (0, 0), (0, 0)))
+            return steps, rows if len(of_seeds) > 1 else rows[:, 0]
 
         def decode(step: int) -> tuple[int, Any, np.ndarray]:
             steps, rows = choose(step)
@@ -360,87 +531,98 @@ class _Run:
         self.chunk = max(1, min(self.most, 2 * self.chunk, int(CHUNK_SECONDS / (took / steps))))
 
     def _note(self, metrics: dict[str, np.ndarray], took: float) -> None:
+        """Takes down the metrics [steps, seeds] of one dispatch."""
         steps = len(metrics['loss'])
         for name in ('loss', 'grad_norm'):
-            wrong = np.flatnonzero(~np.isfinite(metrics[name]))
+            wrong = np.argwhere(~np.isfinite(metrics[name]))
             if len(wrong):
-                self._diverged(name, float(metrics[name][wrong[0]]), self.step + int(wrong[0]) + 1)
-        self.trained += [{k: float(v[i]) for k, v in metrics.items()} for i in range(steps)]
+                step, replica = wrong[0]
+                value = float(metrics[name][step, replica])
+                self._diverged(name, value, self.step + int(step) + 1, list(self.outs)[replica])
+        self.trained.append(metrics)
         self.step += steps
         self.seconds += took
         self.recent = (self.recent[0] + steps, self.recent[1] + took)
         if self.step % LOG_STEPS == 0 or self.step % self.every == 0 or self.step == self.total:
-            names = self.trained[0]
-            means = {k: float(np.mean([t[k] for t in self.trained])) for k in names}
+            joined = {k: np.concatenate([t[k] for t in self.trained]) for k in metrics}
             done, took = self.recent
-            self._log('train', means, images_per_second=done * self.experiment.batch_size / took)
+            for i, seed in enumerate(self.outs):
+                means = {k: float(v[:, i].mean(dtype=np.float64)) for k, v in joined.items()}
+                self._log(seed, 'train', means, images_per_second=self._images(done) / took)
             self.trained, self.recent = [], (0, 0.0)
 
-    def _log(self, split: str, values: dict[str, float], **more: float) -> None:
+    def _log(self, seed: int, split: str, values: dict[str, float], **more: float) -> None:
         epoch = self.step / self.per_epoch
-        record = _append(self.out, self.step, epoch, split, self.seconds, values, more)
-        self.records.append(record)
+        record = _append(self.outs[seed], self.step, epoch, split, self.seconds, values, more)
+        self.records[seed].append(record)
 
-    def _diverged(self, what: str, value: float, step: int) -> None:
+    def _diverged(self, what: str, value: float, step: int, seed: int) -> None:
         raise ValueError(
             f'{what} must stay finite: it is {value} at step {step}; the last good checkpoint is '
-            f'kept in {self.out}. Try a lower optim.peak.'
+            f'kept in {self.outs[seed]}. Try a lower optim.peak.'
         )
 
-    def _evaluate(self, manager: Any) -> None:
-        whole = self.spread.get(self.state)
-        params = on_host(whole.params if whole.ema is None else whole.ema)
+    def _evaluate(self, managers: dict[int, Any]) -> None:
         model, prepared = self.experiment.model, self.experiment.preprocessing
-        logits = predict(model, params, self.validation, prepared, self.experiment.batch_size)
-        values = scores(logits, self.validation.labels)
-        if not np.isfinite(values['loss']):
-            self._diverged('validation loss', values['loss'], self.step)
-        self._log('validation', values)
-        self._save(manager, values)
-        last = next(r for r in reversed(self.records) if r['split'] == 'train')
+        batch, found = self.experiment.batch_size, {}
+        for seed, whole in self._whole().items():
+            params = on_host(whole.params if whole.ema is None else whole.ema)
+            logits = predict(model, params, self.validation, prepared, batch, self.devices)
+            values = found[seed] = scores(logits, self.validation.labels)
+            if not np.isfinite(values['loss']):
+                self._diverged('validation loss', values['loss'], self.step, seed)
+            self._log(seed, 'validation', values)
+            self._draw_attention(seed, params)
+        self._save(managers, found)
+        last = [next(r for r in rs[::-1] if r['split'] == 'train') for rs in self.records.values()]
+        mean = {k: np.mean([r[k] for r in last]) for k in ('loss', 'accuracy')}
+        held = {k: np.mean([v[k] for v in found.values()]) for k in ('loss', 'accuracy')}
         self.console.print(
             f'epoch {self.step / self.per_epoch:.4g}  step {self.step}/{self.total}  '
-            f'loss {last["loss"]:.4f}  accuracy {last["accuracy"]:.2%}  |  validation  '
-            f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
-            f'{last["images_per_second"]:,.0f} images/s'
+            f'loss {mean["loss"]:.4f}  accuracy {mean["accuracy"]:.2%}  |  validation  '
+            f'loss {held["loss"]:.4f}  accuracy {held["accuracy"]:.2%}  '
+            f'{last[0]["images_per_second"]:,.0f} images/s'
         )
+
+    def _draw_attention(self, seed: int, params: Any) -> None:
         every, epoch = self.experiment.attention_every, round(self.step / self.per_epoch)
         if every and epoch % every == 0 and self.step % self.per_epoch == 0:
             figure = attention_figure(self.experiment, params, self.validation)
             if figure is not None:
-                _save_figure(figure, self.out, f'attention_epoch_{epoch:03d}.png')
+                _save_figure(figure, self.outs[seed], f'attention_epoch_{epoch:03d}.png')
 
-    def _save(self, manager: Any, metrics: dict[str, float] | None) -> None:
-        if self.step in manager.all_steps():
-            return
-        whole = self.spread.get(self.state)
+    def _save(self, managers: dict[int, Any], metrics: dict[int, dict[str, float]]) -> None:
         epoch, index = loader.position(self.step, len(self.data), self.experiment.batch_size)
         position = {'epoch': epoch, 'index': index, 'seconds': self.seconds}
-        checkpoint.save(manager, self.step, _trees(whole), position, metrics)
+        several = len(managers) > 1 or threading.current_thread() is not threading.main_thread()
+        for seed, whole in self._whole().items():
+            if self.step not in managers[seed].all_steps():
+                trees, values = _trees(whole), metrics.get(seed)
+                checkpoint.save(managers[seed], self.step, trees, position, values, wait=several)
 
-    def _restore(self, manager: Any) -> None:
-        step = manager.latest_step() or 0
-        self.records = [r for r in read_metrics(self.out) if r['step'] <= step]
+    def _restore(self, managers: dict[int, Any]) -> None:
+        step = min(manager.latest_step() or 0 for manager in managers.values())
+        for seed, out in self.outs.items():
+            self.records[seed] = [r for r in read_metrics(out) if r['step'] <= step]
         if step:
-            whole = self.spread.get(self.state)
-            abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _trees(whole)
-            )
-            found = checkpoint.restore(manager, step, abstract)
-            self.state = self.spread.put(
-                TrainState(
-                    jnp.asarray(step, jnp.int32),
-                    found['params'],
-                    found['opt_state'],
-                    found.get('ema'),
+            states = []
+            for seed, whole in self._whole().items():
+                abstract = jax.tree.map(
+                    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+                    _trees(whole),
                 )
-            )
-            self.step, self.seconds = step, found['position']['seconds']
-            self.console.print(f'going on from step {step} of {self.total} in {self.out}')
+                found = checkpoint.restore(managers[seed], step, abstract)
+                self.seconds = found.pop('position')['seconds']
+                states.append(TrainState(step=jnp.asarray(step, jnp.int32), **found))
+            self.state = self.spread.put(self._stack(states))
+            self.step = step
+            named = ', '.join(map(str, self.outs.values()))
+            self.console.print(f'going on from step {step} of {self.total} in {named}')
         if jax.process_index() == 0:  # lines after the checkpoint will be written again
-            draft = self.out / 'metrics.tmp'
-            draft.write_text(''.join(json.dumps(r) + '\n' for r in self.records))
-            draft.replace(self.out / 'metrics.jsonl')
+            for seed, out in self.outs.items():
+                draft = out / 'metrics.tmp'
+                draft.write_text(''.join(json.dumps(r) + '\n' for r in self.records[seed]))
+                draft.replace(out / 'metrics.jsonl')
 
     def _finished(self) -> bool:
         """All steps taken, or no better validation accuracy for `patience` epochs."""
@@ -448,7 +630,8 @@ class _Run:
             return True
         if not self.experiment.patience:
             return False
-        history = [r for r in self.records if r['split'] == 'validation']
+        (records,) = self.records.values()  # with patience, seeds train alone
+        history = [r for r in records if r['split'] == 'validation']
         best = max(history, key=lambda r: r['accuracy'], default=None)
         return best is not None and history[-1]['epoch'] - best['epoch'] >= self.experiment.patience
 
@@ -522,7 +705,7 @@ def _save_figure(figure: Any, out: pathlib.Path, name: str) -> None:
 
 
 def _finish(
-    experiment: Experiment, out: pathlib.Path, console: rich.console.Console
+    out: pathlib.Path, console: rich.console.Console, devices: Sequence[Any]
 ) -> dict[str, Any]:
     """Tests the best parameters and draws the curves; a run that was already finished says so."""
     records = read_metrics(out)
@@ -531,10 +714,10 @@ def _finish(
         console.print(f'{out} is finished: nothing was left to do.')
         record = tested[-1]
     else:
-        _, params = checkpoint.load(out, 'best')
-        data = sources.load(experiment.data, 'test')
-        batch = experiment.batch_size
-        logits = predict(experiment.model, params, data, experiment.preprocessing, batch)
+        experiment, params = checkpoint.load(out, 'best')
+        data = _load(experiment.data, 'test')
+        batch, prepared = experiment.batch_size, experiment.preprocessing
+        logits = predict(experiment.model, params, data, prepared, batch, devices)
         values = scores(logits, data.labels)
         last = [r for r in records if r['split'] == 'validation'][-1]
         record = _append(

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -41,24 +42,34 @@ class Optim:
     name: str = 'adamw'
 
 
-def schedule(settings: Optim, steps: int) -> optax.Schedule:
+def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
     """Learning rate at each update: linear from `start` to `peak`, then a half cosine to `end`."""
-    updates = max(1, steps // settings.accumulate)
-    warmup = min(round(settings.warmup * updates), updates - 1)
-    return optax.warmup_cosine_decay_schedule(
-        settings.start if warmup else settings.peak, settings.peak, warmup, updates, settings.end
-    )
+    updates = jnp.maximum(1, steps // settings.accumulate)
+    warmup = jnp.minimum(jnp.round(settings.warmup * updates), updates - 1)
+
+    # optax's own warm-up and cosine takes Python numbers only.
+    def rate(count: Any) -> jax.Array:
+        rising = settings.start + (settings.peak - settings.start) * count / jnp.maximum(warmup, 1)
+        done = jnp.minimum((count - warmup) / (updates - warmup), 1)
+        falling = settings.end + (settings.peak - settings.end) * (1 + jnp.cos(jnp.pi * done)) / 2
+        return jnp.where(count < warmup, rising, falling)
+
+    return rate
 
 
-def optimizer(settings: Optim, steps: int) -> optax.GradientTransformation:
+def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransformation:
     """The optimizer of a run of `steps` steps: clipping, AdamW, freezing and accumulation.
+
+    Numbers in `settings`, and `steps`, may be traced: one program then serves all their values, a
+    traced `clip` clips.
 
     Raises:
         ValueError: for an unknown name, rates out of range, or a pattern that is none.
     """
     for name in ('warmup', 'ema'):
-        if not 0 <= getattr(settings, name) < 1:
-            raise ValueError(f'optim.{name} must be in [0, 1): {getattr(settings, name)}.')
+        value = getattr(settings, name)
+        if not isinstance(value, jax.Array) and not 0 <= value < 1:
+            raise ValueError(f'optim.{name} must be in [0, 1): {value}.')
     if settings.accumulate < 1:
         raise ValueError(f'optim.accumulate must be at least 1: {settings.accumulate}.')
     rate = schedule(settings, steps)
@@ -70,7 +81,7 @@ def optimizer(settings: Optim, steps: int) -> optax.GradientTransformation:
         update = optax.sgd(rate)
     else:
         raise ValueError(f"optim.name must be 'adamw' or 'sgd': {settings.name!r}.")
-    if settings.clip:
+    if isinstance(settings.clip, jax.Array) or settings.clip:
         update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
     if settings.train != '.*':
         label = {True: 'train', False: 'freeze'}

@@ -1,8 +1,10 @@
-"""The ways to spread a training step over devices: one device, `pmap`, `fsdp`.
+"""The ways to spread a training step: one device, `pmap`, `fsdp`, or several seeds on one device.
 
-All three run the same pure step, many at a dispatch, on data that stay on the devices.
+All run the same pure step, many at a dispatch, on data that stay on the devices. A program is
+compiled once for each step: what differs between two runs of equal shape is an argument of it.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from vitjax.train import Metrics, TrainState
 
 AXIS = 'batch'
-Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, key, axis=) -> (state, metrics)
+Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, given, axis=)
 
 
 class Spread(NamedTuple):
@@ -28,6 +30,8 @@ class Spread(NamedTuple):
         run: `(state, data, rows [K, batch], count) -> (state, metrics [K])`: takes the first
             `count` of K steps, whose examples are `rows` of the data, and stops after one whose
             loss or gradient is not finite. The state given is used up. `count` does not recompile.
+            With seeds, rows are [K, seeds, batch], metrics [K, seeds], and leaves of the state
+            have a leading axis of seeds.
         processes_slice: whether `rows` are this process's slice of the batch or the whole.
     """
 
@@ -39,14 +43,18 @@ class Spread(NamedTuple):
 
 
 def spread(
-    way: str, step: Step, key: jax.Array, state: Any, *, batch_size: int, devices: Any = None
+    way: str, step: Step, given: Any, state: Any, *, batch_size: int, devices: Any = None
 ) -> Spread:
     """Spreads a step over devices.
 
     Args:
-        way: `none`, `pmap`, `fsdp`, or `auto`: pmap on more than one device, else none.
-        step: `(state, batch, key, axis=)`, as `functools.partial(train_step, ...)` makes it.
-        key: the run's training key.
+        way: `none`, `pmap`, `fsdp`, or `auto`: pmap on more than one device, else none; or `seeds`:
+            several replicas on the first device, each step one `vmap` over them, on CPU one replica
+            after the other in a `lax.map` (batched kernels are slow there).
+        step: `(state, batch, given, axis=)`, as `functools.partial(train_step, ...)` makes it. The
+            very same object does not compile again.
+        given: what every step is given unchanged: the run's training key, or a tree with it in. For
+            seeds, with a leading axis of them.
         state: a state, or its shapes.
         batch_size: images a step, over all devices.
         devices: which devices; None takes all.
@@ -57,18 +65,20 @@ def spread(
     devices = jax.devices() if devices is None else devices
     if way == 'auto':
         way = 'pmap' if len(devices) > 1 else 'none'
-    if way not in ('none', 'pmap', 'fsdp'):
+    if way not in ('none', 'seeds', 'pmap', 'fsdp'):
         raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
-    if way != 'none' and batch_size % len(devices):
+    if way in ('pmap', 'fsdp') and batch_size % len(devices):
         raise ValueError(
             f'batch_size must be a multiple of the number of devices: {batch_size=}, '
             f'{len(devices)} devices.'
         )
-    if way == 'none':
-        return _none(step, key, devices[0])
     if way == 'pmap':
-        return _pmap(step, key, devices)
-    return _fsdp(step, key, state, devices)
+        return _pmap(step, given, devices)
+    if way == 'fsdp':
+        return _fsdp(step, given, state, devices)
+    return _one_device(
+        _seeds_program(step) if way == 'seeds' else _program(step), given, devices[0]
+    )
 
 
 def many_steps(
@@ -77,23 +87,23 @@ def many_steps(
     data: tuple[jax.Array, jax.Array],
     rows: jax.Array,
     count: jax.Array,
-    key: jax.Array,
+    given: Any,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The first `count` of the K steps whose examples are `rows` [K, batch] of `data`.
+    """The first `count` of the K steps whose examples are `rows` [K, ..., batch] of `data`.
 
     One compiled program for any count, so that a run stopped anywhere and resumed takes the very
-    same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K], NaN where
-    no step was taken.
+    same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K, ...], NaN
+    where no step was taken.
     """
-    batch = rows.shape[1]
+    batch = rows.shape[-1]
     first = 0 if axis is None else jax.lax.axis_index(axis) * batch
 
     def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
         taken = rows[i]
         index = first + jnp.arange(batch)
         examples = {'image': data[0][taken], 'label': data[1][taken], 'index': index}
-        return step(state, examples, key, axis=axis)
+        return step(state, examples, given, axis=axis)
 
     def more(carry: Any) -> jax.Array:
         i, _, _, finite = carry
@@ -103,37 +113,72 @@ def many_steps(
         i, state, metrics, _ = carry
         state, new = one(state, i)
         metrics = {name: metrics[name].at[i].set(new[name]) for name in metrics}
-        return i + 1, state, metrics, jnp.isfinite(new['loss'] + new['grad_norm'])
+        return i + 1, state, metrics, jnp.isfinite(new['loss'] + new['grad_norm']).all()
 
     shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
-    metrics = {name: jnp.full(len(rows), jnp.nan) for name in shapes}
+    metrics = {n: jnp.full((len(rows), *s.shape), jnp.nan) for n, s in shapes.items()}
     start = (jnp.zeros((), jnp.int32), state, metrics, jnp.array(True))
     _, state, metrics, _ = jax.lax.while_loop(more, body, start)
     return state, metrics
 
 
-def _none(step: Step, key: jax.Array, device: Any) -> Spread:
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
-        return many_steps(step, state, data, rows, count, key)
+@functools.lru_cache(maxsize=16)
+def _program(step: Step) -> Any:
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+        return many_steps(step, state, data, rows, count, given)
 
+    return jax.jit(take, donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=16)
+def _seeds_program(step: Step) -> Any:
+    """One program for the steps of several seeds, each with its own state, rows and `given`."""
+
+    def one_after_the_other(state: TrainState, data: Any, rows: jax.Array, count: Any, given: Any):
+        def one(replica: tuple[TrainState, jax.Array, Any]):
+            state, rows, given = replica
+            return many_steps(step, state, data, rows, count, given)
+
+        state, metrics = jax.lax.map(one, (state, rows.swapaxes(0, 1), given))
+        return state, {name: values.T for name, values in metrics.items()}
+
+    def at_once(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+        def mapped(state: TrainState, batch: Any, given: Any, axis: str | None = None):
+            shared = {'image': 0, 'label': 0, 'index': None}
+            return jax.vmap(functools.partial(step, axis=axis), (0, shared, 0))(state, batch, given)
+
+        return many_steps(mapped, state, data, rows, count, given)
+
+    on_cpu = jax.default_backend() == 'cpu'
+    return jax.jit(one_after_the_other if on_cpu else at_once, donate_argnums=0)
+
+
+def _one_device(program: Any, given: Any, device: Any) -> Spread:
     def put(tree: Any) -> Any:
         return jax.device_put(tree, device)
 
-    run = jax.jit(take, donate_argnums=0)
+    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+        return program(state, data, rows, count, given)
+
     return Spread(put, lambda state: state, lambda *data: put(data), run, False)
 
 
-def _pmap(step: Step, key: jax.Array, devices: Any) -> Spread:
+@functools.lru_cache(maxsize=16)
+def _pmap_program(step: Step, devices: tuple[Any, ...]) -> Any:
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+        return many_steps(step, state, data, rows, count, given, axis=AXIS)
+
+    return jax.pmap(take, AXIS, in_axes=(0, 0, 0, None, None), devices=devices, donate_argnums=0)
+
+
+def _pmap(step: Step, given: Any, devices: Any) -> Spread:
     """Data parallel: parameters on every device, the batch split, gradients averaged."""
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     stacked = NamedSharding(mesh, PartitionSpec(AXIS))
     whole = NamedSharding(mesh, PartitionSpec())
     local = [d for d in devices if d.process_index == jax.process_index()]
 
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
-        return many_steps(step, state, data, rows, count, key, axis=AXIS)
-
-    mapped = jax.pmap(take, AXIS, in_axes=(0, 0, 0, None), devices=devices, donate_argnums=0)
+    mapped = _pmap_program(step, tuple(devices))
 
     def replicate(tree: Any) -> Any:
         """[...] to [devices, ...], a copy on each device."""
@@ -156,25 +201,25 @@ def _pmap(step: Step, key: jax.Array, devices: Any) -> Spread:
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
         split = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
-        state, metrics = mapped(state, data, split, count)
+        state, metrics = mapped(state, data, split, count, given)
         return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], metrics)
 
     return Spread(replicate, get, lambda *data: replicate(data), run, True)
 
 
-def _fsdp(step: Step, key: jax.Array, state: Any, devices: Any) -> Spread:
+def _fsdp(step: Step, given: Any, state: Any, devices: Any) -> Spread:
     """Fully sharded: one global program; large parameters, moments and the batch are split."""
     # Auto axes: with make_mesh's default, linen's convolutions fail.
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     whole = NamedSharding(mesh, PartitionSpec())
     split_rows = NamedSharding(mesh, PartitionSpec(None, AXIS))
 
-    def sharded_step(state: TrainState, batch: Any, key: jax.Array, axis: str | None = None):
+    def sharded_step(state: TrainState, batch: Any, given: Any, axis: str | None = None):
         batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
-        return step(state, batch, key, axis=axis)
+        return step(state, batch, given, axis=axis)
 
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array):
-        return many_steps(sharded_step, state, data, rows, count, key)
+    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+        return many_steps(sharded_step, state, data, rows, count, given)
 
     shardings = jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _split(path, leaf.shape, len(devices))), state
@@ -182,7 +227,7 @@ def _fsdp(step: Step, key: jax.Array, state: Any, devices: Any) -> Spread:
     program = jax.jit(take, donate_argnums=0, out_shardings=(shardings, whole))
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
-        return program(state, data, jax.device_put(rows, split_rows), count)
+        return program(state, data, jax.device_put(rows, split_rows), count, given)
 
     return Spread(
         lambda state: jax.device_put(state, shardings),

@@ -67,7 +67,8 @@ def augment(
     the neighbours 2i and 2i+1; with both, each pair draws one of them.
 
     Args:
-        settings: strengths; where all are 0 this is a plain resize.
+        settings: strengths; where all are 0 this is a plain resize. They may be traced numbers,
+            which are on whatever their value: one program for all strengths that are not 0.
         normalisation: mean and deviation per channel, of pixels in 0..1.
         num_classes: length of a soft label.
         key: of this step.
@@ -86,9 +87,9 @@ def augment(
     x = (x - mean) / deviation
     soft = jax.nn.one_hot(labels, num_classes) * (1 - settings.smoothing)
     soft += settings.smoothing / num_classes
-    if settings.cutout:
+    if _on(settings.cutout):
         x = jax.vmap(functools.partial(_cutout, settings))(keys, x)
-    if settings.mixup or settings.cutmix:
+    if _on(settings.mixup) or _on(settings.cutmix):
         if len(images) % 2:
             raise ValueError(
                 'mixup and cutmix pair images, so each device needs an even number: '
@@ -96,6 +97,10 @@ def augment(
             )
         x, soft = _mix(settings, keys[::2], x, soft)
     return x, soft
+
+
+def _on(strength: float | jax.Array) -> bool:
+    return isinstance(strength, jax.Array) or strength != 0
 
 
 def resize(
@@ -115,7 +120,7 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
 def _moves(settings: Augment) -> bool:
     s = settings
     moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
-    return any(moves) or (s.enlarge or s.size) != s.size
+    return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
 
 
 def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
@@ -179,7 +184,7 @@ def _reflect(position: jax.Array, size: int) -> jax.Array:
 
 
 def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
-    if not (settings.contrast or settings.brightness):
+    if not (_on(settings.contrast) or _on(settings.brightness)):
         return image
     factor = 1 + settings.contrast * jax.random.uniform(purpose(key, 'contrast'), (), minval=-1)
     mean = image.mean((0, 1))
@@ -206,12 +211,10 @@ def _mix(
     """Mixes each image with its neighbour, by mixup or CutMix; `keys` are one for each pair."""
 
     def pair(key: jax.Array, x: jax.Array, soft: jax.Array) -> tuple[jax.Array, jax.Array]:
-        both = settings.mixup > 0 and settings.cutmix > 0
-        cut = jnp.asarray(settings.cutmix > 0)
-        if both:
+        cut = jnp.asarray(_on(settings.cutmix))
+        if _on(settings.mixup) and _on(settings.cutmix):
             cut = jax.random.bernoulli(purpose(key, 'which'))
-        mixup, cutmix = settings.mixup or 1.0, settings.cutmix or 1.0
-        alpha = jnp.where(cut, cutmix, mixup)
+        alpha = jnp.where(cut, settings.cutmix, settings.mixup)
         share = jax.random.beta(purpose(key, 'share'), alpha, alpha)
         side = settings.size * jnp.sqrt(1 - share)
         box = _box(purpose(key, 'box'), settings.size, side)
