@@ -1,7 +1,8 @@
 """The CIFAR tutorial's ViT and recipe on CIFAR-10; see vit_cifar100.
 
-python scripts/prepare.py cifar10
-python scripts/train.py vit_cifar10
+    python scripts/prepare.py cifar10
+    python scripts/train.py vit_cifar10
+    python scripts/ablate.py vit_cifar10 --match flops
 """
 
 import dataclasses
@@ -15,3 +16,8 @@ experiment = dataclasses.replace(
     model=cifar100.model.clone(num_classes=10),
     data=Source('tfds:cifar10', validation=0.1),
 )
+
+
+def grid():
+    """The tutorial's question: what patches of half and of twice the side cost, and bring."""
+    return {'model.patch_size': (3, 6, 12)}

@@ -119,7 +119,7 @@ def attention(
 
 def model(
     models: tuple[str, ...] = ('vit_tiny_patch16', 'cait_xxs24'),
-    image_sizes: tuple[int, ...] = (224,),
+    image_sizes: tuple[int, ...] = (),
     patch_sizes: tuple[int, ...] = (),
     depths: tuple[int, ...] = (),
     implementations: tuple[str, ...] = ('auto',),
@@ -127,13 +127,14 @@ def model(
     dtype: str = 'float32',
     remat: bool = False,
     repeats: int = 10,
+    peer: str | None = None,
     out: str | None = None,
 ) -> None:
     """Time, memory and arithmetic of whole models over image size, patch size and depth.
 
     Args:
-        models: published sizes, as in vit_tiny_patch16.
-        image_sizes: sides of the input in pixels.
+        models: published sizes, as in vit_tiny_patch16, or files of experiments/, as in digits.
+        image_sizes: sides of the input in pixels; an experiment's own, else 224, without it.
         patch_sizes: instead of the published one.
         depths: of the trunk, instead of the published one.
         implementations: of attention: explicit, chunked, fused, auto.
@@ -141,20 +142,25 @@ def model(
         dtype: of the arithmetic, float32 or bfloat16.
         remat: recompute blocks in the backward pass.
         repeats: runs, of which the median counts.
+        peer: a Python that has torch and timm, which is then timed after each published size, under
+            torch.compile on a GPU.
         out: folder for model.csv and model.png.
     """
+    import json
+    import subprocess
+
     from vitjax.flops import model_flops
-    from vitjax.models import named
 
     rows: list[Row] = []
     for name, size, patch, depth, implementation in itertools.product(
-        models, image_sizes, patch_sizes or (None,), depths or (None,), implementations
+        models, image_sizes or (None,), patch_sizes or (None,), depths or (None,), implementations
     ):
         fields = {'patch_size': patch, 'depth': depth, 'remat': remat or None}
         fields |= {'dtype': dtype, 'attention': implementation}
-        network = named(name)
+        network, own_size = _network(name)
+        size = size or own_size
         known = {k: v for k, v in fields.items() if v is not None and hasattr(network, k)}
-        network = named(name, **known)
+        network = network.clone(**known)
         what: Row = {'model': name, 'image_size': size}
         what |= {k: getattr(network, k) for k in ('patch_size', 'depth') if hasattr(network, k)}
         what |= (
@@ -167,10 +173,85 @@ def model(
             row = {**what, 'pass': direction, **measure(fn, args, cost, repeats)}
             rows.append({**row, 'images_per_second': batch / row['seconds']})
             _write(rows, out, 'model')
+        if peer and patch is None and depth is None:
+            asked = json.dumps([name, size, batch, dtype, repeats])
+            printed = subprocess.run([peer, '-c', TIMM, asked], stdout=subprocess.PIPE, text=True)
+            for row, seconds in zip(rows[-2:], json.loads(printed.stdout or '[]'), strict=False):
+                row |= {'timm_seconds': seconds, 'times_as_fast': seconds / row['seconds']}
+            _write(rows, out, 'model')
     _print(rows)
     for grown in ('tokens', 'depth', 'image_size'):
         if None not in {row.get(grown) for row in rows} and len({row[grown] for row in rows}) > 1:
             return _report(rows, grown, ('model', 'implementation'), out, 'model')
+
+
+def _network(name: str) -> tuple[Any, int]:
+    """A published model or an experiment's, and the side of its images."""
+    import importlib
+
+    from vitjax.models import NAMES, named
+
+    if name in NAMES:
+        return named(name), 224
+    experiment = importlib.import_module('train').find(name).experiment
+    return experiment.model, experiment.augment.size
+
+
+# Times timm's model of our name, forward and forward with backward; prints the medians in seconds.
+# Parameters stay float32 where they train, as ours do.
+TIMM = """
+import json, statistics, sys, time
+import timm, torch
+
+name, size, batch, dtype, repeats = json.loads(sys.argv[1])
+names = [n for n in (f'{name}_{size}', f'{name}_224', name) if timm.is_model(n)]
+if not names:
+    print('[]')
+    sys.exit()
+gpu = torch.cuda.is_available()
+device, half = 'cuda' if gpu else 'cpu', dtype == 'bfloat16'
+torch.set_float32_matmul_precision('highest')
+
+def median(run):
+    def once():
+        run()
+        if gpu:
+            torch.cuda.synchronize()
+    for _ in range(3):
+        once()
+    took = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        once()
+        took.append(time.perf_counter() - start)
+    return statistics.median(took)
+
+def make():
+    try:
+        network = timm.create_model(names[0], img_size=size)
+    except TypeError:  # a model that takes any size
+        network = timm.create_model(names[0])
+    return network.to(device)
+
+images = torch.randn(batch, 3, size, size, device=device)
+network = make().eval()
+inputs = images
+if half:
+    network, inputs = network.bfloat16(), images.bfloat16()
+forward = torch.compile(network) if gpu else network
+with torch.inference_mode():
+    times = [median(lambda: forward(inputs))]
+network = make().train()
+trained = torch.compile(network) if gpu else network
+
+def step():
+    network.zero_grad(set_to_none=True)
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        out = trained(images)
+    out.float().square().sum().backward()
+
+print(json.dumps([*times, median(step)]))
+"""
 
 
 def train(
@@ -490,7 +571,7 @@ def _print(rows: list[Row]) -> None:
 
 HEADS = {
     'compile_seconds': 'compile s', 'seconds': 'ms', 'bytes': 'MiB', 'flops': 'GFLOP',
-    'flops_per_second': 'GFLOP/s', 'images_per_second': 'images/s',
+    'flops_per_second': 'GFLOP/s', 'images_per_second': 'images/s', 'timm_seconds': 'timm ms',
 }  # fmt: skip
 
 
@@ -501,7 +582,13 @@ def _head(name: str) -> str:
 def _text(name: str, value: Any) -> str:
     if value == '' or isinstance(value, float) and math.isnan(value):
         return '-'
-    scales = {'seconds': 1e-3, 'bytes': 2**20, 'flops': 1e9, 'flops_per_second': 1e9}
+    scales = {
+        'seconds': 1e-3,
+        'timm_seconds': 1e-3,
+        'bytes': 2**20,
+        'flops': 1e9,
+        'flops_per_second': 1e9,
+    }
     if name in scales or isinstance(value, float):
         value = value / scales.get(name, 1)
         return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'

@@ -1,10 +1,29 @@
 """What every command shares: arguments by tyro, and errors in a line or two."""
 
 import os
+import pathlib
+import platform
 import sys
+import zlib
 from collections.abc import Callable
 
 import tyro
+
+
+def _kind_of_cpu() -> str:
+    """A name for the instructions that this machine has."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        has = next(line for line in lines if line.startswith(('flags', 'Features')))
+    except (OSError, StopIteration):
+        has = platform.processor()
+    return f'{platform.machine()}-{zlib.crc32(has.encode()):08x}'
+
+
+# What was compiled once is read back by the next command. Programs for a CPU hold its instructions,
+# so that a home shared by different machines has a folder for each kind.
+_cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_cache / 'vitjax' / 'jax' / _kind_of_cpu()))
 
 
 def run(main: Callable[..., int | None]) -> None:

@@ -51,11 +51,11 @@ def main(
             f'{"  " * (len(part.path) - 1)}{part.path[-1]}{"" if inside else times}',
             '×'.join(map(str, part.shape)),
             f'{part.parameters // each:,}{times if inside and part.parameters else ""}',
-            f'{_scaled(part.flops // each)}{times if inside and part.flops else ""}',
+            f'{scaled(part.flops // each)}{times if inside and part.flops else ""}',
             style='dim' if inside else '',
         )
     table.add_section()
-    table.add_row('total', '', f'{parameters:,}', _scaled(flops), style='bold')
+    table.add_row('total', '', f'{parameters:,}', scaled(flops), style='bold')
     print(f'{model}: {type(network).__name__}, one image of {size}x{size} pixels')
     Console().print(table)
     print(f'{flops / 2e9:.2f} GMACs; a FLOP is half a multiply-add.')
@@ -116,8 +116,9 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
             yield Part(path, shape, repeats, parameters, flops)
 
 
-def _scaled(count: int) -> str:
-    for unit, name in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+def scaled(count: int) -> str:
+    """A count with three digits and a unit: 1.26 G."""
+    for unit, name in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if count >= unit:
             return f'{count / unit:.3g} {name}'
     return str(count)

@@ -33,6 +33,13 @@ def find(name: str) -> Any:
     return module
 
 
+def lasting(experiment: Any, given: set[str]) -> Any:
+    """The experiment without its own length, where the command line gives one."""
+    if len({'--steps', '--epochs'} & given) == 1:
+        return dataclasses.replace(experiment, epochs=None, steps=None)
+    return experiment
+
+
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
     arguments = sys.argv[1:]
@@ -56,11 +63,8 @@ def main() -> int:
         experiment: Annotated[tyro.conf.AvoidSubcommands[Experiment], tyro.conf.arg(name='')]
         out: str
 
-    experiment = module.experiment
     given = {a.split('=')[0] for a in arguments}
-    if len({'--steps', '--epochs'} & given) == 1:  # the one given replaces the experiment's
-        experiment = dataclasses.replace(experiment, epochs=None, steps=None)
-    default = Run(experiment, f'runs/{pathlib.Path(arguments[0]).stem}')
+    default = Run(lasting(module.experiment, given), f'runs/{pathlib.Path(arguments[0]).stem}')
     run = tyro.cli(
         Run, default=default, args=arguments[1:], prog=f'train.py {arguments[0]}',
         description=(module.__doc__ or '').split('\n\n')[0],

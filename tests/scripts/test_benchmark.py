@@ -77,6 +77,19 @@ def test_models_have_rates_and_exponents(tmp_path, capsys):
     assert 'exponent' in capsys.readouterr().out and (tmp_path / 'model.png').exists()
 
 
+def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
+    peer = tmp_path / 'python'  # stands for a Python with timm
+    peer.write_text('#!/bin/sh\necho "[1.5, 3.0]"\n')
+    peer.chmod(0o755)
+    benchmark.model(('digits',), batch=2, repeats=1, peer=str(peer), out=str(tmp_path))
+    found = rows(tmp_path / 'model.csv')
+    assert [row['image_size'] for row in found] == ['8', '8']
+    assert [row['timm_seconds'] for row in found] == ['1.5', '3.0']
+    for row in found:
+        ratio = float(row['timm_seconds']) / float(row['seconds'])
+        assert float(row['times_as_fast']) == pytest.approx(ratio)
+
+
 def test_compile_time_is_told_for_each_depth(capsys):
     benchmark.compile_time('vit_tiny_patch32', (1, 3), 32, repeats=1)
     out = capsys.readouterr().out

@@ -167,6 +167,32 @@ def test_errors_say_what_to_do(runs, photographs, tmp_path, what, options, messa
         draw(runs, 'vit', photographs, tmp_path, *what, **options)
 
 
+def test_any_image_that_a_browser_shows_goes_in(runs, tmp_path):
+    """Grey, palette, transparent, 16 bits, turned by the camera, fifty megapixels; not one pixel."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (20, 30, 3), np.uint8)
+    grey = Image.fromarray(pixels[..., 0])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pictures = {
+        'grey.png': (grey, {}),
+        'palette.gif': (Image.fromarray(pixels).quantize(16), {}),
+        'transparent.webp': (Image.fromarray(np.dstack([pixels, pixels[..., 0]])), {}),
+        'deep.png': (Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), {}),
+        'turned.jpg': (Image.fromarray(pixels), {'exif': turned}),
+        'large.jpg': (Image.new('RGB', (10_000, 5_000), (200, 30, 60)), {}),
+    }
+    for name, (image, options) in pictures.items():
+        image.save(tmp_path / name, **options)
+    files = tuple(str(tmp_path / name) for name in pictures)
+    draw(runs, 'vit', files, tmp_path / 'figures', 'attention')
+    assert len(list((tmp_path / 'figures').glob('*.png'))) > 0
+    Image.new('RGB', (1, 40)).save(tmp_path / 'thin.png')
+    with pytest.raises(ValueError, match='thin.png'):
+        draw(runs, 'vit', (*files, str(tmp_path / 'thin.png')), tmp_path / 'none', 'attention')
+    assert not (tmp_path / 'none').exists()
+
+
 def test_too_large_an_image_size_is_reduced(photographs, tmp_path, capsys):
     model = models.ViT(56, 16, 2, 2, num_classes=3)
     params = random_params(model, 280)

@@ -1,0 +1,156 @@
+"""Train a grid of settings, several seeds each: scripts/ablate.py digits --grid model.depth=2,4."""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated, Any, Literal
+
+import command
+import train
+import tyro
+
+
+def main() -> int:
+    """Parses the experiment's name, the grid, then overrides of the experiment, and trains all."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0].startswith('-'):
+        print('usage: ablate.py EXPERIMENT [--grid FIELD=VALUE,VALUE ...] [--seeds N] [--out DIR]')
+        print('\nablate.py EXPERIMENT --help lists everything, train.py --help the experiments.')
+        return 0 if arguments and arguments[0] in ('-h', '--help') else 2
+    module = train.find(arguments[0])
+
+    from vitjax.experiment import Experiment
+
+    @dataclasses.dataclass(frozen=True)
+    class Ablation:
+        """A grid of settings, its seeds, and what every cell shares.
+
+        Attributes:
+            grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
+                experiment's own grid() without it.
+            seeds: runs of each cell, which train as one program.
+            out: folder of results.csv, seeds.csv, figures/ and cells/; the same command goes on.
+            match: flops gives each cell as many steps as take the experiment's own arithmetic.
+            dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
+            launcher: devices, a cell on each of this machine's at a time; processes, each cell in
+                one of its own; slurm, each cell a job (the cluster extra).
+            job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
+        """
+
+        experiment: Annotated[tyro.conf.AvoidSubcommands[Experiment], tyro.conf.arg(name='')]
+        out: str
+        grid: tuple[str, ...] = ()
+        seeds: int = 3
+        match: Literal['none', 'flops'] = 'none'
+        dry_run: bool = False
+        launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
+        job: tuple[str, ...] = ()
+
+    name = pathlib.Path(arguments[0]).stem
+    given = {argument.split('=')[0] for argument in arguments}
+    asked = tyro.cli(
+        Ablation, default=Ablation(train.lasting(module.experiment, given), f'ablations/{name}'),
+        args=arguments[1:], prog=f'ablate.py {arguments[0]}',
+        description=f'Train a grid of settings of: {(module.__doc__ or name).splitlines()[0]}',
+    )  # fmt: skip
+    grid: dict[str, Any] = dict(parsed(asked.experiment, axis) for axis in asked.grid)
+    if not grid:
+        if not hasattr(module, 'grid'):
+            raise ValueError(f'{name} has no grid() of its own: say --grid FIELD=VALUE,VALUE.')
+        grid = module.grid()
+
+    from vitjax import ablation, loop
+
+    made = ablation.cells(asked.experiment, grid)
+    if asked.match == 'flops':
+        made = ablation.match_flops(made, asked.experiment)
+    if asked.dry_run:
+        show(ablation.plan(made, asked.seeds), asked.seeds)
+        return 0
+    job = {key: _number(value) for key, value in map(_pair, asked.job)}
+    try:
+        rows = ablation.run(made, asked.seeds, asked.out, launcher=asked.launcher, settings=job)
+    except loop.Stop as stop:
+        print('stopped; the same command goes on from there')
+        return stop.code
+    failed = [row for row in rows if row['status'] == 'failed']
+    print(f'{len(rows) - len(failed)} of {len(rows)} cells are finished; written: '
+          f'results.csv, seeds.csv and figures/ in {asked.out}')  # fmt: skip
+    return 1 if failed else 0
+
+
+def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
+    """A field and its values of the field's type, read as train.py reads its flags.
+
+    Raises:
+        ValueError: if there is no such field, or it is no FIELD=VALUE,VALUE.
+    """
+    from vitjax import ablation
+
+    path, text = _pair(axis)
+    current = ablation.value(experiment, path)
+    if dataclasses.is_dataclass(current):
+        raise ValueError(
+            f'{path} is not one value: name a field of it, as in {path}.{_first(current)}.'
+        )
+    values = []
+    for part in text.split(','):
+        changed = tyro.cli(
+            tyro.conf.AvoidSubcommands[type(experiment)], default=experiment,
+            args=[f'--{path}', *part.split()], prog='--grid',
+        )  # fmt: skip
+        values.append(ablation.value(changed, path))
+    return path, values
+
+
+def _first(tree: Any) -> str:
+    return dataclasses.fields(tree)[0].name
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition('=')
+    if not (key and equals and value):
+        raise ValueError(f'settings are written NAME=VALUE: {text!r} is not.')
+    return key.lstrip('-'), value
+
+
+def _number(text: str) -> Any:
+    return int(text) if text.lstrip('-').isdigit() else text
+
+
+def show(rows: list[dict[str, Any]], seeds: int) -> None:
+    """Prints the cells of a plan as a table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from summary import scaled
+
+    known = ('status', 'reason', 'parameters', 'flops', 'steps', 'train_flops', 'seconds')
+    settings = [name for name in rows[0] if name not in known]
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in (*settings, 'parameters', 'FLOPs an image', 'steps', 'FLOPs a seed', 'time'):
+        table.add_column(name, justify='right')
+    for row in rows:
+        cells = [str(row[name]) for name in settings]
+        if row['status'] != 'planned':
+            table.add_row(*cells, '-', '-', '-', '-', 'impossible', style='dim')
+            continue
+        cells += [f'{row["parameters"]:,}', scaled(row['flops']), f'{row["steps"]:,}']
+        table.add_row(*cells, scaled(row['train_flops']), _time(row['seconds']))
+    Console(width=max(100, Console().width)).print(table)
+    for row in rows:
+        if row['status'] != 'planned':
+            print(f'{", ".join(f"{n}={row[n]}" for n in settings)}: {row["reason"]}')
+    total = sum(row.get('seconds', 0) for row in rows)
+    print(f'about {_time(total)} of training for {len(rows)} cells with {seeds} seeds each, '
+          'measured at two of them; evaluation and compilation come on top.')  # fmt: skip
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f'{seconds:.3g} s'
+    return f'{seconds / 60:.3g} min' if seconds < 7200 else f'{seconds / 3600:.3g} h'
+
+
+if __name__ == '__main__':
+    command.guard(main)

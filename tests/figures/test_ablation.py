@@ -1,0 +1,44 @@
+from typing import Any
+
+import numpy as np
+
+from vitjax.figures.ablation import against_flops, pair
+
+TABLE = np.array([[[0.5, 0.1], [0.6, 0.05]], [[0.7, np.nan], [np.nan, np.nan]]])
+
+
+def test_a_pair_is_lines_with_intervals_and_a_heat_map():
+    figure = pair(TABLE, ('model.depth', [2, 4]), ('model.patch_size', [1, 2]))
+    axes: Any = figure.axes
+    lines, heat = axes[:2]
+    assert [text.get_text() for text in lines.get_legend().get_texts()] == [
+        'patch_size 1',
+        'patch_size 2',
+    ]
+    assert lines.get_xlabel() == heat.get_xlabel() == 'model.depth'
+    assert [label.get_text() for label in lines.get_xticklabels()] == ['2', '4']
+    drawn = lines.containers[0].lines[0]
+    np.testing.assert_allclose(drawn.get_ydata(), [0.5, 0.6])
+    bars = lines.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0.4, 0.6], [0.55, 0.65]])
+    assert [text.get_text() for text in heat.texts] == ['50.0%\n±10.0%', '60.0%\n±5.0%', '70.0%']
+    assert 'mean over the other settings' not in figure.get_suptitle()
+    three = pair(TABLE, ('a', [2, 4]), ('b', [1, 2]), axes=3)
+    assert 'mean over the other settings' in three.get_suptitle()
+
+
+def test_one_axis_is_one_line():
+    figure = pair(TABLE[:1], ('model.depth', [2, 4]), None, axes=1)
+    assert len(figure.axes) == 1 and figure.axes[0].get_legend() is None
+
+
+def test_accuracy_against_flops_has_a_point_for_each_cell():
+    points = [{'depth': 2, 'patch': 1}, {'depth': 4, 'patch': 1}, {'depth': 4, 'patch': 2}]
+    accuracy = [(0.5, 0.1), (0.6, float('nan')), (0.7, 0.02)]
+    figure = against_flops([1e9, 2e9, 4e9], accuracy, points, ['depth', 'patch'])
+    axis: Any = figure.axes[0]
+    assert axis.get_xscale() == 'log' and len(axis.containers) == 3
+    first, second, third = (c.lines[0] for c in axis.containers)
+    assert second.get_color() == third.get_color() != first.get_color()
+    assert first.get_marker() == second.get_marker() != third.get_marker()
+    np.testing.assert_allclose(third.get_xydata(), [[4e9, 0.7]])

@@ -1,0 +1,97 @@
+"""What ablations show: accuracy over pairs of settings, and against the operations it took."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vitjax.figures.panels import WIDTH
+
+Axis = tuple[str, Sequence[Any]]  # a setting and its values
+
+
+def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2) -> Figure:
+    """Test accuracy over two settings: lines with their 95% intervals, and a heat map of the same.
+
+    Args:
+        table: [values of y, values of x, 2]: mean and half interval; NaN where nothing is known.
+        x: the setting along the lines.
+        y: the setting that tells lines apart; None for one line and no heat map.
+        axes: settings that vary in all; the others are averaged over, which the title says.
+    """
+    figure = Figure(figsize=(WIDTH if y else 0.6 * WIDTH, 4.0), layout='constrained')
+    panels = figure.subplots(1, 2 if y else 1, squeeze=False)[0]
+    lines = panels[0]
+    place = np.arange(len(x[1]))
+    for i, row in enumerate(table):
+        label = _short(y[0], y[1][i]) if y else None
+        half = np.nan_to_num(row[:, 1])
+        if not np.isfinite(row[:, 0]).any():
+            continue
+        shift = 0.02 * (i - (len(table) - 1) / 2)  # so that intervals do not hide each other
+        lines.errorbar(place + shift, row[:, 0], half, label=label, marker='o', ms=4, capsize=3)
+    lines.set_xticks(place, [str(value) for value in x[1]])
+    lines.set(xlabel=x[0], ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
+    lines.yaxis.set_major_formatter('{x:.0%}')
+    lines.grid(alpha=0.3)
+    if y:
+        lines.legend(frameon=False, fontsize=9)
+        _heat(figure, panels[1], table, x, y)
+    over = '' if axes <= 2 else ', mean over the other settings'
+    figure.suptitle(f'Test accuracy, mean and 95% interval over seeds{over}', fontsize=11)
+    return figure
+
+
+def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
+    image = axis.imshow(table[..., 0], cmap='viridis', aspect='auto')
+    axis.set_xticks(range(len(x[1])), [str(value) for value in x[1]])
+    axis.set_yticks(range(len(y[1])), [str(value) for value in y[1]])
+    axis.set(xlabel=x[0], ylabel=y[0])
+    low, high = image.get_clim()
+    for (row, column), mean in np.ndenumerate(table[..., 0]):
+        if np.isfinite(mean):
+            half = table[row, column, 1]
+            text = f'{mean:.1%}' + ('' if np.isnan(half) else f'\n±{half:.1%}')
+            colour = 'black' if mean > (low + high) / 2 else 'white'
+            axis.text(column, row, text, ha='center', va='center', color=colour, fontsize=9)
+    figure.colorbar(image, ax=axis, format='{x:.0%}')
+
+
+def against_flops(
+    flops: Sequence[float],
+    accuracy: Sequence[tuple[float, float]],
+    points: Sequence[Mapping[str, Any]],
+    axes: Sequence[str],
+) -> Figure:
+    """Test accuracy against the operations of training one seed, a point for each cell.
+
+    Args:
+        flops: [cells].
+        accuracy: [cells] of mean and half interval.
+        points: [cells] settings.
+        axes: settings that vary: the first gives the colour, the second the marker.
+    """
+    figure = Figure(figsize=(0.75 * WIDTH, 4.4), layout='constrained')
+    axis = figure.subplots()
+    values = [[*dict.fromkeys(p[name] for p in points)] for name in axes[:2]]
+    markers = 'osD^vP*X<>'
+    for x, (mean, half), point in zip(flops, accuracy, points, strict=True):
+        places = [v.index(point[name]) for v, name in zip(values, axes, strict=False)]
+        colour, marker = [*places, 0, 0][:2]
+        label = ', '.join(_short(name, point[name]) for name in axes)
+        axis.errorbar(
+            x, mean, np.nan_to_num(half), color=f'C{colour % 10}', capsize=3, ms=6,
+            marker=markers[marker % len(markers)], linestyle='none', label=label,
+        )  # fmt: skip
+    axis.set(xscale='log', xlabel='FLOPs of training one seed', ylabel='test accuracy')
+    axis.yaxis.set_major_formatter('{x:.0%}')
+    axis.grid(alpha=0.3)
+    axis.set_title('Test accuracy against training compute, 95% interval over seeds', fontsize=11)
+    if len(points) <= 24:
+        axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _short(name: str, value: Any) -> str:
+    return f'{name.rsplit(".", 1)[-1]} {value}'
