@@ -109,6 +109,23 @@ def test_chunked_is_exact_however_it_cuts(block, monkeypatch):
     assert distance(others, gradients) < 1e-4
 
 
+def test_talking_heads_are_the_same_when_somebody_looks():
+    """The written-out gradient against the one that jax derives from every intermediate."""
+    q, k, v, mixing = make((2, 7, 9, 4, 3), True)
+
+    def scalar(args, tap):
+        out = attend(*args[:3], implementation='explicit', mixing=args[3], tap=tap)
+        return jnp.sin(out).sum(), out
+
+    seen = []
+    grad = jax.grad(scalar, has_aux=True)
+    gradients, out = grad((q, k, v, mixing), None)
+    others, other = grad((q, k, v, mixing), lambda name, x: seen.append(name) or x)
+    assert seen == ['mixed_logits', 'weights', 'mixed_weights']
+    assert distance(out, other) < 1e-6
+    assert distance(gradients, others) < 1e-5
+
+
 @pytest.mark.parametrize('talking', [False, True])
 def test_gradients_are_those_of_finite_differences(talking):
     with jax.enable_x64(True):
@@ -137,6 +154,13 @@ def temporary_bytes(implementation, tokens, talking, dropout=0.0):
     compiled = jax.jit(jax.grad(scalar, (0, 1) if talking else 0)).lower(tree, mixing).compile()
     memory: Any = compiled.memory_analysis()
     return memory.temp_size_in_bytes
+
+
+def test_blocks_of_images_divide_the_batch_where_a_divisor_is_near():
+    assert attention.block_shape(8, 4, 196, 196) == (2, 196)  # 3 would fit, and pad a ninth
+    assert attention.block_shape(7, 4, 196, 196) == (3, 196)  # 7 has no divisor near
+    assert attention.block_shape(2, 4, 16, 16) == (2, 16)
+    assert attention.block_shape(2, 4, 1024, 1024) == (1, 128)
 
 
 @pytest.mark.parametrize('talking', [False, True])
@@ -264,3 +288,5 @@ def test_auto_chooses_by_the_size_of_the_scores_on_cpu(shape, expected):
     batch, queries, keys, heads = shape
     q: Any = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
     assert attention.choose(q, keys, talking=False, dropout=False) == expected
+    talking = 'explicit' if queries == 1 else 'chunked'
+    assert attention.choose(q, keys, talking=True, dropout=False) == talking

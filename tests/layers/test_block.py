@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
+from vitjax.layers import block
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.block import (
     Block,
@@ -89,6 +91,13 @@ def class_attention(token, patches, params, heads):
     )
     weights = softmax(q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))
     return dense((weights @ v).transpose(1, 0, 2).reshape(len(token), -1), params['projection'])
+
+
+def test_the_slope_of_gelu_is_its_own_forward_and_backward():
+    with jax.enable_x64(True):
+        x = jnp.linspace(-9.0, 9.0, 181)
+        check_grads(block.gelu, (x,), order=2, atol=1e-7, rtol=1e-7)
+        assert jax.grad(block.gelu)(-40.0) == 0 and jax.grad(block.gelu)(40.0) == 1
 
 
 def test_mlp_has_the_exact_gelu():

@@ -168,7 +168,7 @@ def test_errors_say_what_to_do(runs, photographs, tmp_path, what, options, messa
 
 
 def test_any_image_that_a_browser_shows_goes_in(runs, tmp_path):
-    """Grey, palette, transparent, 16 bits, turned by the camera, fifty megapixels; not one pixel."""
+    """Grey, palette, transparent, 16 bits, turned by the camera, 50 megapixels; not one pixel."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (20, 30, 3), np.uint8)
     grey = Image.fromarray(pixels[..., 0])
