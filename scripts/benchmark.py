@@ -21,6 +21,8 @@ import tyro
 
 Row = dict[str, Any]
 
+os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # a program read from disk took no compiling
+
 
 def compile_time(
     model: str = 'cait_xxs24',
@@ -181,7 +183,8 @@ def model(
             _write(rows, out, 'model')
     _print(rows)
     for grown in ('tokens', 'depth', 'image_size'):
-        if None not in {row.get(grown) for row in rows} and len({row[grown] for row in rows}) > 1:
+        of_models = {name: {r.get(grown) for r in rows if r['model'] == name} for name in models}
+        if all(len(values - {None}) > 1 for values in of_models.values()):
             return _report(rows, grown, ('model', 'implementation'), out, 'model')
 
 
