@@ -5,6 +5,9 @@
 
 2.2 million parameters on 48-pixel crops of 52-pixel images, batch 128, 50 epochs of 312 steps,
 10,000 of the training images held out. The tutorial publishes 84.59% top-1 and 99.21% top-5.
+
+Two epochs (`--epochs 2`) reach 59.9% on the test images, at 45 images/s on two CPU cores. It has
+not been trained in full yet.
 """
 
 from vitjax.data.augment import Augment

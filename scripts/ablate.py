@@ -97,7 +97,7 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
     for part in text.split(','):
         changed = tyro.cli(
             tyro.conf.AvoidSubcommands[type(experiment)], default=experiment,
-            args=[f'--{path}', *part.split()], prog='--grid',
+            args=[f'--{path}', *part.split()], prog='ablate.py EXPERIMENT',
         )  # fmt: skip
         values.append(ablation.value(changed, path))
     return path, values

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import operator
 import os
 import pathlib
 import signal
@@ -382,7 +383,7 @@ class _Run:
         model, change, optim = experiment.model, experiment.augment, experiment.optim
         tx = optimizer(optim, total)
         keys = [jax.random.key(seed) for seed in outs]
-        self.state = self._stack(
+        self.state = _stack(
             init_state(
                 augment.purpose(key, 'init'), model=model, tx=tx, params=params,
                 image_shape=(change.size, change.size, 3), ema=optim.ema > 0,
@@ -391,7 +392,7 @@ class _Run:
         )  # fmt: skip
         trained = [jax.random.key_data(augment.purpose(key, 'train')) for key in keys]
         varied = {'optim': _varied(optim), 'augment': _varied(change), 'steps': total}
-        given = self._stack(
+        given = _stack(
             jax.tree.map(np.asarray, {'key': key, **varied}) for key in map(np.asarray, trained)
         )
         step = _step(
@@ -416,17 +417,13 @@ class _Run:
         self.records: dict[int, list[dict[str, Any]]] = {}  # the lines of each metrics.jsonl
         self.trained: list[dict[str, np.ndarray]] = []  # one for each dispatch since the last lines
 
-    def _stack(self, trees: Iterable[Any]) -> Any:
-        """Trees of the seeds as one tree with an axis of seeds; a single seed's as it is."""
-        trees = list(trees)
-        return jax.tree.map(lambda *x: jnp.stack(x), *trees) if len(trees) > 1 else trees[0]
-
     def _whole(self) -> dict[int, TrainState]:
         """The state of each seed."""
         state = self.spread.get(self.state)
         if len(self.outs) == 1:
             return dict.fromkeys(self.outs, state)
-        return {s: jax.tree.map(lambda x: x[i], state) for i, s in enumerate(self.outs)}  # noqa: B023
+        of = enumerate(self.outs)
+        return {seed: jax.tree.map(operator.itemgetter(i), state) for i, seed in of}
 
     def train(
         self, managers: dict[int, Any], caught: list[int] | None, show: rich.console.Console
@@ -614,7 +611,7 @@ class _Run:
                 found = checkpoint.restore(managers[seed], step, abstract)
                 self.seconds = found.pop('position')['seconds']
                 states.append(TrainState(step=jnp.asarray(step, jnp.int32), **found))
-            self.state = self.spread.put(self._stack(states))
+            self.state = self.spread.put(_stack(states))
             self.step = step
             named = ', '.join(map(str, self.outs.values()))
             self.console.print(f'going on from step {step} of {self.total} in {named}')
@@ -634,6 +631,12 @@ class _Run:
         history = [r for r in records if r['split'] == 'validation']
         best = max(history, key=lambda r: r['accuracy'], default=None)
         return best is not None and history[-1]['epoch'] - best['epoch'] >= self.experiment.patience
+
+
+def _stack(trees: Iterable[Any]) -> Any:
+    """Trees of the seeds as one tree with an axis of seeds; a single seed's as it is."""
+    trees = list(trees)
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees) if len(trees) > 1 else trees[0]
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from vitjax.figures.panels import WIDTH
 
@@ -85,6 +86,9 @@ def against_flops(
             marker=markers[marker % len(markers)], linestyle='none', label=label,
         )  # fmt: skip
     axis.set(xscale='log', xlabel='FLOPs of training one seed', ylabel='test accuracy')
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter('{x:.0%}')
     axis.grid(alpha=0.3)
     axis.set_title('Test accuracy against training compute, 95% interval over seeds', fontsize=11)
