@@ -13,7 +13,7 @@ import queue
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import jax
@@ -329,7 +329,9 @@ def _on_devices(
         if alone:
             done = map(one, jobs)
         else:
-            done = stack.enter_context(ThreadPoolExecutor(len(places))).map(one, jobs)
+            pool = stack.enter_context(ThreadPoolExecutor(len(places)))
+            futures = [pool.submit(one, job) for job in jobs]
+            done = (future.result() for future in as_completed(futures))
         for i in done:
             note(i)
 

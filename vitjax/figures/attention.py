@@ -122,8 +122,9 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
-    for axis in (left, right):
-        axis.set_ylim(bottom=0)
+    # Heads that are all alike, as in a network that has hardly learnt, would hide under the frame.
+    left.set_ylim(0, 1.08 * distance.max())
+    right.set_ylim(0, 1.08 * max(largest, entropy.max()))
     left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
     left.legend(frameon=False)
     right.legend(frameon=False, loc='lower right')
