@@ -192,7 +192,6 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
         copy = spread.put(jax.tree.map(jnp.copy, state))
         alone.append(spread.run(copy, spread.put_data(*data), rows, 4)[1]['loss'])
     for backend in ('cpu', 'gpu'):
-        sharding._seeds_program.cache_clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jax, 'default_backend', lambda name=backend: name)
             spread = sharding.spread('seeds', step, jnp.stack(keys), state, batch_size=16)
@@ -203,13 +202,16 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
         replicas, more = spread.run(replicas, spread.put_data(*data), rows[3:], 1)
         losses = np.concatenate([metrics['loss'][:3], more['loss']])
         np.testing.assert_allclose(losses, np.stack(alone, 1), rtol=1e-4)
-        assert replicas.step.tolist() == [4, 4, 4]
+        assert spread.get(replicas).step.tolist() == [4, 4, 4]
 
 
-def test_a_seed_that_diverges_stops_the_others_where_they_are(data):
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+def test_a_seed_that_diverges_is_seen(data, backend, monkeypatch):
     state, step = start(MODEL, SGD)
     keys = jnp.stack([jax.random.key(i) for i in range(2)])
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     spread = sharding.spread('seeds', step, keys, state, batch_size=16)
+    monkeypatch.undo()
     replicas = jax.tree.map(lambda x: np.stack([x, x]), state)
     for leaf in jax.tree.leaves(replicas.params['head']):
         leaf[1] = np.inf

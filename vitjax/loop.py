@@ -160,13 +160,14 @@ def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> fl
     run = _Run(experiment, outs, data, data, total, params, console, jax.devices()[:1])
     with ThreadPoolExecutor(1) as ahead:
         _, images, rows = next(run._chunks(ahead))
-    seconds = []
     state, _ = run.spread.run(run.state, images, rows, 0)  # compiles
-    for _ in range(repeats):
+    seconds, steps = [], 1
+    for _ in range(repeats + 1):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(run.spread.run(state, images, rows, 1))
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+        state, _ = jax.block_until_ready(run.spread.run(state, images, rows, steps))
+        seconds.append((time.perf_counter() - start) / steps)
+        steps = max(1, min(len(rows), int(CHUNK_SECONDS / seconds[0])))  # as a run dispatches them
+    return float(np.median(seconds[1:]))
 
 
 def finished(run: str | pathlib.Path) -> bool:
