@@ -98,6 +98,8 @@ def test_the_slope_of_gelu_is_its_own_forward_and_backward():
         x = jnp.linspace(-9.0, 9.0, 181)
         check_grads(block.gelu, (x,), order=2, atol=1e-7, rtol=1e-7)
         assert jax.grad(block.gelu)(-40.0) == 0 and jax.grad(block.gelu)(40.0) == 1
+    half = jnp.asarray([-2.0, 0.5], 'bfloat16')
+    assert jax.grad(lambda x: block.gelu(x).sum().astype('float32'))(half).dtype == 'bfloat16'
 
 
 def test_mlp_has_the_exact_gelu():

@@ -15,7 +15,8 @@ def compiled(tmp_path, module, **environment):
         'XDG_CACHE_HOME': str(tmp_path),
         'PYTHONPATH': str(SCRIPTS),
     }
-    subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, **environment})
+    around = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
+    subprocess.run([sys.executable, '-c', code], check=True, env={**around, **environment})
     return [path for path in tmp_path.rglob('*') if path.is_file()]
 
 

