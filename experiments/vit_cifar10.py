@@ -4,8 +4,8 @@
     python scripts/train.py vit_cifar10
     python scripts/ablate.py vit_cifar10 --match flops
 
-Two epochs (`--epochs 2`) reach 45.5% on the test images, at 39 images/s on two CPU cores. It has not
-been trained in full yet.
+Two epochs (`--epochs 2`) reach 45.5% on the test images, at 39 images/s on two CPU cores. It has
+not been trained in full yet.
 """
 
 import dataclasses
