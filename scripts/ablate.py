@@ -28,7 +28,7 @@ def main() -> int:
         Attributes:
             grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
                 experiment's own grid() without it.
-            seeds: runs of each cell, which train as one program.
+            seeds: runs of each cell, which train together.
             out: folder of results.csv, seeds.csv, figures/ and cells/; the same command goes on.
             match: flops gives each cell as many steps as take the experiment's own arithmetic.
             dry_run: list the cells with their parameters, FLOPs and time, and train nothing.

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 import rich.console
-import rich.progress
 import scipy.stats
 
 from vitjax import checkpoint, loop
@@ -183,8 +182,8 @@ def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
     if not possible:
         return rows
     per_step = {i: rows[i]['train_flops'] / rows[i]['steps'] for i in possible}
-    ends = {min(possible, key=per_step.__getitem__), max(possible, key=per_step.__getitem__)}
-    ends = sorted(ends, key=per_step.__getitem__)
+    ordered = sorted(possible, key=per_step.__getitem__)
+    ends = [ordered[0], ordered[-1]][: len(ordered)]
     arithmetic = [per_step[i] for i in ends]
     seconds = [loop.step_seconds(made[i].experiment, seeds) for i in ends]
     for i in possible:
@@ -246,13 +245,13 @@ def run(
         row = _row(made[i], runs[i])
         _write(out, [*map(_row, made, runs)], [*map(_seed_rows, made, runs)])
         said = row.get('reason') or _said(row)
-        console.print(f'[{ended.pop(0)}/{len(waiting)}] {made[i].name}: {said}', markup=False)
+        console.print(f'[{next(ended)}/{len(waiting)}] {made[i].name}: {said}', markup=False)
 
-    ended = list(range(1, len(waiting) + 1))
+    ended = itertools.count(1)
+    jobs = [(i, made[i].experiment, runs[i]) for i in waiting]
     if launcher == 'devices':
-        _on_devices([(i, made[i].experiment, runs[i]) for i in waiting], note, quiet)
+        _on_devices(jobs, note, quiet)
     else:
-        jobs = [(i, made[i].experiment, runs[i]) for i in waiting]
         _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
     rows = [*map(_row, made, runs)]
     _write(out, rows, [*map(_seed_rows, made, runs)])

@@ -86,11 +86,12 @@ def train_seeds(
     devices: Sequence[Any] | None = None,
     caught: list[int] | None = None,
 ) -> dict[int, dict[str, Any]]:
-    """Trains several seeds of an experiment, as one program where that is possible.
+    """Trains several seeds of an experiment, together where that is possible.
 
-    Seeds train together on one device, each with its own weights, order of examples and noise, so
-    that each run is the one that it would be alone. They train one after the other with `patience`,
-    which stops them at different times, and where a run spreads over several devices.
+    Seeds train together on one device (`sharding.spread` says how), each with its own weights,
+    order of examples and noise, so that each run is the one that it would be alone. They train one
+    after the other with `patience`, which stops them at different times, and where a run spreads
+    over several devices.
 
     Args:
         experiment: what to run; its own seed does not count.
