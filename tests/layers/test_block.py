@@ -15,6 +15,7 @@ from vitjax.layers.block import (
     ClassBlock,
     ConvBlock,
     Head,
+    LayerNorm,
     LayerScale,
     Mlp,
     PerClassHead,
@@ -100,6 +101,39 @@ def test_the_slope_of_gelu_is_its_own_forward_and_backward():
         assert jax.grad(block.gelu)(-40.0) == 0 and jax.grad(block.gelu)(40.0) == 1
     half = jnp.asarray([-2.0, 0.5], 'bfloat16')
     assert jax.grad(lambda x: block.gelu(x).sum().astype('float32'))(half).dtype == 'bfloat16'
+
+
+def test_the_gradient_of_layer_norm_is_its_own():
+    with jax.enable_x64(True):
+        args = (normal(2, 3, 5), normal(5), normal(5))
+        args = tuple(jnp.asarray(x, 'float64') for x in args)
+        check_grads(block.layer_norm, args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7)
+
+
+def test_layer_norm_keeps_its_digits_far_from_zero_and_takes_half_precision():
+    x = normal(4, 64) + 30
+    module = LayerNorm()
+    params = random_params(module, x)
+    assert_near(run(module, params, x), norm(exact(x), params))
+
+    def total(params, x) -> Any:
+        out: Any = LayerNorm('bfloat16').apply({'params': params}, x)
+        return out.sum().astype('float32')
+
+    grads = jax.grad(total, (0, 1))(params, jnp.asarray(x - 30, 'bfloat16'))
+    assert jax.tree.map(lambda g: str(g.dtype), grads) == (
+        {'scale': 'float32', 'bias': 'float32'},
+        'bfloat16',
+    )
+
+
+def test_the_backward_pass_of_an_mlp_keeps_one_array_of_its_hidden_width():
+    x = normal(3, 4)
+    module = Mlp(2.5)
+    params = random_params(module, x)
+    _, back = jax.vjp(lambda p, x: module.apply({'params': p}, x), params, x)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(back)]
+    assert shapes.count((3, 10)) == 1
 
 
 def test_mlp_has_the_exact_gelu():
