@@ -32,7 +32,7 @@ for name in ${*:-check attention model train}; do
         model)
             part model python scripts/benchmark.py model --batch 128 --dtype bfloat16 \
                 --models vit_small_patch16 vit_base_patch16 cait_xxs24 cait_s24 patchconvnet_s60 \
-                --implementations auto explicit chunked --peer "$(command -v python)" --out "$out" ;;
+                --implementations auto explicit chunked fused --peer "$(command -v python)" --out "$out" ;;
         train)
             for experiment in patchconvnet_cifar10 vit_cifar10; do
                 part "$experiment" python scripts/train.py "$experiment" --model.dtype bfloat16 \

@@ -126,6 +126,22 @@ def test_talking_heads_are_the_same_when_somebody_looks():
     assert distance(gradients, others) < 1e-5
 
 
+def test_talking_heads_are_multi_query_attention_of_wider_heads():
+    args = make((2, 7, 9, 4, 3), True)
+
+    def run(attention):
+        return jax.value_and_grad(lambda args: jnp.sin(attention(*args)).sum())(args)
+
+    value, gradients = run(lambda q, k, v, m: attention.explicit(q, k, v, mixing=m))
+    other, others = run(attention.multi_query)
+    assert distance(other, value) < 1e-5
+    assert distance(others, gradients) < 1e-5
+    q, k, v = (x.astype('bfloat16') for x in args[:3])
+    half = attention.multi_query(q, k, v, args[3])
+    assert half.dtype == jnp.bfloat16
+    assert distance(half.astype('float32'), reference(*args)) < 2e-2
+
+
 @pytest.mark.parametrize('talking', [False, True])
 def test_gradients_are_those_of_finite_differences(talking):
     with jax.enable_x64(True):
@@ -214,9 +230,10 @@ def test_a_tap_may_replace_what_it_sees():
     assert not np.any(out)
 
 
+@pytest.mark.parametrize('talking', [False, True])
 @pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused'])
-def test_scores_are_float32_in_bfloat16(implementation):
-    q, k, v, mixing = make((2, 33, 33, 2, 8), True)
+def test_scores_are_float32_in_bfloat16(implementation, talking):
+    q, k, v, mixing = make((2, 33, 33, 2, 8), talking)
     q, k, v = (x.astype('bfloat16') for x in (q, k, v))
     out = attend(q, k, v, implementation=implementation, mixing=mixing)
     assert out.dtype == jnp.bfloat16

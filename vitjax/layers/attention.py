@@ -182,24 +182,53 @@ def _even(count: int, most: int) -> int:
 
 
 def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
-    """The vendor's fused attention where `has_kernel` says that there is one, else `chunked`."""
-    if mixing is None and has_kernel(q):
+    """The vendor's fused attention where `has_kernel` says that there is one, else `chunked`.
+
+    Talking heads go through it as `multi_query`, where heads · head_width is a width that it takes.
+    """
+    heads, width = q.shape[2:]
+    if mixing is None and has_kernel(width, q.dtype):
         return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+    if mixing and has_kernel(heads * width, q.dtype):
+        return multi_query(q, k, v, mixing, implementation='cudnn')
     return chunked(q, k, v, mixing=mixing)
 
 
-def has_kernel(q: jax.Array) -> bool:
-    """Whether cuDNN's flash attention takes these queries.
+def multi_query(
+    q: jax.Array, k: jax.Array, v: jax.Array, mixing: Mixing, implementation: Any = None
+) -> jax.Array:
+    """Talking heads as multi-query attention (Shazeer 2019), which fused kernels know.
 
-    It wants an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a head width that is
-    a multiple of 8 up to 128, from capability 9 on up to 256.
+    Mixing the logits of heads is a product of wider vectors, Σ_h m_hg q_h·k_h = [m_hg q_h]_h · k,
+    where k holds the keys of all heads side by side; and what the second mixing does to the weights
+    can be done to what they gather. The bias of the logits falls out of the softmax. Costs `heads`
+    times the arithmetic of attention's two products.
+    """
+    heads, width = q.shape[2:]
+    wide = jnp.einsum('bqhd,hg->bqghd', q, mixing.logits_kernel.astype(q.dtype))
+    gathered = jax.nn.dot_product_attention(
+        wide.reshape(*q.shape[:2], heads, -1),
+        *(x.reshape(*x.shape[:2], 1, -1) for x in (k, v)),
+        scale=width**-0.5,
+        implementation=implementation,
+    ).reshape(wide.shape)
+    out = jnp.einsum('bqghd,gh->bqhd', gathered, mixing.weights_kernel)
+    values = v.sum(1, keepdims=True, dtype=out.dtype)
+    return (out + mixing.weights_bias[:, None] * values).astype(v.dtype)
+
+
+def has_kernel(width: int, dtype: Any) -> bool:
+    """Whether cuDNN's flash attention takes heads of this width.
+
+    It wants an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a width that is a
+    multiple of 8 up to 128, from capability 9 on up to 256.
     """
     device = jax.devices()[0]
     if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
         return False
     capability = float(device.compute_capability)
     widest = 256 if capability >= 9 else 128 if capability >= 8 else 0
-    half, width = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[-1]
+    half = dtype in (jnp.bfloat16, jnp.float16)
     return half and width % 8 == 0 and width <= widest
 
 
@@ -217,7 +246,7 @@ def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
     batch, rows, heads, _ = q.shape
     if rows == 1:
         return 'explicit'
-    if not talking and not dropout and has_kernel(q):
+    if not talking and not dropout and has_kernel(q.shape[-1], q.dtype):
         return 'fused'
     if jax.default_backend() == 'cpu':
         large = 4 * batch * heads * rows * keys > 2**23
