@@ -127,7 +127,7 @@ def test_talking_heads_are_the_same_when_somebody_looks():
 
 
 def test_talking_heads_are_multi_query_attention_of_wider_heads():
-    args = make((2, 7, 9, 4, 3), True)
+    args: Any = make((2, 7, 9, 4, 3), True)
 
     def run(attention):
         return jax.value_and_grad(lambda args: jnp.sin(attention(*args)).sum())(args)
