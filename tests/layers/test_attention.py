@@ -93,7 +93,8 @@ def test_implementations_agree_with_the_reference_and_each_other(shape, talking)
     args = make(shape, talking)
     out, gradients = value_and_gradients('explicit', args)
     assert distance(out, reference(*args)) < 1e-5
-    for implementation in ('chunked', 'fused', 'auto') if shape == SHAPES[2] else ('chunked',):
+    all_of_them = ('chunked', 'fused', 'pallas', 'auto')
+    for implementation in all_of_them if shape == SHAPES[2] else ('chunked',):
         other, others = value_and_gradients(implementation, args)
         assert distance(other, out) < 1e-5
         assert distance(others, gradients) < 1e-4
@@ -203,16 +204,18 @@ def test_attention_dropout_keeps_the_mean_and_drops_the_rate(implementation, mon
     assert len(np.unique(rows, axis=0)) == len(rows)  # no block repeats another's bits
 
 
-def test_attention_dropout_needs_a_key_and_no_fused_kernel():
+@pytest.mark.parametrize('implementation', ['fused', 'pallas'])
+def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
     q = jnp.ones((1, 3, 2, 4))
     np.testing.assert_array_equal(attend(q, q, q, dropout=0.5), attend(q, q, q))
-    with pytest.raises(ValueError, match=r"attention='fused' has no .*attention_dropout=0.5; take"):
-        attend(q, q, q, implementation='fused', dropout=0.5, key=jax.random.key(0))
+    message = rf"attention='{implementation}' has no .*attention_dropout=0.5; take"
+    with pytest.raises(ValueError, match=message):
+        attend(q, q, q, implementation=implementation, dropout=0.5, key=jax.random.key(0))
 
 
 def test_unknown_implementation_is_an_error_that_names_all():
     q = jnp.ones((1, 3, 2, 4))
-    with pytest.raises(ValueError, match=r"auto.*explicit.*chunked.*fused.*: 'flash'"):
+    with pytest.raises(ValueError, match=r"auto.*explicit.*chunked.*fused.*pallas.*: 'flash'"):
         attend(q, q, q, implementation='flash')
 
 
@@ -231,7 +234,7 @@ def test_a_tap_may_replace_what_it_sees():
 
 
 @pytest.mark.parametrize('talking', [False, True])
-@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused'])
+@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused', 'pallas'])
 def test_scores_are_float32_in_bfloat16(implementation, talking):
     q, k, v, mixing = make((2, 33, 33, 2, 8), talking)
     q, k, v = (x.astype('bfloat16') for x in (q, k, v))
@@ -275,7 +278,7 @@ def test_class_attention_is_the_papers(count):
     k, v = (dense(exact(both), params[name]) for name in ('key', 'value'))
     out = reference(heads_of(q, 2), heads_of(k, 2), heads_of(v, 2))
     expected = dense(out.reshape(3, count, 6), params['projection'])
-    for implementation in ('explicit', 'chunked', 'fused', 'auto'):
+    for implementation in ('explicit', 'chunked', 'fused', 'pallas', 'auto'):
         apply = jax.jit(ClassAttention(2, implementation=implementation).apply)
         assert distance(apply({'params': params}, tokens, patches), expected) < 1e-5
 

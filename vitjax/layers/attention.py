@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vitjax.layers.dropout import drop, dropout
 from vitjax.layers.embed import kernel_init
 
-IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused')
+IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
 
 
 class Mixing(NamedTuple):
@@ -194,6 +194,19 @@ def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = N
     return chunked(q, k, v, mixing=mixing)
 
 
+def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
+    """Talking heads by `talking.talking_heads`, interpreted where there is no GPU; else `fused`."""
+    if mixing is None:
+        return fused(q, k, v)
+    from vitjax.layers.talking import talking_heads  # others need not wait
+
+    out = talking_heads(
+        q, k, v, mixing.logits_kernel, mixing.weights_kernel,
+        interpret=jax.default_backend() != 'gpu',
+    )  # fmt: skip
+    return _add_bias(out, v, mixing.weights_bias)
+
+
 def multi_query(
     q: jax.Array, k: jax.Array, v: jax.Array, mixing: Mixing, implementation: Any = None
 ) -> jax.Array:
@@ -213,8 +226,12 @@ def multi_query(
         implementation=implementation,
     ).reshape(wide.shape)
     out = jnp.einsum('bqghd,gh->bqhd', gathered, mixing.weights_kernel)
-    values = v.sum(1, keepdims=True, dtype=out.dtype)
-    return (out + mixing.weights_bias[:, None] * values).astype(v.dtype)
+    return _add_bias(out, v, mixing.weights_bias)
+
+
+def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
+    """What a bias of the mixed weights adds to the result: as much of every value."""
+    return (out + bias[:, None] * v.sum(1, keepdims=True, dtype=bias.dtype)).astype(v.dtype)
 
 
 def has_kernel(width: int, dtype: Any) -> bool:
@@ -268,7 +285,7 @@ def attend(
     """Attention by one of `IMPLEMENTATIONS`, which agree to rounding: [B, Q, heads, head_width].
 
     Raises:
-        ValueError: for an unknown implementation, and for `fused` with attention dropout.
+        ValueError: for an unknown implementation; for `fused` or `pallas` with attention dropout.
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f'attention must be one of {IMPLEMENTATIONS}: {implementation!r}.')
@@ -281,10 +298,10 @@ def attend(
         return chunked(q, k, v, mixing=mixing, dropout=dropout, key=key)
     if dropping:
         raise ValueError(
-            "attention='fused' has no attention dropout: "
+            f'attention={implementation!r} has no attention dropout: '
             f"attention_dropout={dropout}; take 'chunked' or 'auto', or set it to 0."
         )
-    return fused(q, k, v, mixing=mixing)
+    return (fused if implementation == 'fused' else pallas)(q, k, v, mixing=mixing)
 
 
 def tap(module: nn.Module, name: str, value: jax.Array) -> jax.Array:
