@@ -23,7 +23,7 @@ part() {
 
 for name in ${*:-check attention model train}; do
     case $name in
-        check)  # the published models to 1e-4, and every implementation of attention against explicit
+        check)  # the published models to 1e-5, and every implementation of attention against explicit
             JAX_PLATFORMS=cuda JAX_DEFAULT_MATMUL_PRECISION=highest part check \
                 python -m pytest -n 0 tests/test_golden.py \
                     tests/layers/test_attention.py ;;
