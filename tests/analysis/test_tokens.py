@@ -98,6 +98,15 @@ def test_effective_rank():
     close(tokens.effective_rank(matrix @ rotation), np.asarray(tokens.effective_rank(matrix)), 1e-5)
 
 
+def test_as_many_tokens_as_an_early_feature_map_has():
+    """VGG16's first maps at 224 pixels: a square matrix of them would take 10 GB."""
+    maps = normal(224 * 224, 3)
+    close(tokens.effective_rank(maps), np.asarray(tokens.effective_rank(maps.T)), 1e-5)
+    unit = maps / np.linalg.norm(maps, axis=1, keepdims=True)
+    expected = (np.square(unit.sum(0, dtype=np.float64)).sum() - 224**2) / (224**4 - 224**2)
+    assert abs(tokens.patch_cosine(maps) - expected) < 1e-6
+
+
 def test_sixteen_bits_are_widened_and_zeros_divide_nothing():
     half = (300 * normal(2, 5, 4)).astype(np.float16)  # the square of 300 is beyond float16
     half[0, 0] = 0

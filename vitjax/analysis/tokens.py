@@ -86,7 +86,11 @@ def effective_rank(tokens: jax.Array) -> jax.Array:
     exp of the entropy of the singular values, scaled to sum to 1: how many directions the tokens
     use. An all-zero matrix has 1.
     """
-    values = jnp.linalg.svd(_wide(tokens), compute_uv=False)
+    tokens = _wide(tokens)
+    tall = tokens if tokens.shape[-2] >= tokens.shape[-1] else tokens.mT
+    # Of the triangle, whose singular values are the same: of tens of thousands of tokens, as early
+    # feature maps have, the CPU's SVD would ask for a square matrix of tokens.
+    values = jnp.linalg.svd(jnp.linalg.qr(tall, mode='r'), compute_uv=False)
     share = values / jnp.maximum(values.sum(-1, keepdims=True), TINY)
     return jnp.exp(jax.scipy.special.entr(share).sum(-1))
 
@@ -100,7 +104,7 @@ def patch_cosine(tokens: jax.Array) -> jax.Array:
     count = tokens.shape[-2]
     unit = _unit(tokens)
     together = (unit.sum(-2) ** 2).sum(-1) - (unit**2).sum((-1, -2))
-    return together / (count * (count - 1))
+    return together / count / (count - 1)  # their product may be beyond 32 bits
 
 
 def norms(tokens: jax.Array) -> jax.Array:
