@@ -170,10 +170,11 @@ def model(
             {'tokens': (size // network.patch_size) ** 2} if hasattr(network, 'patch_size') else {}
         )
         what |= {'implementation': getattr(network, 'attention', '')}
-        for direction in PASSES:
+        for direction in (*PASSES, STEP):
             fn, args = _pass(direction, network, batch, size)
             cost = batch * model_flops(network, size, backward=direction != 'forward')
-            row = {**what, 'pass': direction, **measure(fn, args, cost, repeats)}
+            runs = STEPS if direction == STEP else 1
+            row = {**what, 'pass': direction, **measure(fn, args, cost, repeats, runs)}
             rows.append({**row, 'images_per_second': batch / row['seconds']})
             _write(rows, out, 'model')
         if peer and patch is None and depth is None:
@@ -181,7 +182,7 @@ def model(
                 command = [peer, '-c', TIMM, json.dumps([name, size, batch, dtype, repeats])]
                 printed = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout
                 timed[name, size] = json.loads(printed or '[]')
-            for row, seconds in zip(rows[-2:], timed[name, size], strict=False):
+            for row, seconds in zip(rows[-3:], timed[name, size], strict=False):
                 row |= {'timm_seconds': seconds, 'times_as_fast': seconds / row['seconds']}
             _write(rows, out, 'model')
     _print(rows)
@@ -203,7 +204,7 @@ def _network(name: str) -> tuple[Any, int]:
     return experiment.model, experiment.augment.size
 
 
-# Times timm's model of our name, forward and forward with backward; prints the medians in seconds.
+# Times timm's model of our name, as `PASSES` and `STEP` time ours; prints the medians in seconds.
 # Parameters stay float32 where they train, as ours do.
 TIMM = """
 import json, statistics, sys, time
@@ -250,12 +251,20 @@ with torch.inference_mode():
 network = make().train()
 trained = torch.compile(network) if gpu else network
 
-def step():
+labels = torch.arange(batch, device=device)
+optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+
+def backward(loss):
     network.zero_grad(set_to_none=True)
     with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
         out = trained(images)
-    out.float().square().sum().backward()
+    loss(out.float()).backward()
 
+def step():
+    backward(lambda out: torch.nn.functional.cross_entropy(out, labels))
+    optimizer.step()
+
+times.append(median(lambda: backward(lambda out: out.square().sum())))
 print(json.dumps([*times, median(step)]))
 """
 
@@ -459,17 +468,39 @@ print(json.dumps([time.perf_counter() - start, cka.hsic_matrix.tolist()]))
 
 
 PASSES = ('forward', 'forward+backward')
+STEP = 'training step'  # forward, backward and AdamW, `STEPS` in a loop, as a run dispatches them
+STEPS = 3
 
 
 def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable[..., Any], Any]:
-    """A model's forward pass or its gradient at the parameters, and its arguments' shapes."""
+    """A model's forward pass, its gradient at the parameters or steps; its arguments' shapes."""
     import jax
     import jax.numpy as jnp
 
+    from vitjax.optim import Optim, optimizer
+    from vitjax.train import TrainState, train_step
+
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0), images)['params']
-    run = _direction(direction, lambda p, x: network.apply({'params': p}, x), 0)
-    return run, (params, images)
+
+    def run(params: Any, images: jax.Array) -> jax.Array:
+        return network.apply({'params': params}, images)
+
+    if direction != STEP:
+        return _direction(direction, run, 0), (params, images)
+    tx, outputs = optimizer(Optim(), 1000), jax.eval_shape(run, params, images).shape[-1]
+    soft = jnp.eye(batch, outputs)
+    settings: dict[str, Any] = {'model': network, 'tx': tx, 'augment': lambda _, x, *__: (x, soft)}
+
+    def steps(params: Any, images: jax.Array) -> TrainState:
+        example = {'image': images, 'label': None, 'index': None}
+        state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+        key = jax.random.key(0)
+        return jax.lax.fori_loop(
+            0, STEPS, lambda _, state: train_step(state, example, key, **settings)[0], state
+        )
+
+    return steps, (params, images)
 
 
 def _direction(direction: str, run: Callable[..., Any], argnums: Any) -> Callable[..., Any]:
@@ -486,8 +517,8 @@ def _direction(direction: str, run: Callable[..., Any], argnums: Any) -> Callabl
     return jax.value_and_grad(scalar, argnums)
 
 
-def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int) -> Row:
-    """Compiles and times `fn` on random arguments of the given shapes.
+def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int, runs: int = 1) -> Row:
+    """Compiles and times `fn`, `runs` of something, on random arguments of the given shapes.
 
     Bytes are what the compiler says that arguments, results and temporaries take together. Where
     that is more than the device has, or the device says so while it runs, `status` is `out of
@@ -519,7 +550,7 @@ def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int) -> Ro
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         return row | {'status': 'out of memory'}
-    row['seconds'] = statistics.median(seconds)
+    row['seconds'] = statistics.median(seconds) / runs
     return row | {'flops_per_second': flops / row['seconds']}
 
 

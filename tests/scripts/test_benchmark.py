@@ -69,22 +69,24 @@ def test_models_have_rates_and_exponents(tmp_path, capsys):
     benchmark.model(('vit_tiny_patch32',), (32, 64), depths=(1,), repeats=1, out=str(tmp_path))
     found = rows(tmp_path / 'model.csv')
     assert [(r['depth'], r['pass'], r['tokens']) for r in found] == [
-        ('1', direction, tokens) for tokens in '14' for direction in benchmark.PASSES
+        ('1', direction, tokens)
+        for tokens in '14'
+        for direction in (*benchmark.PASSES, benchmark.STEP)
     ]
     for row in found:
         assert float(row['images_per_second']) == pytest.approx(8 / float(row['seconds']))
-    assert int(found[1]['flops']) > 2 * int(found[0]['flops'])
+    assert int(found[2]['flops']) == int(found[1]['flops']) > 2 * int(found[0]['flops'])
     assert 'exponent' in capsys.readouterr().out and (tmp_path / 'model.png').exists()
 
 
 def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
     peer = tmp_path / 'python'  # stands for a Python with timm
-    peer.write_text('#!/bin/sh\necho "[1.5, 3.0]"\n')
+    peer.write_text('#!/bin/sh\necho "[1.5, 3.0, 4.0]"\n')
     peer.chmod(0o755)
     benchmark.model(('digits',), batch=2, repeats=1, peer=str(peer), out=str(tmp_path))
     found = rows(tmp_path / 'model.csv')
-    assert [row['image_size'] for row in found] == ['8', '8']
-    assert [row['timm_seconds'] for row in found] == ['1.5', '3.0']
+    assert [row['image_size'] for row in found] == ['8', '8', '8']
+    assert [row['timm_seconds'] for row in found] == ['1.5', '3.0', '4.0']
     for row in found:
         ratio = float(row['timm_seconds']) / float(row['seconds'])
         assert float(row['times_as_fast']) == pytest.approx(ratio)
