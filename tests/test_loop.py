@@ -132,7 +132,7 @@ def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
     other = loop.train(dataclasses.replace(experiment, seed=1), tmp_path / 'alone', quiet=True)
     np.testing.assert_allclose(losses(outs[1]), losses(tmp_path / 'alone'), rtol=1e-4)
     assert records[1]['loss'] == pytest.approx(other['loss'], rel=1e-4)
-    assert records[1]['loss'] != pytest.approx(records[0]['loss'], rel=1e-3)
+    assert not np.allclose(losses(outs[1]), losses(outs[0]), rtol=1e-3)  # seeds differ
     read, _ = checkpoint.load(outs[1], 'latest')
     assert read.seed == 1 and read.classes == tuple('0123456789')
 
