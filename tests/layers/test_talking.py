@@ -33,9 +33,10 @@ def test_the_kernels_are_talking_heads_forward_and_backward(shape):
     other, others = run(lambda *args: talking_heads(*args, interpret=True))
     np.testing.assert_allclose(other, value, rtol=1e-5)
     for a, b in zip(others, gradients, strict=True):
-        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+        assert np.linalg.norm(a - b) <= 1e-5 * max(1, np.linalg.norm(b))  # one key: b is 0
 
 
+@pytest.mark.filterwarnings('ignore:The Pallas Triton backend is deprecated')  # jax 0.12
 @pytest.mark.parametrize(('heads', 'width'), [(4, 48), (8, 48), (3, 5)])
 def test_triton_takes_the_kernels(heads, width):
     """Lowering for a GPU wants none: sizes and operations that Triton has not fail here."""
@@ -45,5 +46,7 @@ def test_triton_takes_the_kernels(heads, width):
 
     arrays = shapes(2, 196, 197, heads, width, 'bfloat16')
     grad = jax.jit(jax.grad(total, argnums=range(5)))
-    text = grad.trace(*arrays).lower(lowering_platforms=('cuda',)).as_text()
+    hopper = jax.sharding.AbstractDevice('NVIDIA H100 80GB HBM3', num_cores=132, platform='gpu')
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=hopper)):
+        text = grad.trace(*arrays).lower(lowering_platforms=('cuda',)).as_text()
     assert text.count('xla.gpu.triton') == 3  # forward, to queries, to keys

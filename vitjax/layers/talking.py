@@ -4,7 +4,8 @@ Neither scores nor weights reach memory, forward or backward, so memory is linea
 of queries goes over the keys twice, for the softmax's sums and for its results: the second mixing
 wants the weights of all heads normalised. Written for Triton and checked in interpret mode; no GPU
 has run it yet. Compiled for compute capability 9, 4 heads of width 48 stay in registers, and of 8
-the forward pass does: their backward passes spill 1 to 2 KiB a thread.
+the forward pass does: their backward passes spill 1 to 2 KiB a thread. jax 0.12 takes them with a
+warning that Triton will leave Pallas.
 """
 
 import functools
