@@ -113,7 +113,8 @@ def attention(
             )
             what = {'variant': variant, 'tokens': count, 'implementation': implementation}
             cost = flops(exact, params, inputs)
-            rows.append({**what, 'pass': direction, **measure(fn, (params, inputs), cost, repeats)})
+            row = {**what, 'pass': direction}
+            rows.append({**row, **measure(fn, (params, inputs), cost, repeats, dtype)})
             _write(rows, out, 'attention')
     _print(rows)
     _report(rows, 'tokens', ('variant', 'implementation'), out, 'attention')
@@ -174,7 +175,7 @@ def model(
             fn, args = _pass(direction, network, batch, size)
             cost = batch * model_flops(network, size, backward=direction != 'forward')
             runs = STEPS if direction == STEP else 1
-            row = {**what, 'pass': direction, **measure(fn, args, cost, repeats, runs)}
+            row = {**what, 'pass': direction, **measure(fn, args, cost, repeats, dtype, runs)}
             rows.append({**row, 'images_per_second': batch / row['seconds']})
             _write(rows, out, 'model')
         if peer and patch is None and depth is None:
@@ -344,14 +345,7 @@ def _parts(
     example = {'image': pixels, 'label': labels, 'index': index}
 
     def seconds(fn: Callable[..., Any], *args: Any) -> float:
-        compiled = jax.jit(fn)
-        jax.block_until_ready(compiled(*args))
-        took = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*args))
-            took.append(time.perf_counter() - start)
-        return statistics.median(took)
+        return _seconds(jax.jit(fn), args, repeats)
 
     yield 'augment', seconds(vary, key, pixels, labels, index)
     yield 'forward', seconds(loss, state.params)
@@ -517,17 +511,21 @@ def _direction(direction: str, run: Callable[..., Any], argnums: Any) -> Callabl
     return jax.value_and_grad(scalar, argnums)
 
 
-def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int, runs: int = 1) -> Row:
+def measure(
+    fn: Callable[..., Any], shapes: Any, flops: int, repeats: int, dtype: str, runs: int = 1
+) -> Row:
     """Compiles and times `fn`, `runs` of something, on random arguments of the given shapes.
 
     Bytes are what the compiler says that arguments, results and temporaries take together. Where
     that is more than the device has, or the device says so while it runs, `status` is `out of
-    memory` and the times are NaN.
+    memory` and the times are NaN. Utilisation is FLOP/s over `peak`'s: of the model's own FLOPs,
+    without what is recomputed, as Chowdhery et al. (2022, appendix B) have it.
     """
     import jax
 
     row: Row = {'status': 'ok', 'compile_seconds': math.nan, 'seconds': math.nan}
     row |= {'bytes': math.nan, 'flops': flops, 'flops_per_second': math.nan}
+    row |= {'utilisation': math.nan}
     try:
         start = time.perf_counter()
         compiled = jax.jit(fn).lower(*shapes).compile()
@@ -539,19 +537,36 @@ def measure(fn: Callable[..., Any], shapes: Any, flops: int, repeats: int, runs:
         )  # fmt: skip
         if row['bytes'] > device_bytes():
             return row | {'status': 'out of memory'}
-        args = _random(shapes)
-        jax.block_until_ready(compiled(*args))
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*args))
-            seconds.append(time.perf_counter() - start)
+        row['seconds'] = _seconds(compiled, _random(shapes), repeats) / runs
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         return row | {'status': 'out of memory'}
-    row['seconds'] = statistics.median(seconds) / runs
-    return row | {'flops_per_second': flops / row['seconds']}
+    speed = flops / row['seconds']
+    return row | {'flops_per_second': speed, 'utilisation': speed / peak(dtype)}
+
+
+@functools.cache
+def peak(dtype: str) -> float:
+    """FLOP/s of one large matrix product: what this device reaches, not what its sheet says."""
+    import jax
+    import jax.numpy as jnp
+
+    side = 2048 if jax.default_backend() == 'cpu' else 8192
+    args = _random((jax.ShapeDtypeStruct((side, side), dtype),) * 2)
+    return 2 * side**3 / _seconds(jax.jit(jnp.dot), args, 5)
+
+
+def _seconds(compiled: Callable[..., Any], args: Any, repeats: int) -> float:
+    """The median time of a call, after one that warms up."""
+    import jax
+
+    took = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[1:])
 
 
 def device_bytes() -> float:

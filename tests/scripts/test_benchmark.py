@@ -27,6 +27,7 @@ def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, ca
     assert int(row['flops']) == forward
     speed = float(row['flops']) / float(row['seconds'])
     assert float(row['flops_per_second']) == pytest.approx(speed)
+    assert float(row['utilisation']) == pytest.approx(speed / benchmark.peak('float32'))
     assert int(cases['talking_heads', tokens, 'forward+backward']['flops']) == 3 * forward
     keys = tokens + 1  # the class token sees itself
     forward = 2 * batch * (2 * width**2 + 2 * keys * width**2 + 2 * keys * width)
@@ -58,11 +59,11 @@ def test_only_running_out_of_memory_is_caught_while_running(message, monkeypatch
     monkeypatch.setattr(jax, 'block_until_ready', fail)
     shapes = (jax.ShapeDtypeStruct((2,), jnp.float32),)
     if message.startswith('RESOURCE'):
-        row = benchmark.measure(jnp.sin, shapes, 2, 1)
+        row = benchmark.measure(jnp.sin, shapes, 2, 1, 'float32')
         assert row['status'] == 'out of memory' and math.isnan(row['seconds'])
     else:
         with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
-            benchmark.measure(jnp.sin, shapes, 2, 1)
+            benchmark.measure(jnp.sin, shapes, 2, 1, 'float32')
 
 
 def test_models_have_rates_and_exponents(tmp_path, capsys):
