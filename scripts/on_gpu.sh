@@ -26,7 +26,7 @@ for name in ${*:-check attention model train}; do
         check)  # the published models to 1e-5, and every implementation of attention against explicit
             JAX_PLATFORMS=cuda JAX_DEFAULT_MATMUL_PRECISION=highest part check \
                 python -m pytest -n 0 tests/test_golden.py \
-                    tests/layers/test_attention.py ;;
+                    tests/layers/test_attention.py tests/layers/test_talking.py ;;
         attention)
             part attention python scripts/benchmark.py attention --batch 32 --dtype bfloat16 \
                 --tokens 64 196 576 1024 4096 \

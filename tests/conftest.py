@@ -9,5 +9,6 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # others don't kno
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'.strip()
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's own is no business of the tests
-# Most tests compile much and run it once: without optimizations that takes half the time.
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+if os.environ['JAX_PLATFORMS'] == 'cpu':
+    # Most tests compile much and run it once: without optimizations that takes half the time.
+    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
