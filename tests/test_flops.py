@@ -171,7 +171,7 @@ def test_models_count_the_same_however_they_attend_and_scale_with_depth():
     deeper = [model_flops(models[0].clone(depth=d), 16) for d in (1, 2, 12)]
     assert deeper[2] - deeper[1] == 10 * (deeper[1] - deeper[0])
     twice = flops(
-        lambda p, x: models[0].apply({'params': p}, x),
+        lambda p, x: models[0].apply({'params': p}, x, mutable=['intermediates'])[0],
         jax.eval_shape(models[0].init, jax.random.key(0), np.zeros((1, 16, 16, 3)))['params'],
         shaped(2, 16, 16, 3),
     )

@@ -69,7 +69,8 @@ def model_flops_by_scope(model: Any, image_size: int, *, backward: bool = False)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
     def run(params: Any, image: jax.Array) -> jax.Array:
-        return model.apply({'params': params}, image).sum()
+        # Attention that is looked at computes nothing again, and mixes heads by products.
+        return model.apply({'params': params}, image, mutable=['intermediates'])[0].sum()
 
     fn = jax.value_and_grad(run) if backward else run
     return flops_by_scope(fn, variables['params'], image)
