@@ -23,8 +23,9 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
 
     Products are matrix products and convolutions. Scans count in full, conditionals by their
     largest branch, code mapped over devices by all of them. What `jax.checkpoint` recomputes counts
-    as often as it runs; `model_flops` leaves it out. In a convolution, zeros of the padding count,
-    as they do in published numbers; the holes of a dilation do not, so that a convolution's
+    as often as it runs, and the heads of CaiT's attention are mixed by sums where nobody looks:
+    `model_flops` leaves out the one and counts the other. In a convolution, zeros of the padding
+    count, as they do in published numbers; the holes of a dilation do not, so that a convolution's
     gradient at its input or its kernel costs what the convolution itself does.
 
     Args:
