@@ -26,7 +26,7 @@ SIBLINGS = {
     'checkpoint': {'experiment'},
     'pretrained': {'layers', 'models', 'data', 'experiment', 'checkpoint'},
 }
-MANY = {'loop', 'ablation', 'activations'}
+MANY = {'loop', 'ablation', 'activations', 'runs'}
 
 # Packages that only some parts import, at the top of a module or inside a function.
 ONLY_IN = {

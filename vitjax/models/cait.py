@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
 from vitjax.layers.block import Block, ClassBlock, Head, LayerNorm, Mlp, stack
 from vitjax.layers.embed import TokenEmbed, kernel_init
+from vitjax.models.trunk import Model, Trunk
 
 
-class CaiT(nn.Module):
+class CaiT(Model):
     """CaiT: a trunk of talking-heads blocks on patches alone, then class-attention blocks.
 
     Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
@@ -49,6 +50,12 @@ class CaiT(nn.Module):
     remat: bool = False
 
     prefix_tokens = 0  # the trunk has patches only
+
+    @property
+    def trunk(self) -> Trunk:
+        """Patches through blocks of equal shape, read by class attention."""
+        stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
+        return Trunk(self.patch_size, 0, 'attention', stacks, 1)
 
     def setup(self):
         width = head_width(self.width, self.num_heads)

@@ -7,6 +7,7 @@ import numpy as np
 
 from vitjax.layers.convolution import convolve
 from vitjax.layers.dropout import dropout
+from vitjax.models.trunk import Model, Trunk
 
 
 class Conv(nn.Module):
@@ -30,7 +31,7 @@ def _pool(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 
-class ConvNet(nn.Module):
+class ConvNet(Model):
     """The lecture's small network: 3x3 valid convolutions, each with 2x2 max pooling, then dense.
 
     Images [B, H, W, 3] to logits [B, num_classes] (the hidden features when it is 0). Dense layers
@@ -50,6 +51,11 @@ class ConvNet(nn.Module):
     dropout: float = 0.0
     dtype: str = 'float32'
 
+    @property
+    def trunk(self) -> Trunk:
+        """Feature maps of unequal shapes."""
+        return Trunk(None, 0, 'maps', {})
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         x = images
@@ -67,7 +73,7 @@ class ConvNet(nn.Module):
         return x.astype(jnp.float32)
 
 
-class VGG16(nn.Module):
+class VGG16(Model):
     """VGG-16 (Simonyan and Zisserman 2015, table 1, column D), as torchvision has it.
 
     Images [B, H, W, 3] of 32 pixels or more to logits [B, num_classes] (features when it is 0).
@@ -81,6 +87,11 @@ class VGG16(nn.Module):
     num_classes: int = 1000
     dropout: float = 0.5
     dtype: str = 'float32'
+
+    @property
+    def trunk(self) -> Trunk:
+        """Feature maps of unequal shapes."""
+        return Trunk(None, 0, 'maps', {})
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
 from vitjax.layers.embed import ConvStem, grid_of, kernel_init
+from vitjax.models.trunk import Model, Trunk
 
 
-class PatchConvNet(nn.Module):
+class PatchConvNet(Model):
     """PatchConvNet: a convolutional stem, a column of residual blocks, attention-based pooling.
 
     Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
@@ -62,6 +63,13 @@ class PatchConvNet(nn.Module):
     remat: bool = False
 
     prefix_tokens = 0  # the trunk has patches only
+
+    @property
+    def trunk(self) -> Trunk:
+        """Patches through blocks of equal shape, read by class attention."""
+        stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
+        tokens = self.num_classes if self.class_tokens_per_class else 1
+        return Trunk(self.patch_size, 0, 'attention', stacks, tokens)
 
     def setup(self):
         if self.class_tokens_per_class and not self.num_classes:

@@ -1,15 +1,15 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import MultiHeadAttention, head_width
 from vitjax.layers.block import Block, Head, LayerNorm, Mlp, stack
 from vitjax.layers.embed import TokenEmbed
+from vitjax.models.trunk import Model, Trunk
 
 
-class ViT(nn.Module):
+class ViT(Model):
     """ViT, with the options that DeiT, AugReg, DINOv2 and the CIFAR tutorial need.
 
     Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
@@ -64,6 +64,11 @@ class ViT(nn.Module):
     def prefix_tokens(self) -> int:
         """How many tokens precede the patches."""
         return int(self.pool == 'class') + self.registers
+
+    @property
+    def trunk(self) -> Trunk:
+        """Tokens through blocks of equal shape."""
+        return Trunk(self.patch_size, self.prefix_tokens, self.pool, {'blocks': self.depth})
 
     def setup(self):
         if self.pool not in ('class', 'mean', 'flatten'):

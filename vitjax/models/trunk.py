@@ -1,0 +1,59 @@
+"""What a model says of itself, for everything that looks at its tokens and parameters."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """The part of a model between its images and its answer.
+
+    Attributes:
+        patch_size: pixels that a token spans each way; None where the trunk has feature maps of
+            unequal shapes instead of tokens.
+        prefix: tokens before the patches: the class token and registers.
+        reads: what the answer is read from: the trunk's `class` token, the `mean` of its patches,
+            all its tokens (`flatten`), its patches by class `attention`, or feature `maps`.
+        stacks: depth of each stack of equal blocks, by its captured path.
+        class_tokens: tokens in the class-attention blocks, one or one for each class; 0 without.
+    """
+
+    patch_size: int | None
+    prefix: int
+    reads: str
+    stacks: dict[str, int]
+    class_tokens: int = 0
+
+    @property
+    def class_token(self) -> bool:
+        """Whether the trunk's first token is the class token that the answer is read from."""
+        return self.reads == 'class'
+
+    def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
+        """Rows and columns of patches of an image of `height` x `width` pixels (square without).
+
+        Raises:
+            ValueError: for a trunk without patches.
+        """
+        if self.patch_size is None:
+            raise ValueError('feature maps of unequal shapes have no grid of patches.')
+        return height // self.patch_size, (height if width is None else width) // self.patch_size
+
+
+class Model(nn.Module):
+    """What every model of this package is: a linen module that says what its trunk is."""
+
+    @property
+    def trunk(self) -> Trunk:
+        """What the model is made of."""
+        raise NotImplementedError
+
+
+def parameter_shapes(model: nn.Module, image_size: int) -> Any:
+    """Shapes and dtypes of a model's parameters for square images; computes nothing."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)['params']
