@@ -6,7 +6,6 @@ import sys
 from typing import Annotated, Any, Literal
 
 import command
-import train
 import tyro
 
 
@@ -17,9 +16,10 @@ def main() -> int:
         print('usage: ablate.py EXPERIMENT [--grid FIELD=VALUE,VALUE ...] [--seeds N] [--out DIR]')
         print('\nablate.py EXPERIMENT --help lists everything, train.py --help the experiments.')
         return 0 if arguments and arguments[0] in ('-h', '--help') else 2
-    module = train.find(arguments[0])
 
-    from vitjax.experiment import Experiment
+    from vitjax import experiment as experiments
+
+    module = experiments.find(arguments[0])
 
     @dataclasses.dataclass(frozen=True)
     class Ablation:
@@ -37,7 +37,9 @@ def main() -> int:
             job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
         """
 
-        experiment: Annotated[tyro.conf.AvoidSubcommands[Experiment], tyro.conf.arg(name='')]
+        experiment: Annotated[
+            tyro.conf.AvoidSubcommands[experiments.Experiment], tyro.conf.arg(name='')
+        ]
         out: str
         grid: tuple[str, ...] = ()
         seeds: int = 3
@@ -47,19 +49,20 @@ def main() -> int:
         job: tuple[str, ...] = ()
 
     name = pathlib.Path(arguments[0]).stem
-    given = {argument.split('=')[0] for argument in arguments}
+    experiment = command.without_own_length(module.experiment, arguments)
     asked = tyro.cli(
-        Ablation, default=Ablation(train.lasting(module.experiment, given), f'ablations/{name}'),
+        Ablation, default=Ablation(experiment, f'ablations/{name}'),
         args=arguments[1:], prog=f'ablate.py {arguments[0]}',
         description=f'Train a grid of settings of: {(module.__doc__ or name).splitlines()[0]}',
     )  # fmt: skip
     grid: dict[str, Any] = dict(parsed(asked.experiment, axis) for axis in asked.grid)
     if not grid:
-        if not hasattr(module, 'grid'):
+        if 'grid' not in vars(module):
             raise ValueError(f'{name} has no grid() of its own: say --grid FIELD=VALUE,VALUE.')
         grid = module.grid()
 
-    from vitjax import ablation, loop
+    from vitjax import ablation
+    from vitjax.signals import Stop
 
     made = ablation.cells(asked.experiment, grid)
     if asked.match == 'flops':
@@ -70,8 +73,8 @@ def main() -> int:
     job = {key: _number(value) for key, value in map(_pair, asked.job)}
     try:
         rows = ablation.run(made, asked.seeds, asked.out, launcher=asked.launcher, settings=job)
-    except loop.Stop as stop:
-        print('stopped; the same command goes on from there')
+    except Stop as stop:
+        print('stopped; the same command resumes')
         return stop.code
     failed = [row for row in rows if row['status'] == 'failed']
     print(f'{len(rows) - len(failed)} of {len(rows)} cells are finished; written: '
@@ -85,13 +88,13 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
     Raises:
         ValueError: if there is no such field, or it is no FIELD=VALUE,VALUE.
     """
-    from vitjax import ablation
+    from vitjax import fields
 
     path, text = _pair(axis)
-    current = ablation.value(experiment, path)
+    current = fields.get(experiment, path)
     if dataclasses.is_dataclass(current):
         raise ValueError(
-            f'{path} is not one value: name a field of it, as in {path}.{_first(current)}.'
+            f'{path} is not one value: name a field of it, as in {path}.{fields.names(current)[0]}.'
         )
     values = []
     for part in text.split(','):
@@ -99,12 +102,8 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
             tyro.conf.AvoidSubcommands[type(experiment)], default=experiment,
             args=[f'--{path}', *part.split()], prog='ablate.py EXPERIMENT',
         )  # fmt: skip
-        values.append(ablation.value(changed, path))
+        values.append(fields.get(changed, path))
     return path, values
-
-
-def _first(tree: Any) -> str:
-    return dataclasses.fields(tree)[0].name
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,11 +1,13 @@
 """What every command shares: arguments by tyro, and errors in a line or two."""
 
+import dataclasses
 import os
 import pathlib
 import platform
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
@@ -29,6 +31,14 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_cache / 'vitjax' / 'jax'
 def run(main: Callable[..., int | None]) -> None:
     """Calls `main` with the arguments that tyro parses for its signature, guarded, and exits."""
     guard(lambda: tyro.cli(main))
+
+
+def without_own_length(experiment: Any, arguments: Sequence[str]) -> Any:
+    """The experiment without its own length, where a command line gives `--steps` or `--epochs`."""
+    given = {argument.split('=')[0] for argument in arguments}
+    if len({'--steps', '--epochs'} & given) == 1:
+        return dataclasses.replace(experiment, epochs=None, steps=None)
+    return experiment
 
 
 def guard(call: Callable[[], int | None]) -> None:

@@ -3,47 +3,62 @@
 import csv
 import json
 import pathlib
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import command
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
-def main(run: Positional[str], split: str = 'test', which: str = 'best') -> None:
+def main(
+    run: Annotated[Positional[str], arg(metavar='RUN')],
+    data: str | None = None,
+    split: Literal['train', 'validation', 'test'] = 'test',
+    which: Literal['best', 'latest'] = 'best',
+) -> None:
     """Print accuracy, top-5, mean precision and recall of a run; write them into it.
 
     Writes evaluation.json, evaluation.csv (per class) and figures/confusion.png.
 
     Args:
-        run: the run directory.
-        split: test, validation or train.
-        which: of the checkpoints, best or latest.
+        run: the run directory, of a training or of converted weights.
+        data: digits, tfds:NAME or folder:PATH, of the classes that the run knows; without it, what
+            the run was trained on.
+        split: of the data.
+        which: of the checkpoints.
     """
     import numpy as np
     import sklearn.metrics
 
-    from vitjax import checkpoint, evaluate
+    from vitjax import evaluate, runs
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
-    experiment, params = checkpoint.load(run, which)
-    data = sources.load(experiment.data, split)
+    if not pathlib.Path(run).is_dir():
+        raise ValueError(f'a run is a directory: {run}; scripts/convert.py makes one of weights.')
+    experiment, params, _ = runs.load(run, which=which)
+    source = sources.Source(data) if data else experiment.data
+    if source is None:
+        raise ValueError(f'{run} was not trained here: say which images with --data.')
+    assert experiment.preprocessing is not None
+    held = sources.load(source, split, experiment.preprocessing)
+    evaluate.require_same_classes(held, experiment.classes)
     batch = experiment.batch_size
-    logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, batch)
+    logits = evaluate.predict(experiment.model, params, held, experiment.preprocessing, batch)
     predicted = logits.argmax(1)
-    classes = range(len(data.classes))
+    classes = range(len(held.classes))
     zero: Any = 0  # the precision of a class that is never predicted
     per_class = np.array(
         sklearn.metrics.precision_recall_fscore_support(
-            data.labels, predicted, labels=classes, zero_division=zero
+            held.labels, predicted, labels=classes, zero_division=zero
         )
     )
-    matrix = sklearn.metrics.confusion_matrix(data.labels, predicted, labels=classes)
+    matrix = sklearn.metrics.confusion_matrix(held.labels, predicted, labels=classes)
     values = {
-        **evaluate.scores(logits, data.labels),
+        **evaluate.scores(logits, held.labels),
         'precision': float(per_class[0].mean()),
         'recall': float(per_class[1].mean()),
-        'examples': len(data),
+        'examples': len(held),
+        'data': source.name,
         'split': split,
         'checkpoint': which,
     }
@@ -53,10 +68,10 @@ def main(run: Positional[str], split: str = 'test', which: str = 'best') -> None
     with (out / 'evaluation.csv').open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['class', 'precision', 'recall', 'f1', 'examples'])
-        for name, row in zip(data.classes, per_class.T, strict=True):
+        for name, row in zip(held.classes, per_class.T, strict=True):
             writer.writerow([name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
-    figures.confusion(matrix, data.classes).savefig(out / 'figures' / 'confusion.png', dpi=120)
-    print(f'{run}, {split}, {len(data):,} images')
+    figures.confusion(matrix, held.classes).savefig(out / 'figures' / 'confusion.png', dpi=120)
+    print(f'{run}, {source.name}, {split}, {len(held):,} images')
     for name in ('accuracy', 'top5', 'precision', 'recall'):
         print(f'  {name:<9} {values[name]:.2%}')
     print(f'  {"loss":<9} {values["loss"]:.4f}')

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from vitjax import checkpoint
+from vitjax import checkpoint, runs
 from vitjax.data.images import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
@@ -28,9 +28,9 @@ def equal(a, b):
 
 
 def test_a_written_run_loads(tmp_path, params):
-    checkpoint.write_run(tmp_path / 'deep' / 'run', EXPERIMENT, params)
+    runs.write(tmp_path / 'deep' / 'run', EXPERIMENT, params)
     for which in ('best', 'latest'):
-        experiment, loaded = checkpoint.load(tmp_path / 'deep' / 'run', which)
+        experiment, loaded, _ = runs.load(tmp_path / 'deep' / 'run', which=which)
         assert experiment == EXPERIMENT and equal(loaded, params)
     assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['run']  # no draft is left
 
@@ -38,19 +38,19 @@ def test_a_written_run_loads(tmp_path, params):
 def test_a_write_that_fails_leaves_nothing(tmp_path, params):
     wrong = dataclasses.replace(EXPERIMENT, seed=np.zeros(2))  # no JSON value
     with pytest.raises(TypeError):
-        checkpoint.write_run(tmp_path / 'run', wrong, params)
+        runs.write(tmp_path / 'run', wrong, params)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(tmp_path, params):
     (tmp_path / 'mine').write_text('precious')
     with pytest.raises(ValueError, match='must be new or empty'):
-        checkpoint.write_run(tmp_path, EXPERIMENT, params)
+        runs.write(tmp_path, EXPERIMENT, params)
     assert (tmp_path / 'mine').read_text() == 'precious'
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path, params):
-    checkpoint.write_experiment(tmp_path, EXPERIMENT)
+    runs.write_experiment(tmp_path, EXPERIMENT)
     accuracies = [0.1, 0.7, 0.3, 0.2]
     for steps in (range(2), range(2, 4)):  # a new process in between must know the best so far
         with checkpoint.manager(tmp_path) as manager:
@@ -62,18 +62,17 @@ def test_the_latest_and_the_best_are_kept(tmp_path, params):
         checkpoint.save(manager, 9, {'params': params}, {'epoch': 9})  # saved by a signal
     with checkpoint.manager(tmp_path, read_only=True) as manager:
         assert sorted(manager.all_steps()) == [1, 9]
-    _, best = checkpoint.load(tmp_path, 'best')
-    assert equal(best, jax.tree.map(lambda x: x + 1, params))
-    assert equal(checkpoint.load(tmp_path, 'latest')[1], params)
+    assert equal(runs.load(tmp_path).params, jax.tree.map(lambda x: x + 1, params))
+    assert equal(runs.load(tmp_path, which='latest').params, params)
 
 
 def test_the_average_is_loaded_where_there_is_one(tmp_path, params):
     experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
-    checkpoint.write_experiment(tmp_path, experiment)
+    runs.write_experiment(tmp_path, experiment)
     average = jax.tree.map(lambda x: x + 1, params)
     with checkpoint.manager(tmp_path) as manager:
         checkpoint.save(manager, 1, {'params': params, 'ema': average}, {})
-    assert equal(checkpoint.load(tmp_path)[1], average)
+    assert equal(runs.load(tmp_path).params, average)
 
 
 def test_optimizer_state_and_position_come_back(tmp_path, params):
@@ -90,13 +89,13 @@ def test_optimizer_state_and_position_come_back(tmp_path, params):
 
 
 def test_what_does_not_fit_is_named_with_both_shapes(tmp_path, params):
-    checkpoint.write_run(tmp_path / 'run', EXPERIMENT, params)
+    runs.write(tmp_path / 'run', EXPERIMENT, params)
     path = tmp_path / 'run' / 'experiment.json'
     values = json.loads(path.read_text())
     values['model'] |= {'num_classes': 5, 'registers': 1, 'qkv_bias': False}
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError) as error:
-        checkpoint.load(tmp_path / 'run')
+        runs.load(tmp_path / 'run')
     text = str(error.value)
     assert '- embed/registers float32[1, 8]' in text
     assert '+ blocks/attention/qkv/bias float32[2, 24]' in text
@@ -105,12 +104,12 @@ def test_what_does_not_fit_is_named_with_both_shapes(tmp_path, params):
 
 def test_runs_without_checkpoints(tmp_path):
     with pytest.raises(ValueError, match='has an experiment.json'):
-        checkpoint.load(tmp_path)
-    checkpoint.write_experiment(tmp_path, EXPERIMENT)
+        runs.load(tmp_path)
+    runs.write_experiment(tmp_path, EXPERIMENT)
     with pytest.raises(ValueError, match='no checkpoint yet'):
-        checkpoint.load(tmp_path)
+        runs.load(tmp_path)
     with pytest.raises(ValueError, match="'best' or 'latest': 'newest'"):
-        checkpoint.load(tmp_path, 'newest')
+        runs.load(tmp_path, which='newest')
 
 
 def test_a_full_disk_is_noticed_before_the_first_byte(tmp_path, params, monkeypatch):

@@ -31,3 +31,34 @@ def test_scores_against_their_definitions():
     assert got['loss'] == pytest.approx(-np.log(p[np.arange(40), labels]).mean())
     assert got['accuracy'] == (order[:, 0] == labels).mean()
     assert got['top5'] == (order[:, :5] == labels[:, None]).any(1).mean()
+
+
+def test_of_equal_logits_the_first_is_the_likelier_as_in_training():
+    logits = np.zeros((12, 12), np.float32)
+    labels = np.arange(12)
+    got = evaluate.scores(logits, labels)
+    top = np.asarray(jax.lax.top_k(logits, 5)[1])
+    assert got['accuracy'] == (top[:, 0] == labels).mean() == 1 / 12
+    assert got['top5'] == (top == labels[:, None]).any(1).mean() == 5 / 12
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 3, (200, 12)).astype(np.float32)  # ties everywhere
+    labels = rng.integers(0, 12, 200)
+    top = np.asarray(jax.lax.top_k(logits, 5)[1])
+    got = evaluate.scores(logits, labels)
+    assert got['accuracy'] == (top[:, 0] == labels).mean()
+    assert got['top5'] == (top == labels[:, None]).any(1).mean()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused(value):
+    logits = np.zeros((3, 4))
+    logits[1, 2] = value
+    with pytest.raises(ValueError, match='logits must be finite: those of 1 of 3 images'):
+        evaluate.scores(logits, np.zeros(3, int))
+
+
+def test_other_classes_are_refused():
+    data = Data(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ('cat', 'dog'))
+    evaluate.require_same_classes(data, ('cat', 'dog'))
+    with pytest.raises(ValueError, match=r'they have 2 \(cat, dog, ...\), the model none'):
+        evaluate.require_same_classes(data, ())

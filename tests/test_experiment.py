@@ -1,15 +1,13 @@
 import dataclasses
-import importlib
 import json
 
 import pytest
 
-from vitjax import experiment as experiments
 from vitjax import models
 from vitjax.data.augment import Augment
 from vitjax.data.images import Preprocessing
 from vitjax.data.sources import Source
-from vitjax.experiment import Experiment, differences, from_json, to_json
+from vitjax.experiment import Experiment, differences, find, from_json, known, require_data, to_json
 from vitjax.optim import Optim
 
 MODELS = [
@@ -56,20 +54,34 @@ def test_differences_name_the_fields():
 
 
 @pytest.mark.parametrize(
-    ('text', 'match'),
+    ('values', 'match'),
     [
-        (None, 'has none'),
-        ('{"model"', 'cannot be read'),
-        ('{"model": {"type": "Swin"}}', "one of ViT, .*: 'Swin'"),
-        ('{"model": {"type": "ViT", "deep": 1}}', 'ViT has no field deep'),
-        ('{"model": {"type": "ViT"}, "epoch": 1}', 'Experiment has no field epoch'),
+        ({'model': {'type': 'Swin'}}, "one of ViT, .*: 'Swin'"),
+        ({'model': {'type': 'ViT', 'deep': 1}}, 'ViT has no field deep'),
+        ({'model': {'type': 'ViT'}, 'epoch': 1}, 'Experiment has no field epoch'),
     ],
 )
-def test_what_is_no_experiment(tmp_path, text, match):
-    if text is not None:
-        (tmp_path / 'experiment.json').write_text(text)
+def test_what_is_no_experiment(values, match):
     with pytest.raises(ValueError, match=match):
-        experiments.read(tmp_path)
+        from_json(values)
+
+
+def test_an_experiment_has_no_images_unless_it_says_which():
+    assert Experiment().data is None
+    assert from_json(to_json(Experiment())) == Experiment()
+    with pytest.raises(ValueError, match='--data.name takes digits, tfds:NAME or folder:PATH'):
+        require_data(Experiment())
+
+
+def test_experiments_are_found_by_name_and_by_path(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text('from vitjax.experiment import Experiment\nexperiment = Experiment(seed=3)\n')
+    assert find(str(path)).experiment.seed == 3
+    path.write_text('x = 1')
+    with pytest.raises(ValueError, match='must define `experiment`'):
+        find(str(path))
+    with pytest.raises(ValueError, match="no experiment 'digit'; there are cait_cifar10"):
+        find('digit')
 
 
 NAMES = [
@@ -80,8 +92,8 @@ NAMES = [
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_experiment_can_be_run_again_from_its_json(name):
-    train = importlib.import_module('train')
-    assert set(NAMES) <= {p.stem for p in train.ROOT.glob('*.py')}
-    module = train.find(name)
+    assert set(NAMES) <= known().keys()
+    module = find(name)
+    assert module.experiment.data is not None
     assert from_json(json.loads(json.dumps(to_json(module.experiment)))) == module.experiment
-    assert f'python scripts/train.py {name}' in module.__doc__
+    assert f'python scripts/train.py {name}' in (module.__doc__ or '')

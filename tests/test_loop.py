@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax import checkpoint, evaluate, loop
+from vitjax import checkpoint, evaluate, loop, program, runs
 from vitjax.data import sources
 from vitjax.data.augment import Augment
-from vitjax.data.images import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
-from vitjax.models import ConvNet, ViT
+from vitjax.models import ViT
 from vitjax.optim import Optim
 from vitjax.train import train_step
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
 TINY = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
+    data=Source('digits'),
     augment=Augment(size=8, shift=0.1),
     optim=Optim(peak=3e-3, ema=0.9),
     batch_size=64,
@@ -53,7 +53,7 @@ def test_a_run_directory_holds_everything(finished):
         'learning_curves.png',
         'attention_epoch_003.png',
     }
-    records = loop.read_metrics(out)
+    records = runs.read_metrics(out)
     assert [r['step'] for r in records if r['split'] == 'validation'] == [20, 40, 60]
     assert [r['step'] for r in records if r['split'] == 'train'] == [20, 40, 50, 60]
     assert records[-1] == record and record['split'] == 'test' and record['step'] == STEPS
@@ -64,7 +64,7 @@ def test_a_run_directory_holds_everything(finished):
 
 def test_the_test_record_is_the_best_parameters(finished):
     out, record = finished
-    experiment, params = checkpoint.load(out, 'best')
+    experiment, params, _ = runs.load(out)
     data = sources.load(experiment.data, 'test')
     logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
     assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
     wild = dataclasses.replace(TINY, optim=optim, evaluate_every=0.05)
     with pytest.raises(ValueError, match=r'must stay finite: it is (nan|inf) at step \d+'):
         loop.train(wild, tmp_path / 'run', quiet=True)
-    _, params = checkpoint.load(tmp_path / 'run', 'latest')
+    params = runs.load(tmp_path / 'run', which='latest').params
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
@@ -118,7 +118,7 @@ def test_two_runs_in_one_directory_are_refused(tmp_path):
 
 
 def losses(out):
-    return [r['loss'] for r in loop.read_metrics(out) if r['split'] == 'train']
+    return [r['loss'] for r in runs.read_metrics(out) if r['split'] == 'train']
 
 
 def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
@@ -133,7 +133,7 @@ def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
     np.testing.assert_allclose(losses(outs[1]), losses(tmp_path / 'alone'), rtol=1e-4)
     assert records[1]['loss'] == pytest.approx(other['loss'], rel=1e-4)
     assert not np.allclose(losses(outs[1]), losses(outs[0]), rtol=1e-3)  # seeds differ
-    read, _ = checkpoint.load(outs[1], 'latest')
+    read = runs.load(outs[1], which='latest').experiment
     assert read.seed == 1 and read.classes == tuple('0123456789')
 
 
@@ -157,21 +157,26 @@ def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatc
     loop.train_seeds(TINY, {**outs, 5: tmp_path / 'seed_5'}, quiet=True)
     for seed in (3, 4):
         assert losses(outs[seed]) == losses(whole[seed])
-        assert equal(checkpoint.load(outs[seed])[1], checkpoint.load(whole[seed])[1])
-    assert loop.finished(tmp_path / 'seed_5')
+        assert equal(runs.load(outs[seed]).params, runs.load(whole[seed]).params)
+    assert runs.tested(tmp_path / 'seed_5')
 
 
 def test_runs_that_differ_in_numbers_share_their_program(tmp_path, monkeypatch):
     """A learning rate, a length, a strength or a seed is an argument of what was compiled."""
-    loop._step.cache_clear()
     traced = []
-    monkeypatch.setattr(loop, 'train_step', lambda *a, **k: traced.append(1) or train_step(*a, **k))
-    short = dataclasses.replace(TINY, epochs=1)
+
+    def counted(*args, **options):
+        traced.append(1)
+        return train_step(*args, **options)
+
+    monkeypatch.setattr(program, 'train_step', counted)
+    fresh = TINY.model.clone(width=18)  # a model that no other test has compiled
+    short = dataclasses.replace(TINY, model=fresh, epochs=1)
     loop.train(short, tmp_path / 'a', quiet=True)
     count = len(traced)
     optim = dataclasses.replace(TINY.optim, peak=1e-4, decay=0.3, warmup=0.2)
     changed = dataclasses.replace(
-        TINY, optim=optim, augment=Augment(size=8, shift=0.2), seed=2**33, steps=25, epochs=None
+        short, optim=optim, augment=Augment(size=8, shift=0.2), seed=2**33, steps=25, epochs=None
     )
     loop.train(changed, tmp_path / 'b', quiet=True)
     assert len(traced) == count
@@ -200,7 +205,7 @@ def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
         experiment = dataclasses.replace(TINY, data=source, batch_size=8, epochs=2)
         out = tmp_path / f'run{memory}'
         loop.train(experiment, out, quiet=True)
-        ends.append(checkpoint.load(out, 'latest')[1])
+        ends.append(runs.load(out, which='latest').params)
     assert equal(*ends)
 
 
@@ -222,27 +227,20 @@ def test_bad_experiments_leave_nothing(tmp_path, change, match):
     assert not (tmp_path / 'run').exists()
 
 
-def test_models_without_class_attention_have_no_picture():
-    experiment = dataclasses.replace(
-        TINY, model=ConvNet((4,), 8, 10), preprocessing=Preprocessing(size=8, crop=1.0)
-    )
-    data = sources.load(Source(), 'test')
-    params = experiment.model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
-    assert loop.attention_figure(experiment, params, data) is None
-
-
 # The command, killed. One process after the other on a small experiment written to a file.
 
 FILE = """
 import dataclasses
 from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.optim import Optim
 from vitjax.train import train_step
 experiment = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
-    augment=Augment(size=8, shift=0.1), optim=Optim(peak=3e-3, ema=0.9), batch_size=64,
+    data=Source('digits'), augment=Augment(size=8, shift=0.1),
+    optim=Optim(peak=3e-3, ema=0.9), batch_size=64,
     epochs=20, evaluate_every=1,
 )
 """
@@ -297,14 +295,14 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, command, uninterrupted):
         process.communicate()
     assert kills == 3
     text, _ = command(out).communicate()
-    assert 'going on from step' in text
+    assert 'resumed from step' in text
     for which in ('latest', 'best'):
-        a, b = (checkpoint.load(run, which)[1] for run in (out, uninterrupted))
+        a, b = (runs.load(run, which=which).params for run in (out, uninterrupted))
         assert equal(a, b)
 
     def values(run):
         timed = ('seconds', 'images_per_second')
-        return [{k: v for k, v in r.items() if k not in timed} for r in loop.read_metrics(run)]
+        return [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
 
     assert values(out) == values(uninterrupted)
 
@@ -317,14 +315,14 @@ def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
     process.send_signal(number)
     text, _ = process.communicate()
     assert process.returncode == code, text
-    assert 'the same command goes on' in text
+    assert 'the same command resumes' in text
     stopped_at = int(text.split('stopped at step ')[1].split(';')[0])
     with checkpoint.manager(out, read_only=True) as manager:
         assert manager.latest_step() == stopped_at
     if number == signal.SIGTERM:
         text, _ = command(out).communicate()
-        assert f'going on from step {stopped_at}' in text
-        a, b = (checkpoint.load(run, 'latest')[1] for run in (out, uninterrupted))
+        assert f'resumed from step {stopped_at}' in text
+        a, b = (runs.load(run, which='latest').params for run in (out, uninterrupted))
         assert equal(a, b)
 
 
@@ -342,7 +340,7 @@ def test_two_processes_train_as_one(tmp_path, command, uninterrupted):
     texts = [p.communicate()[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], texts
     # Dropout draws other bits on each process's device: the task is learnt as well, not the same.
-    two, one = loop.read_metrics(out)[-1], loop.read_metrics(uninterrupted)[-1]
+    two, one = runs.read_metrics(out)[-1], runs.read_metrics(uninterrupted)[-1]
     assert two['step'] == one['step'] and two['accuracy'] == pytest.approx(one['accuracy'], abs=0.1)
 
 

@@ -41,10 +41,18 @@ def start(model, optim):
 
 def run(way, data, model, optim, steps=10, devices=None):
     state, step = start(model, optim)
-    spread = sharding.spread(way, step, jax.random.key(1), state, batch_size=16, devices=devices)
-    rows = loader.batches(0, 0, steps, count=64, batch_size=16)
-    state, metrics = spread.run(spread.put(state), spread.put_data(*data), rows, steps)
-    return spread.get(state), jax.tree.map(np.asarray, metrics)
+    spread = sharding.spread(
+        way, step, [jax.random.key(1)], [state], batch_size=16, devices=devices
+    )
+    rows = batches(0, steps)
+    state, metrics = spread.run(spread.put([state]), spread.put_data(*data), rows, steps)
+    (state,) = spread.get(state)
+    return state, {name: np.asarray(values)[:, 0] for name, values in metrics.items()}
+
+
+def batches(seed, steps):
+    """Rows [steps, seeds = 1, batch]."""
+    return loader.batches(seed, 0, steps, count=64, batch_size=16)[:, None]
 
 
 @pytest.fixture(scope='module')
@@ -119,28 +127,27 @@ def test_fsdp_splits_what_is_large_and_never_along_depth(data):
 )
 def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, reads):
     state, step = start(MODEL, SGD)
-    rows = loader.batches(0, 0, 4, count=64, batch_size=16)
+    rows = batches(0, 4)
     states = {}
     for way in (writes, reads):
-        spread = sharding.spread(way, step, jax.random.key(1), state, batch_size=16)
+        spread = sharding.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
         arrays = spread.put_data(*data)
-        here = spread.put(jax.tree.map(jnp.copy, state))
+        here = spread.put([jax.tree.map(jnp.copy, state)])
         if way == reads:
-            empty = spread.get(here)
+            (empty,) = spread.get(here)
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), empty.params
             )
             with checkpoint.manager(tmp_path) as manager:
                 found = checkpoint.restore(manager, 2, {'params': shapes})['params']
-            here = spread.put(
-                dataclasses.replace(empty, step=jnp.asarray(2, jnp.int32), params=found)
-            )
+            two = jnp.asarray(2, jnp.int32)
+            here = spread.put([dataclasses.replace(empty, step=two, params=found)])
             here, _ = spread.run(here, arrays, np.roll(rows, -2, axis=0), 2)
         else:
             here, _ = spread.run(here, arrays, rows, 2)
             with checkpoint.manager(tmp_path) as manager:
-                checkpoint.save(manager, 2, {'params': spread.get(here).params}, {})
-        states[way] = jax.tree.map(np.asarray, spread.get(here).params)
+                checkpoint.save(manager, 2, {'params': spread.get(here)[0].params}, {})
+        states[way] = jax.tree.map(np.asarray, spread.get(here)[0].params)
     whole, _ = run('none', data, MODEL, SGD, 4)
     whole = jax.tree.map(np.asarray, whole.params)
     off = optax.tree.norm(optax.tree.sub(states[reads], whole)) / optax.tree.norm(whole)
@@ -149,72 +156,82 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
 
 def test_count_stops_early_and_does_not_recompile(data):
     state, step = start(MODEL, SGD)
-    spread = sharding.spread('none', step, jax.random.key(1), state, batch_size=16)
+    traced = []
+
+    def counted(*args, **options):
+        traced.append(1)
+        return step(*args, **options)
+
+    spread = sharding.spread('none', counted, [jax.random.key(1)], [state], batch_size=16)
     arrays = spread.put_data(*data)
-    rows = loader.batches(0, 0, 6, count=64, batch_size=16)
-    whole, metrics = spread.run(spread.put(jax.tree.map(jnp.copy, state)), arrays, rows, 6)
-    part, first = spread.run(spread.put(jax.tree.map(jnp.copy, state)), arrays, rows, 2)
+    rows = batches(0, 6)
+    whole, metrics = spread.run(spread.put([jax.tree.map(jnp.copy, state)]), arrays, rows, 6)
+    once = len(traced)
+    part, first = spread.run(spread.put([jax.tree.map(jnp.copy, state)]), arrays, rows, 2)
     np.testing.assert_array_equal(first['loss'][:2], metrics['loss'][:2])
-    assert np.isnan(first['loss'][2:]).all() and int(part.step) == 2
+    assert np.isnan(first['loss'][2:]).all() and int(spread.get(part)[0].step) == 2
     part, _ = spread.run(part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert sharding._program(step)._cache_size() == 1
+    assert len(traced) == once
 
 
 def test_a_loss_that_is_not_finite_stops_the_steps(data):
     state, step = start(MODEL, Optim(name='sgd', peak=1e30, warmup=0.0, clip=0.0))
-    spread = sharding.spread('none', step, jax.random.key(1), state, batch_size=16)
-    rows = loader.batches(0, 0, 8, count=64, batch_size=16)
-    state, metrics = spread.run(spread.put(state), spread.put_data(*data), rows, 8)
-    taken = int(state.step)
+    spread = sharding.spread('none', step, [jax.random.key(1)], [state], batch_size=16)
+    state, metrics = spread.run(spread.put([state]), spread.put_data(*data), batches(0, 8), 8)
+    taken = int(spread.get(state)[0].step)
     assert taken < 8 and np.isfinite(metrics['loss'][: taken - 1]).all()
     assert not np.isfinite(metrics['loss'] + metrics['grad_norm'])[taken - 1]
 
 
 @pytest.mark.parametrize(
-    ('way', 'match'), [('pmap', 'batch_size=12, 8 devices'), ('ddp', "parallel must be .*'ddp'")]
+    ('way', 'batch', 'seeds', 'match'),
+    [
+        ('pmap', 12, 1, 'batch_size=12, 8 devices'),
+        ('ddp', 16, 1, "parallel must be .*'ddp'"),
+        ('fsdp', 16, 2, "one device: parallel='fsdp', 2 seeds"),
+    ],
 )
-def test_bad_ways(way, match):
+def test_bad_ways(way, batch, seeds, match):
+    state, step = start(MODEL, SGD)
     with pytest.raises(ValueError, match=match):
-        state, step = start(MODEL, SGD)
-        sharding.spread(way, step, jax.random.key(0), state, batch_size=12)
+        sharding.spread(way, step, [jax.random.key(0)] * seeds, [state] * seeds, batch_size=batch)
 
 
 def test_seeds_take_the_steps_that_each_takes_alone(data):
     """One after the other, as on CPU, and at once, as on accelerators."""
     state, step = start(MODEL, Optim(peak=1e-3, warmup=0.0))
     keys = [jax.random.key(i) for i in range(3)]
-    orders = [loader.batches(i, 0, 4, count=64, batch_size=16) for i in range(3)]
+    rows = np.concatenate([batches(i, 4) for i in range(3)], 1)
     alone = []
-    for key, rows in zip(keys, orders, strict=True):
-        spread = sharding.spread('none', step, key, state, batch_size=16)
-        copy = spread.put(jax.tree.map(jnp.copy, state))
-        alone.append(spread.run(copy, spread.put_data(*data), rows, 4)[1]['loss'])
+    for i, key in enumerate(keys):
+        spread = sharding.spread('none', step, [key], [state], batch_size=16)
+        copy = spread.put([jax.tree.map(jnp.copy, state)])
+        alone.append(spread.run(copy, spread.put_data(*data), rows[:, i : i + 1], 4)[1]['loss'])
     for backend in ('cpu', 'gpu'):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jax, 'default_backend', lambda name=backend: name)
-            spread = sharding.spread('seeds', step, jnp.stack(keys), state, batch_size=16)
-        replicas = spread.put(jax.tree.map(lambda x: jnp.stack([x] * 3), state))
-        rows = np.stack(orders, 1)
+            spread = sharding.spread('auto', step, keys, [state] * 3, batch_size=16)
+        replicas = spread.put([jax.tree.map(jnp.copy, state) for _ in keys])
         replicas, metrics = spread.run(replicas, spread.put_data(*data), rows, 3)
         assert metrics['loss'].shape == (4, 3) and np.isnan(metrics['loss'][3]).all()
         replicas, more = spread.run(replicas, spread.put_data(*data), rows[3:], 1)
         losses = np.concatenate([metrics['loss'][:3], more['loss']])
-        np.testing.assert_allclose(losses, np.stack(alone, 1), rtol=1e-4)
-        assert spread.get(replicas).step.tolist() == [4, 4, 4]
+        np.testing.assert_allclose(losses, np.concatenate(alone, 1), rtol=1e-4)
+        assert [int(of_seed.step) for of_seed in spread.get(replicas)] == [4, 4, 4]
 
 
 @pytest.mark.parametrize('backend', ['cpu', 'gpu'])
 def test_a_seed_that_diverges_is_seen(data, backend, monkeypatch):
     state, step = start(MODEL, SGD)
-    keys = jnp.stack([jax.random.key(i) for i in range(2)])
+    keys = [jax.random.key(i) for i in range(2)]
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-    spread = sharding.spread('seeds', step, keys, state, batch_size=16)
+    spread = sharding.spread('none', step, keys, [state] * 2, batch_size=16)
     monkeypatch.undo()
-    replicas = jax.tree.map(lambda x: np.stack([x, x]), state)
-    for leaf in jax.tree.leaves(replicas.params['head']):
-        leaf[1] = np.inf
-    rows = np.stack([loader.batches(0, 0, 4, count=64, batch_size=16)] * 2, 1)
-    _, metrics = spread.run(spread.put(replicas), spread.put_data(*data), rows, 4)
+    head = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), state.params['head'])
+    wild = dataclasses.replace(state, params={**state.params, 'head': head})
+    wild, tame = (jax.tree.map(jnp.copy, s) for s in (wild, state))
+    rows = np.concatenate([batches(0, 4)] * 2, 1)
+    _, metrics = spread.run(spread.put([tame, wild]), spread.put_data(*data), rows, 4)
     assert np.isnan(metrics['loss'][1:, 1]).all() and np.isfinite(metrics['loss'][0, 0])

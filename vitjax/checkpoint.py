@@ -1,12 +1,10 @@
-"""Checkpoints of a run: save, restore, and `load`, which everything after training begins with."""
+"""Checkpoints of a run: what orbax writes and reads, checked by the parameters' paths."""
 
 import contextlib
-import json
 import pathlib
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import absl.logging
@@ -16,10 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vitjax import experiment as experiments
-from vitjax.experiment import Experiment
+from vitjax.train import TrainState
 
 FOLDER = 'checkpoints'
+Manager = ocp.CheckpointManager
 _SAVING = threading.Lock()
 
 # Orbax warns of files that it never wrote, and logs errors that it raises as well.
@@ -30,9 +28,7 @@ def _accuracy(metrics: dict[str, float]) -> float:
     return metrics['accuracy']
 
 
-def manager(
-    run: str | pathlib.Path, *, read_only: bool = False, latest: int = 1
-) -> ocp.CheckpointManager:
+def manager(run: str | pathlib.Path, *, read_only: bool = False, keep_latest: int = 1) -> Manager:
     """A run's checkpoint manager, which keeps the latest checkpoints and the best.
 
     Call `close()` (or leave its `with` block) before the process ends: a save in flight is lost
@@ -42,7 +38,9 @@ def manager(
     # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
     # best_fn with max_to_keep would delete the newest checkpoint.
     best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
-    keep = None if read_only else policies.AnyPreservationPolicy([policies.LatestN(latest), best])
+    keep = (
+        None if read_only else policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best])
+    )
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -56,6 +54,18 @@ def manager(
     )
 
 
+@contextlib.contextmanager
+def writing(run: str | pathlib.Path, *, keep_latest: int = 1) -> Iterator[Manager]:
+    """`manager` of a run that trains, closed at the end; a full disk is an error in one line."""
+    try:
+        with manager(run, keep_latest=keep_latest) as opened:
+            yield opened
+    except Exception as error:
+        if 'No space left on device' in str(error):
+            raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
+        raise
+
+
 def steps(run: str | pathlib.Path) -> list[int]:
     """The steps that a run directory has checkpoints of."""
     if not (pathlib.Path(run) / FOLDER).is_dir():
@@ -65,7 +75,7 @@ def steps(run: str | pathlib.Path) -> list[int]:
 
 
 def save(
-    manager: ocp.CheckpointManager,
+    manager: Manager,
     step: int,
     trees: dict[str, Any],
     position: dict[str, Any],
@@ -98,7 +108,7 @@ def save(
             manager.wait_until_finished()
 
 
-def restore(manager: ocp.CheckpointManager, step: int, trees: dict[str, Any]) -> dict[str, Any]:
+def restore(manager: Manager, step: int, trees: dict[str, Any]) -> dict[str, Any]:
     """Restores the items of `trees` (arrays, or shapes with shardings) and `position` at a step.
 
     Raises:
@@ -112,70 +122,58 @@ def restore(manager: ocp.CheckpointManager, step: int, trees: dict[str, Any]) ->
     return {name: restored[name] for name in items}
 
 
-def load(run: str | pathlib.Path, which: str = 'best') -> tuple[Experiment, Any]:
-    """A run's experiment and parameters: `best` by validation accuracy, or `latest`.
+def trees(state: TrainState) -> dict[str, Any]:
+    """The items that a checkpoint keeps of a state; its step is the checkpoint's."""
+    items = {'params': state.params, 'opt_state': state.opt_state}
+    return items if state.ema is None else {**items, 'ema': state.ema}
 
-    The moving average of the parameters where the run keeps one. Parameters are on the first
-    device, whatever number of devices wrote them.
+
+def latest(
+    managers: list[Manager], like: list[TrainState]
+) -> tuple[int, list[TrainState], list[dict[str, Any]]] | None:
+    """The last step that all of several runs have a checkpoint of, their states and positions.
+
+    None where there is none. States are placed as those of `like`, one for each run, which may be
+    shapes.
 
     Raises:
-        ValueError: if it is no run directory, has no checkpoint, or the checkpoint is not of the
-            experiment's model.
+        ValueError: as `restore` does.
+    """
+    step = min(manager.latest_step() or 0 for manager in managers)
+    if not step:
+        return None
+    states, positions = [], []
+    for manager, known in zip(managers, like, strict=True):
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), trees(known)
+        )
+        found = restore(manager, step, shapes)
+        positions.append(found.pop('position'))
+        states.append(TrainState(step=jnp.asarray(step, jnp.int32), **found))
+    return step, states, positions
+
+
+def load(run: str | pathlib.Path, shapes: Any, *, which: str = 'best', item: str = 'params') -> Any:
+    """Parameters out of a run's checkpoints, on the first device.
+
+    Args:
+        run: the run directory.
+        shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
+        which: `best` by validation accuracy, or `latest`.
+        item: `params`, or `ema`, their moving average.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it has other names or shapes.
     """
     if which not in ('best', 'latest'):
         raise ValueError(f"which must be 'best' or 'latest': {which!r}.")
-    experiment = experiments.read(run)
-    if not (pathlib.Path(run) / FOLDER).is_dir():
-        raise ValueError(f'{run} has no checkpoint yet.')
-    with manager(run, read_only=True) as found:
-        step = found.best_step() if which == 'best' else found.latest_step()
-        step = found.latest_step() if step is None else step
-        if step is None:
-            raise ValueError(f'{run} has no checkpoint yet.')
-        item = 'ema' if experiment.optim.ema else 'params'
-        shapes = _placed(parameter_shapes(experiment))
-        return experiment, restore(found, step, {item: shapes})[item]
-
-
-def parameter_shapes(experiment: Experiment) -> Any:
-    """Shapes and dtypes of the parameters of an experiment's model; computes nothing."""
-    prepared = experiment.preprocessing
-    size = prepared.size if prepared else experiment.augment.size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    make = experiment.model.init
-    return jax.eval_shape(lambda key, x: make(key, x), jax.random.key(0), images)['params']
-
-
-def write_run(run: str | pathlib.Path, experiment: Experiment, params: Any) -> None:
-    """Writes parameters and their experiment as a run directory, whole or not at all.
-
-    Raises:
-        ValueError: if something is in the way.
-    """
-    run = pathlib.Path(run)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise ValueError(f'the output directory must be new or empty: {run} is not.')
-    run.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f'.{run.name}-', dir=run.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp's is the owner's alone
-        write_experiment(draft, experiment)
-        with manager(draft) as new:
-            save(new, 0, {'params': params}, {})
-        if run.exists():
-            run.rmdir()
-        draft.rename(run)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def write_experiment(run: str | pathlib.Path, experiment: Experiment) -> None:
-    """Writes `experiment.json` in one step: a reader sees the old one or the new one."""
-    path = pathlib.Path(run) / 'experiment.json'
-    draft = path.with_suffix('.tmp')
-    draft.write_text(json.dumps(experiments.to_json(experiment), indent=1) + '\n')
-    draft.replace(path)
+    if (pathlib.Path(run) / FOLDER).is_dir():
+        with manager(run, read_only=True) as found:
+            step = found.best_step() if which == 'best' else None
+            step = found.latest_step() if step is None else step
+            if step is not None:
+                return restore(found, step, {item: _placed(shapes)})[item]
+    raise ValueError(f'{run} has no checkpoint yet.')
 
 
 def _placed(shapes: Any) -> Any:
@@ -186,7 +184,7 @@ def _placed(shapes: Any) -> Any:
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes)
 
 
-def _saved_shapes(manager: ocp.CheckpointManager, step: int, item: str) -> Any:
+def _saved_shapes(manager: Manager, step: int, item: str) -> Any:
     directory = pathlib.Path(manager.directory) / str(step) / item
     if not directory.is_dir():
         raise ValueError(f'the checkpoint of step {step} has no {item}: {manager.directory}.')

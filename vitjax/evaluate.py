@@ -8,35 +8,40 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax.data import augment
-from vitjax.data.images import Preprocessing
+from vitjax.data import preprocess
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.train import eval_step
-
-
-def normalisation(preprocessing: Preprocessing | None) -> tuple[Any, Any]:
-    """Mean and deviation per channel, of pixels in 0..1."""
-    assert preprocessing is not None
-    return preprocessing.mean, preprocessing.deviation
 
 
 def predict(
     model: Any,
     params: Any,
     data: Data,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing,
     batch_size: int,
     devices: Sequence[Any] | None = None,
 ) -> np.ndarray:
-    """Logits [N, num_classes] float32 of every image once, over this process's devices."""
-    assert preprocessing is not None
+    """Logits [N, num_classes] float32 of every image once, over this process's devices.
+
+    Args:
+        model: any model.
+        params: its parameters.
+        data: images, as they lie in their source or prepared for this model.
+        preprocessing: the model's.
+        batch_size: images at a time, over all devices.
+        devices: which to use; None takes all of this process.
+
+    Raises:
+        ValueError: if images were prepared for another model.
+    """
     devices = jax.local_devices() if devices is None else devices
     devices = [d for d in devices if d.process_index == jax.process_index()]
     batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
     params = jax.device_put(on_host(params), NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec('batch'))
-    forward = _forward(model, preprocessing.size, normalisation(preprocessing))
+    forward = _forward(model, preprocessing, data.prepared)
     out = []
     for start in range(0, len(data), batch_size):
         images = data.images[start : start + batch_size]
@@ -48,21 +53,52 @@ def predict(
 
 
 @functools.lru_cache(maxsize=8)
-def _forward(model: Any, size: int, normal: tuple[Any, Any]) -> Any:
-    return jax.jit(lambda p, x: eval_step(p, augment.resize(x, size, normal), model=model))
+def _forward(model: Any, preprocessing: Preprocessing, prepared: Preprocessing | None) -> Any:
+    def forward(params: Any, pixels: jax.Array) -> jax.Array:
+        return eval_step(params, preprocess.finish(pixels, preprocessing, prepared), model=model)
+
+    return jax.jit(forward)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`loss` (cross-entropy in nats), `accuracy` and `top5` of logits [N, K] against labels [N]."""
+    """`loss` (cross-entropy in nats), `accuracy` and `top5` of logits [N, K] against labels [N].
+
+    Of classes with equal logits the first is the likelier one, here as in training.
+
+    Raises:
+        ValueError: for logits that are not finite, whose ranks would mean nothing.
+
+    Example:
+        >>> scores(np.array([[2.0, 0.0], [2.0, 2.0]]), np.array([0, 1]))['accuracy']
+        0.5
+    """
+    wrong = ~np.isfinite(logits).all(1)
+    if wrong.any():
+        raise ValueError(f'logits must be finite: those of {wrong.sum()} of {len(logits)} images '
+                         'are not.')  # fmt: skip
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     right = np.take_along_axis(shifted, labels[:, None], 1)
     loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
-    rank = (shifted > right).sum(1)
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    rank = (shifted > right).sum(1) + ((shifted == right) & before).sum(1)
     return {
         'loss': float(loss),
-        'accuracy': float((logits.argmax(1) == labels).mean()),
+        'accuracy': float((rank == 0).mean()),
         'top5': float((rank < 5).mean()),
     }
+
+
+def require_same_classes(data: Data, classes: Sequence[str]) -> None:
+    """Refuses to score a model against the labels of other classes.
+
+    Raises:
+        ValueError: with both.
+    """
+    if tuple(data.classes) != tuple(classes):
+        theirs, ours = (f'{len(names)} ({", ".join(names[:3])}, ...)' if names else 'none'
+                        for names in (data.classes, tuple(classes)))  # fmt: skip
+        raise ValueError(f'the images must be of the model\'s classes: they have {theirs}, '
+                         f'the model {ours}.')  # fmt: skip
 
 
 def on_host(params: Any) -> Any:

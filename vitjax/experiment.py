@@ -1,14 +1,16 @@
 """An experiment: one frozen dataclass that says everything a run depends on, to JSON and back."""
 
 import dataclasses
-import json
+import importlib.util
 import pathlib
+import sys
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
 import tyro
 
-from vitjax import models
+from vitjax import fields, models
 from vitjax.data.augment import Augment
 from vitjax.data.images import Preprocessing
 from vitjax.data.sources import Source
@@ -21,7 +23,7 @@ class Experiment:
 
     Attributes:
         model: any module of `vitjax.models`.
-        data: which images.
+        data: which images; None where there are none, as for published weights.
         augment: what training images go through.
         optim: optimizer and schedule.
         batch_size: images a step, over all devices.
@@ -32,13 +34,13 @@ class Experiment:
         evaluate_every: epochs between evaluations and checkpoints.
         attention_every: epochs between pictures of attention on validation images; 0 draws none.
         parallel: auto, none, pmap or fsdp.
-        weights: run directory or converted weights to start from; None starts afresh.
-        preprocessing: filled in when a run starts, from the training images.
-        classes: names of the classes, filled in when a run starts.
+        weights: run directory or published weights to start from; None starts afresh.
+        preprocessing: what the model's input is; filled in when a run starts.
+        classes: names of the classes; filled in when a run starts.
     """
 
     model: nn.Module = dataclasses.field(default_factory=models.ViT)
-    data: Source = Source()
+    data: Source | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
     batch_size: int = 256
@@ -56,19 +58,38 @@ class Experiment:
 
 _MODELS = {m.__name__: m for m in (models.ViT, models.CaiT, models.PatchConvNet, models.ConvNet,
                                    models.VGG16)}  # fmt: skip
+_PARTS = {'data': Source, 'augment': Augment, 'optim': Optim, 'preprocessing': Preprocessing}
+
+
+def require_data(experiment: Experiment) -> Source:
+    """The experiment's images.
+
+    Raises:
+        ValueError: if it has none, with the flag that gives them.
+    """
+    if experiment.data is None:
+        raise ValueError(
+            'the experiment has no images: --data.name takes digits, tfds:NAME or folder:PATH '
+            '(its file, data=Source(NAME)).'
+        )
+    return experiment.data
+
+
+def with_length(experiment: Experiment, **length: Any) -> Experiment:
+    """The experiment with another length, `steps` or `epochs`, in place of its own."""
+    return dataclasses.replace(experiment, **{'steps': None, 'epochs': None, **length})
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """An experiment as plain JSON values; the model says its `type`."""
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(experiment):
-        value = getattr(experiment, field.name)
+
+    def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            skip = ('parent', 'name') if isinstance(value, nn.Module) else ()
-            names = [f.name for f in dataclasses.fields(value) if f.name not in skip]
-            value = {name: _plain(getattr(value, name)) for name in names}
-        out[field.name] = _plain(value)
-    return {**out, 'model': {'type': type(experiment.model).__name__, **out['model']}}
+            return {name: plain(getattr(value, name)) for name in fields.names(value)}
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    values = plain(experiment)
+    return {**values, 'model': {'type': type(experiment.model).__name__, **values['model']}}
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -81,58 +102,52 @@ def from_json(values: dict[str, Any]) -> Experiment:
     kind = model.pop('type', None)
     if kind not in _MODELS:
         raise ValueError(f'model type must be one of {", ".join(_MODELS)}: {kind!r}.')
-    parts = {'data': Source, 'augment': Augment, 'optim': Optim, 'preprocessing': Preprocessing}
-    made: dict[str, Any] = {'model': _make(_MODELS[kind], model)}
-    for name, value in values.items():
-        if name in parts and value is not None:
-            made[name] = _make(parts[name], value)
-        elif name != 'model':
-            made[name] = value
-    return _make(Experiment, made)
+    parts = {
+        name: _make(_PARTS[name], v)
+        for name, v in values.items()
+        if name in _PARTS and v is not None
+    }
+    return _make(Experiment, {**values, **parts, 'model': _make(_MODELS[kind], model)})
 
 
-def read(run: str | pathlib.Path) -> Experiment:
-    """The experiment of a run directory.
-
-    Raises:
-        ValueError: if there is none, or it cannot be read.
-    """
-    path = pathlib.Path(run) / 'experiment.json'
-    try:
-        return from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise ValueError(f'a run directory has an experiment.json: {run} has none.') from None
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f'{path} cannot be read: {error}.') from None
+def _make(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass from JSON values: lists become the tuples that its fields hold."""
+    unknown = sorted(set(values) - set(fields.names(kind)))
+    if unknown:
+        raise ValueError(f'{kind.__name__} has no field {", ".join(unknown)}.')
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
     """The fields in which two experiments differ, as `model.depth: 6 -> 8`."""
-    a, b = _leaves(to_json(old)), _leaves(to_json(new))
-    return [
-        f'{name}: {a.get(name)} -> {b.get(name)}'
-        for name in sorted({*a, *b})
-        if a.get(name) != b.get(name)
-    ]
+    return fields.differences(to_json(old), to_json(new))
 
 
-def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        out |= _leaves(value, f'{prefix}{name}.') if isinstance(value, dict) else {
-            prefix + name: value
-        }  # fmt: skip
-    return out
+def known() -> dict[str, pathlib.Path]:
+    """The files of `experiments/` by name: of this project, else of the working directory."""
+    beside = pathlib.Path(__file__).resolve().parent.parent / 'experiments'
+    folder = beside if beside.is_dir() else pathlib.Path('experiments')
+    return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+def find(name: str) -> ModuleType:
+    """The module of an experiment: a file of `experiments/` by its name, or any file by its path.
 
+    It has `experiment`, and `grid()` where it has an ablation.
 
-def _make(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from JSON values: lists become the tuples that its fields ask for."""
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f'{kind.__name__} has no field {", ".join(unknown)}.')
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    Raises:
+        ValueError: if there is none, or it has no `experiment`.
+    """
+    path = pathlib.Path(name) if name.endswith('.py') else known().get(name)
+    if path is None or not path.is_file():
+        there = ', '.join(known())
+        raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    if str(path.parent) not in sys.path:  # an experiment may build on its neighbour
+        sys.path.insert(0, str(path.parent))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if 'experiment' not in vars(module):
+        raise ValueError(f'{path} must define `experiment`: it does not.')
+    return module

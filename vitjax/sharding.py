@@ -1,4 +1,4 @@
-"""The ways to spread a training step: one device, `pmap`, `fsdp`, or several seeds on one device.
+"""The ways to spread a training step: one device, with one seed or several, `pmap` or `fsdp`.
 
 All run the same pure step, many at a dispatch, on data that stay on the devices. A program is
 compiled once for each step: what differs between two runs of equal shape is an argument of it.
@@ -7,7 +7,7 @@ compiled once for each step: what differs between two runs of equal shape is an 
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,67 +22,68 @@ Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, given, axis=)
 
 
 class Spread(NamedTuple):
-    """One way to run steps.
+    """One way to run the steps of one or several seeds.
 
     Attributes:
-        put: a state, as every device or host sees it whole, to the devices.
-        get: the inverse: a state of global arrays, which is what checkpoints hold.
+        put: a list of states, one for each seed, as every device or host sees them whole, to the
+            devices.
+        get: the inverse: a list of states of global arrays, which is what checkpoints hold.
         put_data: images [N, H, W, 3] and labels [N] to the devices.
-        run: `(state, data, rows [K, batch], count) -> (state, metrics [K])`: takes the first
-            `count` of K steps, whose examples are `rows` of the data, and stops after one whose
-            loss or gradient is not finite. The state given is used up. `count` does not recompile.
-            With seeds, rows are [K, seeds, batch], metrics [K, seeds], and leaves of the state
-            have a leading axis of seeds.
+        run: `(state, data, rows [K, seeds, batch], count) -> (state, metrics [K, seeds])`: takes
+            the first `count` of K steps, whose examples are `rows` of the data, and stops after one
+            whose loss or gradient is not finite. The state given is used up. `count` does not
+            recompile.
         processes_slice: whether `rows` are this process's slice of the batch or the whole.
     """
 
-    put: Callable[[TrainState], Any]
-    get: Callable[[Any], TrainState]
+    put: Callable[[list[TrainState]], Any]
+    get: Callable[[Any], list[TrainState]]
     put_data: Callable[[np.ndarray, np.ndarray], Any]
     run: Callable[..., tuple[Any, Metrics]]
-    processes_slice: bool
+    processes_slice: bool = False
 
 
 def spread(
-    way: str, step: Step, given: Any, state: Any, *, batch_size: int, devices: Any = None
-) -> Spread:
+    way: str, step: Step, given: list[Any], states: list[Any], *, batch_size: int,
+    devices: Sequence[Any] | None = None,
+) -> Spread:  # fmt: skip
     """Spreads a step over devices.
 
     Args:
-        way: `none`, `pmap`, `fsdp`, or `auto`: pmap on more than one device, else none; or `seeds`:
-            several replicas on the first device, each step one `vmap` over them. On CPU, where
-            batched kernels are slow, one after the other by the program of a single replica: as
+        way: `none`, `pmap`, `fsdp`, or `auto`: pmap on more than one device and for one seed, else
+            none. `none` is the first device. Several seeds there are one `vmap` over them; on CPU,
+            where batched kernels are slow, one after the other by the program of a single seed: as
             fast as alone and with its bits, where a `lax.map` over them takes 1.08 times as long.
         step: `(state, batch, given, axis=)`, as `functools.partial(train_step, ...)` makes it. The
             very same object does not compile again.
-        given: what every step is given unchanged: the run's training key, or a tree with it in. For
-            seeds, with a leading axis of them.
-        state: a state, or its shapes.
+        given: of each seed what every step is given unchanged: its training key, or a tree with it.
+        states: of each seed its state, or the shapes of it.
         batch_size: images a step, over all devices.
         devices: which devices; None takes all.
 
     Raises:
-        ValueError: for an unknown way, or a number of devices that does not divide the batch.
+        ValueError: for an unknown way, a number of devices that does not divide the batch, or
+            several seeds over several devices.
     """
     devices = jax.devices() if devices is None else devices
+    seeds = len(given)
     if way == 'auto':
-        way = 'pmap' if len(devices) > 1 else 'none'
-    if way not in ('none', 'seeds', 'pmap', 'fsdp'):
+        way = 'pmap' if len(devices) > 1 and seeds == 1 else 'none'
+    if way not in ('none', 'pmap', 'fsdp'):
         raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
-    if way in ('pmap', 'fsdp') and batch_size % len(devices):
+    if way == 'none':
+        together = seeds > 1 and jax.default_backend() != 'cpu'
+        return (_together if together else _in_turn)(step, given, devices[0])
+    if seeds > 1:
+        raise ValueError(f'several seeds train on one device: parallel={way!r}, {seeds} seeds.')
+    if batch_size % len(devices):
         raise ValueError(
             f'batch_size must be a multiple of the number of devices: {batch_size=}, '
             f'{len(devices)} devices.'
         )
     if way == 'pmap':
-        return _pmap(step, given, devices)
-    if way == 'fsdp':
-        return _fsdp(step, given, state, devices)
-    if way == 'none':
-        return _one_device(_program(step), given, devices[0])
-    if jax.default_backend() == 'cpu':
-        return _one_after_the_other(_program(step), given, devices[0])
-    return _one_device(_seeds_program(step), given, devices[0])
+        return _pmap(step, given[0], devices)
+    return _fsdp(step, given[0], states[0], devices)
 
 
 def many_steps(
@@ -134,45 +135,48 @@ def _program(step: Step) -> Any:
     return jax.jit(take, donate_argnums=0)
 
 
-@functools.lru_cache(maxsize=16)
-def _seeds_program(step: Step) -> Any:
-    """The steps of several seeds at once, each with its own state, rows and `given`."""
+def _in_turn(step: Step, given: list[Any], device: Any) -> Spread:
+    """The steps of each seed by the program of a single one; the state is a list of states."""
+    program = _program(step)
 
+    def run(states: list[TrainState], data: Any, rows: np.ndarray, count: int):
+        ran = [
+            program(state, data, rows[:, i], count, own)
+            for i, (state, own) in enumerate(zip(states, given, strict=True))
+        ]
+        metrics = jax.tree.map(lambda *of_seeds: np.stack(of_seeds, 1), *(m for _, m in ran))
+        return [state for state, _ in ran], metrics
+
+    put = functools.partial(jax.device_put, device=device)
+    return Spread(put, lambda states: states, lambda *data: put(data), run)
+
+
+def _together(step: Step, given: list[Any], device: Any) -> Spread:
+    """The steps of all seeds at once; leaves of the state have a leading axis of seeds."""
+    program = _program(_over_seeds(step))
+    stacked = _stack(given)
+
+    def get(state: TrainState) -> list[TrainState]:
+        return [jax.tree.map(operator.itemgetter(i), state) for i in range(len(given))]
+
+    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+        return program(state, data, rows, count, stacked)
+
+    put = functools.partial(jax.device_put, device=device)
+    return Spread(lambda states: put(_stack(states)), get, lambda *data: put(data), run)
+
+
+@functools.lru_cache(maxsize=16)
+def _over_seeds(step: Step) -> Step:
     def mapped(state: TrainState, batch: Any, given: Any, axis: str | None = None):
         shared = {'image': 0, 'label': 0, 'index': None}
         return jax.vmap(functools.partial(step, axis=axis), (0, shared, 0))(state, batch, given)
 
-    return _program(mapped)
+    return mapped
 
 
-def _one_device(program: Any, given: Any, device: Any) -> Spread:
-    def put(tree: Any) -> Any:
-        return jax.device_put(tree, device)
-
-    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
-        return program(state, data, rows, count, given)
-
-    return Spread(put, lambda state: state, lambda *data: put(data), run, False)
-
-
-def _one_after_the_other(program: Any, given: Any, device: Any) -> Spread:
-    """The steps of several seeds, whose state on the device is a list of single states."""
-    count = len(jax.tree.leaves(given)[0])
-    own = [jax.tree.map(operator.itemgetter(i), given) for i in range(count)]
-
-    def put(state: TrainState) -> list[TrainState]:
-        single = [jax.tree.map(operator.itemgetter(i), state) for i in range(count)]
-        return [jax.device_put(one, device) for one in single]
-
-    def get(states: list[TrainState]) -> TrainState:
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-    def run(states: list[TrainState], data: Any, rows: np.ndarray, steps: int):
-        done = [program(s, data, rows[:, i], steps, own[i]) for i, s in enumerate(states)]
-        metrics = jax.tree.map(lambda *values: jnp.stack(values, 1), *(m for _, m in done))
-        return [state for state, _ in done], metrics
-
-    return Spread(put, get, lambda *data: jax.device_put(data, device), run, False)
+def _stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 @functools.lru_cache(maxsize=16)
@@ -202,21 +206,23 @@ def _pmap(step: Step, given: Any, devices: Any) -> Spread:
 
         return jax.tree.map(leaf, tree)
 
-    def get(state: TrainState) -> TrainState:
+    def get(state: TrainState) -> list[TrainState]:
         """[devices, ...] to [...], replicated."""
 
         def leaf(x: jax.Array) -> jax.Array:
             copies = [shard.data[0] for shard in x.addressable_shards]
             return jax.make_array_from_single_device_arrays(x.shape[1:], whole, copies)
 
-        return jax.tree.map(leaf, state)
+        return [jax.tree.map(leaf, state)]
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
         split = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
         state, metrics = mapped(state, data, split, count, given)
-        return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], metrics)
+        return state, {k: x.addressable_shards[0].data[0][:, None] for k, x in metrics.items()}
 
-    return Spread(replicate, get, lambda *data: replicate(data), run, True)
+    return Spread(
+        lambda states: replicate(states[0]), get, lambda *data: replicate(data), run, True
+    )
 
 
 def _fsdp(step: Step, given: Any, state: Any, devices: Any) -> Spread:
@@ -239,14 +245,15 @@ def _fsdp(step: Step, given: Any, state: Any, devices: Any) -> Spread:
     program = jax.jit(take, donate_argnums=0, out_shardings=(shardings, whole))
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
-        return program(state, data, jax.device_put(rows, split_rows), count, given)
+        split = jax.device_put(rows[:, 0], split_rows)
+        state, metrics = program(state, data, split, count, given)
+        return state, {name: values[:, None] for name, values in metrics.items()}
 
     return Spread(
-        lambda state: jax.device_put(state, shardings),
-        lambda state: state,
+        lambda states: jax.device_put(states[0], shardings),
+        lambda state: [state],
         lambda *data: jax.device_put(data, whole),
         run,
-        False,
     )
 
 

@@ -1,6 +1,5 @@
 import csv
 import dataclasses
-import json
 import math
 import sys
 
@@ -8,15 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import ablation, checkpoint, loop
+from vitjax import ablation, loop, runs, sharding
+from vitjax.ablation import launch
 from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
-from vitjax.flops import model_flops
-from vitjax.models import CaiT, ViT
+from vitjax.models import ViT
 from vitjax.optim import Optim
 
 TINY = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
+    data=Source('digits'),
     augment=Augment(size=8),
     optim=Optim(peak=3e-3),
     batch_size=64,
@@ -33,72 +34,7 @@ def table(path):
 
 
 def losses(run):
-    return [r['loss'] for r in loop.read_metrics(run)]
-
-
-def test_cells_are_every_combination_and_say_what_they_set():
-    made = ablation.cells(TINY, {'model.depth': (1, 2), 'optim.peak': (1e-3, 3e-4)})
-    assert [cell.name for cell in made] == [
-        'model.depth=1,optim.peak=0.001',
-        'model.depth=1,optim.peak=0.0003',
-        'model.depth=2,optim.peak=0.001',
-        'model.depth=2,optim.peak=0.0003',
-    ]
-    last = made[-1].experiment
-    assert last.model == TINY.model.clone(depth=2) and last.optim.peak == 3e-4
-    assert dataclasses.replace(last, model=TINY.model, optim=TINY.optim) == TINY
-    models = ablation.cells(TINY, {'model': (TINY.model, CaiT(num_classes=10))})
-    assert [cell.name for cell in models] == ['model=ViT', 'model=CaiT']
-    assert ablation.cells(TINY, {})[0].name == 'base'
-
-
-def test_a_length_replaces_the_other():
-    assert ablation.replaced(TINY, 'epochs', 2.0).steps is None
-    assert ablation.replaced(ablation.replaced(TINY, 'epochs', 2.0), 'steps', 3).epochs is None
-
-
-@pytest.mark.parametrize(
-    ('grid', 'said'),
-    [
-        ({'model.dept': (1,)}, "no field 'model.dept' to vary; there are depth"),
-        ({'model.depth.x': (1,)}, "no field 'model.depth.x'"),
-        ({'model.name': (1,)}, "no field 'model.name'"),
-        ({'model.depth': ()}, 'one value or more, all different'),
-        ({'optim.peak': (1e-3, 0.001)}, 'all different'),
-    ],
-)
-def test_impossible_grids_are_refused(grid, said):
-    with pytest.raises(ValueError, match=said):
-        ablation.cells(TINY, grid)
-
-
-def test_cost_is_what_a_cell_will_take():
-    values = ablation.cost(TINY)
-    shapes = checkpoint.parameter_shapes(TINY)
-    assert values['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    assert values['flops'] == model_flops(TINY.model, 8) and values['steps'] == 6
-    assert values['train_flops'] == 6 * 64 * model_flops(TINY.model, 8, backward=True)
-
-
-def test_matched_cells_take_the_same_arithmetic():
-    long = dataclasses.replace(TINY, steps=1000)
-    made = ablation.cells(long, {'model.depth': (1, 2, 4), 'model.patch_size': (2, 3, 4)})
-    matched = ablation.match_flops(made, long)
-    budget = ablation.cost(long)['train_flops']
-    assert len(matched) == 9
-    for cell in matched:
-        if cell.experiment.model.patch_size == 3:  # impossible, and said so when it runs
-            assert cell.experiment.steps == 1000
-            continue
-        values = ablation.cost(cell.experiment)
-        assert abs(values['train_flops'] - budget) <= 0.5 * values['train_flops'] / values['steps']
-
-
-def test_interval_is_student_s():
-    mean, half = ablation.interval([1.0, 2.0, 3.0, 4.0])
-    assert mean == 2.5
-    assert half == pytest.approx(3.182446305 * math.sqrt(5 / 3) / 2)  # t of 3 degrees at 0.975
-    assert math.isnan(ablation.interval([0.5])[1])
+    return [r['loss'] for r in runs.read_metrics(run)]
 
 
 @pytest.fixture(scope='module')
@@ -134,13 +70,13 @@ def test_every_cell_is_trained_and_stands_in_the_table(finished):
 def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     out, rows = finished
     run = out / 'cells' / 'model.patch_size=2' / 'seed_1'
-    experiment, _ = checkpoint.load(run)
+    experiment = runs.load(run).experiment
     assert experiment.seed == 1 and experiment.model == TINY.model.clone(patch_size=2)
     alone = loop.train(
         dataclasses.replace(TINY, model=experiment.model, seed=1), tmp_path / 'run', quiet=True
     )
     np.testing.assert_allclose(losses(run), losses(tmp_path / 'run'), rtol=1e-4)
-    assert alone['accuracy'] == loop.read_metrics(run)[-1]['accuracy']
+    assert alone['accuracy'] == runs.read_metrics(run)[-1]['accuracy']
 
 
 def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypatch):
@@ -197,34 +133,18 @@ def test_cells_share_the_devices(finished, tmp_path):
     assert len(jax.devices()) == 8
     out, rows = finished
     used = set()
-    step = loop.sharding.spread
+    step = sharding.spread
 
     def noted(*args, **options):
         used.update(options['devices'])
         return step(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.sharding, 'spread', noted)
+        patch.setattr(sharding, 'spread', noted)
         again = ablation.run(ablation.cells(TINY, GRID), 2, tmp_path, quiet=True)
     assert len(used) == 2  # the third cell fails before
     for a, b in zip(rows, again, strict=True):
         assert a.get('test_accuracy') == b.get('test_accuracy') and a['reason'] == b['reason']
-
-
-def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
-    monkeypatch.setattr(loop, 'train_seeds', None)
-    measured = {4: 1.0, 1: 3.0}  # seconds of a step at two patch sizes
-    monkeypatch.setattr(loop, 'step_seconds', lambda e, seeds: measured[e.model.patch_size])
-    rows = ablation.plan(ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)}), 2)
-    assert [row['status'] for row in rows] == ['planned', 'planned', 'impossible', 'planned']
-    assert rows[0]['seconds'] == 18 and rows[3]['seconds'] == 6
-    x = [rows[i]['train_flops'] for i in (3, 1, 0)]
-    share = (x[1] - x[0]) / (x[2] - x[0])
-    assert rows[1]['seconds'] == pytest.approx(6 + 12 * share)
-
-
-def test_step_seconds_are_measured():
-    assert 0 < loop.step_seconds(TINY, seeds=2) < 60
 
 
 def test_cells_run_as_jobs_of_submitit(finished, tmp_path):
@@ -249,7 +169,7 @@ def test_a_job_that_dies_without_a_word_is_a_failure(tmp_path):
         def exception(self):
             return RuntimeError('killed by signal 9')
 
-    ablation._note_lost(Dead(), {0: str(tmp_path / 'cell' / 'seed_0')})
+    launch.note_lost(Dead(), {0: str(tmp_path / 'cell' / 'seed_0')})
     assert 'killed by signal 9' in (tmp_path / 'cell' / 'failure.txt').read_text()
 
 
@@ -270,10 +190,3 @@ def test_a_launcher_without_submitit_says_what_to_install(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, 'submitit', None)
     with pytest.raises(ValueError, match=r'vitjax\[cluster\]'):
         ablation.run(ablation.cells(TINY, GRID), 1, tmp_path, launcher='slurm', quiet=True)
-
-
-def test_experiments_travel_to_jobs_as_plain_values():
-    from vitjax.experiment import from_json, to_json
-
-    cell = ablation.cells(TINY, GRID)[0]
-    assert from_json(json.loads(json.dumps(to_json(cell.experiment)))) == cell.experiment

@@ -1,0 +1,107 @@
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from vitjax import ablation, loop
+from vitjax.ablation import grid as grids
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.flops import model_flops
+from vitjax.models import CaiT, ViT
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import Optim
+
+TINY = Experiment(
+    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
+    data=Source('digits'),
+    augment=Augment(size=8),
+    optim=Optim(peak=3e-3),
+    batch_size=64,
+    steps=6,
+    evaluate_every=0.1,
+    parallel='none',
+)
+GRID = {'model.patch_size': (2, 3, 4)}  # 3 does not divide 8
+
+
+def test_cells_are_every_combination_and_say_what_they_set():
+    made = ablation.cells(TINY, {'model.depth': (1, 2), 'optim.peak': (1e-3, 3e-4)})
+    assert [cell.name for cell in made] == [
+        'model.depth=1,optim.peak=0.001',
+        'model.depth=1,optim.peak=0.0003',
+        'model.depth=2,optim.peak=0.001',
+        'model.depth=2,optim.peak=0.0003',
+    ]
+    last = made[-1].experiment
+    assert last.model == TINY.model.clone(depth=2) and last.optim.peak == 3e-4
+    assert dataclasses.replace(last, model=TINY.model, optim=TINY.optim) == TINY
+    models = ablation.cells(TINY, {'model': (TINY.model, CaiT(num_classes=10))})
+    assert [cell.name for cell in models] == ['model=ViT', 'model=CaiT']
+    assert ablation.cells(TINY, {})[0].name == 'base'
+
+
+def test_a_length_replaces_the_other():
+    assert ablation.replaced(TINY, 'epochs', 2.0).steps is None
+    assert ablation.replaced(ablation.replaced(TINY, 'epochs', 2.0), 'steps', 3).epochs is None
+
+
+@pytest.mark.parametrize(
+    ('grid', 'said'),
+    [
+        ({'model.dept': (1,)}, "no field 'model.dept'; there are depth"),
+        ({'model.depth.x': (1,)}, "no field 'model.depth.x'"),
+        ({'model.name': (1,)}, "no field 'model.name'"),
+        ({'model.depth': ()}, 'one value or more, all different'),
+        ({'optim.peak': (1e-3, 0.001)}, 'all different'),
+    ],
+)
+def test_impossible_grids_are_refused(grid, said):
+    with pytest.raises(ValueError, match=said):
+        ablation.cells(TINY, grid)
+
+
+def test_cost_is_what_a_cell_will_take():
+    values = ablation.cost(TINY)
+    shapes = parameter_shapes(TINY.model, 8)
+    assert values['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert values['flops'] == model_flops(TINY.model, 8) and values['steps'] == 6
+    assert values['train_flops'] == 6 * 64 * model_flops(TINY.model, 8, backward=True)
+
+
+def test_matched_cells_take_the_same_arithmetic():
+    long = dataclasses.replace(TINY, steps=1000)
+    made = ablation.cells(long, {'model.depth': (1, 2, 4), 'model.patch_size': (2, 3, 4)})
+    matched = ablation.match_flops(made, long)
+    budget = ablation.cost(long)['train_flops']
+    assert len(matched) == 9
+    for cell in matched:
+        if cell.experiment.model.patch_size == 3:  # impossible, and said so when it runs
+            assert cell.experiment.steps == 1000
+            continue
+        values = ablation.cost(cell.experiment)
+        assert abs(values['train_flops'] - budget) <= 0.5 * values['train_flops'] / values['steps']
+
+
+def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
+    monkeypatch.setattr(loop, 'train_seeds', None)
+    measured = {4: 1.0, 1: 3.0}  # seconds of a step at two patch sizes
+    monkeypatch.setattr(grids, 'step_seconds', lambda e, seeds: measured[e.model.patch_size])
+    rows = ablation.plan(ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)}), 2)
+    assert [row['status'] for row in rows] == ['planned', 'planned', 'impossible', 'planned']
+    assert rows[0]['seconds'] == 18 and rows[3]['seconds'] == 6
+    x = [rows[i]['train_flops'] for i in (3, 1, 0)]
+    share = (x[1] - x[0]) / (x[2] - x[0])
+    assert rows[1]['seconds'] == pytest.approx(6 + 12 * share)
+
+
+def test_step_seconds_are_measured():
+    assert 0 < grids.step_seconds(TINY, seeds=2) < 60
+
+
+def test_experiments_travel_to_jobs_as_plain_values():
+
+    cell = ablation.cells(TINY, GRID)[0]
+    assert from_json(json.loads(json.dumps(to_json(cell.experiment)))) == cell.experiment

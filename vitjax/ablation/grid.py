@@ -1,0 +1,182 @@
+"""A grid of settings: its cells, what each of them costs, and about how long it takes."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vitjax import fields, program
+from vitjax.data import feed
+from vitjax.experiment import Experiment, require_data, with_length
+from vitjax.flops import model_flops
+from vitjax.models.trunk import parameter_shapes
+
+Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One point of the grid: what it sets, and the experiment that this makes."""
+
+    settings: tuple[tuple[str, Any], ...]
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """The cell in a few words, which is also its folder: `model.depth=2,model.patch_size=4`."""
+        return ','.join(f'{path}={label(value)}' for path, value in self.settings) or 'base'
+
+
+def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
+    """Every combination of a grid's values, the last axis fastest.
+
+    Args:
+        experiment: what all cells share.
+        grid: values for each dotted field, as in `model.depth`. A value may be a whole `model`.
+
+    Raises:
+        ValueError: for a field that does not exist, an axis without values, or two values of an
+            axis that read the same.
+    """
+    for path, values in grid.items():
+        labels = [label(value) for value in values]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f'{path} must have one value or more, all different: {labels}.')
+    made = []
+    for values in itertools.product(*grid.values()):
+        settings = tuple(zip(grid, values, strict=True))
+        changed = experiment
+        for path, value in settings:
+            changed = replaced(changed, path, value)
+        made.append(Cell(settings, changed))
+    return made
+
+
+def replaced(experiment: Experiment, path: str, value: Any) -> Experiment:
+    """An experiment with one dotted field replaced; `steps` replaces `epochs`, and the reverse.
+
+    Raises:
+        ValueError: for a field that does not exist, with the close ones.
+    """
+    if path in ('steps', 'epochs'):
+        return with_length(experiment, **{path: value})
+    return fields.replace(experiment, path, value)
+
+
+def settings(cell: Cell) -> Row:
+    """What a cell sets, as a row of the table has it."""
+    return {path: value if isinstance(value, int | float) else label(value)
+            for path, value in cell.settings}  # fmt: skip
+
+
+def label(value: Any) -> str:
+    """A value in a word, which may be part of a folder's name."""
+    if dataclasses.is_dataclass(value):
+        return type(value).__name__
+    if isinstance(value, tuple | list):
+        return 'x'.join(map(label, value)) or 'none'
+    return f'{value:g}' if isinstance(value, float) else str(value).replace('/', '_')
+
+
+def reason(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else ''
+    return said if isinstance(error, ValueError) else f'{type(error).__name__}: {said}'
+
+
+@functools.lru_cache(maxsize=1024)
+def cost(experiment: Experiment) -> Row:
+    """What an experiment takes, before anything runs.
+
+    Returns:
+        `parameters`; `flops` of one image forward; `steps`; `train_flops` of one seed's training,
+        forward and backward, 2 for each multiply-add.
+
+    Raises:
+        ValueError: if the model does not fit its images.
+    """
+    size = experiment.augment.size
+    shapes = parameter_shapes(experiment.model, size)
+    images = program.load_data(require_data(experiment), 'train')
+    steps = program.total_steps(experiment, len(images))
+    return {
+        'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
+        'flops': model_flops(experiment.model, size),
+        'steps': steps,
+        'train_flops': steps * _step_flops(experiment),
+    }
+
+
+def _step_flops(experiment: Experiment) -> int:
+    size = experiment.augment.size
+    return experiment.batch_size * model_flops(experiment.model, size, backward=True)
+
+
+def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
+    """Cells whose training takes as many operations as `reference`'s: each gets its own `steps`.
+
+    Cells whose model does not fit its images stay as they are.
+    """
+    budget = cost(reference)['train_flops']
+    out = []
+    for cell in made:
+        with contextlib.suppress(ValueError):
+            steps = max(1, round(budget / _step_flops(cell.experiment)))
+            cell = dataclasses.replace(cell, experiment=replaced(cell.experiment, 'steps', steps))
+        out.append(cell)
+    return out
+
+
+def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
+    """What each cell takes, and about how long its training will: nothing is trained.
+
+    The time of a step is measured at the cells with the least and the most arithmetic, and drawn as
+    a line between them; evaluation and compilation are left out.
+
+    Returns:
+        For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
+        values, and `seconds` of training all seeds.
+    """
+    rows = []
+    for cell in made:
+        try:
+            values = {'status': 'planned', **cost(cell.experiment)}
+        except ValueError as error:
+            values = {'status': 'impossible', 'reason': reason(error)}
+        rows.append({**settings(cell), **values})
+    possible = [i for i, row in enumerate(rows) if row['status'] == 'planned']
+    if not possible:
+        return rows
+    per_step = {i: rows[i]['train_flops'] / rows[i]['steps'] for i in possible}
+    ordered = sorted(possible, key=per_step.__getitem__)
+    ends = [ordered[0], ordered[-1]][: len(ordered)]
+    arithmetic = [per_step[i] for i in ends]
+    seconds = [step_seconds(made[i].experiment, seeds) for i in ends]
+    for i in possible:
+        rows[i]['seconds'] = rows[i]['steps'] * np.interp(per_step[i], arithmetic, seconds).item()
+    return rows
+
+
+def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
+    """Seconds that a training step of all seeds takes on this machine, compilation apart."""
+    plan = program.plan(experiment, report=lambda change: None)
+    first = experiment.seed
+    run = program.program(plan, range(first, first + seeds), jax.devices()[:1])
+    pace, took = feed.Pace(seconds=1.0), []
+    state, _ = run.run(run.put(run.init()), run.feed.take(0, 1)._replace(steps=0))  # compiles
+    for _ in range(repeats + 1):
+        chunk = run.feed.take(0, min(pace.steps, run.feed.most, plan.total))
+        start = time.perf_counter()
+        state, _ = run.run(state, chunk)
+        took.append(time.perf_counter() - start)
+        pace.note(chunk.steps, took[-1])
+        took[-1] /= chunk.steps
+    return float(np.median(took[1:]))

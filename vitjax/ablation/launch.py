@@ -1,0 +1,237 @@
+"""Training the cells of a grid: on local devices, in processes, or as jobs of a cluster."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import pathlib
+import queue
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import jax
+import rich.console
+
+from vitjax import loop, runs
+from vitjax.ablation import table
+from vitjax.ablation.grid import Cell, Row, reason
+from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.signals import Stop, signals
+
+Runs = dict[int, pathlib.Path]  # the run directory of each seed
+Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
+
+
+def run(
+    made: Sequence[Cell],
+    seeds: int,
+    out: str | pathlib.Path,
+    *,
+    launcher: str = 'devices',
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> list[Row]:
+    """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
+
+    A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are not run again,
+    others go on from their checkpoint. A cell that fails is noted with its reason, its traceback in
+    `cells/CELL/failure.txt`, and the others go on; the next call tries it again.
+
+    Args:
+        made: the cells, as `cells` makes them.
+        seeds: runs of a cell, with the experiment's seed and those after it.
+        out: the folder of the ablation.
+        launcher: `devices`: on this process's devices, a cell on each at a time; `processes`: each
+            cell in a process of its own on this machine; `slurm`: each cell as a job. The last two
+            take submitit.
+        settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
+        quiet: print nothing.
+
+    Returns:
+        A row for each cell: its settings; `status` (finished, failed with its `reason`, or
+        waiting); `seeds`, and what `cost` and `summary` return.
+
+    Raises:
+        ValueError: if a cell's folder holds another configuration, or an argument is impossible.
+        Stop: after SIGTERM or Ctrl-C, once checkpoints are written.
+    """
+    if seeds < 1:
+        raise ValueError(f'an ablation must have at least one seed: {seeds}.')
+    if launcher not in ('devices', 'processes', 'slurm'):
+        raise ValueError(f"launcher must be 'devices', 'processes' or 'slurm': {launcher!r}.")
+    out = pathlib.Path(out)
+    folders = [_folders(out, cell, seeds) for cell in made]
+    for cell, of_seeds in zip(made, folders, strict=True):
+        for seed, folder in of_seeds.items():
+            runs.require_same(dataclasses.replace(cell.experiment, seed=seed), folder)
+    waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
+    console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
+    console.print(
+        f'{len(made)} cells, {seeds} seeds; {len(made) - len(waiting)} cells are finished'
+    )
+    (out / 'cells').mkdir(parents=True, exist_ok=True)
+
+    def note(i: int) -> None:
+        """One more cell has ended: the table is as good as it can be."""
+        rows = table.write(out, made, folders)
+        said = rows[i]['reason'] or table.said(rows[i])
+        console.print(f'[{next(ended)}/{len(waiting)}] {made[i].name}: {said}', markup=False)
+
+    ended = itertools.count(1)
+    jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
+    if launcher == 'devices':
+        _on_devices(jobs, note, quiet)
+    else:
+        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
+    rows = table.write(out, made, folders)
+    table.draw(out, made, folders, rows)
+    return rows
+
+
+def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
+    first = cell.experiment.seed
+    return {s: out / 'cells' / cell.name / f'seed_{s}' for s in range(first, first + seeds)}
+
+
+def train_cell(
+    experiment: Experiment,
+    outs: Mapping[int, pathlib.Path],
+    *,
+    quiet: bool = True,
+    devices: Sequence[Any] | None = None,
+    caught: list[int] | None = None,
+) -> None:
+    """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
+
+    Seeds that do not fit in memory together train one after the other.
+
+    Raises:
+        Stop: after SIGTERM or Ctrl-C, once checkpoints are written.
+    """
+    folder = next(iter(outs.values())).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'failure.txt').unlink(missing_ok=True)
+    options: Any = {'quiet': True, 'bar': not quiet, 'devices': devices, 'caught': caught}
+    try:
+        try:
+            loop.train_seeds(experiment, outs, **options)
+        except jax.errors.JaxRuntimeError as error:
+            if 'RESOURCE_EXHAUSTED' not in str(error) or len(outs) == 1:
+                raise
+            for seed, out in outs.items():
+                loop.train_seeds(experiment, {seed: out}, **options)
+    except Stop:
+        raise
+    except Exception as error:  # whatever it is, it is this cell's alone
+        draft = folder / 'failure.tmp'
+        draft.write_text(f'{reason(error)}\n\n{traceback.format_exc()}')
+        draft.replace(folder / 'failure.txt')
+
+
+def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
+    """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
+    spread = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
+    local = jax.local_devices()
+    places = [local] if spread else [[device] for device in local]
+    free: queue.Queue[list[Any]] = queue.Queue()
+    for place in places[: max(1, len(jobs))]:
+        free.put(place)
+    alone = free.qsize() == 1
+
+    with signals() as caught, contextlib.ExitStack() as stack:
+
+        def one(job: Trained) -> int:
+            if caught:
+                raise Stop(caught[0], 0)
+            place = free.get()
+            try:
+                with jax.default_device(place[0]):
+                    shown = quiet or not alone
+                    train_cell(job[1], job[2], quiet=shown, devices=place, caught=caught)
+            finally:
+                free.put(place)
+            return job[0]
+
+        if alone:
+            done = map(one, jobs)
+        else:
+            pool = stack.enter_context(ThreadPoolExecutor(len(places)))
+            futures = [pool.submit(one, job) for job in jobs]
+            done = (future.result() for future in as_completed(futures))
+        for i in done:
+            note(i)
+
+
+def _on_cluster(
+    jobs: Sequence[Trained],
+    note: Any,
+    folder: pathlib.Path,
+    launcher: str,
+    settings: Mapping[str, Any],
+    console: rich.console.Console,
+) -> None:
+    """Cells as jobs of submitit, each in a process of its own."""
+    try:
+        import submitit
+    except ImportError:
+        raise ValueError(
+            f"the launcher {launcher!r} needs submitit: pip install 'vitjax[cluster]'."
+        ) from None
+    cluster = {'slurm': 'slurm', 'processes': 'local'}[launcher]
+    executor = submitit.AutoExecutor(folder, cluster=cluster)
+    try:
+        executor.update_parameters(**{'name': 'vitjax', 'timeout_min': 24 * 60, **settings})
+    except (NameError, TypeError) as error:
+        raise ValueError(f'submitit refuses a setting of {launcher}: {error}') from None
+    # A job gets plain values: what it imports is its own.
+    calls = [
+        (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs
+    ]
+    running = {}
+    # Several processes on one machine share its cores: one cell at a time.
+    most = 1 if launcher == 'processes' else len(calls)
+    with signals() as caught:
+        while calls or running:
+            while calls and len(running) < most:
+                i, text, outs = calls.pop(0)
+                running[i] = (executor.submit(Job(), text, outs), outs)
+            for i, (job, outs) in list(running.items()):
+                if job.done():
+                    del running[i]
+                    note_lost(job, outs)
+                    note(i)
+            if caught:
+                if launcher == 'processes':
+                    for job, _ in running.values():
+                        job.cancel()
+                else:
+                    console.print(f'{len(running)} jobs go on; the same command collects them')
+                raise Stop(caught[0], 0)
+            time.sleep(0.5)
+
+
+class Job:
+    """A cell as a job: a scheduler that stops it before its time starts it again."""
+
+    def __call__(self, text: str, outs: dict[int, str]) -> None:
+        """Trains the cell whose experiment is `text`."""
+        experiment = from_json(json.loads(text))
+        train_cell(experiment, {seed: pathlib.Path(out) for seed, out in outs.items()})
+
+    def checkpoint(self, text: str, outs: dict[int, str]) -> Any:
+        """What submitit submits again for a job that ran out of time: it goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, text, outs)
+
+
+def note_lost(job: Any, outs: dict[int, str]) -> None:
+    """Notes the failure of a job that died without saying why in the cell's folder."""
+    folder = pathlib.Path(next(iter(outs.values()))).parent
+    error = job.exception()
+    if error is not None and not (folder / 'failure.txt').exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / 'failure.txt').write_text(f'{reason(error)}\n\n{error}\n')

@@ -1,0 +1,163 @@
+"""What the runs of an ablation say: a table with intervals over seeds, and figures."""
+
+import csv
+import itertools
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from vitjax import runs
+from vitjax.ablation.grid import Cell, Row, cost, label, settings
+from vitjax.figures import ablation as figures
+
+Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
+
+ACCURACIES = ('best_accuracy', 'final_accuracy', 'test_accuracy')
+
+
+def _row(cell: Cell, outs: Runs) -> Row:
+    """A cell as a row of the table, from what lies in its folder."""
+    row = {**settings(cell), 'status': 'waiting', 'reason': '', 'seeds': len(outs)}
+    if all(map(runs.tested, outs.values())):
+        row['status'] = 'finished'
+        return {**row, **cost(cell.experiment), **summary(outs)}
+    failure = next(iter(outs.values())).parent / 'failure.txt'
+    if failure.exists():
+        row |= {'status': 'failed', 'reason': failure.read_text().splitlines()[0]}
+    return row
+
+
+def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
+    return [
+        {**settings(cell), **seed_summary(seed, run)}
+        for seed, run in outs.items()
+        if runs.tested(run)
+    ]
+
+
+def said(row: Row) -> str:
+    """A finished cell in a few words."""
+    mean, half = row['test_accuracy'], row['test_accuracy_high'] - row['test_accuracy']
+    spread = '' if np.isnan(half) else f' ± {half:.2%}'
+    return f'test accuracy {mean:.2%}{spread}, {row["seconds"]:.1f} s'
+
+
+def summary(outs: Runs) -> Row:
+    """What finished runs of the same cell say.
+
+    Returns:
+        `seconds` of training, all seeds together; `images_per_second`, likewise; and for
+        `best_accuracy` and `final_accuracy` (validation) and `test_accuracy` (of the best
+        parameters) the mean over seeds, with `..._low` and `..._high`, Student's 95% interval of
+        the mean (NaN for one seed).
+    """
+    rows = [seed_summary(seed, run) for seed, run in outs.items()]
+    images = sum(row['images'] for row in rows)
+    seconds = sum(row['images'] / row['images_per_second'] for row in rows)
+    out: Row = {'seconds': seconds, 'images_per_second': images / seconds}
+    for name in ACCURACIES:
+        mean, half = interval([row[name] for row in rows])
+        out |= {name: mean, f'{name}_low': mean - half, f'{name}_high': mean + half}
+    return out
+
+
+def seed_summary(seed: int, run: pathlib.Path) -> Row:
+    """What one finished run says: its accuracies, images seen, and the rate of its group."""
+    records = runs.read_metrics(run)
+    held = [r['accuracy'] for r in records if r['split'] == 'validation']
+    trained = [r for r in records if r['split'] == 'train']
+    tested = next(r for r in records if r['split'] == 'test')
+    return {
+        'seed': seed,
+        'best_accuracy': max(held),
+        'final_accuracy': held[-1],
+        'test_accuracy': tested['accuracy'],
+        'test_loss': tested['loss'],
+        'images': trained[-1]['step'] * runs.read_experiment(run).batch_size,
+        'images_per_second': float(np.median([r['images_per_second'] for r in trained])),
+    }
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean and half the width of Student's confidence interval of it; NaN for one value."""
+    count = len(values)
+    if count < 2:
+        return float(np.mean(values)), float('nan')
+    quantile = scipy.stats.t.ppf((1 + level) / 2, count - 1)
+    return float(np.mean(values)), float(quantile * np.std(values, ddof=1) / np.sqrt(count))
+
+
+def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list[Row]:
+    """Writes `results.csv`, a row for each cell, and `seeds.csv`, one for each finished run.
+
+    Each in one step: a reader sees the old one or the new one.
+    """
+    rows = [*map(_row, made, outs)]
+    seeds = [*itertools.chain(*map(_seed_rows, made, outs))]
+    for name, table in (('results', rows), ('seeds', seeds)):
+        draft = out / f'{name}.tmp'
+        with draft.open('w', newline='') as file:
+            writer = csv.DictWriter(file, dict.fromkeys(key for row in table for key in row))
+            writer.writeheader()
+            writer.writerows(table)
+        draft.replace(out / f'{name}.csv')
+    return rows
+
+
+def draw(
+    out: pathlib.Path,
+    made: Sequence[Cell],
+    outs: Sequence[Runs],
+    rows: Sequence[Row],
+) -> None:
+    """A figure for each axis or pair of axes, and accuracy against operations."""
+    done = [i for i, row in enumerate(rows) if row['status'] == 'finished']
+    if not done:
+        return
+    axes = {
+        path: [*dict.fromkeys(settings(cell)[path] for cell in made)]
+        for path, _ in made[0].settings
+        if len({label(dict(cell.settings)[path]) for cell in made}) > 1
+    }
+    points = [settings(made[i]) for i in done]
+    # [cells, seeds]
+    accuracy = np.array(
+        [[seed_summary(*item)['test_accuracy'] for item in outs[i].items()] for i in done]
+    )
+    folder = out / 'figures'
+    folder.mkdir(exist_ok=True)
+
+    def write(figure: Any, name: str) -> None:
+        draft = folder / f'.{name}.png'
+        figure.savefig(draft, dpi=120)
+        os.replace(draft, folder / f'{name}.png')
+
+    pairs = [*itertools.combinations(axes, 2)] or [(path, None) for path in axes]
+    for x, y in pairs:
+        table = _marginal(points, accuracy, axes[x], x, axes[y] if y else [None], y)
+        figure = figures.pair(table, (x, axes[x]), (y, axes[y]) if y else None, len(axes))
+        write(figure, f'accuracy_{x}' + (f'_{y}' if y else ''))
+    mean = [interval(row) for row in accuracy]
+    flops = [rows[i]['train_flops'] for i in done]
+    write(figures.against_flops(flops, mean, points, [*axes]), 'accuracy_flops')
+
+
+def _marginal(
+    points: Sequence[Row],
+    accuracy: np.ndarray,
+    xs: Sequence[Any],
+    x: str,
+    ys: Sequence[Any],
+    y: str | None,
+) -> np.ndarray:
+    """Mean and half interval [len(ys), len(xs), 2]: each seed's mean over all other axes first."""
+    table = np.full((len(ys), len(xs), 2), np.nan)
+    for (row, second), (column, first) in itertools.product(enumerate(ys), enumerate(xs)):
+        mine = [p[x] == first and (y is None or p[y] == second) for p in points]
+        if any(mine):
+            table[row, column] = interval(accuracy[mine].mean(0))
+    return table

@@ -1,0 +1,229 @@
+"""From an experiment and its data to a plan, and from a plan to the compiled steps of its seeds."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vitjax import checkpoint, runs, sharding
+from vitjax.data import feed, loader, sources
+from vitjax.data.augment import Augment, augment, purpose
+from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import statistics
+from vitjax.data.sources import Data
+from vitjax.experiment import Experiment, require_data
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import Optim, optimizer, trainable
+from vitjax.train import TrainState, init_state, train_step
+
+Metrics = dict[str, np.ndarray]  # [steps, seeds]
+
+LOG_STEPS = 50  # training steps that one line of metrics averages over
+
+load_data = functools.lru_cache(maxsize=6)(sources.load)  # the cells of an ablation share images
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """An experiment resolved against its data: what will happen, before anything does.
+
+    Attributes:
+        experiment: with its preprocessing and the names of its classes.
+        data: the training images.
+        total: steps in all.
+        per_epoch: steps in an epoch.
+        every: steps between evaluations.
+        params: to start from; None for fresh ones.
+    """
+
+    experiment: Experiment
+    data: Data
+    total: int
+    per_epoch: int
+    every: int
+    params: Any = None
+
+    def evaluates(self, step: int) -> bool:
+        """Whether a step is followed by an evaluation."""
+        return step % self.every == 0 or step == self.total
+
+    def logs(self, step: int) -> bool:
+        """Whether a step ends a line of training metrics."""
+        return step % LOG_STEPS == 0 or self.evaluates(step)
+
+    def until(self, step: int) -> int:
+        """The next step at which there is something to log or to evaluate."""
+        following = ((step // n + 1) * n for n in (self.every, LOG_STEPS))
+        return min(self.total, *following)
+
+
+def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Plan:
+    """Resolves an experiment: reads its training images, and the weights it starts from.
+
+    Args:
+        experiment: one without `preprocessing` and `classes`: they come from the training images,
+            or with the weights.
+        report: is called with each change made to weights on the way.
+
+    Raises:
+        ValueError: if the experiment does not fit its data, or its weights the model.
+    """
+    data = load_data(require_data(experiment), 'train')
+    total, per_epoch = total_steps(experiment, len(data)), _per_epoch(experiment, len(data))
+    every = max(1, round(experiment.evaluate_every * per_epoch))
+    size, model = experiment.augment.size, experiment.model
+    outputs = vars(model)['num_classes']
+    if outputs < len(data.classes):
+        raise ValueError(
+            f'the head must have an output for each class: model.num_classes={outputs}, '
+            f'{require_data(experiment).name} has {len(data.classes)} classes.'
+        )
+    params = None
+    if experiment.weights is None:
+        mean, deviation = statistics(data)
+        prepared = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
+    else:
+        loaded = runs.load(experiment.weights, image_size=size, num_classes=outputs, report=report)
+        # Weights go with the normalisation that they were trained with.
+        known, params = loaded.experiment.preprocessing or Preprocessing(), loaded.params
+        prepared = dataclasses.replace(known, size=size, crop=1.0)
+        checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
+    experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
+    return Plan(experiment, data, total, per_epoch, every, params)
+
+
+def total_steps(experiment: Experiment, count: int) -> int:
+    """Training steps of an experiment on `count` images.
+
+    Raises:
+        ValueError: unless exactly one of `epochs` and `steps` is given, and is positive.
+    """
+    epochs, steps = experiment.epochs, experiment.steps
+    if (epochs is None) == (steps is None):
+        raise ValueError(f'give epochs or steps, one of them: {epochs=}, {steps=}.')
+    per_epoch = _per_epoch(experiment, count)
+    total = steps if steps is not None else round((epochs or 0) * per_epoch)
+    if total < 1:
+        raise ValueError(f'a run must have at least one step: {epochs=}, {steps=}.')
+    return total
+
+
+def _per_epoch(experiment: Experiment, count: int) -> int:
+    return loader.steps_per_epoch(count, experiment.batch_size)
+
+
+class Program(NamedTuple):
+    """The steps of a plan for some seeds, on devices.
+
+    Attributes:
+        init: the states before the first step, one for each seed.
+        put: a list of states to the devices.
+        get: the inverse.
+        run: `(state, chunk) -> (state, metrics [steps, seeds])`; the state given is used up.
+        feed: where chunks come from.
+    """
+
+    init: Callable[[], list[TrainState]]
+    put: Callable[[list[TrainState]], Any]
+    get: Callable[[Any], list[TrainState]]
+    run: Callable[[Any, feed.Chunk], tuple[Any, Metrics]]
+    feed: feed.Feed
+
+
+def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = None) -> Program:
+    """Builds what takes the steps of a plan; it is compiled when it first runs.
+
+    Args:
+        plan: of the experiment; its own seed is ignored.
+        seeds: to train, each as it would alone. Several share the first device.
+        devices: which to use; None takes all.
+
+    Raises:
+        ValueError: for devices that do not divide the batch, or several seeds over several devices.
+    """
+    experiment = plan.experiment
+    size, optim = experiment.augment.size, experiment.optim
+    keys = [jax.random.key(seed) for seed in seeds]
+    tx = optimizer(optim, plan.total)
+
+    def init() -> list[TrainState]:
+        return [
+            init_state(
+                purpose(key, 'init'), model=experiment.model, tx=tx, params=plan.params,
+                image_shape=(size, size, 3), ema=optim.ema > 0,
+            )
+            for key in keys
+        ]  # fmt: skip
+
+    step, numbers = training_step(experiment, plan.total)
+    given = [{'key': np.asarray(jax.random.key_data(purpose(key, 'train'))), **numbers}
+             for key in keys]  # fmt: skip
+    shapes = jax.eval_shape(init)
+    spread = sharding.spread(
+        experiment.parallel, step, given, shapes, batch_size=experiment.batch_size, devices=devices
+    )
+    apart = spread.processes_slice
+    order = feed.Order(
+        tuple(seeds), len(plan.data), experiment.batch_size,
+        jax.process_index() if apart else 0, jax.process_count() if apart else 1,
+    )  # fmt: skip
+
+    def run(state: Any, chunk: feed.Chunk) -> tuple[Any, Metrics]:
+        state, metrics = spread.run(state, chunk.data, chunk.rows, chunk.steps)
+        return state, {name: np.asarray(v)[: chunk.steps] for name, v in metrics.items()}
+
+    source = feed.feed(plan.data, order, spread.put_data, plan.until)
+    return Program(init, spread.put, spread.get, run, source)
+
+
+def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, dict[str, Any]]:
+    """The one training step, `(state, batch, given, axis=)`, and what it is given beside its key.
+
+    Numbers of a configuration (rates, decay, strengths, length) that are not 0 are arguments of the
+    step: experiments that differ in them alone get the very same function, compiled once.
+
+    Args:
+        experiment: with its preprocessing.
+        total: steps in all.
+    """
+    assert experiment.preprocessing is not None
+    normal = experiment.preprocessing.mean, experiment.preprocessing.deviation
+    change, optim = experiment.augment, experiment.optim
+    varied = {'optim': _numbers(optim), 'augment': _numbers(change)}
+    step = _step(
+        experiment.model,
+        dataclasses.replace(change, **dict.fromkeys(varied['augment'], 1.0)),
+        dataclasses.replace(optim, **dict.fromkeys(varied['optim'], 1.0)),
+        normal,
+    )
+    return step, jax.tree.map(np.asarray, {**varied, 'steps': total})
+
+
+def _numbers(settings: Any) -> dict[str, float]:
+    """The numbers of a configuration that a compiled program takes as arguments: those not 0."""
+    return {k: v for k, v in vars(settings).items() if isinstance(v, float) and v}
+
+
+@functools.lru_cache(maxsize=16)
+def _step(model: Any, change: Augment, optim: Optim, normal: tuple[Any, Any]) -> sharding.Step:
+    def step(state: TrainState, batch: Any, given: dict[str, Any], axis: str | None = None):
+        settings = dataclasses.replace(optim, **given['optim'])
+        strengths = dataclasses.replace(change, **given['augment'])
+        mask = None if optim.train == '.*' else trainable(state.params, optim.train)
+        return train_step(
+            state,
+            batch,
+            jax.random.wrap_key_data(given['key']),
+            model=model,
+            tx=optimizer(settings, given['steps']),
+            augment=functools.partial(augment, strengths, normal, model.num_classes),
+            ema=settings.ema,
+            accumulate=optim.accumulate,
+            trainable=mask,
+            axis=axis,
+        )
+
+    return step

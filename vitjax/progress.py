@@ -1,0 +1,113 @@
+"""Where a run is, and what it says of that: the lines of metrics, the console, the progress bar."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+import rich.progress
+
+from vitjax import runs
+from vitjax.program import Metrics, Plan
+from vitjax.runs import Record
+
+
+class Position(NamedTuple):
+    """Where a run is, for all seeds that train together.
+
+    Attributes:
+        step: steps taken.
+        seconds: of those steps.
+        since: metrics [steps, seeds] of each dispatch since the last line of metrics.
+        took: the seconds of those.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    since: tuple[Metrics, ...] = ()
+    took: float = 0.0
+
+    def after(self, metrics: Metrics, took: float) -> 'Position':
+        """After one more dispatch."""
+        steps = len(metrics['loss'])
+        since = (*self.since, metrics)
+        return Position(self.step + steps, self.seconds + took, since, self.took + took)
+
+    def means(self, seed: int) -> dict[str, float]:
+        """Metrics of the seed in that place, averaged over the steps since the last line."""
+        return {k: float(v[:, seed].mean(dtype=np.float64)) for k, v in self._joined().items()}
+
+    def rate(self) -> float:
+        """Steps a second, of all seeds together, since the last line."""
+        return self._joined()['loss'].size / self.took
+
+    def to_json(self, plan: Plan, seed: int) -> dict[str, Any]:
+        """What a checkpoint of the seed in that place keeps of it."""
+        epoch, index = divmod(self.step, plan.per_epoch)
+        out: dict[str, Any] = {'epoch': epoch, 'index': index, 'seconds': self.seconds}
+        if self.since:  # the next line averages over steps from before this checkpoint
+            since = {k: v[:, seed].tolist() for k, v in self._joined().items()}
+            out |= {'since': since, 'took': self.took}
+        return out
+
+    def _joined(self) -> Metrics:
+        return {name: np.concatenate([m[name] for m in self.since]) for name in self.since[0]}
+
+
+def from_json(step: int, positions: list[dict[str, Any]]) -> Position:
+    """The inverse of `Position.to_json`, from the checkpoints of all seeds."""
+    since = [position.get('since', {}) for position in positions]
+    joined = {name: np.stack([np.float32(s[name]) for s in since], 1) for name in since[0]}
+    first = positions[0]
+    return Position(step, first['seconds'], (joined,) * bool(joined), first.get('took', 0.0))
+
+
+def log(
+    plan: Plan,
+    at: Position,
+    split: str,
+    values: dict[str, float],
+    out: pathlib.Path,
+    lines: list[Record],
+    **more: float,
+) -> None:
+    """Adds a line to a run's metrics, on disk and to `lines`."""
+    record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': split, **values}
+    lines.append({**record, 'seconds': at.seconds, **more})
+    runs.append(out, lines[-1])
+
+
+def now(plan: Plan, metrics: Metrics, took: float) -> str:
+    """The last dispatch in a few words, for the progress bar."""
+    images = metrics['loss'].size * plan.experiment.batch_size
+    loss, accuracy = metrics['loss'].mean(), metrics['accuracy'].mean()
+    return f'loss {loss:.3f}  accuracy {accuracy:.1%}  {images / took:,.0f} images/s'
+
+
+def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
+    """One evaluation in a line, averaged over the seeds."""
+
+    def mean(split: str, name: str) -> float:
+        last = [next(r for r in lines[::-1] if r['split'] == split) for lines in records.values()]
+        return float(np.mean([r[name] for r in last]))
+
+    return (
+        f'epoch {at.step / plan.per_epoch:.4g}  step {at.step}/{plan.total}  '
+        f'loss {mean("train", "loss"):.4f}  accuracy {mean("train", "accuracy"):.2%}  |  '
+        f'validation  loss {mean("validation", "loss"):.4f}  '
+        f'accuracy {mean("validation", "accuracy"):.2%}  '
+        f'{mean("train", "images_per_second"):,.0f} images/s'
+    )
+
+
+def bar(show: rich.console.Console) -> rich.progress.Progress:
+    """A progress bar where there is a terminal."""
+    columns = (
+        *rich.progress.Progress.get_default_columns()[:-1],
+        rich.progress.TextColumn('{task.completed}/{task.total}'),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn('{task.fields[now]}'),
+    )
+    return rich.progress.Progress(
+        *columns, console=show, transient=True, disable=not show.is_terminal
+    )
