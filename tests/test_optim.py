@@ -35,6 +35,11 @@ def test_schedule_warms_up_and_falls_along_a_half_cosine():
     np.testing.assert_allclose([rate(int(s)) for s in steps], want, rtol=1e-5)
 
 
+def test_end_is_the_rate_of_the_update_after_the_last():
+    rate: Any = schedule(Optim(peak=1.0, end=0.1, warmup=0.0), 100)
+    assert float(rate(100)) == pytest.approx(0.1) and 0.1 < float(rate(99)) < 0.101
+
+
 def test_schedule_counts_updates_under_accumulation():
     rate: Any = schedule(Optim(peak=1.0, end=0.5, warmup=0.0, accumulate=4), 40)
     assert float(rate(10)) == pytest.approx(0.5) and float(rate(0)) == pytest.approx(1.0)

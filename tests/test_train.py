@@ -89,6 +89,20 @@ def test_ema_is_a_moving_average_of_parameters(batch):
     assert distance(state.ema, average) < 1e-5 < distance(state.ema, state.params)
 
 
+def test_ema_moves_when_parameters_do(batch):
+    """Under accumulation once for each update, as timm has it, not once for each micro-batch."""
+    accumulate = 3
+    optim = Optim(peak=1e-2, warmup=0.0, ema=0.5, accumulate=accumulate)
+    state, step = make(optim, accumulate=accumulate)
+    average = state.params
+    for i in range(2 * accumulate):
+        state, _ = step(state, batch, jax.random.key(i))
+        if (i + 1) % accumulate == 0:
+            average = jax.tree.map(lambda a, p: 0.5 * a + 0.5 * p, average, state.params)
+        assert distance(state.ema, average) < 1e-6
+    assert distance(state.ema, state.params) > 1e-4
+
+
 def test_freezing_trains_the_head_alone_and_skips_the_rest_of_the_backward_pass(batch):
     state, step = make(Optim(train='head.*', warmup=0.0))
     new, metrics = step(state, batch, jax.random.key(1))

@@ -15,15 +15,16 @@ class Optim:
 
     Attributes:
         peak: learning rate after warm-up.
-        start: learning rate of the first step.
-        end: learning rate of the last step.
+        start: learning rate of the first update, where there is warm-up.
+        end: learning rate that the half cosine falls towards: it would be that of the update after
+            the last, as in optax and timm.
         warmup: share of all steps that warm up, 0 to 1.
         decay: weight decay, on kernels only.
         b1: decay rate of the first moment.
         b2: decay rate of the second moment.
         clip: largest global norm of the gradient; 0 does not clip.
         accumulate: batches whose gradients are averaged into one update.
-        ema: decay rate of the moving average of parameters; 0 keeps none.
+        ema: decay rate, at each update, of the moving average of parameters; 0 keeps none.
         train: regular expression of the parameter paths that train, as in `head.*`.
         name: adamw or sgd; sgd is plain, without momentum or decay.
     """
@@ -43,7 +44,12 @@ class Optim:
 
 
 def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
-    """Learning rate at each update: linear from `start` to `peak`, then a half cosine to `end`."""
+    """Learning rate at each update: linear from `start` to `peak`, then a half cosine to `end`.
+
+    Of N updates, w = round(`warmup` N) of them warming up (N - 1 at most), update n from 0 has
+    `start + (peak - start) n / w` below w, and from there on
+    `end + (peak - end) (1 + cos(π (n - w) / (N - w))) / 2`.
+    """
     updates = jnp.maximum(1, steps // settings.accumulate)
     warmup = jnp.minimum(jnp.round(settings.warmup * updates), updates - 1)
 

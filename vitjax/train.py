@@ -1,5 +1,6 @@
 """The training step and the evaluation step: pure functions of state, batch and key."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,10 +45,14 @@ def init_state(
         params: start from these instead of fresh ones.
     """
     if params is None:
-        images = jnp.zeros((1, *image_shape), jnp.float32)
-        params = jax.jit(lambda key: model.init(key, images)['params'])(key)
+        params = _fresh(model, key, image_shape)
     average = jax.tree.map(jnp.copy, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _fresh(model: Any, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
+    return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))['params']
 
 
 def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
@@ -65,6 +70,7 @@ def train_step(
     augment: Callable[..., tuple[jax.Array, jax.Array]],
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
     ema: float = 0.0,
+    accumulate: int = 1,
     trainable: Any = None,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -79,6 +85,8 @@ def train_step(
         augment: `(key, images, labels, index) -> (images, soft labels)`.
         loss: `(logits, soft labels) -> scalar`.
         ema: decay rate of the moving average of parameters.
+        accumulate: steps that `tx` gathers into one update of the parameters; the average moves
+            when they do.
         trainable: tree of booleans like the parameters; None trains all.
         axis: name of the mapped axis over devices: gradients and metrics are averaged over it, and
             dropout draws other bits on each device. Augmentation does not depend on it.
@@ -116,6 +124,9 @@ def train_step(
     average = state.ema
     if average is not None:
         average = jax.tree.map(lambda a, p: ema * a + (1 - ema) * p, average, params)
+        if accumulate > 1:
+            moved = (state.step + 1) % accumulate == 0
+            average = jax.tree.map(lambda new, old: jnp.where(moved, new, old), average, state.ema)
     return TrainState(state.step + 1, params, opt_state, average), metrics
 
 
