@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from vitjax import checkpoint, sharding
-from vitjax.data import loader
+from vitjax.data import order as loader
 from vitjax.data.augment import Augment, augment
 from vitjax.models import CaiT, ViT
 from vitjax.optim import Optim, optimizer

@@ -24,7 +24,8 @@ import rich.progress
 from vitjax import checkpoint, pretrained, sharding
 from vitjax import experiment as experiments
 from vitjax.capture import capture, paths
-from vitjax.data import augment, loader, sources
+from vitjax.data import augment, sources
+from vitjax.data import order as loader
 from vitjax.data.images import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.evaluate import normalisation, on_host, predict, scores
