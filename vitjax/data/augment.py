@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import math
-import zlib
 
 import jax
 import jax.numpy as jnp
+
+from vitjax.keys import purpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +44,6 @@ class Augment:
     mixup: float = 0.0
     cutmix: float = 0.0
     smoothing: float = 0.0
-
-
-def purpose(key: jax.Array, name: str) -> jax.Array:
-    """The key for one purpose, named by a checksum that is the same in every process."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def augment(
