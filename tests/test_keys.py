@@ -33,7 +33,10 @@ def test_every_purpose_is_documented():
     for path in PACKAGE.rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split('.')[-1] == 'purpose':
-                named = isinstance(node.args[1], ast.Constant)
-                used |= {node.args[1].value} if named else NAMED_IN_A_LOOP.get(path.name, set())
+                match node.args[1]:
+                    case ast.Constant(value):
+                        used.add(value)
+                    case _:
+                        used |= NAMED_IN_A_LOOP.get(path.name, set())
     assert len(used) > 10
     assert used == documented
