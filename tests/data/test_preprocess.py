@@ -24,7 +24,7 @@ def saved(tmp_path, image, name='image.png', **options):
 def test_an_image_of_the_right_size_is_left_alone():
     array = picture(32, 32)
     prepared = Preprocessing(32, 1.0)
-    np.testing.assert_array_equal(preprocess.central_square(array, prepared), array)
+    np.testing.assert_array_equal(preprocess.square(array, prepared), array)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (41, 41), (7, 9), (300, 40)])
@@ -42,16 +42,14 @@ def test_short_side_then_centre(height, width, crop):
     whole = np.asarray(Image.fromarray(array).resize(new, Image.Resampling.BICUBIC))
     left, top = (round((side - size) / 2) for side in new)
     wanted = whole[top : top + size, left : left + size]
-    got = preprocess.central_square(array, Preprocessing(size, crop))
+    got = preprocess.square(array, Preprocessing(size, crop))
     assert got.shape == (size, size, 3)
     np.testing.assert_array_equal(got, wanted)
 
 
 def test_a_long_strip_takes_no_more_memory_than_a_picture():
     strip = picture(2, 100_000)
-    square = preprocess.central_square(
-        strip, Preprocessing(224, 1.0)
-    )  # resized whole: 7.5 gigabytes
+    square = preprocess.square(strip, Preprocessing(224, 1.0))  # resized whole: 7.5 gigabytes
     assert square.shape == (224, 224, 3)
 
 

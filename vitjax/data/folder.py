@@ -40,6 +40,6 @@ def load(source: Source, root: pathlib.Path, split: str) -> Data:
     square = Preprocessing(source.size, crop=1.0) if source.size else None
 
     def decode(path: pathlib.Path) -> np.ndarray:
-        return preprocess.squares([path], square)[0] if square else images.read(path)
+        return preprocess.read_squares([path], square)[0] if square else images.read(path)
 
     return Data(decoded(paths, decode, source), np.array(labels, np.int32)[chosen], classes)

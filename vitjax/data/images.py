@@ -1,26 +1,43 @@
 """Image files, safely, as arrays."""
 
 import functools
+import io
+import os
 import pathlib
 import struct
 import zlib
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'AVIF', 'BMP', 'ICO')  # no plugin that starts a program
 LARGE = 2**24  # pixels from which an image is reduced while it is read
+THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside the GIL
 
 
-def read(path: str | pathlib.Path, *, short_side: int | None = None) -> np.ndarray:
+class InMemory(NamedTuple):
+    """An image file that lies in memory: its bytes, and a name for messages."""
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File = str | pathlib.Path | InMemory
+
+
+def read(file: File, *, short_side: int | None = None) -> np.ndarray:
     """An image file as uint8 [H, W, 3], upright, in RGB.
 
     Grey and palette images become RGB, 16 bits become 8, transparent pixels lie on white, an
     animation is its first frame, and the camera's rotation (EXIF) is applied.
 
     Args:
-        path: a JPEG, PNG, GIF, WebP, AVIF, BMP or ICO file.
+        file: a JPEG, PNG, GIF, WebP, AVIF, BMP or ICO file, on disk or in memory.
         short_side: what the short side will be resized to. Images of more than 16 megapixels are
             then reduced by a whole factor first, to no less than twice that, so that what comes
             back is small, and a JPEG is never decoded in full.
@@ -30,13 +47,14 @@ def read(path: str | pathlib.Path, *, short_side: int | None = None) -> np.ndarr
             megapixels or of one pixel's width or height, by name.
     """
     try:
-        with Image.open(path, formats=_formats()) as image:
+        source = io.BytesIO(file.content) if isinstance(file, InMemory) else file
+        with Image.open(source, formats=_formats()) as image:
             array = np.asarray(_rgb(image, short_side))
     except FileNotFoundError:
-        raise ValueError(f'there is no image {path}.') from None
+        raise ValueError(f'there is no image {file}.') from None
     except UnidentifiedImageError:
         kinds = ', '.join(FORMATS)
-        raise ValueError(f'{path} cannot be read: an image must be one of {kinds}.') from None
+        raise ValueError(f'{file} cannot be read: an image must be one of {kinds}.') from None
     except (
         OSError,
         SyntaxError,
@@ -46,11 +64,11 @@ def read(path: str | pathlib.Path, *, short_side: int | None = None) -> np.ndarr
         zlib.error,
         Image.DecompressionBombError,
     ) as error:
-        raise ValueError(f'{path} cannot be read: {error}.') from None
+        raise ValueError(f'{file} cannot be read: {error}.') from None
     height, width = array.shape[:2]
     if min(height, width) < 2:
         raise ValueError(
-            f'{path}: an image must have 2 pixels or more each way: it has {width}x{height}.'
+            f'{file}: an image must have 2 pixels or more each way: it has {width}x{height}.'
         )
     return array
 
@@ -83,9 +101,8 @@ def __getattr__(name: str) -> Any:  # what has moved, until its importers follow
 
     moved = {
         'Preprocessing': preprocess.Preprocessing,
-        'central_square': preprocess.central_square,
         'normalise': preprocess.normalise,
-        'squares': preprocess.squares,
+        'squares': preprocess.read_squares,
         'load': preprocess.load,
         'imagenet_classes': imagenet.classes,
     }
