@@ -15,7 +15,7 @@ from PIL import Image
 
 from vitjax import activations, capture, checkpoint
 from vitjax.analysis import similarity
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data, Source
 from vitjax.experiment import Experiment
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT

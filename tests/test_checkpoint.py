@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from vitjax import checkpoint, runs
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.optim import Optim

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vitjax import evaluate
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.models import ViT
 

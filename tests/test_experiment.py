@@ -5,7 +5,7 @@ import pytest
 
 from vitjax import models
 from vitjax.data.augment import Augment
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment, differences, find, from_json, known, require_data, to_json
 from vitjax.optim import Optim

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from vitjax import checkpoint, models, pretrained
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from vitjax import checkpoint, sharding
-from vitjax.data import loader
+from vitjax.data import order
 from vitjax.data.augment import Augment, augment
 from vitjax.models import CaiT, ViT
 from vitjax.optim import Optim, optimizer
@@ -52,7 +52,7 @@ def run(way, data, model, optim, steps=10, devices=None):
 
 def batches(seed, steps):
     """Rows [steps, seeds = 1, batch]."""
-    return loader.batches(seed, 0, steps, count=64, batch_size=16)[:, None]
+    return order.batches(seed, 0, steps, count=64, batch_size=16)[:, None]
 
 
 @pytest.fixture(scope='module')

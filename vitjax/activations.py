@@ -25,7 +25,7 @@ from vitjax import capture, pretrained
 from vitjax import experiment as experiments
 from vitjax.analysis import similarity
 from vitjax.data import augment, images, sources
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import SUFFIXES, Data, Encoded
 from vitjax.experiment import Experiment
 

@@ -12,7 +12,7 @@ import tyro
 
 from vitjax import fields, models
 from vitjax.data.augment import Augment
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.optim import Optim
 

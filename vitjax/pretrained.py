@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 
 from vitjax import checkpoint, models
 from vitjax.data.augment import Augment
-from vitjax.data.images import Preprocessing, imagenet_classes
+from vitjax.data.preprocess import Preprocessing, imagenet_classes
 from vitjax.experiment import Experiment
 from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_positions
 

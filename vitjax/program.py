@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from vitjax import checkpoint, runs, sharding
-from vitjax.data import feed, loader, sources
-from vitjax.data.augment import Augment, augment, purpose
-from vitjax.data.images import Preprocessing
-from vitjax.data.preprocess import statistics
+from vitjax.data import feed, sources
+from vitjax.data.augment import Augment, augment
+from vitjax.data.order import steps_per_epoch
+from vitjax.data.preprocess import Preprocessing, statistics
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment, require_data
+from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
 from vitjax.train import TrainState, init_state, train_step
@@ -112,7 +113,7 @@ def total_steps(experiment: Experiment, count: int) -> int:
 
 
 def _per_epoch(experiment: Experiment, count: int) -> int:
-    return loader.steps_per_epoch(count, experiment.batch_size)
+    return steps_per_epoch(count, experiment.batch_size)
 
 
 class Program(NamedTuple):

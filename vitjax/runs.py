@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from vitjax import checkpoint, pretrained
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
 

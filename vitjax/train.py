@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vitjax.data.augment import purpose
+from vitjax.keys import purpose
 
 Batch = dict[str, jax.Array]  # image [B, H, W, 3] uint8, label [B], index [B]: see `augment`
 Metrics = dict[str, jax.Array]

@@ -156,3 +156,13 @@ def test_smoothing_spreads_evenly(images):
     _, soft = run(Augment(size=16, smoothing=0.2), images)
     np.testing.assert_allclose(np.sort(soft)[:, -1], 0.82, atol=1e-6)
     np.testing.assert_allclose(np.sort(soft)[:, 0], 0.02, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(16, 24), (30, 17)])
+def test_the_central_square_of_other_shapes_is_what_varies(shape):
+    images = np.random.default_rng(2).integers(0, 256, (4, *shape, 3), np.uint8)
+    side = min(shape)
+    top, left = (round((extent - side) / 2) for extent in shape)
+    squares = images[:, top : top + side, left : left + side]
+    for settings in (Augment(size=12), FULL):
+        np.testing.assert_array_equal(run(settings, images)[0], run(settings, squares)[0])

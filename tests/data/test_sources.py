@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import sources
+from vitjax.data import cifar, sources
 from vitjax.data.sources import SPLITS, Source, load
 
 
@@ -150,7 +150,7 @@ def add(tar, name, content):
 def test_prepared_cifar_is_what_tfds_reads(tmp_path, archives, name):
     archive, pixels = archives[name]
     source = Source(f'tfds:{name}', dir=str(tmp_path / 'data'), validation=0.25)
-    written = sources.prepare_cifar(name, str(archive), source)
+    written = cifar.prepare(name, str(archive), source)
     assert written == tmp_path / 'data' / name / '3.0.2'
     test = load(source, 'test')
     np.testing.assert_array_equal(test.images, list(pixels.values())[-1])
@@ -165,7 +165,7 @@ def test_prepared_cifar_is_what_tfds_reads(tmp_path, archives, name):
     example = records[1]
     np.testing.assert_array_equal(example['image'], list(pixels.values())[-1][1])
     with pytest.raises(ValueError, match='already prepared'):
-        sources.prepare_cifar(name, str(archive), source)
+        cifar.prepare(name, str(archive), source)
 
 
 def test_a_wrong_archive_leaves_nothing(tmp_path):
@@ -173,7 +173,7 @@ def test_a_wrong_archive_leaves_nothing(tmp_path):
     wrong.write_bytes(b'no archive')
     source = Source(dir=str(tmp_path / 'data'))
     with pytest.raises(ValueError, match='not a binary CIFAR archive.*wrong'):
-        sources.prepare_cifar('cifar10', str(wrong), source)
+        cifar.prepare('cifar10', str(wrong), source)
     assert list((tmp_path / 'data' / 'cifar10').iterdir()) == []
     with pytest.raises(ValueError, match='prepare knows cifar10 and cifar100'):
-        sources.prepare_cifar('mnist', None, source)
+        cifar.prepare('mnist', None, source)

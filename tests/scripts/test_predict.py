@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from vitjax import checkpoint, models
 from vitjax.data import images
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 
 MODEL = models.ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=4)

@@ -14,7 +14,7 @@ import similarity
 
 from vitjax import checkpoint
 from vitjax.analysis import similarity as measures
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT

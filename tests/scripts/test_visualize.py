@@ -9,7 +9,7 @@ import visualize
 from PIL import Image
 
 from vitjax import capture, checkpoint, models
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 
 SIDE = 16

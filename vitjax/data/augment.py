@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import math
-import zlib
 
 import jax
 import jax.numpy as jnp
+
+from vitjax.keys import purpose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,6 @@ class Augment:
     smoothing: float = 0.0
 
 
-def purpose(key: jax.Array, name: str) -> jax.Array:
-    """The key for one purpose, named by a checksum that is the same in every process."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
-
-
 def augment(
     settings: Augment,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
@@ -62,13 +58,24 @@ def augment(
     """A training batch: images [B, S, S, 3] float32, normalised, and soft labels [B, num_classes].
 
     Every image's variation is a function of `key` and its `index` alone, so a batch comes out the
-    same on any number of devices. One resample does resize, crop, flip, shift, rotation and zoom;
-    outside the image it reflects, or is black where `padding` is asked for. Mixup and CutMix pair
-    the neighbours 2i and 2i+1; with both, each pair draws one of them.
+    same on any number of devices. Of images that are not square the central square is taken, as
+    at evaluation. One bilinear resample resizes, crops, flips, shifts, rotates and zooms; it
+    reflects at the image's edges, or is black beyond them where `padding` is set. (Evaluation
+    resizes bicubically: see `vitjax.data.preprocess`.) Mixup and CutMix pair the neighbours 2i and
+    2i+1; with both, each pair draws one of them.
+
+    >>> pixels = jnp.zeros((2, 12, 8, 3), jnp.uint8)
+    >>> normalisation, labels = ((0.5,) * 3, (0.25,) * 3), jnp.array([0, 3])
+    >>> settings = Augment(size=8, flip=0.5, smoothing=0.5)
+    >>> x, soft = augment(
+    ...     settings, normalisation, 4, jax.random.key(0), pixels, labels, jnp.arange(2)
+    ... )
+    >>> x.shape, soft.tolist()
+    ((2, 8, 8, 3), [[0.625, 0.125, 0.125, 0.125], [0.125, 0.125, 0.125, 0.625]])
 
     Args:
-        settings: strengths; where all are 0 this is a plain resize. They may be traced numbers,
-            which are on whatever their value: one program for all strengths that are not 0.
+        settings: strengths; where all are 0 this is a plain bilinear resize. They may be traced
+            numbers, which count as on whatever their value: one program for all strengths but 0.
         normalisation: mean and deviation per channel, of pixels in 0..1.
         num_classes: length of a soft label.
         key: of this step.
@@ -80,7 +87,7 @@ def augment(
         ValueError: for mixup or CutMix on an odd number of images.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    x = images.astype(jnp.float32) / 255
+    x = _central_square(images).astype(jnp.float32) / 255
     x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
     x = jax.vmap(functools.partial(_recolour, settings))(keys, x)
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
@@ -103,12 +110,18 @@ def _on(strength: float | jax.Array) -> bool:
     return isinstance(strength, jax.Array) or strength != 0
 
 
-def resize(
+def resize(  # goes away once evaluation resizes by `preprocess.finish`
     images: jax.Array, size: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> jax.Array:
     """An evaluation batch: uint8 [B, H, W, 3] to float32 [B, size, size, 3], normalised."""
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
     return (_resize(images.astype(jnp.float32) / 255, size) - mean) / deviation
+
+
+def _central_square(images: jax.Array) -> jax.Array:
+    side = min(images.shape[1:3])
+    top, left = (round((extent - side) / 2) for extent in images.shape[1:3])
+    return images[:, top : top + side, left : left + side]
 
 
 def _resize(x: jax.Array, size: int) -> jax.Array:
@@ -135,7 +148,12 @@ def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
 def _affine(
     settings: Augment, shape: tuple[int, ...], key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The map from output pixels to input pixels, both counted from the image's centre."""
+    """Where an output pixel is read: at `matrix @ position + offset`, from centre to centre.
+
+    Positions are (row, column), counted from the centre of the output and of the input. Composed
+    from the output inwards: the crop's corner and the shift move it within the resized image of
+    `full` pixels; flip, rotation and zoom act there; `scale` takes it to the input's pixels.
+    """
     full = settings.enlarge or settings.size
     flip, shift, turn, zoom, crop = (
         purpose(key, n) for n in ('flip', 'shift', 'turn', 'zoom', 'crop')
@@ -145,10 +163,11 @@ def _affine(
     matrix = jnp.array([[cos, -sin], [sin, cos]])
     matrix *= 1 + settings.zoom * jax.random.uniform(zoom, (2,), minval=-1)[:, None]
     mirrored = jnp.where(jax.random.uniform(flip) < settings.flip, -1.0, 1.0)
-    matrix *= jnp.stack([jnp.ones(()), mirrored])
+    matrix *= jnp.stack([jnp.ones(()), mirrored])  # a step to the right goes left
     scale = jnp.array(shape) / full  # input pixels per pixel of the resized image
+    # A crop starts at a whole pixel. From centre to centre that is a whole number of pixels where
+    # the room around the crop is even, and half a pixel more where it is odd.
     room = (full - settings.size) / 2 + settings.padding
-    # An integer offset, as a crop is; half a pixel off where the room is odd.
     low = -(full - settings.size) // 2 - settings.padding + (full - settings.size) % 2 / 2
     corner = jax.random.randint(crop, (2,), 0, round(2 * room) + 1) + low
     corner += settings.shift * full * jax.random.uniform(shift, (2,), minval=-1)
@@ -158,15 +177,15 @@ def _affine(
 def _sample(settings: Augment, image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
     """Bilinear samples of one image [H, W, C] on a rotated, scaled and shifted grid."""
     height, width = image.shape[:2]
-    grid = jnp.arange(settings.size) - (settings.size - 1) / 2
+    grid = jnp.arange(settings.size) - (settings.size - 1) / 2  # from the output's centre
     rows = matrix[0, 0] * grid[:, None] + matrix[0, 1] * grid + offset[0] + (height - 1) / 2
     columns = matrix[1, 0] * grid[:, None] + matrix[1, 1] * grid + offset[1] + (width - 1) / 2
     out = jnp.zeros((settings.size, settings.size, image.shape[2]))
-    for dy in (0, 1):
+    for dy in (0, 1):  # the four input pixels around each position, weighted by nearness
         for dx in (0, 1):
             y, x = jnp.floor(rows) + dy, jnp.floor(columns) + dx
             weight = (1 - jnp.abs(rows - y)) * (1 - jnp.abs(columns - x))
-            if settings.padding:  # black outside, but an edge pixel reaches half a pixel out
+            if settings.padding:  # black outside; an edge pixel covers half a pixel beyond itself
                 inside = (rows > -0.5) & (rows < height - 0.5)
                 inside &= (columns > -0.5) & (columns < width - 0.5)
                 weight *= inside
@@ -208,17 +227,22 @@ def _cutout(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
 def _mix(
     settings: Augment, keys: jax.Array, x: jax.Array, soft: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each image with its neighbour, by mixup or CutMix; `keys` are one for each pair."""
+    """Mixes each image with its neighbour, by mixup or CutMix; `keys` has one for each pair.
+
+    Both images of a pair are mixed with the same share, each into the other (`x[::-1]`), so that
+    the pair's sum is kept.
+    """
 
     def pair(key: jax.Array, x: jax.Array, soft: jax.Array) -> tuple[jax.Array, jax.Array]:
         cut = jnp.asarray(_on(settings.cutmix))
         if _on(settings.mixup) and _on(settings.cutmix):
             cut = jax.random.bernoulli(purpose(key, 'which'))
+        # `cut` may be traced: both ways of mixing are written out and one is selected.
         alpha = jnp.where(cut, settings.cutmix, settings.mixup)
         share = jax.random.beta(purpose(key, 'share'), alpha, alpha)
         side = settings.size * jnp.sqrt(1 - share)
         box = _box(purpose(key, 'box'), settings.size, side)
-        # The share of pixels that stay, after the box was clipped to the image.
+        # The box may reach beyond the image: labels follow the pixels that really stay.
         share = jnp.where(cut, 1 - box.mean(), share)
         stays = jnp.where(cut, ~box, share)[..., None]
         mixed = stays * x + (1 - stays) * x[::-1]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from vitjax.data import loader
-from vitjax.data.sources import Data, Encoded
+from vitjax.data.kind import Data, Encoded
+from vitjax.data.order import batches
 
 STEPS = 256  # of a chunk, at most
 BYTES = 2**27  # of images decoded for one chunk, when not all of them fit
@@ -57,7 +57,7 @@ class Order:
     def rows(self, step: int, steps: int, length: int) -> np.ndarray:
         """[length, seeds, batch / processes]: rows of `steps` steps from `step` on, then zeros."""
         of_seeds = [
-            loader.batches(
+            batches(
                 seed, step, steps, count=self.count, batch_size=self.batch_size,
                 process=self.process, processes=self.processes,
             )

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from vitjax.data import loader
+from vitjax.data import order
 
 
 def test_every_example_comes_once_an_epoch():
-    rows = loader.batches(0, 0, 10, count=50, batch_size=5)
+    rows = order.batches(0, 0, 10, count=50, batch_size=5)
     assert sorted(rows.ravel()) == list(range(50))
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     def epoch(seed, index):
-        return loader.batches(seed, 10 * index, 10, count=50, batch_size=5)
+        return order.batches(seed, 10 * index, 10, count=50, batch_size=5)
 
     assert (epoch(0, 3) == epoch(0, 3)).all()
     assert (epoch(0, 3) != epoch(0, 4)).any()
@@ -19,31 +19,31 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 def test_any_start_gives_the_same_batches():
-    whole = loader.batches(1, 0, 23, count=31, batch_size=4)
-    parts = [loader.batches(1, s, n, count=31, batch_size=4) for s, n in ((0, 5), (5, 11), (16, 7))]
+    whole = order.batches(1, 0, 23, count=31, batch_size=4)
+    parts = [order.batches(1, s, n, count=31, batch_size=4) for s, n in ((0, 5), (5, 11), (16, 7))]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
 @pytest.mark.parametrize('processes', [2, 4])
 def test_processes_slice_the_same_batches(processes):
-    whole = loader.batches(0, 3, 4, count=64, batch_size=8)
+    whole = order.batches(0, 3, 4, count=64, batch_size=8)
     slices = [
-        loader.batches(0, 3, 4, count=64, batch_size=8, process=p, processes=processes)
+        order.batches(0, 3, 4, count=64, batch_size=8, process=p, processes=processes)
         for p in range(processes)
     ]
     np.testing.assert_array_equal(np.concatenate(slices, axis=1), whole)
 
 
 def test_position_is_epoch_and_batch():
-    assert loader.position(13, 31, 4) == (1, 6)  # seven full batches of 4 in 31
+    assert order.position(13, 31, 4) == (1, 6)  # seven full batches of 4 in 31
 
 
 @pytest.mark.parametrize('batch_size', [0, 32])
 def test_a_batch_must_fit_the_data(batch_size):
     with pytest.raises(ValueError, match=f'batch_size={batch_size}, 31 images'):
-        loader.batches(0, 0, 1, count=31, batch_size=batch_size)
+        order.batches(0, 0, 1, count=31, batch_size=batch_size)
 
 
 def test_processes_must_divide_the_batch():
     with pytest.raises(ValueError, match='processes=3.*batch_size=4'):
-        loader.batches(0, 0, 1, count=31, batch_size=4, processes=3)
+        order.batches(0, 0, 1, count=31, batch_size=4, processes=3)

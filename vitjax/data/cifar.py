@@ -1,0 +1,152 @@
+"""CIFAR-10 and CIFAR-100, written as TensorFlow Datasets has them, without tensorflow."""
+
+import importlib
+import io
+import os
+import pathlib
+import tarfile
+import tempfile
+import urllib.request
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitjax.data.kind import Source
+
+# Version, archive, bytes of labels before each image, file with the names of the classes.
+CIFAR = {
+    'cifar10': ('3.0.2', 'cifar-10-binary.tar.gz', 1, 'batches.meta.txt'),
+    'cifar100': ('3.0.2', 'cifar-100-binary.tar.gz', 2, 'fine_label_names.txt'),
+}
+_CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
+
+
+def prepare(name: str, archive: str | None, source: Source) -> pathlib.Path:
+    """Writes CIFAR-10 or CIFAR-100 as `tfds.data_source` reads them, without tensorflow.
+
+    Args:
+        name: `cifar10` or `cifar100`.
+        archive: the published binary archive; None downloads it.
+        source: says where prepared data lie.
+
+    Returns:
+        The directory written: whole, or not at all.
+
+    Raises:
+        ValueError: for another dataset, an archive that is not the published one, or no network.
+    """
+    if name not in CIFAR:
+        raise ValueError(f'prepare knows {" and ".join(CIFAR)}: {name!r}.')
+    version, file, label_bytes, names = CIFAR[name]
+    root = pathlib.Path(source.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    target = root.expanduser() / name / version
+    if target.exists():
+        raise ValueError(f'{name} is already prepared: {target}.')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.draft-') as draft:
+        if archive is None:
+            archive = str(pathlib.Path(draft) / file)
+            try:
+                with urllib.request.urlopen(_CIFAR_URL + file, timeout=20) as response:
+                    pathlib.Path(archive).write_bytes(response.read())
+            except OSError as error:
+                raise ValueError(
+                    f'cannot download {_CIFAR_URL + file} ({error}); fetch it elsewhere and give '
+                    f'it with --archive {file}.'
+                ) from None
+        splits, classes = _read_cifar(archive, label_bytes, names)
+        ready = pathlib.Path(draft) / version
+        ready.mkdir()
+        _write_tfds(ready, name, splits, classes)
+        ready.rename(target)
+    return target
+
+
+def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, Any], list[str]]:
+    """The splits of a binary CIFAR archive as (images, labels), and the classes' names."""
+    record = label_bytes + 3 * 32 * 32
+    parts: dict[str, list[np.ndarray]] = {'train': [], 'test': []}
+    classes: list[str] = []
+    try:
+        with tarfile.open(archive) as tar:
+            for member in sorted(tar.getmembers(), key=lambda m: m.name):
+                content = tar.extractfile(member)
+                base = pathlib.PurePath(member.name).name
+                if content and base == names:
+                    classes = content.read().decode().split()
+                elif content and base.endswith('.bin'):
+                    raw = np.frombuffer(content.read(), np.uint8)
+                    parts['test' if 'test' in base else 'train'].append(raw.reshape(-1, record))
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise ValueError(f'not a binary CIFAR archive: {archive}: {error}.') from None
+    if not classes or not all(parts.values()):
+        raise ValueError(f'{archive} must hold .bin files for train and test, and {names}.')
+    splits = {}
+    for split, rows in parts.items():
+        rows = np.concatenate(rows)
+        pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        splits[split] = pixels, rows[:, label_bytes - 1].astype(int)  # the fine label comes last
+    return splits, classes
+
+
+def _write_tfds(
+    directory: pathlib.Path, name: str, splits: dict[str, Any], classes: list[str]
+) -> None:
+    """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord."""
+    import tensorflow_datasets as tfds
+    from etils import epath
+
+    # Modules made at run time, which a type checker cannot see into.
+    array_record: Any = importlib.import_module('array_record.python.array_record_module')
+    proto: Any = importlib.import_module('tensorflow_datasets.proto')
+    tf_example, tf_feature = proto.tf_example_pb2, proto.tf_feature_pb2
+
+    def feature(value: bytes | int) -> Any:
+        if isinstance(value, bytes):
+            values = tf_feature.BytesList(value=[value])
+            return tf_feature.Feature(bytes_list=values)
+        return tf_feature.Feature(int64_list=tf_feature.Int64List(value=[value]))
+
+    features = tfds.features.FeaturesDict(
+        {
+            'id': tfds.features.Text(),
+            'image': tfds.features.Image(shape=(32, 32, 3)),
+            'label': tfds.features.ClassLabel(names=classes),
+        }
+    )
+    infos = []
+    for split, (pixels, labels) in splits.items():
+        path = directory / f'{name}-{split}.array_record-00000-of-00001'
+        writer = array_record.ArrayRecordWriter(str(path), 'group_size:1')
+        size = 0
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, 'PNG')
+            values = {'id': f'{split}_{i:05d}'.encode(), 'image': png.getvalue()}
+            fields = {k: feature(v) for k, v in {**values, 'label': int(label)}.items()}
+            record = tf_example.Example(features=tf_feature.Features(feature=fields))
+            writer.write(record.SerializeToString())
+            size += record.ByteSize()
+        writer.close()
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=name,
+            split=split,
+            data_dir=epath.Path(directory),
+            filetype_suffix='array_record',
+        )
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(pixels)],
+                num_bytes=size,
+                filename_template=template,
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(directory),
+        features=features,
+        split_infos=infos,
+        check_data=False,
+        supervised_keys=('image', 'label'),
+    )
