@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.dropout import drop, dropout
-from vitjax.layers.embed import kernel_init
+from vitjax.layers.init import kernel_init
 
 IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
 

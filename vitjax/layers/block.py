@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.convolution import convolve, depthwise
 from vitjax.layers.dropout import drop_path, dropout
-from vitjax.layers.embed import conv_init, kernel_init
+from vitjax.layers.init import conv_init, kernel_init
 
 
 @jax.custom_jvp

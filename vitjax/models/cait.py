@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
 from vitjax.layers.block import Block, ClassBlock, Head, LayerNorm, Mlp, stack
-from vitjax.layers.embed import TokenEmbed, kernel_init
+from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.init import kernel_init
 from vitjax.models.trunk import Model, Trunk
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
-from vitjax.layers.embed import ConvStem, grid_of, kernel_init
+from vitjax.layers.embed import ConvStem, grid_of
+from vitjax.layers.init import kernel_init
 from vitjax.models.trunk import Model, Trunk
 
 
