@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
-from vitjax.layers.block import Block, ClassBlock, Head, LayerNorm, Mlp, stack
+from vitjax.layers.block import Block, ClassBlock, Mlp
 from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.head import Head
 from vitjax.layers.init import kernel_init
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 

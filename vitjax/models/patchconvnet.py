@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention
-from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
+from vitjax.layers.block import ClassBlock, ConvBlock, Mlp
 from vitjax.layers.embed import ConvStem, grid_of
+from vitjax.layers.head import Head, PerClassHead
 from vitjax.layers.init import kernel_init
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import MultiHeadAttention, head_width
-from vitjax.layers.block import Block, Head, LayerNorm, Mlp, stack
+from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.head import Head
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 
