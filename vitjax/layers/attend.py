@@ -1,19 +1,35 @@
-"""Attention: pure functions with interchangeable implementations.
+"""Attention: pure functions with interchangeable implementations, and who picks which.
+
+`attend` runs one of `IMPLEMENTATIONS`; `choose` says what `auto` is, `block_shape` how `chunked`
+cuts and `has_kernel` what `fused` takes. `explicit` shows every intermediate, the others are for
+speed or memory, and all agree to rounding.
 
 Shapes: queries [B, Q, heads, head_width], keys and values [B, K, heads, head_width], attention
 weights [B, heads, Q, K].
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.backward import Mixing, gather, scores, talk, weighted
+from vitjax.layers.backward import gather, scores, talk, weighted
 from vitjax.layers.dropout import drop
+from vitjax.types import DType, Key
 
 IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
+
+Tap: TypeAlias = Callable[[str, jax.Array], jax.Array]  # (name, value) -> value, maybe another
+
+
+class Mixing(NamedTuple):
+    """Talking heads (Shazeer et al. 2020): linear maps across heads around the softmax."""
+
+    logits_kernel: jax.Array  # [heads, heads]
+    logits_bias: jax.Array  # [heads]
+    weights_kernel: jax.Array  # [heads, heads]
+    weights_bias: jax.Array  # [heads]
 
 
 def explicit(
@@ -23,15 +39,15 @@ def explicit(
     *,
     mixing: Mixing | None = None,
     dropout: float = 0.0,
-    key: jax.Array | None = None,
-    tap: Callable[[str, jax.Array], jax.Array] | None = None,
+    key: Key | None = None,
+    tap: Tap | None = None,
 ) -> jax.Array:
     """softmax(q kᵀ / √head_width) v with every intermediate written out: [B, Q, heads, head_width].
 
     With `mixing`, heads are mixed before and after the softmax (Touvron et al. 2021, section 3).
     Scores and softmax are float32 at least, whatever the inputs. `tap(name, value)` sees, and may
-    replace, `mixed_logits`, `weights` and `mixed_weights`; where nobody looks, gradients are
-    written out (`gather`, `talk`). Attention dropout falls on what multiplies v.
+    replace, `mixed_logits`, `weights` and `mixed_weights`; without it gradients are hand-written
+    (`gather`, `talk`). Attention dropout falls on what multiplies v.
     """
     tap, seen = tap or (lambda name, value: value), tap is not None
     # Heads before rows: XLA's CPU backend multiplies that layout twice as fast.
@@ -42,7 +58,7 @@ def explicit(
         return gather(q, k, v).swapaxes(1, 2)
     weights = scores(q, k)
     if mixing and not seen:
-        weights = talk(weights, mixing)
+        weights = talk(weights, *mixing)
     else:
         if mixing:
             weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.logits_kernel)
@@ -63,12 +79,12 @@ def chunked(
     *,
     mixing: Mixing | None = None,
     dropout: float = 0.0,
-    key: jax.Array | None = None,
+    key: Key | None = None,
 ) -> jax.Array:
     """`explicit` on one block of rows at a time, exact because softmax rows are independent.
 
-    Each block is recomputed in the backward pass, so memory is bounded by one block's scores,
-    forward and backward. Dropout draws bits of its own for each block.
+    The backward pass recomputes each block, so one block's scores bound the memory of both passes.
+    Each block draws dropout bits of its own.
     """
     batch, queries, heads, _ = q.shape
     images, rows = block_shape(batch, heads, queries, k.shape[1])
@@ -82,7 +98,7 @@ def chunked(
         qs, k, v, key = block
         return explicit(qs, k, v, mixing=mixing, dropout=dropout, key=key)
 
-    if mixing or dropout:  # else `gather` sees to it
+    if mixing or dropout:  # `gather` recomputes by itself
         attend = jax.checkpoint(attend)
 
     def attend_images(block):
@@ -105,8 +121,9 @@ def chunked(
 def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
     """Images and query rows that `chunked` takes at a time.
 
-    At most 128 rows; on accelerators the whole batch. On CPU as many images as keep a block's
-    scores within 2 MiB, a core's cache. Blocks are as equal as can be: little is padded.
+    On accelerators the whole batch and at most 128 rows. On CPU as many whole images as keep a
+    block's scores within 2 MiB, a core's cache, or at most 128 rows of one. Blocks are as equal as
+    possible, which pads little.
     """
     image = 4 * heads * queries * keys  # bytes of one image's scores
     if jax.default_backend() != 'cpu':
@@ -128,9 +145,9 @@ def _even(count: int, most: int) -> int:
 
 
 def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
-    """The vendor's fused attention where `has_kernel` says that there is one, else `chunked`.
+    """CuDNN's fused attention where `has_kernel`, else `chunked`.
 
-    Talking heads go through it as `multi_query`, where heads · head_width is a width that it takes.
+    Talking heads run on it as `multi_query` where it takes heads of heads · head_width.
     """
     heads, width = q.shape[2:]
     if mixing is None and has_kernel(width, q.dtype):
@@ -144,7 +161,7 @@ def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = 
     """Talking heads by `talking.talking_heads`, interpreted where there is no GPU; else `fused`."""
     if mixing is None:
         return fused(q, k, v)
-    from vitjax.layers.talking import talking_heads  # others need not wait
+    from vitjax.layers.talking import talking_heads  # Pallas is slow to import
 
     out = talking_heads(
         q, k, v, mixing.logits_kernel, mixing.weights_kernel,
@@ -154,14 +171,18 @@ def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = 
 
 
 def multi_query(
-    q: jax.Array, k: jax.Array, v: jax.Array, mixing: Mixing, implementation: Any = None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mixing: Mixing,
+    implementation: Literal['xla', 'cudnn'] | None = None,
 ) -> jax.Array:
-    """Talking heads as multi-query attention (Shazeer 2019), which fused kernels know.
+    """Talking heads as multi-query attention (Shazeer 2019), which fused kernels offer.
 
-    Mixing the logits of heads is a product of wider vectors, Σ_h m_hg q_h·k_h = [m_hg q_h]_h · k,
-    where k holds the keys of all heads side by side; and what the second mixing does to the weights
-    can be done to what they gather. The bias of the logits falls out of the softmax. Costs `heads`
-    times the arithmetic of attention's two products.
+    A mixed logit is a product of wider vectors, Σ_h m_hg q_h·k_h = [m_hg q_h]_h · k, where k holds
+    the keys of all heads side by side; and the second mixing, being linear, applies as well to what
+    the weights gather. The bias of the logits cancels in the softmax. Costs `heads` times the
+    arithmetic of attention's two products.
     """
     heads, width = q.shape[2:]
     wide = jnp.einsum('bqhd,hg->bqghd', q, mixing.logits_kernel.astype(q.dtype))
@@ -176,15 +197,15 @@ def multi_query(
 
 
 def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
-    """What a bias of the mixed weights adds to the result: as much of every value."""
+    """Adds what a bias of the mixed weights contributes: bias times the sum of all values."""
     return (out + bias[:, None] * v.sum(1, keepdims=True, dtype=bias.dtype)).astype(v.dtype)
 
 
-def has_kernel(width: int, dtype: Any) -> bool:
+def has_kernel(width: int, dtype: DType) -> bool:
     """Whether cuDNN's flash attention takes heads of this width.
 
-    It wants an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a width that is a
-    multiple of 8 up to 128, from capability 9 on up to 256.
+    It requires an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a width that is a
+    multiple of 8, up to 128, or 256 from capability 9 on.
     """
     device = jax.devices()[0]
     if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
@@ -196,14 +217,14 @@ def has_kernel(width: int, dtype: Any) -> bool:
 
 
 def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
-    """Which implementation `auto` is: by platform, length, width and dropout.
+    """The implementation that `auto` picks, by platform, length, width and dropout.
 
     - one query, a class token: `explicit`; there is one row of scores.
     - GPU with a fused kernel for this width and dtype, no talking heads, no dropout: `fused`.
-    - CPU: `chunked` with talking heads, and when the batch's scores take more than 8 MiB and leave
-      the caches. A layer's forward and backward pass on two cores, times as fast as `explicit`: 2
-      images of 1,024 tokens and 4 heads 1.4; 64 images of 144 tokens 1.0; 8 images of 196 tokens
-      (5 MiB) 1.0, with talking heads 1.9.
+    - CPU: `chunked` with talking heads, and where the batch's scores exceed 8 MiB and so leave the
+      caches. Speed against `explicit`, a layer's forward and backward pass on two cores: 1.4 times
+      for 2 images of 1,024 tokens and 4 heads; 1.0 for 64 images of 144 tokens; 1.0 for 8 images of
+      196 tokens (5 MiB), and 1.9 with talking heads.
     - elsewhere: `chunked` from 1,024 keys on, to bound memory; below, `explicit`.
     """
     batch, rows, heads, _ = q.shape
@@ -225,13 +246,31 @@ def attend(
     implementation: str = 'auto',
     mixing: Mixing | None = None,
     dropout: float = 0.0,
-    key: jax.Array | None = None,
-    tap: Callable[[str, jax.Array], jax.Array] | None = None,
+    key: Key | None = None,
+    tap: Tap | None = None,
 ) -> jax.Array:
     """Attention by one of `IMPLEMENTATIONS`, which agree to rounding: [B, Q, heads, head_width].
 
+    Args:
+        q: queries [B, Q, heads, head_width].
+        k: keys [B, K, heads, head_width].
+        v: values, as keys.
+        implementation: what computes it; `auto` is what `choose` says.
+        mixing: talking heads' parameters; None has ordinary heads.
+        dropout: probability of dropping a weight, where there is a `key`.
+        key: of the dropout.
+        tap: sees and may replace the intermediates of `explicit`; others ignore it.
+
     Raises:
         ValueError: for an unknown implementation; for `fused` or `pallas` with attention dropout.
+
+    Example:
+        One query that is equally near to two keys takes the mean of their values.
+
+        >>> q, k = jnp.zeros((1, 1, 1, 2)), jnp.ones((1, 2, 1, 2))
+        >>> v = jnp.array([[1.0, 3.0], [5.0, 7.0]]).reshape(1, 2, 1, 2)
+        >>> print(attend(q, k, v)[0, 0])
+        [[3. 5.]]
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f'attention must be one of {IMPLEMENTATIONS}: {implementation!r}.')

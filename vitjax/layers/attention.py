@@ -1,20 +1,18 @@
 """Attention as linen modules."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attend import Mixing, attend
+from vitjax.layers.attend import Mixing, Tap, attend
 from vitjax.layers.dropout import dropout
 from vitjax.layers.init import kernel_init
 
 
-def tap(module: nn.Module) -> Callable[[str, jax.Array], jax.Array] | None:
-    """What attention weights pass: stores them for `capture`, lets `gradients` perturb them.
+def tap(module: nn.Module) -> Tap | None:
+    """The place that attention weights pass: `capture` stores and `gradients` perturbs them there.
 
-    None where neither looks.
+    None where neither is at work.
     """
 
     def look(name: str, value: jax.Array) -> jax.Array:
@@ -67,7 +65,7 @@ class MultiHeadAttention(nn.Module):
 class Mix(nn.Module):
     """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads].
 
-    It has no `__call__`: `capture` would take the parameters for an activation.
+    Without a `__call__`, whose result `capture` would take for an activation.
     """
 
     num_heads: int
@@ -122,7 +120,11 @@ def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:
 
 
 def head_width(width: int, num_heads: int) -> int:
-    """Width of one head; an error if `num_heads` does not divide `width`."""
+    """Width of one head.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `width`.
+    """
     if width % num_heads:
         raise ValueError(f'num_heads must divide width: {num_heads=}, {width=}.')
     return width // num_heads

@@ -1,30 +1,27 @@
-"""Hand-written gradients, each with the reason it is written."""
+"""Hand-written gradients, each with the reason it is written.
+
+What jax derives from the forward pass is right everywhere; these are the places where it is slower
+or keeps more for the backward pass than necessary. Every function here equals its derived gradient
+to rounding. Below, dx stands for the gradient of the loss with respect to x.
+"""
 
 import functools
 import math
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-
-class Mixing(NamedTuple):
-    """Talking heads (Shazeer et al. 2020): linear maps across heads around the softmax."""
-
-    logits_kernel: jax.Array  # [heads, heads]
-    logits_bias: jax.Array  # [heads]
-    weights_kernel: jax.Array  # [heads, heads]
-    weights_bias: jax.Array  # [heads]
+# ---- Softmax attention: all of shape [B, heads, tokens, head_width] ------------------------------
 
 
 def scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    """Q kᵀ, in float32 at least, of q and k [B, heads, tokens, head_width]."""
+    """Q kᵀ, [B, heads, Q, K], in float32 at least."""
     precise = jnp.promote_types(q.dtype, jnp.float32)
     return jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=precise)
 
 
 def weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
-    """Sums of values [B, heads, K, head_width] by weights [B, heads, Q, K]."""
+    """Sums of values [B, heads, K, head_width] with weights [B, heads, Q, K]."""
     return jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v)
 
 
@@ -32,20 +29,22 @@ def weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
 def gather(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """softmax(q kᵀ) v, all [B, heads, tokens, head_width].
 
-    Weights are not kept but made again for the gradient, where Σ_k p dp, which the softmax wants of
-    every row, is the product of the result and its gradient (Dao et al. 2022, appendix B.4):
-    XLA's CPU backend is slow at that sum over long rows. Forward and backward of 2 images, 4,096
-    tokens and 8 heads in blocks of 128 rows: 3.1 s, 5.8 with the derived gradient.
+    The backward pass recomputes the weights instead of keeping them, and takes the sum that a
+    softmax needs over every row from the result (Dao et al. 2022, appendix B.4), because XLA's CPU
+    backend is slow at sums over long rows. Forward and backward of 2 images, 4,096 tokens and 8
+    heads in blocks of 128 rows: 3.1 s, against 5.8 s with the derived gradient.
     """
     return weighted(jax.nn.softmax(scores(q, k)), v)
 
 
-def _gather(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+def _gather(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     out = gather(q, k, v)
     return out, (q, k, v, out)
 
 
-def _gather_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, ...]:
+def _gather_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+    # With p = softmax(s) and o = p v: dp_k = do·v_k and ds_k = p_k (dp_k - Σ_j p_j dp_j), where
+    # Σ_j p_j dp_j = do · Σ_j p_j v_j = do · o: a sum over head_width instead of one over all keys.
     q, k, v, out = kept
     weights, inner = jax.nn.softmax(scores(q, k)), scores(grad, v)
     along = (grad.astype(inner.dtype) * out).sum(-1, keepdims=True)
@@ -61,29 +60,42 @@ gather.defvjp(_gather, _gather_back)
 
 
 @jax.custom_vjp
-def talk(logits: jax.Array, mixing: Mixing) -> jax.Array:
+def talk(
+    logits: jax.Array,
+    logits_kernel: jax.Array,
+    logits_bias: jax.Array,
+    weights_kernel: jax.Array,
+    weights_bias: jax.Array,
+) -> jax.Array:
     """Mixed weights of talking heads from the logits of the heads, both [B, heads, Q, K].
 
-    The gradient is written out: derived from the sums over heads, XLA's CPU backend computes the
-    softmax over and over in it. A layer of CaiT-XXS24, forward and backward on 8 images of 196
-    tokens: 26 ms, 43 with einsums over heads and 61 with derived sums.
+    Written out because in the gradient derived from these sums over heads XLA's CPU backend
+    computes the softmax again and again. A layer of CaiT-XXS24, forward and backward on 8 images of
+    196 tokens: 26 ms, against 61 with the derived gradient and 43 with einsums over heads.
     """
-    return _talk(logits, mixing)[0]
+    return _talk(logits, logits_kernel, logits_bias, weights_kernel, weights_bias)[0]
 
 
-def _talk(logits: jax.Array, mixing: Mixing) -> tuple[jax.Array, Any]:
-    weights = jax.nn.softmax(
-        _over_heads(logits, mixing.logits_kernel) + mixing.logits_bias[:, None, None]
-    )
-    mixed = _over_heads(weights, mixing.weights_kernel) + mixing.weights_bias[:, None, None]
-    return mixed, (logits, weights, mixing)
+def _talk(
+    logits: jax.Array,
+    logits_kernel: jax.Array,
+    logits_bias: jax.Array,
+    weights_kernel: jax.Array,
+    weights_bias: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    weights = jax.nn.softmax(_over_heads(logits, logits_kernel) + logits_bias[:, None, None])
+    mixed = _over_heads(weights, weights_kernel) + weights_bias[:, None, None]
+    return mixed, (logits, weights, logits_kernel, weights_kernel)
 
 
-def _talk_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, Mixing]:
-    logits, weights, mixing = kept
-    inner = _over_heads(grad, mixing.weights_kernel.T)
+def _talk_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+    # A mixing is linear: its input's gradient goes back through the transposed kernel, its kernel's
+    # is input times output's. In between the softmax: ds = p (dp - Σ p dp) in each row.
+    logits, weights, logits_kernel, weights_kernel = kept
+    inner = _over_heads(grad, weights_kernel.T)
     inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
-    return _over_heads(inner, mixing.logits_kernel.T), Mixing(
+    return (
+        _over_heads(inner, logits_kernel.T),
         _between_heads(logits, inner),
         inner.sum((0, 2, 3)),
         _between_heads(weights, grad),
@@ -107,17 +119,21 @@ def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum('bhn,bgn->bhg', a, b).sum(0)
 
 
+# ---- Elementwise and by row ----------------------------------------------------------------------
+
+
 @jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
 
-    Its slope is written out, Φ(x) + x φ(x), to share Φ with the value.
+    Its slope is written out so that it shares Φ(x), the dear part, with the value.
     """
     return x * _normal_cdf(x)
 
 
 @gelu.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # The product rule, with Φ' = φ, the normal density: (x Φ)' = Φ + x φ.
     (x,), (dx,) = primals, tangents
     cdf = _normal_cdf(x)
     return x * cdf, dx * (cdf + x * jnp.exp(-x * x / 2) * (1 / math.sqrt(2 * math.pi)))
@@ -132,14 +148,17 @@ def _normal_cdf(x: jax.Array) -> jax.Array:
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """(x - mean) / deviation * scale + bias over the last axis (Ba et al. 2016, eq. 4).
 
-    In float32 at least. The variance is the two-pass one: the one-pass form loses digits on
-    DINOv2's outlier tokens. The gradient is written out and made again from `x`, where a derived
-    one stores four arrays of its size: CaiT-XXS24's takes 0.94 of the time on CPU.
+    In float32 at least. The variance is computed in two passes: the one-pass form loses digits on
+    DINOv2's outlier tokens. The gradient is written out because the derived one keeps four arrays
+    of the size of `x`, where `x` and two numbers a row suffice: CaiT-XXS24's step takes 0.94 of the
+    time on CPU.
     """
     return _layer_norm(x, scale, bias)[0]
 
 
-def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
+def _layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     centred = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = centred.mean(-1, keepdims=True)
     centred = centred - mean
@@ -147,7 +166,10 @@ def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Ar
     return centred * (inverse * scale) + bias, (x, mean, inverse, scale)
 
 
-def _layer_norm_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _layer_norm_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+    # With n = (x - mean) / deviation and dn = grad * scale, x acts directly, through the mean and
+    # through the deviation: dx = (dn - mean(dn) - n mean(dn n)) / deviation. The subtracted parts
+    # are those along 1 and n: adding to x or multiplying it leaves n as it is.
     x, mean, inverse, scale = kept
     normal, inner = (x - mean) * inverse, grad * scale
     along = normal * (inner * normal).mean(-1, keepdims=True)
