@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 
 def scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    """Q kᵀ, [B, heads, Q, K], in float32 at least."""
+    """Products q kᵀ, [B, heads, Q, K], in float32 at least."""
     precise = jnp.promote_types(q.dtype, jnp.float32)
     return jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=precise)
 

@@ -12,17 +12,27 @@ from vitjax.layers.dropout import dropout
 from vitjax.layers.init import conv_init, kernel_init
 
 
+def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches of an image `(height, width, ...)`.
+
+    Raises:
+        ValueError: if `patch_size` does not divide the height and the width.
+    """
+    height, width = image_shape[:2]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f'patch_size must divide the image: {patch_size=}, image is {height}x{width} pixels.'
+        )
+    return height // patch_size, width // patch_size
+
+
 def patchify(images: jax.Array, patch_size: int) -> jax.Array:
     """Cuts images [B, H, W, C] into patches [B, N, patch_size² · C], row by row.
 
     Raises:
         ValueError: if `patch_size` does not divide the height and the width.
     """
-    height, width = images.shape[1:3]
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f'patch_size must divide the image: {patch_size=}, image is {height}x{width} pixels.'
-        )
+    grid_of(images.shape[1:3], patch_size)
     return einops.rearrange(
         images, 'b (h p) (w q) c -> b (h w) (p q c)', p=patch_size, q=patch_size
     )
@@ -68,18 +78,13 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        height, width = images.shape[1:3]
         layers = self.patch_size.bit_length() - 1
         if 2**layers != self.patch_size or layers == 0:
             raise ValueError(
                 f'patch_size must be a power of two for a stem of stride-2 convolutions: '
                 f'{self.patch_size=}.'
             )
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f'patch_size must divide the image: patch_size={self.patch_size}, '
-                f'image is {height}x{width} pixels.'
-            )
+        grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):
             x = nn.Conv(
@@ -173,8 +178,3 @@ class TokenEmbed(nn.Module):
     def _token(self, name: str, count: int, like: jax.Array) -> jax.Array:
         token = self.param(name, kernel_init, (count, self.width)).astype(like.dtype)
         return jnp.broadcast_to(token, (like.shape[0], *token.shape))
-
-
-def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches of an image `(height, width, ...)`."""
-    return image_shape[0] // patch_size, image_shape[1] // patch_size
