@@ -8,8 +8,9 @@ import pytest
 from vitjax.capture import capture, gradients, paths
 from vitjax.layers import attention
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.layers.block import Block, ClassBlock, LayerNorm, Mlp
+from vitjax.layers.block import Block, ClassBlock, Mlp
 from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.norm import LayerNorm
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}

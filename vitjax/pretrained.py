@@ -29,7 +29,8 @@ from vitjax import checkpoint, models
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing, imagenet_classes
 from vitjax.experiment import Experiment
-from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_positions
+from vitjax.layers.init import kernel_init
+from vitjax.layers.resample import resample_patch_kernel, resample_positions
 
 Report = Callable[[str], object]
 Weights = Mapping[str, np.ndarray]

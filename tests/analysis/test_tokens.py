@@ -10,7 +10,8 @@ import pytest
 from vitjax import models
 from vitjax.analysis import tokens
 from vitjax.capture import capture
-from vitjax.layers.embed import patchify, resample_positions, sincos_positions, unpatchify
+from vitjax.layers.embed import patchify, sincos_positions, unpatchify
+from vitjax.layers.resample import resample_positions
 
 
 def normal(*shape, seed=0) -> Any:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.layers.attention import Mixing, explicit
+from vitjax.layers.attend import Mixing, explicit
 from vitjax.layers.talking import talking_heads
 
 

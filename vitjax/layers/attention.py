@@ -1,358 +1,18 @@
-"""Attention: pure functions with interchangeable implementations, and the modules around them.
-
-Shapes: queries [B, Q, heads, head_width], keys and values [B, K, heads, head_width], attention
-weights [B, heads, Q, K].
-"""
-
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+"""Attention as linen modules."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.dropout import drop, dropout
-from vitjax.layers.embed import kernel_init
+from vitjax.layers.attend import Mixing, Tap, attend
+from vitjax.layers.dropout import dropout
+from vitjax.layers.init import kernel_init
 
-IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
 
+def tap(module: nn.Module) -> Tap | None:
+    """The place that attention weights pass: `capture` stores and `gradients` perturbs them there.
 
-class Mixing(NamedTuple):
-    """Talking heads (Shazeer et al. 2020): linear maps across heads around the softmax."""
-
-    logits_kernel: jax.Array  # [heads, heads]
-    logits_bias: jax.Array  # [heads]
-    weights_kernel: jax.Array  # [heads, heads]
-    weights_bias: jax.Array  # [heads]
-
-
-def explicit(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: jax.Array | None = None,
-    tap: Callable[[str, jax.Array], jax.Array] | None = None,
-) -> jax.Array:
-    """softmax(q kᵀ / √head_width) v with every intermediate written out: [B, Q, heads, head_width].
-
-    With `mixing`, heads are mixed before and after the softmax (Touvron et al. 2021, section 3).
-    Scores and softmax are float32 at least, whatever the inputs. `tap(name, value)` sees, and may
-    replace, `mixed_logits`, `weights` and `mixed_weights`; where nobody looks, gradients are
-    written out (`gather`, `talk`). Attention dropout falls on what multiplies v.
-    """
-    tap, seen = tap or (lambda name, value: value), tap is not None
-    # Heads before rows: XLA's CPU backend multiplies that layout twice as fast.
-    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
-    key = key if dropout else None
-    if not (mixing or seen) and key is None:
-        return gather(q, k, v).swapaxes(1, 2)
-    weights = _scores(q, k)
-    if mixing and not seen:
-        weights = talk(weights, mixing)
-    else:
-        if mixing:
-            weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.logits_kernel)
-            weights = tap('mixed_logits', weights + mixing.logits_bias[:, None, None])
-        weights = tap('weights', jax.nn.softmax(weights))
-        if mixing:
-            weights = jnp.einsum('bhqk,hg->bgqk', weights, mixing.weights_kernel)
-            weights = tap('mixed_weights', weights + mixing.weights_bias[:, None, None])
-    if key is not None:
-        weights = drop(key, weights, dropout)
-    return _weighted(weights, v).swapaxes(1, 2)
-
-
-def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    precise = jnp.promote_types(q.dtype, jnp.float32)
-    return jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=precise)
-
-
-def _weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
-    return jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v)
-
-
-@jax.custom_vjp
-def gather(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """softmax(q kᵀ) v, all [B, heads, tokens, head_width].
-
-    Weights are not kept but made again for the gradient, where Σ_k p dp, which the softmax wants of
-    every row, is the product of the result and its gradient (Dao et al. 2022, appendix B.4):
-    XLA's CPU backend is slow at that sum over long rows. Forward and backward of 2 images, 4,096
-    tokens and 8 heads in blocks of 128 rows: 3.1 s, 5.8 with the derived gradient.
-    """
-    return _weighted(jax.nn.softmax(_scores(q, k)), v)
-
-
-def _gather(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
-    out = gather(q, k, v)
-    return out, (q, k, v, out)
-
-
-def _gather_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, ...]:
-    q, k, v, out = kept
-    weights, inner = jax.nn.softmax(_scores(q, k)), _scores(grad, v)
-    along = (grad.astype(inner.dtype) * out).sum(-1, keepdims=True)
-    inner = weights * (inner - along)
-    return (
-        _weighted(inner, k),
-        _weighted(inner.swapaxes(2, 3), q),
-        _weighted(weights.swapaxes(2, 3), grad),
-    )
-
-
-gather.defvjp(_gather, _gather_back)
-
-
-@jax.custom_vjp
-def talk(logits: jax.Array, mixing: Mixing) -> jax.Array:
-    """Mixed weights of talking heads from the logits of the heads, both [B, heads, Q, K].
-
-    The gradient is written out: derived from the sums over heads, XLA's CPU backend computes the
-    softmax over and over in it. A layer of CaiT-XXS24, forward and backward on 8 images of 196
-    tokens: 26 ms, 43 with einsums over heads and 61 with derived sums.
-    """
-    return _talk(logits, mixing)[0]
-
-
-def _talk(logits: jax.Array, mixing: Mixing) -> tuple[jax.Array, Any]:
-    weights = jax.nn.softmax(
-        _over_heads(logits, mixing.logits_kernel) + mixing.logits_bias[:, None, None]
-    )
-    mixed = _over_heads(weights, mixing.weights_kernel) + mixing.weights_bias[:, None, None]
-    return mixed, (logits, weights, mixing)
-
-
-def _talk_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, Mixing]:
-    logits, weights, mixing = kept
-    inner = _over_heads(grad, mixing.weights_kernel.T)
-    inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
-    return _over_heads(inner, mixing.logits_kernel.T), Mixing(
-        _between_heads(logits, inner),
-        inner.sum((0, 2, 3)),
-        _between_heads(weights, grad),
-        grad.sum((0, 2, 3)),
-    )
-
-
-talk.defvjp(_talk, _talk_back)
-
-
-def _over_heads(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Σ_h x[:, h] kernel[h, g]: sums that fuse, where a product would transpose x twice."""
-    heads = range(len(kernel))
-    mixed = [[kernel[h, g] * x[:, h] for h in heads] for g in heads]
-    return jnp.stack([functools.reduce(jnp.add, terms) for terms in mixed], axis=1)
-
-
-def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Σ over images, queries and keys of a[:, h] b[:, g]: [heads, heads]."""
-    a, b = (x.reshape(*x.shape[:2], -1) for x in (a, b))
-    return jnp.einsum('bhn,bgn->bhg', a, b).sum(0)
-
-
-def chunked(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: jax.Array | None = None,
-) -> jax.Array:
-    """`explicit` on one block of rows at a time, exact because softmax rows are independent.
-
-    Each block is recomputed in the backward pass, so memory is bounded by one block's scores,
-    forward and backward. Dropout draws bits of its own for each block.
-    """
-    batch, queries, heads, _ = q.shape
-    images, rows = block_shape(batch, heads, queries, k.shape[1])
-    across, down = -(-batch // images), -(-queries // rows)
-
-    def split(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, across * images - batch), *[(0, 0)] * (x.ndim - 1)))
-        return x.reshape(across, images, *x.shape[1:])
-
-    def attend(block):
-        qs, k, v, key = block
-        return explicit(qs, k, v, mixing=mixing, dropout=dropout, key=key)
-
-    if mixing or dropout:  # else `gather` sees to it
-        attend = jax.checkpoint(attend)
-
-    def attend_images(block):
-        q, k, v, key = block
-        if down == 1:
-            return attend(block)
-        q = jnp.pad(q, ((0, 0), (0, down * rows - queries), (0, 0), (0, 0)))
-        qs = q.reshape(images, down, rows, heads, -1).swapaxes(0, 1)
-        keys = None if key is None else jax.random.split(key, down)
-        out = jax.lax.map(lambda a: attend((a[0], k, v, a[1])), (qs, keys))
-        return out.swapaxes(0, 1).reshape(images, down * rows, heads, -1)[:, :queries]
-
-    if across == 1:
-        return attend_images((q, k, v, key))
-    keys = None if key is None else jax.random.split(key, across)
-    out = jax.lax.map(attend_images, (split(q), split(k), split(v), keys))
-    return out.reshape(-1, *out.shape[2:])[:batch]
-
-
-def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, int]:
-    """Images and query rows that `chunked` takes at a time.
-
-    At most 128 rows; on accelerators the whole batch. On CPU as many images as keep a block's
-    scores within 2 MiB, a core's cache. Blocks are as equal as can be: little is padded.
-    """
-    image = 4 * heads * queries * keys  # bytes of one image's scores
-    if jax.default_backend() != 'cpu':
-        return batch, _even(queries, 128)
-    if image <= 2**21:
-        return _divisor(batch, 2**21 // image), queries
-    return 1, _even(queries, 128)
-
-
-def _divisor(count: int, most: int) -> int:
-    """The size of equal blocks, of `most` at most: a divisor of `count` where one is near."""
-    whole = max(size for size in range(1, min(count, most) + 1) if count % size == 0)
-    return whole if 2 * whole > most or whole == count else _even(count, most)
-
-
-def _even(count: int, most: int) -> int:
-    """The size of the fewest equal blocks, of `most` at most, that cover `count`."""
-    return -(-count // -(-count // most))
-
-
-def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
-    """The vendor's fused attention where `has_kernel` says that there is one, else `chunked`.
-
-    Talking heads go through it as `multi_query`, where heads · head_width is a width that it takes.
-    """
-    heads, width = q.shape[2:]
-    if mixing is None and has_kernel(width, q.dtype):
-        return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
-    if mixing and has_kernel(heads * width, q.dtype):
-        return multi_query(q, k, v, mixing, implementation='cudnn')
-    return chunked(q, k, v, mixing=mixing)
-
-
-def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None) -> jax.Array:
-    """Talking heads by `talking.talking_heads`, interpreted where there is no GPU; else `fused`."""
-    if mixing is None:
-        return fused(q, k, v)
-    from vitjax.layers.talking import talking_heads  # others need not wait
-
-    out = talking_heads(
-        q, k, v, mixing.logits_kernel, mixing.weights_kernel,
-        interpret=jax.default_backend() != 'gpu',
-    )  # fmt: skip
-    return _add_bias(out, v, mixing.weights_bias)
-
-
-def multi_query(
-    q: jax.Array, k: jax.Array, v: jax.Array, mixing: Mixing, implementation: Any = None
-) -> jax.Array:
-    """Talking heads as multi-query attention (Shazeer 2019), which fused kernels know.
-
-    Mixing the logits of heads is a product of wider vectors, Σ_h m_hg q_h·k_h = [m_hg q_h]_h · k,
-    where k holds the keys of all heads side by side; and what the second mixing does to the weights
-    can be done to what they gather. The bias of the logits falls out of the softmax. Costs `heads`
-    times the arithmetic of attention's two products.
-    """
-    heads, width = q.shape[2:]
-    wide = jnp.einsum('bqhd,hg->bqghd', q, mixing.logits_kernel.astype(q.dtype))
-    gathered = jax.nn.dot_product_attention(
-        wide.reshape(*q.shape[:2], heads, -1),
-        *(x.reshape(*x.shape[:2], 1, -1) for x in (k, v)),
-        scale=width**-0.5,
-        implementation=implementation,
-    ).reshape(wide.shape)
-    out = jnp.einsum('bqghd,gh->bqhd', gathered, mixing.weights_kernel)
-    return _add_bias(out, v, mixing.weights_bias)
-
-
-def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
-    """What a bias of the mixed weights adds to the result: as much of every value."""
-    return (out + bias[:, None] * v.sum(1, keepdims=True, dtype=bias.dtype)).astype(v.dtype)
-
-
-def has_kernel(width: int, dtype: Any) -> bool:
-    """Whether cuDNN's flash attention takes heads of this width.
-
-    It wants an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a width that is a
-    multiple of 8 up to 128, from capability 9 on up to 256.
-    """
-    device = jax.devices()[0]
-    if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
-        return False
-    capability = float(device.compute_capability)
-    widest = 256 if capability >= 9 else 128 if capability >= 8 else 0
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    return half and width % 8 == 0 and width <= widest
-
-
-def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
-    """Which implementation `auto` is: by platform, length, width and dropout.
-
-    - one query, a class token: `explicit`; there is one row of scores.
-    - GPU with a fused kernel for this width and dtype, no talking heads, no dropout: `fused`.
-    - CPU: `chunked` with talking heads, and when the batch's scores take more than 8 MiB and leave
-      the caches. A layer's forward and backward pass on two cores, times as fast as `explicit`: 2
-      images of 1,024 tokens and 4 heads 1.4; 64 images of 144 tokens 1.0; 8 images of 196 tokens
-      (5 MiB) 1.0, with talking heads 1.9.
-    - elsewhere: `chunked` from 1,024 keys on, to bound memory; below, `explicit`.
-    """
-    batch, rows, heads, _ = q.shape
-    if rows == 1:
-        return 'explicit'
-    if not talking and not dropout and has_kernel(q.shape[-1], q.dtype):
-        return 'fused'
-    if jax.default_backend() == 'cpu':
-        large = 4 * batch * heads * rows * keys > 2**23
-        return 'chunked' if talking or large else 'explicit'
-    return 'chunked' if keys >= 1024 else 'explicit'
-
-
-def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    implementation: str = 'auto',
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: jax.Array | None = None,
-    tap: Callable[[str, jax.Array], jax.Array] | None = None,
-) -> jax.Array:
-    """Attention by one of `IMPLEMENTATIONS`, which agree to rounding: [B, Q, heads, head_width].
-
-    Raises:
-        ValueError: for an unknown implementation; for `fused` or `pallas` with attention dropout.
-    """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f'attention must be one of {IMPLEMENTATIONS}: {implementation!r}.')
-    dropping = dropout > 0 and key is not None
-    if implementation == 'auto':
-        implementation = choose(q, k.shape[1], talking=mixing is not None, dropout=dropping)
-    if implementation == 'explicit':
-        return explicit(q, k, v, mixing=mixing, dropout=dropout, key=key, tap=tap)
-    if implementation == 'chunked':
-        return chunked(q, k, v, mixing=mixing, dropout=dropout, key=key)
-    if dropping:
-        raise ValueError(
-            f'attention={implementation!r} has no attention dropout: '
-            f"attention_dropout={dropout}; take 'chunked' or 'auto', or set it to 0."
-        )
-    return (fused if implementation == 'fused' else pallas)(q, k, v, mixing=mixing)
-
-
-def tap(module: nn.Module) -> Callable[[str, jax.Array], jax.Array] | None:
-    """What attention weights pass: stores them for `capture`, lets `gradients` perturb them.
-
-    None where neither looks.
+    None where neither is at work.
     """
 
     def look(name: str, value: jax.Array) -> jax.Array:
@@ -405,7 +65,7 @@ class MultiHeadAttention(nn.Module):
 class Mix(nn.Module):
     """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads].
 
-    It has no `__call__`: `capture` would take the parameters for an activation.
+    Without a `__call__`, whose result `capture` would take for an activation.
     """
 
     num_heads: int
@@ -460,7 +120,11 @@ def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:
 
 
 def head_width(width: int, num_heads: int) -> int:
-    """Width of one head; an error if `num_heads` does not divide `width`."""
+    """Width of one head.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `width`.
+    """
     if width % num_heads:
         raise ValueError(f'num_heads must divide width: {num_heads=}, {width=}.')
     return width // num_heads

@@ -1,8 +1,6 @@
-"""Residual blocks and their stack over depth."""
+"""Residual blocks and what they are made of."""
 
 import functools
-import math
-from collections.abc import Callable
 from typing import Any
 
 import einops
@@ -11,100 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+from vitjax.layers.backward import gelu
 from vitjax.layers.convolution import convolve, depthwise
 from vitjax.layers.dropout import drop_path, dropout
-from vitjax.layers.embed import conv_init, kernel_init
-
-
-@jax.custom_jvp
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
-
-    Its slope is written out, Φ(x) + x φ(x), to share Φ with the value.
-    """
-    return x * _normal_cdf(x)
-
-
-@gelu.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
-    cdf = _normal_cdf(x)
-    return x * cdf, dx * (cdf + x * jnp.exp(-x * x / 2) * (1 / math.sqrt(2 * math.pi)))
-
-
-def _normal_cdf(x: jax.Array) -> jax.Array:
-    """Φ by erf, as PyTorch has it; `jax.scipy.stats` refuses bfloat16."""
-    return (1 + jax.lax.erf(x * math.sqrt(1 / 2))) / 2
-
-
-@jax.custom_vjp
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x - mean) / deviation * scale + bias over the last axis (Ba et al. 2016, eq. 4).
-
-    In float32 at least. The variance is the two-pass one: the one-pass form loses digits on
-    DINOv2's outlier tokens. The gradient is written out and made again from `x`, where a derived
-    one stores four arrays of its size: CaiT-XXS24's takes 0.94 of the time on CPU.
-    """
-    return _layer_norm(x, scale, bias)[0]
-
-
-def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
-    centred = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = centred.mean(-1, keepdims=True)
-    centred = centred - mean
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-    return centred * (inverse * scale) + bias, (x, mean, inverse, scale)
-
-
-def _layer_norm_back(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, mean, inverse, scale = kept
-    normal, inner = (x - mean) * inverse, grad * scale
-    along = normal * (inner * normal).mean(-1, keepdims=True)
-    dx = inverse * (inner - inner.mean(-1, keepdims=True) - along)
-    others = tuple(range(x.ndim - 1))
-    return (
-        dx.astype(x.dtype),
-        (grad * normal).sum(others).astype(scale.dtype),
-        grad.sum(others).astype(scale.dtype),
-    )
-
-
-layer_norm.defvjp(_layer_norm, _layer_norm_back)
-
-
-class LayerNorm(nn.Module):
-    """`layer_norm` with its learned scale and bias, [D] each."""
-
-    dtype: str = 'float32'
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
-        bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias).astype(self.dtype)
-
-
-def stack(
-    block: Callable[..., Any], depth: int, axis: Any, *, static: int = 1, remat: bool = False
-):
-    """The one scan over depth: `depth` equal blocks whose parameters carry a leading depth axis.
-
-    A block is called as `block(tokens, extra, *settings)` and returns `(tokens, None)`. `axis` says
-    what `extra` is: 0 for an array with one slice a layer, `nn.broadcast` for the same in all
-    layers. Then come `static` Python values (`train`, a grid). `remat` recomputes each block in the
-    backward pass, for memory.
-    """
-    if remat:
-        settings = tuple(range(3, 3 + static))  # counted from self
-        block = nn.remat(block, prevent_cse=False, static_argnums=settings)
-    axes: Any = (axis, *[nn.broadcast] * static)
-    return nn.scan(
-        block,
-        variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=axes,
-        length=depth,
-    )
+from vitjax.layers.init import conv_init, kernel_init
+from vitjax.layers.norm import LayerNorm
 
 
 class Mlp(nn.Module):
@@ -242,36 +151,3 @@ class ConvBlock(nn.Module):
         x = dense(name='conv_3')(einops.rearrange(x, 'b h w d -> b (h w) d'))
         x = LayerScale(self.layer_scale, name='scale')(x)
         return tokens + drop_path(self, x, rate, train), None
-
-
-class Head(nn.Module):
-    """Features [B, D] to logits [B, num_classes] through `hidden` dense GELU layers, with dropout.
-
-    `num_classes=0` returns the features.
-    """
-
-    num_classes: int
-    hidden: tuple[int, ...] = ()
-    dropout: float = 0.0
-    dtype: str = 'float32'
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=kernel_init)
-        x = dropout(self, x, self.dropout, train)
-        for i, width in enumerate(self.hidden):
-            x = gelu(dense(width, name=f'hidden_{i + 1}')(x))
-            x = dropout(self, x, self.dropout, train)
-        if self.num_classes:
-            x = dense(self.num_classes, name='output')(x)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-class PerClassHead(nn.Module):
-    """One linear output for each class token (Touvron et al. 2021b): [B, K, D] to [B, K]."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param('kernel', kernel_init, x.shape[1:])
-        bias = self.param('bias', nn.initializers.zeros, x.shape[1:2])
-        return jnp.einsum('bkd,kd->bk', x.astype(kernel.dtype), kernel) + bias

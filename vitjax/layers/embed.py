@@ -1,19 +1,29 @@
 """From images to tokens: patches, the convolutional stem, position embeddings."""
 
-import functools
 from collections.abc import Sequence
 
 import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vitjax.layers.convolution import convolve
 from vitjax.layers.dropout import dropout
+from vitjax.layers.init import conv_init, kernel_init
 
-kernel_init = nn.initializers.truncated_normal(0.02)  # timm's and DeiT's for every dense layer
-conv_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
+
+def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches of an image `(height, width, ...)`.
+
+    Raises:
+        ValueError: if `patch_size` does not divide the height and the width.
+    """
+    height, width = image_shape[:2]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f'patch_size must divide the image: {patch_size=}, image is {height}x{width} pixels.'
+        )
+    return height // patch_size, width // patch_size
 
 
 def patchify(images: jax.Array, patch_size: int) -> jax.Array:
@@ -22,11 +32,7 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
     Raises:
         ValueError: if `patch_size` does not divide the height and the width.
     """
-    height, width = images.shape[1:3]
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f'patch_size must divide the image: {patch_size=}, image is {height}x{width} pixels.'
-        )
+    grid_of(images.shape[1:3], patch_size)
     return einops.rearrange(
         images, 'b (h p) (w q) c -> b (h w) (p q c)', p=patch_size, q=patch_size
     )
@@ -72,18 +78,13 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        height, width = images.shape[1:3]
         layers = self.patch_size.bit_length() - 1
         if 2**layers != self.patch_size or layers == 0:
             raise ValueError(
                 f'patch_size must be a power of two for a stem of stride-2 convolutions: '
                 f'{self.patch_size=}.'
             )
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f'patch_size must divide the image: patch_size={self.patch_size}, '
-                f'image is {height}x{width} pixels.'
-            )
+        grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):
             x = nn.Conv(
@@ -146,76 +147,6 @@ class PositionEmbedding(nn.Module):
         return tokens + table.astype(tokens.dtype)
 
 
-@functools.cache
-def _torch_bicubic(old: int, new: int) -> np.ndarray:
-    """[new, old]: PyTorch's bicubic weights without antialiasing (a = -0.75, edges clamped)."""
-    a = -0.75
-    matrix = np.zeros((new, old))
-    for i, x in enumerate((np.arange(new) + 0.5) * old / new - 0.5):
-        base = int(np.floor(x))
-        for j in range(base - 1, base + 3):
-            t = abs(x - j)
-            near = (a + 2) * t**3 - (a + 3) * t**2 + 1
-            far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-            matrix[i, min(max(j, 0), old - 1)] += near if t <= 1 else far
-    return matrix
-
-
-def resample_positions(
-    table: jax.Array | np.ndarray,
-    old: tuple[int, int],
-    new: tuple[int, int],
-    *,
-    prefix: int = 0,
-    antialias: bool = True,
-) -> jax.Array:
-    """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
-
-    Args:
-        table: the embeddings; the first `prefix` rows have no place on the grid and stay.
-        old: rows and columns of the grid that the embeddings were learned on.
-        new: rows and columns wanted.
-        prefix: how many rows precede the patches'.
-        antialias: True as timm and DINOv2 with registers do it (a = -0.5, antialiased when
-            shrinking); False as the transformers library does it for DINOv2 (a = -0.75).
-
-    Raises:
-        ValueError: if the table's length is not `prefix` plus the old grid's size.
-    """
-    if table.shape[0] != prefix + old[0] * old[1]:
-        raise ValueError(
-            f'position embeddings must have prefix + rows x columns = {prefix} + {old[0]}x{old[1]} '
-            f'rows: got {table.shape[0]}.'
-        )
-    table = jnp.asarray(table, jnp.float32)
-    if old == new:
-        return table
-    patches = table[prefix:].reshape(*old, -1)
-    if antialias:
-        patches = jax.image.resize(patches, (*new, patches.shape[-1]), 'cubic', antialias=True)
-    else:
-        rows, columns = (_torch_bicubic(o, n) for o, n in zip(old, new, strict=True))
-        patches = jnp.einsum('ih,jw,hwd->ijd', rows, columns, patches, precision='highest')
-    return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
-
-
-def resample_patch_kernel(kernel: jax.Array | np.ndarray, old: int, new: int) -> jax.Array:
-    """A patch embedding's kernel [old² · C, D] for another patch size: [new² · C, D].
-
-    FlexiViT's pseudo-inverse resize (Beyer et al. 2023, eq. 5): with B the matrix that resizes a
-    patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w, so that a resized patch has the same
-    embedding where `new` is the larger, and the nearest one in the least-squares sense otherwise.
-    """
-    if old == new:
-        return jnp.asarray(kernel, jnp.float32)
-    # Column (i, j) of Bᵀ is what the bilinear resize makes of a patch that is 1 at pixel (i, j).
-    basis = jnp.eye(old * old).reshape(old * old, old, old)
-    resized = jax.image.resize(basis, (old * old, new, new), 'bilinear', antialias=True)
-    inverse = np.linalg.pinv(np.asarray(resized, np.float64).reshape(old * old, new * new))
-    weights = np.asarray(kernel, np.float64).reshape(old * old, -1)
-    return jnp.asarray((inverse @ weights).reshape(-1, np.shape(kernel)[-1]), jnp.float32)
-
-
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
@@ -247,8 +178,3 @@ class TokenEmbed(nn.Module):
     def _token(self, name: str, count: int, like: jax.Array) -> jax.Array:
         token = self.param(name, kernel_init, (count, self.width)).astype(like.dtype)
         return jnp.broadcast_to(token, (like.shape[0], *token.shape))
-
-
-def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches of an image `(height, width, ...)`."""
-    return image_shape[0] // patch_size, image_shape[1] // patch_size

@@ -5,8 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
-from vitjax.layers.block import Block, ClassBlock, Head, LayerNorm, Mlp, stack
-from vitjax.layers.embed import TokenEmbed, kernel_init
+from vitjax.layers.block import Block, ClassBlock, Mlp
+from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.head import Head
+from vitjax.layers.init import kernel_init
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 
@@ -49,11 +53,9 @@ class CaiT(Model):
     dtype: str = 'float32'
     remat: bool = False
 
-    prefix_tokens = 0  # the trunk has patches only
-
     @property
     def trunk(self) -> Trunk:
-        """Patches through blocks of equal shape, read by class attention."""
+        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
         stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
         return Trunk(self.patch_size, 0, 'attention', stacks, 1)
 
@@ -104,3 +106,20 @@ class CaiT(Model):
         token = jnp.broadcast_to(token, (tokens.shape[0], *token.shape))
         token, _ = self.class_blocks(token, tokens, train)
         return self.classifier(self.norm(token[:, 0]), train)
+
+
+_SIZES = {  # width, depth, LayerScale, stochastic depth: Touvron et al. 2021, tables 3, 8 and code
+    'xxs24': (192, 24, 1e-5, 0.05),
+    'xxs36': (192, 36, 1e-5, 0.1),
+    'xs24': (288, 24, 1e-5, 0.05),
+    's24': (384, 24, 1e-5, 0.1),
+    's36': (384, 36, 1e-6, 0.2),
+    'm36': (768, 36, 1e-6, 0.3),
+    'm48': (768, 48, 1e-6, 0.4),
+}
+PUBLISHED = {
+    f'cait_{size}': CaiT(
+        width=width, depth=depth, num_heads=width // 48, layer_scale=scale, drop_path=drop
+    )
+    for size, (width, depth, scale, drop) in _SIZES.items()
+}

@@ -134,3 +134,6 @@ def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
         matrix = jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
         x = jnp.moveaxis(jnp.tensordot(matrix, x, (1, axis)), 0, axis)
     return x
+
+
+PUBLISHED = {'convnet': ConvNet(), 'vgg16': VGG16()}

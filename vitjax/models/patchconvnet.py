@@ -5,8 +5,12 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import ClassAttention
-from vitjax.layers.block import ClassBlock, ConvBlock, Head, LayerNorm, Mlp, PerClassHead, stack
-from vitjax.layers.embed import ConvStem, grid_of, kernel_init
+from vitjax.layers.block import ClassBlock, ConvBlock, Mlp
+from vitjax.layers.embed import ConvStem
+from vitjax.layers.head import Head, PerClassHead
+from vitjax.layers.init import kernel_init
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 
@@ -62,11 +66,9 @@ class PatchConvNet(Model):
     dtype: str = 'float32'
     remat: bool = False
 
-    prefix_tokens = 0  # the trunk has patches only
-
     @property
     def trunk(self) -> Trunk:
-        """Patches through blocks of equal shape, read by class attention."""
+        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
         stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
         tokens = self.num_classes if self.class_tokens_per_class else 1
         return Trunk(self.patch_size, 0, 'attention', stacks, tokens)
@@ -80,7 +82,7 @@ class PatchConvNet(Model):
         self.blocks = stack(ConvBlock, self.depth, 0, static=2, remat=self.remat)(
             self.depthwise, self.se_ratio, self.se_bias, self.layer_scale, self.dtype
         )
-        tokens = self.num_classes if self.class_tokens_per_class else 1
+        tokens = self.trunk.class_tokens
         self.class_token = self.param('class_token', kernel_init, (tokens, self.width))
         self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
             ClassAttention(
@@ -105,7 +107,7 @@ class PatchConvNet(Model):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images)
         rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
-        grid = grid_of(images.shape[1:3], self.patch_size)
+        grid = self.trunk.grid(*images.shape[1:3])
         tokens, _ = self.blocks(tokens, rates, grid, train)
         return self.readout(tokens, train)
 
@@ -117,3 +119,20 @@ class PatchConvNet(Model):
         if self.class_tokens_per_class:
             return self.classifier(self.norm(token))
         return self.classifier(self.norm(token[:, 0]))
+
+
+_SIZES = {  # width, depth: Touvron et al. 2021b, table 3; LayerScale as the reference starts it
+    's60': (384, 60, 1e-4),
+    's120': (384, 120, 1e-6),
+    'b60': (768, 60, 1e-6),
+    'b120': (768, 120, 1e-6),
+    'l60': (1024, 60, 1e-6),
+    'l120': (1024, 120, 1e-6),
+}
+PUBLISHED = {
+    f'patchconvnet_{size}': PatchConvNet(width=width, depth=depth, layer_scale=scale)
+    for size, (width, depth, scale) in _SIZES.items()
+}
+PUBLISHED['patchconvnet_s60_multi'] = PUBLISHED['patchconvnet_s60'].clone(
+    class_tokens_per_class=True
+)

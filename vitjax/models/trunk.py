@@ -1,11 +1,13 @@
 """What a model says of itself, for everything that looks at its tokens and parameters."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from vitjax.layers.embed import grid_of
+from vitjax.types import Shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +36,14 @@ class Trunk:
         return self.reads == 'class'
 
     def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `height` x `width` pixels (square without).
+        """Rows and columns of patches of an image in pixels; without `width`, of a square one.
 
         Raises:
-            ValueError: for a trunk without patches.
+            ValueError: for a trunk without patches, and for an image that patches do not divide.
         """
         if self.patch_size is None:
             raise ValueError('feature maps of unequal shapes have no grid of patches.')
-        return height // self.patch_size, (height if width is None else width) // self.patch_size
+        return grid_of((height, height if width is None else width), self.patch_size)
 
 
 class Model(nn.Module):
@@ -49,11 +51,19 @@ class Model(nn.Module):
 
     @property
     def trunk(self) -> Trunk:
-        """What the model is made of."""
+        """What lies between images and answer."""
         raise NotImplementedError
 
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens precede the patches; 0 without tokens."""
+        return self.trunk.prefix
 
-def parameter_shapes(model: nn.Module, image_size: int) -> Any:
-    """Shapes and dtypes of a model's parameters for square images; computes nothing."""
+
+def parameter_shapes(model: nn.Module, image_size: int) -> Shapes:
+    """Shapes and dtypes of a model's parameters for square images; computes nothing.
+
+    `model` may be any linen module called as `(images)`.
+    """
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)['params']

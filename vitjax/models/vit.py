@@ -1,11 +1,16 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attention import MultiHeadAttention, head_width
-from vitjax.layers.block import Block, Head, LayerNorm, Mlp, stack
+from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.head import Head
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
 from vitjax.models.trunk import Model, Trunk
 
 
@@ -61,14 +66,10 @@ class ViT(Model):
     remat: bool = False
 
     @property
-    def prefix_tokens(self) -> int:
-        """How many tokens precede the patches."""
-        return int(self.pool == 'class') + self.registers
-
-    @property
     def trunk(self) -> Trunk:
-        """Tokens through blocks of equal shape."""
-        return Trunk(self.patch_size, self.prefix_tokens, self.pool, {'blocks': self.depth})
+        """Class token, registers and patches through `blocks`."""
+        prefix = int(self.pool == 'class') + self.registers
+        return Trunk(self.patch_size, prefix, self.pool, {'blocks': self.depth})
 
     def setup(self):
         if self.pool not in ('class', 'mean', 'flatten'):
@@ -117,3 +118,28 @@ class ViT(Model):
         else:
             features = self.norm(tokens).reshape(tokens.shape[0], -1)
         return self.classifier(features, train)
+
+
+_SIZES = {  # width, depth, heads: Dosovitskiy et al. 2021, table 1; tiny and small from DeiT
+    'tiny': (192, 12, 3),
+    'small': (384, 12, 6),
+    'base': (768, 12, 12),
+    'large': (1024, 24, 16),
+    'huge': (1280, 32, 16),
+}
+
+
+def _published() -> Iterator[tuple[str, ViT]]:
+    for size, (width, depth, heads) in _SIZES.items():
+        plain = ViT(width=width, depth=depth, num_heads=heads)
+        for patch in (8, 14, 16, 32):
+            yield f'vit_{size}_patch{patch}', plain.clone(patch_size=patch)
+        if size in ('tiny', 'small', 'base'):  # Touvron et al. 2020
+            yield f'deit_{size}_patch16', plain.clone(drop_path=0.1)
+        if size in ('small', 'base', 'large'):  # Oquab et al. 2023; Darcet et al. 2024
+            dinov2 = plain.clone(patch_size=14, layer_scale=1.0, num_classes=0)
+            yield f'vit_{size}_patch14_dinov2', dinov2
+            yield f'vit_{size}_patch14_reg4_dinov2', dinov2.clone(registers=4)
+
+
+PUBLISHED = dict(_published())

@@ -1,0 +1,272 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from vitjax.layers import attend as implementations
+from vitjax.layers.attend import Mixing, attend
+
+# batch, queries, keys, heads, head width
+SHAPES = [
+    (3, 1, 1, 4, 5),
+    (5, 3, 3, 8, 2),
+    (2, 17, 17, 3, 7),
+    (7, 1, 30, 2, 4),
+    (3, 11, 29, 1, 1),
+    (9, 121, 121, 4, 3),  # chunked takes 5 images at a time, then 4 and one of padding
+    (2, 437, 437, 4, 3),  # chunked takes 110 rows at a time, with 3 of padding
+]
+
+
+def exact(x) -> Any:
+    return np.asarray(x, np.float64)
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def reference(q, k, v, mixing=None):
+    """Attention in float64, one head of one image at a time, as the papers write it."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    out = np.zeros_like(q)
+    for image in range(len(q)):
+        heads = range(q.shape[2])
+        scores = [q[image, :, h] @ k[image, :, h].T / np.sqrt(q.shape[-1]) for h in heads]
+        if mixing is not None:
+            kernel, bias = exact(mixing.logits_kernel), exact(mixing.logits_bias)
+            scores = [sum(scores[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
+        weights = [softmax(s) for s in scores]
+        if mixing is not None:
+            kernel, bias = exact(mixing.weights_kernel), exact(mixing.weights_bias)
+            weights = [sum(weights[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
+        for h in heads:
+            out[image, :, h] = weights[h] @ v[image, :, h]
+    return out
+
+
+def make(shape, talking, seed=0):
+    batch, queries, keys, heads, width = shape
+    rng = np.random.default_rng(seed)
+
+    def normal(*size):
+        return jnp.asarray(rng.normal(size=size), jnp.float32)
+
+    q, k, v = (normal(batch, n, heads, width) for n in (queries, keys, keys))
+    if not talking:
+        return q, k, v, None
+    square, row = (heads, heads), (heads,)
+    return q, k, v, Mixing(normal(*square), normal(*row), normal(*square), normal(*row))
+
+
+def distance(a, b):
+    """The norm of the difference over the norm, of whole trees."""
+    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
+    return np.linalg.norm(exact(a) - b) / np.linalg.norm(exact(b))
+
+
+def value_and_gradients(implementation, args):
+    q, k, v, mixing = args
+    toward = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+
+    @jax.jit
+    def run(args):
+        def scalar(args):
+            q, k, v, mixing = args
+            out = attend(q, k, v, implementation=implementation, mixing=mixing)
+            return (out * toward).sum(), out
+
+        return jax.grad(scalar, has_aux=True)(args)
+
+    gradients, out = run(args)
+    return out, gradients
+
+
+@pytest.mark.parametrize(
+    ('shape', 'talking'), [*[(s, True) for s in SHAPES], *[(s, False) for s in SHAPES[2:6:3]]]
+)
+def test_implementations_agree_with_the_reference_and_each_other(shape, talking):
+    args = make(shape, talking)
+    out, gradients = value_and_gradients('explicit', args)
+    assert distance(out, reference(*args)) < 1e-5
+    all_of_them = ('chunked', 'fused', 'pallas', 'auto')
+    for implementation in all_of_them if shape == SHAPES[2] else ('chunked',):
+        other, others = value_and_gradients(implementation, args)
+        assert distance(other, out) < 1e-5
+        assert distance(others, gradients) < 1e-4
+
+
+@pytest.mark.parametrize('block', [(2, 3), (5, 4), (3, 1)])
+def test_chunked_is_exact_however_it_cuts(block, monkeypatch):
+    monkeypatch.setattr(implementations, 'block_shape', lambda *shape: block)
+    args = make((5, 11, 6, 3, 4), True)
+    out, gradients = value_and_gradients('explicit', args)
+    other, others = value_and_gradients('chunked', args)
+    assert distance(other, out) < 1e-5
+    assert distance(others, gradients) < 1e-4
+
+
+@pytest.mark.parametrize('talking', [False, True])
+def test_attention_is_the_same_when_somebody_looks(talking):
+    """The written-out gradients against those that jax derives from every intermediate."""
+    q, k, v, mixing = make((2, 7, 9, 4, 3), talking)
+
+    def scalar(args, tap):
+        out = attend(*args[:3], implementation='explicit', mixing=args[3], tap=tap)
+        return jnp.sin(out).sum(), out
+
+    seen = []
+    grad = jax.grad(scalar, has_aux=True)
+    gradients, out = grad((q, k, v, mixing), None)
+    others, other = grad((q, k, v, mixing), lambda name, x: seen.append(name) or x)
+    assert seen == (['mixed_logits', 'weights', 'mixed_weights'] if talking else ['weights'])
+    assert distance(out, other) < 1e-6
+    assert distance(gradients, others) < 1e-5
+
+
+def test_talking_heads_are_multi_query_attention_of_wider_heads():
+    args: Any = make((2, 7, 9, 4, 3), True)
+
+    def run(attention):
+        return jax.value_and_grad(lambda args: jnp.sin(attention(*args)).sum())(args)
+
+    value, gradients = run(lambda q, k, v, m: implementations.explicit(q, k, v, mixing=m))
+    other, others = run(implementations.multi_query)
+    assert distance(other, value) < 1e-5
+    assert distance(others, gradients) < 1e-5
+    q, k, v = (x.astype('bfloat16') for x in args[:3])
+    half = implementations.multi_query(q, k, v, args[3])
+    assert half.dtype == jnp.bfloat16
+    assert distance(half.astype('float32'), reference(*args)) < 2e-2
+
+
+@pytest.mark.parametrize('talking', [False, True])
+def test_gradients_are_those_of_finite_differences(talking):
+    with jax.enable_x64(True):
+        args = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), make((2, 5, 4, 3, 2), talking))
+        for implementation in ('explicit', 'chunked'):
+            check_grads(
+                lambda q, k, v, m, i=implementation: attend(q, k, v, implementation=i, mixing=m),
+                args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7,
+            )  # fmt: skip
+
+
+def temporary_bytes(implementation, tokens, talking, dropout=0.0):
+    """What the compiler needs beside arguments and results for a gradient of 8 heads of 16."""
+    tree = (jax.ShapeDtypeStruct((1, tokens, 8, 16), jnp.float32),) * 3
+    shapes = ((8, 8), (8,)) * 2
+    arrays: Any = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    mixing = Mixing(*arrays) if talking else None
+
+    def scalar(args, mixing):
+        out = attend(
+            *args, implementation=implementation, mixing=mixing, dropout=dropout,
+            key=jax.random.key(0) if dropout else None,
+        )  # fmt: skip
+        return jnp.sin(out).sum()
+
+    compiled = jax.jit(jax.grad(scalar, (0, 1) if talking else 0)).lower(tree, mixing).compile()
+    memory: Any = compiled.memory_analysis()
+    return memory.temp_size_in_bytes
+
+
+def test_blocks_of_images_divide_the_batch_where_a_divisor_is_near():
+    assert implementations.block_shape(8, 4, 196, 196) == (2, 196)  # 3 would fit, and pad a ninth
+    assert implementations.block_shape(7, 4, 196, 196) == (3, 196)  # 7 has no divisor near
+    assert implementations.block_shape(2, 4, 16, 16) == (2, 16)
+    assert implementations.block_shape(2, 4, 1024, 1024) == (1, 128)
+
+
+@pytest.mark.parametrize('talking', [False, True])
+def test_chunked_gradient_needs_memory_linear_in_tokens(talking):
+    longest = temporary_bytes('chunked', 4096, talking)
+    assert longest < 0.1 * temporary_bytes('explicit', 4096, talking)
+    assert longest < 4.5 * temporary_bytes('chunked', 1024, talking)
+    assert temporary_bytes('chunked', 4096, talking, 0.1) < 2 * longest
+
+
+@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'auto'])
+def test_attention_dropout_keeps_the_mean_and_drops_the_rate(implementation, monkeypatch):
+    monkeypatch.setattr(implementations, 'block_shape', lambda *shape: (2, 16))
+    monkeypatch.setattr(implementations, 'choose', lambda *args, **kwargs: 'chunked')
+    q = jnp.zeros((4, 64, 2, 64))
+    v = jnp.broadcast_to(jnp.eye(64)[:, None], (4, 64, 2, 64))  # the output is the weights
+    weights = attend(
+        q, q, v, implementation=implementation, dropout=0.25, key=jax.random.key(0)
+    )  # fmt: skip
+    kept = np.asarray(weights) > 0
+    assert abs(kept.mean() - 0.75) < 0.01
+    np.testing.assert_allclose(weights[kept], 1 / 64 / 0.75, rtol=1e-5)
+    rows = kept.swapaxes(1, 2).reshape(-1, 64)
+    assert len(np.unique(rows, axis=0)) == len(rows)  # no block repeats another's bits
+
+
+@pytest.mark.parametrize('implementation', ['fused', 'pallas'])
+def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
+    q = jnp.ones((1, 3, 2, 4))
+    np.testing.assert_array_equal(attend(q, q, q, dropout=0.5), attend(q, q, q))
+    message = rf"attention='{implementation}' has no .*attention_dropout=0.5; take"
+    with pytest.raises(ValueError, match=message):
+        attend(q, q, q, implementation=implementation, dropout=0.5, key=jax.random.key(0))
+
+
+def test_unknown_implementation_is_an_error_that_names_all():
+    q = jnp.ones((1, 3, 2, 4))
+    with pytest.raises(ValueError, match=r"auto.*explicit.*chunked.*fused.*pallas.*: 'flash'"):
+        attend(q, q, q, implementation='flash')
+
+
+def test_a_tap_may_replace_what_it_sees():
+    q, k, v, mixing = make((2, 3, 3, 2, 4), True)
+    seen = {}
+
+    def tap(name, value):
+        seen[name] = value
+        return jnp.zeros_like(value) if name == 'mixed_weights' else value
+
+    out = attend(q, k, v, implementation='explicit', mixing=mixing, tap=tap)
+    assert set(seen) == {'mixed_logits', 'weights', 'mixed_weights'}
+    np.testing.assert_allclose(seen['weights'].sum(-1), 1, rtol=1e-5)
+    assert not np.any(out)
+
+
+@pytest.mark.parametrize('talking', [False, True])
+@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused', 'pallas'])
+def test_scores_are_float32_in_bfloat16(implementation, talking):
+    q, k, v, mixing = make((2, 33, 33, 2, 8), talking)
+    q, k, v = (x.astype('bfloat16') for x in (q, k, v))
+    out = attend(q, k, v, implementation=implementation, mixing=mixing)
+    assert out.dtype == jnp.bfloat16
+    assert distance(out.astype('float32'), reference(q, k, v, mixing)) < 1e-2
+
+
+@pytest.mark.parametrize(('heads', 'width', 'talking'), [(6, 64, False), (4, 48, True)])
+def test_gradients_in_bfloat16_are_those_in_float32(heads, width, talking):
+    """Sizes of ViT-S and CaiT-XXS, which kernels of a GPU take; it runs there as it runs here."""
+    args = make((2, 197, 197, heads, width), talking)
+    out, gradients = value_and_gradients('explicit', args)
+    half = (*(x.astype('bfloat16') for x in args[:3]), args[3])
+    for implementation in ('explicit', 'chunked', 'fused', 'pallas'):
+        other, others = value_and_gradients(implementation, half)
+        assert distance(other.astype('float32'), out) < 1e-2
+        assert distance(others, gradients) < 2e-2
+
+
+@pytest.mark.parametrize(
+    ('shape', 'expected'),
+    [
+        ((8, 196, 196, 4), 'explicit'),  # 5 MiB of scores
+        ((64, 144, 144, 4), 'chunked'),  # 21 MiB
+        ((64, 1, 4096, 8), 'explicit'),  # one class token: a row is the whole of it
+    ],
+)
+def test_auto_chooses_by_the_size_of_the_scores_on_cpu(shape, expected):
+    batch, queries, keys, heads = shape
+    q: Any = jax.ShapeDtypeStruct((batch, queries, heads, 32), jnp.float32)
+    assert implementations.choose(q, keys, talking=False, dropout=False) == expected
+    talking = 'explicit' if queries == 1 else 'chunked'
+    assert implementations.choose(q, keys, talking=True, dropout=False) == talking

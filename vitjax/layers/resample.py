@@ -1,0 +1,77 @@
+"""Position embeddings for another grid, and patch kernels for another patch size."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.cache
+def _torch_bicubic(old: int, new: int) -> np.ndarray:
+    """[new, old]: PyTorch's bicubic weights without antialiasing (a = -0.75, edges clamped)."""
+    a = -0.75
+    matrix = np.zeros((new, old))
+    for i, x in enumerate((np.arange(new) + 0.5) * old / new - 0.5):
+        base = int(np.floor(x))
+        for j in range(base - 1, base + 3):
+            t = abs(x - j)
+            near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+            far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+            matrix[i, min(max(j, 0), old - 1)] += near if t <= 1 else far
+    return matrix
+
+
+def resample_positions(
+    table: jax.Array | np.ndarray,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    prefix: int = 0,
+    antialias: bool = True,
+) -> jax.Array:
+    """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
+
+    Args:
+        table: the embeddings; the first `prefix` rows have no place on the grid and stay.
+        old: rows and columns of the grid that the embeddings were learned on.
+        new: rows and columns wanted.
+        prefix: how many rows precede the patches'.
+        antialias: True as timm and DINOv2 with registers do it (a = -0.5, antialiased when
+            shrinking); False as the transformers library does it for DINOv2 (a = -0.75).
+
+    Raises:
+        ValueError: if the table's length is not `prefix` plus the old grid's size.
+    """
+    if table.shape[0] != prefix + old[0] * old[1]:
+        raise ValueError(
+            f'position embeddings must have prefix + rows x columns = {prefix} + {old[0]}x{old[1]} '
+            f'rows: got {table.shape[0]}.'
+        )
+    table = jnp.asarray(table, jnp.float32)
+    if old == new:
+        return table
+    patches = table[prefix:].reshape(*old, -1)
+    if antialias:
+        patches = jax.image.resize(patches, (*new, patches.shape[-1]), 'cubic', antialias=True)
+    else:
+        rows, columns = (_torch_bicubic(o, n) for o, n in zip(old, new, strict=True))
+        patches = jnp.einsum('ih,jw,hwd->ijd', rows, columns, patches, precision='highest')
+    return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
+
+
+def resample_patch_kernel(kernel: jax.Array | np.ndarray, old: int, new: int) -> jax.Array:
+    """A patch embedding's kernel [old² · C, D] for another patch size: [new² · C, D].
+
+    FlexiViT's pseudo-inverse resize (Beyer et al. 2023, eq. 5): with B the matrix that resizes a
+    patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w, so that a resized patch has the same
+    embedding where `new` is the larger, and the nearest one in the least-squares sense otherwise.
+    """
+    if old == new:
+        return jnp.asarray(kernel, jnp.float32)
+    # Column (i, j) of Bᵀ is what the bilinear resize makes of a patch that is 1 at pixel (i, j).
+    basis = jnp.eye(old * old).reshape(old * old, old, old)
+    resized = jax.image.resize(basis, (old * old, new, new), 'bilinear', antialias=True)
+    inverse = np.linalg.pinv(np.asarray(resized, np.float64).reshape(old * old, new * new))
+    weights = np.asarray(kernel, np.float64).reshape(old * old, -1)
+    return jnp.asarray((inverse @ weights).reshape(-1, np.shape(kernel)[-1]), jnp.float32)
