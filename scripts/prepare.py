@@ -12,9 +12,9 @@ def main(name: Positional[str], archive: str | None = None, dir: str | None = No
         archive: the published binary archive (cifar-10-binary.tar.gz); without it, downloaded.
         dir: where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
     """
-    from vitjax.data import cifar, sources
+    from vitjax.data import cifar
 
-    written = cifar.prepare(name, archive, sources.Source(dir=dir))
+    written = cifar.prepare(name, archive=archive, directory=dir)
     print(f'{name} is ready: {written}')
 
 

@@ -7,12 +7,11 @@ import pathlib
 import tarfile
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from vitjax.data.kind import Source
 
 # Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
@@ -22,13 +21,19 @@ CIFAR = {
 _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 
 
-def prepare(name: str, archive: str | None, source: Source) -> pathlib.Path:
+def data_dir(directory: str | None = None) -> pathlib.Path:
+    """Where TFDS has prepared data: `directory`, TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    root = directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    return pathlib.Path(root).expanduser()
+
+
+def prepare(name: str, *, archive: str | None = None, directory: str | None = None) -> pathlib.Path:
     """Writes CIFAR-10 or CIFAR-100 as `tfds.data_source` reads them, without tensorflow.
 
     Args:
         name: `cifar10` or `cifar100`.
         archive: the published binary archive; None downloads it.
-        source: says where prepared data lie.
+        directory: as `data_dir` takes it.
 
     Returns:
         The directory written: whole, or not at all.
@@ -37,10 +42,9 @@ def prepare(name: str, archive: str | None, source: Source) -> pathlib.Path:
         ValueError: for another dataset, an archive that is not the published one, or no network.
     """
     if name not in CIFAR:
-        raise ValueError(f'prepare knows {" and ".join(CIFAR)}: {name!r}.')
+        raise ValueError(f'name must be one of {", ".join(CIFAR)}: {name!r}.')
     version, file, label_bytes, names = CIFAR[name]
-    root = pathlib.Path(source.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
-    target = root.expanduser() / name / version
+    target = data_dir(directory) / name / version
     if target.exists():
         raise ValueError(f'{name} is already prepared: {target}.')
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,7 @@ def prepare(name: str, archive: str | None, source: Source) -> pathlib.Path:
         splits, classes = _read_cifar(archive, label_bytes, names)
         ready = pathlib.Path(draft) / version
         ready.mkdir()
-        _write_tfds(ready, name, splits, classes)
+        write_tfds(ready, name, splits, classes)
         ready.rename(target)
     return target
 
@@ -90,10 +94,17 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
     return splits, classes
 
 
-def _write_tfds(
-    directory: pathlib.Path, name: str, splits: dict[str, Any], classes: list[str]
+def write_tfds(
+    directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str]
 ) -> None:
-    """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord."""
+    """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord.
+
+    Args:
+        directory: an empty one, named as the version.
+        name: of the dataset.
+        splits: for each its images, uint8 [H, W, 3] of one size or of several, and its labels.
+        classes: names of the labels.
+    """
     import tensorflow_datasets as tfds
     from etils import epath
 
@@ -108,11 +119,14 @@ def _write_tfds(
             return tf_feature.Feature(bytes_list=values)
         return tf_feature.Feature(int64_list=tf_feature.Int64List(value=[value]))
 
+    shapes = {image.shape for images, _ in splits.values() for image in images}
     features = tfds.features.FeaturesDict(
         {
             'id': tfds.features.Text(),
-            'image': tfds.features.Image(shape=(32, 32, 3)),
-            'label': tfds.features.ClassLabel(names=classes),
+            'image': tfds.features.Image(
+                shape=shapes.pop() if len(shapes) == 1 else (None, None, 3)
+            ),
+            'label': tfds.features.ClassLabel(names=list(classes)),
         }
     )
     infos = []

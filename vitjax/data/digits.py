@@ -4,18 +4,23 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.data.kind import Data, Source, held_out
+from vitjax.data.kind import Data, Source, chosen
+from vitjax.data.preprocess import Preprocessing
 
 
-def load(source: Source, split: str) -> Data:
-    """One split of the digits."""
+def load(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
+    """A split of the digits; they are of one size, so never prepared.
+
+    Raises:
+        ValueError: for a split without images.
+    """
     import sklearn.datasets
 
     digits: Any = sklearn.datasets.load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 1,797 of 8x8, 0 to 16
-    chosen = held_out(len(pixels), split, source, ('train',))
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
+    rows = chosen(source, split, count=len(pixels), present=['train'])
     return Data(
-        np.repeat(pixels[chosen, ..., None], 3, axis=-1),
-        digits.target[chosen].astype(np.int32),
+        np.repeat(pixels[rows, ..., None], 3, axis=-1),
+        digits.target[rows].astype(np.int32),
         tuple(str(i) for i in range(10)),
     )

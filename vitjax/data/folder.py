@@ -1,18 +1,23 @@
-"""Image files in folders: one folder for each class."""
+"""Image files in folders: one folder for each class, or a plain folder of photographs."""
 
 import pathlib
 
 import numpy as np
 
-from vitjax.data import images, preprocess
-from vitjax.data.kind import SPLITS, Data, Source, decoded, held_out, source_split
-from vitjax.data.preprocess import Preprocessing
+from vitjax.data.kind import SPLITS, Data, Encoded, Source, chosen, decoded
+from vitjax.data.preprocess import Preprocessing, read_square
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
 
 
-def load(source: Source, root: pathlib.Path, split: str) -> Data:
-    """One split of a folder of images."""
+def load(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
+    """A split of a folder of classes, or of folders `train`, `validation`, `test` of such.
+
+    Raises:
+        ValueError: for a folder that is missing, without classes or of other classes than `train`,
+            a class without images, and as `kind.chosen` and `kind.decoded`.
+    """
+    root = pathlib.Path(name).expanduser()
     if not root.is_dir():
         raise ValueError(f'data.name must name a folder of images: {root} is none.')
     present = [s for s in SPLITS if (root / s).is_dir()]
@@ -22,24 +27,34 @@ def load(source: Source, root: pathlib.Path, split: str) -> Data:
     classes = tuple(sorted(p.name for p in first.iterdir() if p.is_dir()))
     if not classes:
         raise ValueError(f'{first} must have one folder for each class: it has none.')
-    home = root / source_split(split, present) if present else root
+    home = root / split if split in present else first
     unknown = sorted({p.name for p in home.iterdir() if p.is_dir()} - set(classes))
     if unknown:
         raise ValueError(f'{home} has classes that {first} has not: {", ".join(unknown)}.')
     files, labels = [], []
-    for label, name in enumerate(classes):
-        inside = sorted(p for p in (home / name).glob('*') if p.suffix.lower() in SUFFIXES)
+    for label, own in enumerate(classes):
+        inside = _images(home / own)
         if not inside:
-            raise ValueError(f'class folder without images ({", ".join(SUFFIXES)}): {home / name}.')
+            raise ValueError(f'class folder without images ({", ".join(SUFFIXES)}): {home / own}.')
         files += inside
         labels += [label] * len(inside)
-    chosen = np.arange(len(files))
-    if split == 'train' or split not in present:
-        chosen = held_out(len(files), split, source, present)
-    paths = [files[i] for i in chosen]
-    square = Preprocessing(source.size, crop=1.0) if source.size else None
+    rows = chosen(source, split, count=len(files), present=present)
+    pixels = decoded([files[i] for i in rows], source, preprocessing)
+    return Data(pixels, np.array(labels, np.int32)[rows], classes, preprocessing)
 
-    def decode(path: pathlib.Path) -> np.ndarray:
-        return preprocess.read_squares([path], square)[0] if square else images.read(path)
 
-    return Data(decoded(paths, decode, source), np.array(labels, np.int32)[chosen], classes)
+def photographs(folder: str | pathlib.Path, preprocessing: Preprocessing) -> Data:
+    """The image files of a folder, without labels, prepared for a model and decoded when read.
+
+    Raises:
+        ValueError: if there are none, and for one that cannot be read, by name.
+    """
+    files = _images(pathlib.Path(folder))
+    if not files:
+        raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {folder}.')
+    encoded = Encoded(files, lambda file: read_square(file, preprocessing))
+    return Data(encoded, np.full(len(files), -1, np.int32), (), preprocessing)
+
+
+def _images(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES)

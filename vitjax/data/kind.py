@@ -1,14 +1,14 @@
-"""What every kind of data is made of: a source, its data, what is held out and decoding."""
+"""What every kind of data is made of: the source asked for, its data, what is held out."""
 
 import dataclasses
-import io
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from vitjax.data import images, preprocess
+from vitjax.data.images import File
+from vitjax.data.preprocess import Preprocessing
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -34,80 +34,109 @@ class Source:
     memory: int = 8 * 2**30
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Images [N, H, W, 3] uint8 with labels [N] int32 and the classes' names.
+class Encoded:
+    """Images of one size that threads decode when indexed: `encoded[rows]` is uint8 [n, H, W, 3].
 
-    `images` is an array, or `Encoded` when the decoded images would not fit in memory; both are
-    indexed by an array of integers.
+    Args:
+        items: what is decoded; `str` of an item names it in messages.
+        decode: makes an item uint8 [H, W, 3].
     """
 
-    images: Any
+    def __init__(self, items: Sequence[Any], decode: Callable[[Any], np.ndarray]):
+        self._items, self._decode = items, decode
+        self.shape: tuple[int, ...] = (len(items), *decode(items[0]).shape)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            item = self._items[rows[place]]
+            image = self._decode(item)
+            if image.shape != self.shape[1:]:
+                sizes = [f'{s[-2]}x{s[-3]}' for s in (self.shape, image.shape)]
+                raise ValueError(
+                    'images must be of one size unless data.size is given: '
+                    f'{sizes[0]} and {sizes[1]} pixels in {item}.'
+                )
+            out[place] = image
+
+        for _ in images.THREADS.map(fill, range(len(rows))):
+            pass
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Images with their labels and the classes' names.
+
+    Attributes:
+        images: uint8 [N, H, W, 3]: an array, or `Encoded` when the decoded images would not fit in
+            memory; both are indexed by an array of integers.
+        labels: [N] int32; -1 where there are none.
+        classes: names of the labels.
+        prepared: the preprocessing that images were resized and cut for, so that only normalising
+            is left; None where they are as their source has them (`preprocess.finish`).
+    """
+
+    images: Any  # np.ndarray | Encoded
     labels: np.ndarray
     classes: tuple[str, ...]
+    prepared: Preprocessing | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-class Encoded:
-    """Images that threads decode when indexed: `encoded[indices]` is uint8 [n, H, W, 3]."""
+def decoded(
+    files: Sequence[File], source: Source, preprocessing: Preprocessing | None
+) -> np.ndarray | Encoded:
+    """Image files as one array, or `Encoded` when that would take more than `source.memory`.
 
-    def __init__(self, items: Sequence[Any], decode: Callable[[Any], np.ndarray]):
-        self._items, self._decode = items, decode
-        self.shape = (len(items), *decode(items[0]).shape)
+    Args:
+        files: of any sizes where `preprocessing` or `source.size` is given, else of one.
+        source: says the size and the memory.
+        preprocessing: makes each image a model's square; None makes it one of `source.size`, where
+            that is given.
 
-    def __len__(self) -> int:
-        return len(self._items)
+    Raises:
+        ValueError: for a file that cannot be read, and images of unequal sizes.
+    """
+    if preprocessing is None and source.size:
+        preprocessing = Preprocessing(source.size, crop=1.0)
 
-    def __getitem__(self, indices: Any) -> np.ndarray:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            chosen = [self._items[i] for i in np.arange(len(self))[indices]]
-            return np.stack(list(pool.map(self._decode, chosen)))
+    def decode(file: File) -> np.ndarray:
+        return preprocess.read_square(file, preprocessing) if preprocessing else images.read(file)
+
+    encoded = Encoded(files, decode)
+    return encoded if np.prod(encoded.shape, dtype=float) > source.memory else encoded[:]
 
 
-def held_out(count: int, split: str, source: Source, present: Sequence[str]) -> np.ndarray:
-    """Indices of `split` within the images that `train` and what has no split of its own share."""
+def chosen(source: Source, split: str, *, count: int, present: Sequence[str]) -> np.ndarray:
+    """Which of `count` images belong to a split: all, or what is held out or left of `train`.
+
+    Args:
+        source: says the shares held out.
+        split: one of `SPLITS`.
+        count: images of `split` where it is present, else of `train`.
+        present: the splits that the data have of their own.
+
+    Raises:
+        ValueError: if none do.
+    """
+    if split in present and split != 'train':
+        return np.arange(count)
     order = np.random.default_rng(0).permutation(count)
     tests = 0 if 'test' in present else round(count * source.test)
     validations = 0 if 'validation' in present else round((count - tests) * source.validation)
     parts = np.split(order, [count - tests - validations, count - tests])
-    chosen = np.sort(parts[SPLITS.index(split)])
-    if not len(chosen):
+    rows = np.sort(parts[SPLITS.index(split)])
+    if not len(rows):
         raise ValueError(
             f'the {split} split of {source.name} is empty: {count} images, '
             f'data.validation={source.validation}, data.test={source.test}.'
         )
-    return chosen
-
-
-def source_split(split: str, present: Sequence[str]) -> str:
-    """The split that holds the images of `split`: itself, or `train`, which it is held out of."""
-    return split if split in present else 'train'
-
-
-def decode_bytes(encoded: bytes) -> np.ndarray:
-    """The bytes of an image file as uint8 [H, W, 3]."""
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
-
-
-def decoded(items: Sequence[Any], decode: Callable[[Any], np.ndarray], source: Source) -> Any:
-    """All images as one array, or `Encoded` when that would take more than `source.memory`."""
-    shape = decode(items[0]).shape
-    if len(items) * int(np.prod(shape)) > source.memory:
-        return Encoded(items, decode)
-    out = np.empty((len(items), *shape), np.uint8)
-
-    def fill(i: int) -> None:
-        image = decode(items[i])
-        if image.shape != shape:
-            sizes = [f'{s[1]}x{s[0]}' for s in (shape, image.shape)]
-            raise ValueError(
-                f'images must be of one size unless data.size is given: {sizes[0]} and {sizes[1]} '
-                f'pixels in {source.name}.'
-            )
-        out[i] = image
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(len(items))))
-    return out
+    return rows

@@ -1,19 +1,37 @@
 """Where images come from: the table of the kinds of data, and `load`."""
 
-import pathlib
-
 from vitjax.data import digits, folder, tfds
 from vitjax.data.folder import SUFFIXES
 from vitjax.data.kind import SPLITS, Data, Encoded, Source
+from vitjax.data.preprocess import Preprocessing
 
-__all__ = ['SPLITS', 'SUFFIXES', 'Data', 'Encoded', 'Source', 'load']
+__all__ = ['KINDS', 'SPLITS', 'SUFFIXES', 'Data', 'Encoded', 'Source', 'load']
+
+# The forms of a source's name. Each is read by a function of the source, what follows the colon,
+# the split, and a model's preprocessing or None.
+KINDS = {
+    'digits': digits.load,
+    'tfds:NAME': tfds.load,
+    'folder:PATH': folder.load,
+}
 
 
-def load(source: Source, split: str) -> Data:
+def load(source: Source, split: str, preprocessing: Preprocessing | None = None) -> Data:
     """One split of a source: `train`, `validation` or `test`.
 
     Where a source has no validation or test split, the shares that it asks for are held out by
     one fixed permutation, the same for every seed.
+
+    >>> data = load(Source('digits'), 'test')
+    >>> data.images.shape, data.labels[:5].tolist(), data.prepared
+    ((359, 8, 8, 3), [4, 8, 8, 4, 8], None)
+
+    Args:
+        source: which images.
+        split: which of them.
+        preprocessing: a model's. Images of unequal sizes are then resized and cut to its input
+            straight from their files, in place of `source.size`, and the data say so in
+            `prepared`. Images of one size stay as they are, for the device to resize.
 
     Raises:
         ValueError: for an unknown source or split, data that are not there (with the command that
@@ -25,10 +43,8 @@ def load(source: Source, split: str) -> Data:
         if not 0 <= getattr(source, share) < 1:
             raise ValueError(f'data.{share} must be in [0, 1): {getattr(source, share)}.')
     kind, _, name = source.name.partition(':')
-    if source.name == 'digits':
-        return digits.load(source, split)
-    if kind == 'tfds' and name:
-        return tfds.load(source, name, split)
-    if kind == 'folder' and name:
-        return folder.load(source, pathlib.Path(name).expanduser(), split)
-    raise ValueError(f'data.name must be digits, tfds:NAME or folder:PATH: {source.name!r}.')
+    for form, read in KINDS.items():
+        known, _, follows = form.partition(':')
+        if kind == known and bool(name) == bool(follows):
+            return read(source, name, split, preprocessing)
+    raise ValueError(f'data.name must be one of {", ".join(KINDS)}: {source.name!r}.')

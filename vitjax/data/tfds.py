@@ -1,47 +1,57 @@
 """What TensorFlow Datasets has prepared, read without tensorflow."""
 
-import os
+import dataclasses
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from vitjax.data.cifar import CIFAR
-from vitjax.data.kind import SPLITS, Data, Source, decode_bytes, decoded, held_out, source_split
+from vitjax.data import cifar
+from vitjax.data.images import InMemory
+from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded
+from vitjax.data.preprocess import Preprocessing
 
 
-def load(source: Source, name: str, split: str) -> Data:
-    """One split of a prepared dataset."""
-    directory = prepared_in(source, name)
+def load(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
+    """A split of a prepared dataset with an image and a label.
+
+    Images whose size the dataset fixes stay as they are: they are small, and the device resizes.
+
+    Raises:
+        ValueError: for a dataset that is not prepared or has other features, and as `kind.chosen`
+            and `kind.decoded`.
+    """
+    directory = prepared_in(source.dir, name)
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(str(directory))
+    features = builder.info.features
+    if not {'image', 'label'} <= features.keys():
+        has = ', '.join(features)
+        raise ValueError(f'{source.name} must have image and label: it has {has}.')
+    if None not in features['image'].shape:
+        source, preprocessing = dataclasses.replace(source, size=None), None
     present = [s for s in SPLITS if s in builder.info.splits]
-    for feature in ('image', 'label'):
-        if feature not in builder.info.features:
-            has = ', '.join(builder.info.features)
-            raise ValueError(f'{source.name} must have image and label: it has {has}.')
-    classes = tuple(builder.info.features['label'].names)
-    records: Any = builder.as_data_source(
-        source_split(split, present), decoders={'image': tfds.decode.SkipDecoding()}
-    )
-    chosen = np.arange(len(records))
-    if split == 'train' or split not in present:
-        chosen = held_out(len(records), split, source, present)
-    examples = records.__getitems__(chosen.tolist())
+    home = split if split in present else 'train'
+    records: Any = builder.as_data_source(home, decoders={'image': tfds.decode.SkipDecoding()})
+    rows = chosen(source, split, count=len(records), present=present)
+    examples = records.__getitems__(rows.tolist())
     labels = np.array([e['label'] for e in examples], np.int32)
-    encoded = [e['image'] for e in examples]
-    return Data(decoded(encoded, decode_bytes, source), labels, classes)
+    files = [
+        InMemory(e['image'], f'{source.name} {home}[{row}]')
+        for row, e in zip(rows, examples, strict=True)
+    ]
+    pixels = decoded(files, source, preprocessing)
+    return Data(pixels, labels, tuple(features['label'].names), preprocessing)
 
 
-def prepared_in(source: Source, name: str) -> pathlib.Path:
+def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     """The newest prepared version of a TFDS dataset, looked for on disk alone.
 
     Raises:
         ValueError: if there is none, with the command that prepares it.
     """
-    root = source.dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    folder = pathlib.Path(root).expanduser() / name
+    folder = cifar.data_dir(directory) / name
     found = sorted(
         (p.parent for p in folder.rglob('dataset_info.json')),
         key=lambda p: [int(n) if n.isdigit() else 0 for n in p.name.split('.')],
@@ -50,6 +60,6 @@ def prepared_in(source: Source, name: str) -> pathlib.Path:
         return found[-1]
     command = f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
     command += "file_format='array_record').download_and_prepare()\" (needs tensorflow)"
-    if name in CIFAR:
+    if name in cifar.CIFAR:
         command = f'python scripts/prepare.py {name}'
     raise ValueError(f'{name} is not prepared in {folder.parent}; prepare it with\n  {command}')
