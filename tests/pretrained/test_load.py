@@ -25,7 +25,7 @@ def vit_tiny(tmp_path_factory):
 def test_load_a_file(vit_tiny):
     said = []
     experiment, params = pretrained.load(vit_tiny, report=said.append)
-    assert said == ['model: vit_tiny_patch16']
+    assert said == [('model', 'model: vit_tiny_patch16')]
     assert experiment.model == models.named('vit_tiny_patch16')
     assert experiment.preprocessing == Preprocessing(
         224, 0.9, mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)
@@ -46,10 +46,11 @@ def test_load_a_file_as_something_else(vit_tiny):
         report=said.append,
     )
     assert said == [
-        'patch kernel: 16 -> 32 pixels, by pseudo-inverse',
-        'position embeddings: 14x14 -> 12x12 patches, bicubic, antialiased',
-        'head: fresh, 10 classes; was 1000 classes',
+        ('patch kernel', 'patch kernel: 16 -> 32 pixels, by pseudo-inverse'),
+        ('positions', 'position embeddings: 14x14 -> 12x12 patches, bicubic, antialiased'),
+        ('head', 'head: fresh, 10 classes; was 1000 classes'),
     ]
+    assert [str(change) for change in said] == [change.text for change in said]
     assert experiment.model == models.named('deit_tiny_patch16', patch_size=32, num_classes=10)
     assert experiment.preprocessing == Preprocessing(384, 1.0)
     assert experiment.classes == ()
@@ -74,7 +75,7 @@ def test_load_a_run(tmp_path):
     experiment, loaded = pretrained.load(
         tmp_path / 'run', image_size=16, num_classes=2, report=said.append
     )
-    assert len(said) == 2
+    assert [change.what for change in said] == ['positions', 'head']
     assert experiment.preprocessing == Preprocessing(16, 1.0)
     assert experiment.augment.size == 16
     assert experiment.classes == ()

@@ -4,9 +4,10 @@ from vitjax.pretrained.convert import Origin, assemble, convert, match
 from vitjax.pretrained.files import read
 from vitjax.pretrained.load import load, preprocessing
 from vitjax.pretrained.recognise import recognise
-from vitjax.pretrained.resize import resize
+from vitjax.pretrained.resize import Change, resize
 
 __all__ = [
+    'Change',
     'Origin',
     'assemble',
     'convert',

@@ -27,7 +27,7 @@ from vitjax.pretrained.recognise import (
     strip,
     tensors_of,
 )
-from vitjax.pretrained.resize import Report, resize, shapes_of, unflatten
+from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatten
 
 
 def convert(
@@ -50,7 +50,7 @@ def convert(
         model: the module wanted.
         image_size: side in pixels of the images wanted.
         seed: of a fresh head.
-        report: takes one line for each change made on the way.
+        report: is called with each `Change` made on the way.
 
     Raises:
         ValueError: if a tensor is missing, surplus, misshapen or not finite, with all of them; if
@@ -94,7 +94,7 @@ def match(
     heads = [name for path in held if path.startswith('head') for name in held[path]]
     if heads and not source.num_classes:
         weights = {name: value for name, value in weights.items() if name not in heads}
-        report(f'head: left out; was {classes_of(held)} classes')
+        report(Change('head', f'head: left out; was {classes_of(held)} classes'))
     entries = _entries(source, table, size)
     _require_match(weights, entries, label)
     return label, {

@@ -19,7 +19,7 @@ from vitjax.pretrained.recognise import (
     strip,
     tensors_of,
 )
-from vitjax.pretrained.resize import Report, resize
+from vitjax.pretrained.resize import Change, Report, resize
 
 
 def preprocessing(name: str, image_size: int) -> Preprocessing:
@@ -58,7 +58,7 @@ def load(
         patch_size: of the patches wanted; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
         which: of a run's checkpoints, `best` or `latest`.
-        report: takes one line for each change made.
+        report: is called with each `Change` made.
 
     Raises:
         ValueError: as `checkpoint.load`, `read`, `recognise`, `convert` and `resize` do.
@@ -70,7 +70,7 @@ def load(
     weights = read(path)
     name = model or recognise(weights, path)
     if model is None:
-        report(f'model: {name}')
+        report(Change('model', f'model: {name}'))
     stripped = strip(weights)
     held = tensors_of(stripped, FORMATS[format_of(stripped, type(models.named(name)))][1])
     if num_classes is None:

@@ -5,7 +5,7 @@ import math
 import types
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.traverse_util
@@ -14,7 +14,23 @@ import jax.numpy as jnp
 
 from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_positions
 
-Report = Callable[[str], object]
+
+class Change(NamedTuple):
+    """One thing that was settled or changed between a file and the parameters asked for.
+
+    Attributes:
+        what: `model`, `patch kernel`, `positions` or `head`.
+        text: the same in a line to read, which is also what `str` gives.
+    """
+
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Report = Callable[[Change], object]
 
 
 def resize(
@@ -38,7 +54,7 @@ def resize(
         image_size: side in pixels of the images wanted.
         antialias: how positions are resampled, as in `resample_positions`.
         seed: of a fresh head.
-        report: takes one line for each change made.
+        report: is called with each `Change` made.
 
     Raises:
         ValueError: if the patch size does not divide the image size, or the models differ in more
@@ -51,7 +67,8 @@ def resize(
         old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
         if old != new:
             flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
-            report(f'patch kernel: {old} -> {new} pixels, by pseudo-inverse')
+            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
+            report(Change('patch kernel', text))
     if table in flat and table in wanted:
         prefix = int('embed/class_token' in wanted)
         old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
@@ -60,7 +77,8 @@ def resize(
                 flat[table], (old, old), (new, new), prefix=prefix, antialias=antialias
             )
             how = 'antialiased' if antialias else 'not antialiased'
-            report(f'position embeddings: {old}x{old} -> {new}x{new} patches, bicubic, {how}')
+            text = f'position embeddings: {old}x{old} -> {new}x{new} patches, bicubic, {how}'
+            report(Change('positions', text))
     old, new = _classes(flat), _classes(wanted)
     if old != new:
         key = jax.random.key(seed)
@@ -70,7 +88,7 @@ def resize(
             init = nn.initializers.zeros if path.endswith('bias') else kernel_init
             flat[path] = init(own, wanted[path].shape)
         was = f'{old} classes' if old else 'none'
-        report(f'head: fresh, {new} classes; was {was}' if new else f'head: left out; was {was}')
+        report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
     lines = [f'- {path} {list(wanted[path].shape)}' for path in wanted if path not in flat]
     lines += [f'+ {path} {list(flat[path].shape)}' for path in flat if path not in wanted]
     lines += [
