@@ -252,7 +252,10 @@ def _resolve(
         prepared = Preprocessing(size=size, crop=1.0, mean=mean, deviation=deviation)
         return dataclasses.replace(experiment, preprocessing=prepared, classes=classes), None
     loaded, params = pretrained.load(
-        experiment.weights, image_size=size, num_classes=known, report=console.print
+        experiment.weights,
+        image_size=size,
+        num_classes=known,
+        report=lambda change: console.print(str(change)),  # rich would print its fields
     )
     # Weights go with the normalisation that they were trained with.
     prepared = dataclasses.replace(loaded.preprocessing or Preprocessing(), size=size, crop=1.0)
