@@ -71,7 +71,7 @@ def main(
     from vitjax import pretrained
 
     chosen = views.choose(what)
-    notes: list[str] = []
+    notes: list[pretrained.Change] = []
     load = functools.partial(pretrained.load, weights, model=model, report=notes.append)
     experiment, params = load(image_size=size)
     held = views.gigabytes(experiment, params, len(images), chosen, at)
@@ -94,7 +94,7 @@ def main(
     )  # fmt: skip
     seen = views.look(
         experiment, params, images, chosen, options,
-        any(note.startswith('position embeddings') for note in notes),
+        any(note.what == 'positions' for note in notes),
     )  # fmt: skip
     directory = pathlib.Path(out)
     directory.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 Shapes = dict[str, tuple[int, ...]]
 
 VIT = {  # width, depth, heads
@@ -28,6 +30,16 @@ PATCHCONVNET = {  # width, depth
     'l60': (1024, 60),
     'l120': (1024, 120),
 }
+
+
+def zeros(shapes):
+    """Tensors of these shapes that take no memory."""
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+
+
+def noise(shapes, seed=0):
+    random = np.random.default_rng(seed)
+    return {k: random.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
 
 
 def _linear(name, outputs, inputs):
@@ -225,3 +237,79 @@ def every_size():
         yield f'patchconvnet_{name}', 'published', 224, patchconvnet(width, depth)
     yield 'patchconvnet_s60_multi', 'published', 224, patchconvnet(384, 60, multi=True)
     yield 'vgg16', 'torchvision', 224, vgg16()
+
+
+def as_transformers(weights, dinov2=False, newer=False):
+    """A timm ViT's tensors under the transformers library's names."""
+    out = {}
+    attention = '' if newer else 'attention.'
+    parts = ('q_proj', 'k_proj', 'v_proj') if newer else ('query', 'key', 'value')
+    layers = 'layers' if newer and not dinov2 else 'encoder.layer'
+    output = 'o_proj' if newer else 'output.dense'
+    names = {
+        'norm1': 'norm1' if dinov2 else 'layernorm_before',
+        'norm2': 'norm2' if dinov2 else 'layernorm_after',
+        'mlp.fc1': 'mlp.fc1' if dinov2 or newer else 'intermediate.dense',
+        'mlp.fc2': 'mlp.fc2' if dinov2 or newer else 'output.dense',
+        'attn.proj': f'attention.{output}',
+    }
+    stems = {
+        'cls_token': 'embeddings.cls_token',
+        'reg_token': 'embeddings.register_tokens',
+        'pos_embed': 'embeddings.position_embeddings',
+        'patch_embed.proj': 'embeddings.patch_embeddings.projection',
+        'norm': 'layernorm',
+        'head': 'classifier',
+    }
+    for name, value in weights.items():
+        if name in stems:
+            out[stems[name]] = value
+            continue
+        module, leaf = name.rsplit('.', 1)
+        if module in stems:
+            out[f'{stems[module]}.{leaf}'] = value
+            continue
+        _, i, inner = module.split('.', 2)
+        layer = f'{layers}.{i}'
+        if inner == 'attn.qkv':
+            for part, third in zip(parts, np.split(value, 3), strict=True):
+                out[f'{layer}.attention.{attention}{part}.{leaf}'] = third
+        elif leaf == 'gamma':
+            out[f'{layer}.layer_scale{inner[-1]}.lambda1'] = value
+        else:
+            out[f'{layer}.{names[inner]}.{leaf}'] = value
+    return out
+
+
+def as_augreg(weights, heads):
+    """A timm ViT's tensors under AugReg's names."""
+    out = {
+        'cls': weights['cls_token'],
+        'embedding/kernel': weights['patch_embed.proj.weight'].transpose(2, 3, 1, 0),
+        'embedding/bias': weights['patch_embed.proj.bias'],
+        'Transformer/posembed_input/pos_embedding': weights['pos_embed'],
+        'Transformer/encoder_norm/scale': weights['norm.weight'],
+        'Transformer/encoder_norm/bias': weights['norm.bias'],
+        'head/kernel': weights['head.weight'].T,
+        'head/bias': weights['head.bias'],
+    }
+    for i in range(sum(name.endswith('norm1.bias') for name in weights)):
+        ours, theirs = f'blocks.{i}', f'Transformer/encoderblock_{i}'
+        for norm, number in (('norm1', 0), ('norm2', 2)):
+            out[f'{theirs}/LayerNorm_{number}/scale'] = weights[f'{ours}.{norm}.weight']
+            out[f'{theirs}/LayerNorm_{number}/bias'] = weights[f'{ours}.{norm}.bias']
+        for fc, number in (('fc1', 0), ('fc2', 1)):
+            dense = f'{theirs}/MlpBlock_3/Dense_{number}'
+            out[f'{dense}/kernel'] = weights[f'{ours}.mlp.{fc}.weight'].T
+            out[f'{dense}/bias'] = weights[f'{ours}.mlp.{fc}.bias']
+        attention = f'{theirs}/MultiHeadDotProductAttention_1'
+        kernels = np.split(weights[f'{ours}.attn.qkv.weight'], 3)
+        biases = np.split(weights[f'{ours}.attn.qkv.bias'], 3)
+        for part, kernel, bias in zip(('query', 'key', 'value'), kernels, biases, strict=True):
+            width = kernel.shape[1]
+            out[f'{attention}/{part}/kernel'] = kernel.T.reshape(width, heads, -1)
+            out[f'{attention}/{part}/bias'] = bias.reshape(heads, -1)
+        kernel = weights[f'{ours}.attn.proj.weight'].T
+        out[f'{attention}/out/kernel'] = kernel.reshape(heads, -1, kernel.shape[1])
+        out[f'{attention}/out/bias'] = weights[f'{ours}.attn.proj.bias']
+    return out

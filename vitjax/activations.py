@@ -94,7 +94,7 @@ def of_path(
     square: int = 256,
     keep: str | None = None,
     model: str | None = None,
-    report: Callable[[str], object] = print,
+    report: Callable[[Any], object] = print,
     **how: Any,
 ) -> Activations:
     """`stream` of a run directory or a file of published weights.

@@ -1,0 +1,20 @@
+"""Published weights to parameters of our models, whole or not at all, with their preprocessing."""
+
+from vitjax.pretrained.convert import Origin, assemble, convert, match
+from vitjax.pretrained.files import read
+from vitjax.pretrained.load import load, preprocessing
+from vitjax.pretrained.recognise import recognise
+from vitjax.pretrained.resize import Change, resize
+
+__all__ = [
+    'Change',
+    'Origin',
+    'assemble',
+    'convert',
+    'load',
+    'match',
+    'preprocessing',
+    'read',
+    'recognise',
+    'resize',
+]

@@ -1,0 +1,77 @@
+"""Weights files, read without running anything that they hold."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+_PICKLED = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
+_CONVERSION = """\
+{path} is a pickle, which can run any program when it is opened. These lines make it safe:
+  import torch; from safetensors.torch import save_file
+  weights = torch.load({path!r}, map_location='cpu', weights_only=True)
+  save_file({{k: v.contiguous() for k, v in weights.get('model', weights).items()}}, {new!r})"""
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a weights file by name; nothing in it is ever unpickled.
+
+    Args:
+        path: a `.safetensors` file, an `.npz` file, or `hf-hub:owner/name`, whose
+            `model.safetensors` is fetched through huggingface_hub (the `hub` extra).
+
+    Raises:
+        ValueError: for a missing, truncated or foreign file, and for pickles (`.pth` and the
+            like), with the three lines that convert them.
+    """
+    if str(path).startswith('hf-hub:'):
+        path = _fetch(str(path).removeprefix('hf-hub:'))
+    path = pathlib.Path(path)
+    suffix = path.suffix.lower()
+    if suffix in _PICKLED:
+        raise ValueError(
+            _CONVERSION.format(path=str(path), new=str(path.with_suffix('.safetensors')))
+        )
+    if suffix not in ('.safetensors', '.npz'):
+        raise ValueError(f'weights must be a .safetensors or .npz file: {path}.')
+    if not path.is_file():
+        raise ValueError(f'there is no weights file {path}.')
+    if suffix == '.npz':
+        return _read_npz(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path} is not a whole safetensors file: {error}.') from None
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):  # np.load would speak of pickles
+        raise ValueError(
+            f'{path} is not a whole npz file: it has no directory of a zip at its end.'
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            out = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f'{path} is not a whole npz file of plain arrays: {error}.') from None
+    others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
+    if others or not out:
+        raise ValueError(f'{path} is a zip, not an npz: it holds {", ".join(others) or "nothing"}.')
+    return out
+
+
+def _fetch(repository: str) -> pathlib.Path:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(
+            f"hf-hub:{repository} needs the hub extra: pip install 'vitjax[hub]'."
+        ) from None
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, 'model.safetensors'))
+    except (OSError, ValueError) as error:  # what its errors derive from
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f'hf-hub:{repository} cannot be fetched: {first}') from None

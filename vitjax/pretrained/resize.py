@@ -1,0 +1,135 @@
+"""Parameters at one size as parameters at another: image size, patch size, number of classes."""
+
+import functools
+import math
+import types
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_positions
+
+
+class Change(NamedTuple):
+    """One thing that was settled or changed between a file and the parameters asked for.
+
+    Attributes:
+        what: `model`, `patch kernel`, `positions` or `head`.
+        text: the same in a line to read, which is also what `str` gives.
+    """
+
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Report = Callable[[Change], object]
+
+
+def resize(
+    params: Any,
+    model: nn.Module,
+    image_size: int,
+    *,
+    antialias: bool = True,
+    seed: int = 0,
+    report: Report = print,
+) -> Any:
+    """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
+
+    What differs between the two may be the image size, the patch size and the number of classes:
+    position embeddings are resampled (bicubic), patch kernels too (FlexiViT's pseudo-inverse
+    resize, Beyer et al. 2023), and a head for another number of classes starts afresh.
+
+    Args:
+        params: of the model as it was, on a square grid of patches.
+        model: the module wanted, with its patch size and number of classes.
+        image_size: side in pixels of the images wanted.
+        antialias: how positions are resampled, as in `resample_positions`.
+        seed: of a fresh head.
+        report: is called with each `Change` made.
+
+    Raises:
+        ValueError: if the patch size does not divide the image size, or the models differ in more
+            than that, with all parameters that do not fit.
+    """
+    wanted = shapes_of(model, image_size)
+    flat = dict(flatten(params))
+    kernel, table = 'embed/patch/projection/kernel', 'embed/position/table'
+    if kernel in flat and kernel in wanted:
+        old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
+        if old != new:
+            flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
+            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
+            report(Change('patch kernel', text))
+    if table in flat and table in wanted:
+        prefix = int('embed/class_token' in wanted)
+        old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
+        if old != new:
+            flat[table] = resample_positions(
+                flat[table], (old, old), (new, new), prefix=prefix, antialias=antialias
+            )
+            how = 'antialiased' if antialias else 'not antialiased'
+            text = f'position embeddings: {old}x{old} -> {new}x{new} patches, bicubic, {how}'
+            report(Change('positions', text))
+    old, new = _classes(flat), _classes(wanted)
+    if old != new:
+        key = jax.random.key(seed)
+        flat = {path: value for path, value in flat.items() if not _of_classes(path, wanted)}
+        for path in filter(lambda path: _of_classes(path, wanted), wanted):
+            own = jax.random.fold_in(key, zlib.crc32(path.encode()))
+            init = nn.initializers.zeros if path.endswith('bias') else kernel_init
+            flat[path] = init(own, wanted[path].shape)
+        was = f'{old} classes' if old else 'none'
+        report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
+    lines = [f'- {path} {list(wanted[path].shape)}' for path in wanted if path not in flat]
+    lines += [f'+ {path} {list(flat[path].shape)}' for path in flat if path not in wanted]
+    lines += [
+        f'  {path}: is {list(flat[path].shape)}, must be {list(wanted[path].shape)}'
+        for path in wanted
+        if path in flat and flat[path].shape != wanted[path].shape
+    ]
+    if lines:
+        raise ValueError(
+            f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
+            '- missing, + surplus:\n' + '\n'.join(lines)
+        )
+    return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
+
+
+def _classes(flat: Mapping[str, Any]) -> int:
+    biases = [flat[path].shape[0] for path in ('head/output/bias', 'head/bias') if path in flat]
+    return biases[0] if biases else 0
+
+
+def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
+    """Whether a parameter has an axis of classes: the head, and class tokens of their own."""
+    per_class = 'head/kernel' in wanted and wanted['head/kernel'].shape[0] == _classes(wanted)
+    return path.startswith(('head/output/', 'head/kernel', 'head/bias')) or (
+        per_class and path == 'class_token'
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def shapes_of(model: nn.Module, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Parameters of a model by path, as shapes: computes nothing."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
+    return types.MappingProxyType(flatten(init['params']))
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Parameters by path, as `blocks/norm_1/scale`."""
+    return flax.traverse_util.flatten_dict(tree, sep='/')
+
+
+def unflatten(flat: dict[str, Any]) -> Any:
+    """The inverse of `flatten`."""
+    return flax.traverse_util.unflatten_dict(flat, sep='/')
