@@ -25,13 +25,13 @@ def test_linen_s_own_fields_are_not_the_user_s_and_others_of_that_name_are():
 
 @pytest.mark.parametrize('path', ['model.dept', 'model.depth.x', 'model.name', 'modell'])
 def test_fields_that_do_not_exist(path):
-    for call in (fields.get, lambda *a: fields.replace(*a, 1)):
+    for call in (fields.get, lambda tree, path: fields.replace(tree, path, 1)):
         with pytest.raises(ValueError, match='no field'):
             call(EXPERIMENT, path)
 
 
 def test_close_names_are_offered():
-    for call in (fields.get, lambda *a: fields.replace(*a, 1)):
+    for call in (fields.get, lambda tree, path: fields.replace(tree, path, 1)):
         with pytest.raises(ValueError, match="no field 'model.dept'; there are depth"):
             call(EXPERIMENT, 'model.dept')
 

@@ -65,12 +65,12 @@ def test_a_run_directory_holds_everything(finished):
 def test_the_test_record_is_the_best_parameters(finished):
     out, record = finished
     experiment, params, _ = runs.load(out)
+    assert experiment.data and experiment.preprocessing
     data = sources.load(experiment.data, 'test')
     logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
     assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
     assert experiment.classes == tuple('0123456789')
     train = sources.load(experiment.data, 'train').images / 255
-    assert experiment.preprocessing is not None
     np.testing.assert_allclose(experiment.preprocessing.mean, train.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(experiment.preprocessing.deviation, train.std((0, 1, 2)), atol=1e-5)
 

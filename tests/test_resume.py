@@ -1,13 +1,14 @@
 """A run that an earlier version of the code left resumes to the bits that it would have had."""
 
 import hashlib
+import importlib.metadata
 import json
 import pathlib
 import zipfile
+from typing import Any
 
 import flax.traverse_util
 import jax
-import jaxlib
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ def machine():
     except (OSError, StopIteration):
         flags = []
     digest = hashlib.sha256(' '.join(sorted(flags)).encode()).hexdigest()[:16]
-    return f'jaxlib {jaxlib.__version__}, {digest}'
+    return f'jaxlib {importlib.metadata.version("jaxlib")}, {digest}'
 
 
 def values(lines):
@@ -40,7 +41,7 @@ def test_an_earlier_version_s_run_resumes_to_the_same_bits(tmp_path):
     experiment = runs.read_experiment(tmp_path / 'run')
     loop.train(experiment, tmp_path / 'run', quiet=True)
     params = runs.load(tmp_path / 'run', which='latest').params
-    got = flax.traverse_util.flatten_dict(params, sep='/')
+    got: Any = flax.traverse_util.flatten_dict(params, sep='/')
     lines = values(runs.read_metrics(tmp_path / 'run'))
     with np.load(GOLDEN / 'resumed.npz') as file:
         exact = str(file['machine']) == machine()

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from vitjax.experiment import Experiment
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.views.validation import attention_figure
 
-TRUNK = {'patch_size': 4, 'width': 8, 'depth': 1, 'num_classes': 10}
+TRUNK: Any = {'patch_size': 4, 'width': 8, 'depth': 1, 'num_classes': 10}
 MODELS = {
     'vit': ViT(num_heads=2, **TRUNK),
     'cait': CaiT(num_heads=2, **TRUNK),

@@ -2,7 +2,7 @@
 
 from vitjax.pretrained.convert import Origin, assemble, convert, match
 from vitjax.pretrained.files import read
-from vitjax.pretrained.load import load, preprocessing
+from vitjax.pretrained.load import fit, load, preprocessing
 from vitjax.pretrained.recognise import recognise
 from vitjax.pretrained.resize import Change, resize
 
@@ -11,6 +11,7 @@ __all__ = [
     'Origin',
     'assemble',
     'convert',
+    'fit',
     'load',
     'match',
     'preprocessing',

@@ -1,10 +1,10 @@
-"""One way in: a run directory or a file of published weights as an experiment and parameters."""
+"""A file of published weights as an experiment and its parameters, at the sizes asked for."""
 
 import dataclasses
 import pathlib
 from typing import Any
 
-from vitjax import checkpoint, models
+from vitjax import models
 from vitjax.data.augment import Augment
 from vitjax.data.imagenet import classes as imagenet_classes
 from vitjax.data.preprocess import Preprocessing
@@ -45,29 +45,24 @@ def load(
     image_size: int | None = None,
     patch_size: int | None = None,
     num_classes: int | None = None,
-    which: str = 'best',
     report: Report = print,
 ) -> tuple[Experiment, Any]:
-    """A run directory or a file of published weights, as `(experiment, params)`.
+    """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
-    The experiment's model, preprocessing and class names are those of the parameters returned.
+    The experiment's model, preprocessing and class names are those of the parameters returned; it
+    has no images of its own.
 
     Args:
-        path: a run directory, or what `read` takes.
-        model: a published model's name where the weights do not say it; not for a run.
+        path: what `read` takes.
+        model: a published model's name where the weights do not say it.
         image_size: side in pixels of the images wanted; None keeps what it was made for.
         patch_size: of the patches wanted; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
-        which: of a run's checkpoints, `best` or `latest`.
         report: is called with each `Change` made.
 
     Raises:
-        ValueError: as `checkpoint.load`, `read`, `recognise`, `convert` and `resize` do.
+        ValueError: as `read`, `recognise` and `convert` do.
     """
-    if pathlib.Path(path).is_dir():
-        if model is not None:
-            raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
-        return _load_run(path, image_size, patch_size, num_classes, which, report)
     weights = read(path)
     name = model or recognise(weights, path)
     if model is None:
@@ -91,30 +86,43 @@ def load(
     ), params
 
 
-def _load_run(
-    run: str | pathlib.Path,
-    image_size: int | None,
-    patch_size: int | None,
-    num_classes: int | None,
-    which: str,
-    report: Report,
+def fit(
+    experiment: Experiment,
+    params: Any,
+    *,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    num_classes: int | None = None,
+    report: Report = print,
 ) -> tuple[Experiment, Any]:
-    experiment, params = checkpoint.load(run, which)
-    prepared = experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
+    """A trained model at other sizes: `resize`, with the experiment that says so.
+
+    Args:
+        experiment: with its preprocessing.
+        params: of its model.
+        image_size: side in pixels of the images wanted; None keeps it.
+        patch_size: of the patches wanted; None keeps it.
+        num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
+        report: is called with each `Change` made.
+
+    Raises:
+        ValueError: as `resize` does.
+    """
     model: Any = experiment.model
-    changes: dict[str, Any] = {}
+    prepared = experiment.preprocessing
+    assert prepared is not None
+    wanted = model
     if patch_size is not None:
-        changes['patch_size'] = patch_size
+        wanted = wanted.clone(patch_size=patch_size)
     if num_classes is not None and num_classes != model.num_classes:
-        changes['num_classes'] = num_classes
+        wanted = wanted.clone(num_classes=num_classes)
         experiment = dataclasses.replace(experiment, classes=())
     size = image_size or prepared.size
-    if changes or size != prepared.size:
-        model = model.clone(**changes)
-        params = resize(params, model, size, report=report)
+    if wanted != model or size != prepared.size:
+        params = resize(params, wanted, size, report=report)
     return dataclasses.replace(
         experiment,
-        model=model,
+        model=wanted,
         augment=dataclasses.replace(experiment.augment, size=size),
         preprocessing=dataclasses.replace(prepared, size=size),
     ), params

@@ -12,7 +12,8 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.embed import kernel_init, resample_patch_kernel, resample_positions
+from vitjax.layers.init import kernel_init
+from vitjax.layers.resample import resample_patch_kernel, resample_positions
 
 
 class Change(NamedTuple):
