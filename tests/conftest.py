@@ -1,7 +1,9 @@
-"""Eight simulated devices and quick compilation, set before jax starts."""
+"""Eight simulated devices and quick compilation, set before jax starts; a folder for each test."""
 
 import importlib.metadata
 import os
+
+import pytest
 
 flags = '--xla_force_host_platform_device_count=8'
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # others don't know this one
@@ -12,3 +14,9 @@ os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's own is no bus
 if os.environ['JAX_PLATFORMS'] == 'cpu':
     # Most tests compile much and run it once: without optimizations that takes half the time.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path_factory, monkeypatch):
+    """Each test runs in an empty folder: what the user has in theirs is no business of a test."""
+    monkeypatch.chdir(tmp_path_factory.mktemp('here'))

@@ -274,6 +274,11 @@ def wait_for_lines(out, count, process):
         time.sleep(0.02)
 
 
+def values(run):
+    timed = ('seconds', 'images_per_second')
+    return [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
+
+
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory, command):
     out = tmp_path_factory.mktemp('runs') / 'whole'
@@ -300,10 +305,6 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, command, uninterrupted):
         a, b = (runs.load(run, which=which).params for run in (out, uninterrupted))
         assert equal(a, b)
 
-    def values(run):
-        timed = ('seconds', 'images_per_second')
-        return [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
-
     assert values(out) == values(uninterrupted)
 
 
@@ -322,6 +323,7 @@ def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
     if number == signal.SIGTERM:
         text, _ = command(out).communicate()
         assert f'resumed from step {stopped_at}' in text
+        assert values(out) == values(uninterrupted)
         a, b = (runs.load(run, which='latest').params for run in (out, uninterrupted))
         assert equal(a, b)
 
@@ -347,7 +349,11 @@ def test_two_processes_train_as_one(tmp_path, command, uninterrupted):
 def test_bad_commands_fail_in_a_line_or_two(tmp_path):
     def fails(*arguments):
         done = subprocess.run(
-            [sys.executable, str(TRAIN), *arguments], capture_output=True, text=True, check=False
+            [sys.executable, str(TRAIN), *arguments],
+            cwd=tmp_path,  # where `runs/digits` is not a run of the user's
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode in (1, 2) and 'Traceback' not in done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -1,0 +1,83 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from vitjax import program
+from vitjax.data.augment import Augment
+from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+
+TINY = Experiment(
+    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
+    data=Source('digits'),
+    augment=Augment(size=8),
+    batch_size=64,
+    epochs=2.5,
+    evaluate_every=0.5,
+    parallel='none',
+)
+
+
+def test_a_plan_is_the_experiment_resolved():
+    plan = program.plan(TINY)
+    assert (plan.per_epoch, plan.total, plan.every) == (20, 50, 10)
+    assert plan.params is None and len(plan.data) == 1294
+    assert plan.experiment.classes == tuple('0123456789')
+    prepared = plan.experiment.preprocessing
+    assert prepared is not None and prepared.size == 8 and prepared.crop == 1.0
+    pixels = plan.data.images / 255
+    np.testing.assert_allclose(prepared.mean, pixels.mean((0, 1, 2)), atol=1e-5)
+    undone = dataclasses.replace(plan.experiment, preprocessing=None, classes=())
+    assert undone == TINY
+
+
+@pytest.mark.parametrize(
+    ('change', 'match'),
+    [
+        ({'data': None}, '--data.name takes digits, tfds:NAME or folder:PATH'),
+        ({'epochs': None}, 'epochs or steps, one of them: epochs=None, steps=None'),
+        ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
+    ],
+)
+def test_what_cannot_be_planned(change, match):
+    with pytest.raises(ValueError, match=match):
+        program.plan(dataclasses.replace(TINY, **change))
+
+
+def test_weights_bring_their_normalisation(tmp_path):
+    from vitjax import runs
+
+    known = Preprocessing(size=8, crop=0.875, mean=(0.1, 0.2, 0.3), deviation=(0.4, 0.5, 0.6))
+    params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
+    runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
+    plan = program.plan(dataclasses.replace(TINY, weights=str(tmp_path / 'run')))
+    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=1.0)
+    started = program.program(plan, [0], jax.devices()[:1]).init()[0].params
+    for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_experiments_that_differ_in_numbers_have_the_same_step():
+    plan = program.plan(TINY)
+    step, numbers = program.training_step(plan.experiment, 50)
+    optim = Optim(peak=1e-4, decay=0.3, warmup=0.2)
+    other, others = program.training_step(dataclasses.replace(plan.experiment, optim=optim), 70)
+    assert step is other and numbers['optim']['peak'] != others['optim']['peak']
+    deeper = plan.experiment.model.clone(depth=2)
+    changed, _ = program.training_step(dataclasses.replace(plan.experiment, model=deeper), 50)
+    assert changed is not step
+
+
+def test_a_program_takes_the_chunks_of_its_feed():
+    plan = program.plan(TINY)
+    run = program.program(plan, [0, 1], jax.devices()[:1])
+    states = run.init()
+    assert [int(state.step) for state in states] == [0, 0]
+    state, metrics = run.run(run.put(states), run.feed.take(0, 3))
+    assert metrics['loss'].shape == (3, 2) and np.isfinite(metrics['loss']).all()
+    assert [int(s.step) for s in run.get(state)] == [3, 3]

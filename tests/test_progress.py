@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+
+from vitjax import progress
+from vitjax.data.sources import Data
+from vitjax.experiment import Experiment
+from vitjax.program import Plan
+from vitjax.progress import Position
+
+NOTHING = Data(np.zeros((4, 1, 1, 3), np.uint8), np.zeros(4, np.int32), ())
+PLAN = Plan(Experiment(batch_size=4), NOTHING, total=100, per_epoch=10, every=30)
+
+
+def metrics(*losses):
+    """Of two seeds, the second's loss twice the first's."""
+    loss = np.array(losses, np.float32)
+    return {'loss': np.stack([loss, 2 * loss], 1)}
+
+
+def test_means_are_those_of_the_steps_since_the_last_line():
+    at = Position(5, 1.0).after(metrics(1, 2), 0.5).after(metrics(6), 0.25)
+    assert (at.step, at.seconds, at.took) == (8, 1.75, 0.75)
+    assert at.means(0) == {'loss': 3.0} and at.means(1) == {'loss': 6.0}
+    assert at.rate() == 8  # six steps of seeds in 0.75 s
+
+
+def test_a_checkpoint_keeps_what_the_next_line_averages_over():
+    at = Position(40, 1.0).after(metrics(0.1, 0.7, 1 / 3), 0.3)
+    kept = [json.loads(json.dumps(at.to_json(PLAN, seed))) for seed in (0, 1)]
+    assert kept[0]['epoch'] == 4 and kept[0]['index'] == 3
+    back = progress.from_json(43, kept)
+    assert (back.step, back.seconds, back.took) == (43, at.seconds, at.took)
+    np.testing.assert_array_equal(back.since[0]['loss'], at.since[0]['loss'])
+    assert back.since[0]['loss'].dtype == np.float32
+    one, other = (p.after(metrics(5), 0.1).means(1) for p in (at, back))
+    assert one == other
+
+
+def test_positions_of_earlier_versions_have_no_such_steps():
+    assert progress.from_json(7, [{'epoch': 0, 'index': 7, 'seconds': 2.0}]) == Position(7, 2.0)
+
+
+@pytest.mark.parametrize(
+    ('step', 'until', 'logs', 'evaluates'),
+    [
+        (0, 30, True, True),
+        (29, 30, False, False),
+        (30, 50, True, True),
+        (50, 60, True, False),
+        (99, 100, False, False),
+        (100, 100, True, True),
+    ],
+)
+def test_a_plan_says_what_is_due(step, until, logs, evaluates):
+    assert PLAN.until(step) == until
+    assert PLAN.logs(step) is logs and PLAN.evaluates(step) is evaluates
