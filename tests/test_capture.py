@@ -1,11 +1,13 @@
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vitjax.capture import capture, gradients, paths
+from vitjax.flops import model_flops
 from vitjax.layers import attention
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.block import Block, ClassBlock, Mlp
@@ -219,3 +221,48 @@ def test_a_target_that_is_no_scalar_is_an_error():
 
 def per_image(logits):
     return logits.sum(-1)
+
+
+@pytest.mark.parametrize('model', [VIT, CAIT, MULTI], ids=['vit', 'cait', 'multi'])
+def test_a_module_called_through_its_base_class_or_twice_has_one_gradient(model):
+    """The MLP's last layer calls its base class; a class block calls `norm_1` on two things."""
+    _, found, grads = gradients(model, parameters(model), IMAGES, total)
+    stack = 'class_blocks' if 'class_blocks' in found else 'blocks'
+    np.testing.assert_array_equal(grads[f'{stack}/mlp/output'], grads[f'{stack}/mlp'])
+    assert {path: grad.shape for path, grad in grads.items()} == paths(
+        model, parameters(model), IMAGES
+    )
+
+
+class Foreign(nn.Module):
+    """A module of somebody else's, where `attention` is not a setting of how to compute."""
+
+    remat: str = 'kept as it is'
+
+    def attention(self, x):
+        self.sow('intermediates', 'weights', jax.nn.softmax(x))
+        return x
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        assert self.remat == 'kept as it is'
+        return nn.Dense(3, name='dense')(self.attention(images.mean((1, 2))))
+
+
+class Holder(nn.Module):
+    """Another, whose `attention` is a module."""
+
+    attention: nn.Module
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return self.attention(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize('model', [Foreign(), Holder(nn.Dense(3))], ids=['method', 'module'])
+def test_attention_that_is_no_setting_is_left_as_it_is(model):
+    params = parameters(model)
+    logits, found = capture(model, params, IMAGES)
+    np.testing.assert_array_equal(logits, jax.jit(model.apply)({'params': params}, IMAGES))
+    assert found.keys() == {'weights', 'dense'} if isinstance(model, Foreign) else {'attention'}
+    assert model_flops(model, 8) == 2 * 3 * 3
