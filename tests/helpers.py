@@ -16,9 +16,12 @@ def normal(*shape, seed=0, scale=1.0) -> Any:
     return np.random.default_rng(seed).normal(size=shape, scale=scale).astype(np.float32)
 
 
-def shapes_of(module, *args, **kwargs) -> Any:
-    """Shapes of the parameters of a module called with these arguments; compiles nothing."""
-    init = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))
+def shapes_of(module, inputs, *args) -> Any:
+    """Shapes of the parameters of a module called with these arguments; computes nothing.
+
+    `inputs` may be a `jax.ShapeDtypeStruct`.
+    """
+    init = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, *args), inputs)
     return init.get('params', {})
 
 
@@ -30,9 +33,9 @@ def random_like(shapes, *, seed=0, scale=0.3) -> Any:
     )
 
 
-def random_params(module, *args, seed=0, scale=0.3) -> Any:
+def random_params(module, inputs, *args, seed=0, scale=0.3) -> Any:
     """Parameters with nothing at its initial value, so that no term goes unseen."""
-    return random_like(shapes_of(module, *args), seed=seed, scale=scale)
+    return random_like(shapes_of(module, inputs, *args), seed=seed, scale=scale)
 
 
 def distance(a, b):
