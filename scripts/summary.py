@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 
 class Part(NamedTuple):
-    """A module or a parameter; `repeats` is how often its stack has it."""
+    """A module or a parameter; `repeats` is the depth of its stack."""
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
@@ -62,10 +62,10 @@ def main(
 
 
 def find(name: str) -> tuple[Any, int]:
-    """The model of a published size or a run, and the side of the images it takes.
+    """The model of a published size or a run, and the side of its images.
 
     Raises:
-        ValueError: if there is neither, with the close names.
+        ValueError: if there is neither; it lists close names.
     """
     from vitjax import experiment, models
 
@@ -79,7 +79,7 @@ def find(name: str) -> tuple[Any, int]:
 
 
 def split(model: Any, image_size: int) -> Iterator[Part]:
-    """A model's parts in the order they run, those within a stack after it; computes nothing."""
+    """A model's parts in the order they run, a stack's own right after it; computes nothing."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -107,12 +107,12 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
         tuple(s for s in scope.split('/') if not s.startswith(type(model).__name__)): count
         for scope, count in model_flops_by_scope(model, image_size).items()
     }
-    stacks = {'blocks': 'depth', 'class_blocks': 'class_depth'}
+    stacks = model.trunk.stacks
     for path, shape in shapes.items():
-        repeats = getattr(model, stacks.get(path[0], ''), 1)
+        repeats = stacks.get(path[0], 1)
         parameters = sum(math.prod(s) for p, s in sizes.items() if p[: len(path)] == path)
         flops = sum(count for p, count in scopes.items() if p[: len(path)] == path)
-        if len(path) == 1 or path[0] in stacks and (parameters or flops):
+        if len(path) == 1 or (path[0] in stacks and (parameters or flops)):
             yield Part(path, shape, repeats, parameters, flops)
 
 

@@ -1,11 +1,14 @@
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import random_params
 
 from vitjax.capture import capture, gradients, paths
+from vitjax.flops import model_flops
 from vitjax.layers import attention
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.block import Block, ClassBlock, Mlp
@@ -22,13 +25,6 @@ MULTI = PATCHCONVNET.clone(class_tokens_per_class=True)
 CONVNET = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 LARGER: Any = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
-
-
-def parameters(model, images=IMAGES):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.4)), shapes)
 
 
 def total(logits):
@@ -82,14 +78,14 @@ def total(logits):
     ],
 )
 def test_every_model_offers_the_same_paths_with_depth_in_front(model, expected):
-    found = paths(model, parameters(model), IMAGES)
+    found = paths(model, random_params(model, IMAGES), IMAGES)
     assert {path: found.get(path) for path in expected} == expected
     assert not any('__call__' in path or 'mix_' in path for path in found)
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT, MULTI])
 def test_capture_leaves_the_logits_as_they_are(model):
-    params = parameters(model)
+    params = random_params(model, IMAGES)
     logits, found = capture(model.clone(attention='chunked'), params, IMAGES)
     for path in found:
         if path.endswith('/weights'):
@@ -102,7 +98,7 @@ def test_capture_leaves_the_logits_as_they_are(model):
 
 
 def test_convolutional_networks_offer_their_feature_maps():
-    params = parameters(CONVNET, LARGER)
+    params = random_params(CONVNET, LARGER)
     logits, found = capture(CONVNET, params, LARGER, keep=r'conv_\d')
     assert {path: value.shape for path, value in found.items()} == {
         'conv_1': (2, 14, 10, 4), 'conv_2': (2, 5, 3, 6)
@@ -112,7 +108,7 @@ def test_convolutional_networks_offer_their_feature_maps():
 
 
 def test_only_what_matches_the_whole_path_comes_back():
-    params = parameters(CAIT)
+    params = random_params(CAIT, IMAGES)
     _, found = capture(CAIT, params, IMAGES, keep='blocks|norm')
     assert set(found) == {'blocks', 'norm'}
     with pytest.raises(ValueError, match=r"path of CaiT: 'block' matches none of blocks, .*, norm"):
@@ -174,7 +170,7 @@ def unrolled(params, deltas, monkeypatch):
 def test_gradients_are_those_of_finite_differences(monkeypatch):
     keep = 'embed|(class_)?blocks|(class_)?blocks/attention/(mixed_)?(weights|logits)|norm'
     with jax.enable_x64(True):
-        params = jax.tree.map(np.float64, parameters(CAIT))
+        params = jax.tree.map(np.float64, random_params(CAIT, IMAGES))
         model = CAIT.clone(dtype='float64', remat=True)
         logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
         assert len(found) == 8 and found.keys() == grads.keys()
@@ -191,7 +187,7 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
 
 @pytest.mark.parametrize('model', [VIT, MULTI])
 def test_gradients_come_with_what_capture_finds(model):
-    params = parameters(model)
+    params = random_params(model, IMAGES)
     keep = '(class_)?blocks|(class_)?blocks/(mlp|attention)/(output|weights)|head|head/output'
     logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
     plain, captured = capture(model, params, IMAGES, keep=keep)
@@ -204,7 +200,7 @@ def test_gradients_come_with_what_capture_finds(model):
 
 
 def test_a_gradient_of_one_images_logits_is_zero_at_the_others():
-    _, _, grads = gradients(VIT, parameters(VIT), IMAGES, first_image, keep='blocks')
+    _, _, grads = gradients(VIT, random_params(VIT, IMAGES), IMAGES, first_image, keep='blocks')
     assert np.any(grads['blocks'][:, 0]) and not np.any(grads['blocks'][:, 1])
 
 
@@ -214,8 +210,53 @@ def first_image(logits):
 
 def test_a_target_that_is_no_scalar_is_an_error():
     with pytest.raises(ValueError, match=r'target must return a scalar: its shape is \(2,\)'):
-        gradients(CONVNET, parameters(CONVNET, LARGER), LARGER, per_image, keep='conv_1')
+        gradients(CONVNET, random_params(CONVNET, LARGER), LARGER, per_image, keep='conv_1')
 
 
 def per_image(logits):
     return logits.sum(-1)
+
+
+@pytest.mark.parametrize('model', [VIT, CAIT, MULTI], ids=['vit', 'cait', 'multi'])
+def test_a_module_called_through_its_base_class_or_twice_has_one_gradient(model):
+    """The MLP's last layer calls its base class; a class block calls `norm_1` on two things."""
+    _, found, grads = gradients(model, random_params(model, IMAGES), IMAGES, total)
+    stack = 'class_blocks' if 'class_blocks' in found else 'blocks'
+    np.testing.assert_array_equal(grads[f'{stack}/mlp/output'], grads[f'{stack}/mlp'])
+    assert {path: grad.shape for path, grad in grads.items()} == paths(
+        model, random_params(model, IMAGES), IMAGES
+    )
+
+
+class Foreign(nn.Module):
+    """A module of somebody else's, where `attention` is not a setting of how to compute."""
+
+    remat: str = 'kept as it is'
+
+    def attention(self, x):
+        self.sow('intermediates', 'weights', jax.nn.softmax(x))
+        return x
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        assert self.remat == 'kept as it is'
+        return nn.Dense(3, name='dense')(self.attention(images.mean((1, 2))))
+
+
+class Holder(nn.Module):
+    """Another, whose `attention` is a module."""
+
+    attention: nn.Module
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return self.attention(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize('model', [Foreign(), Holder(nn.Dense(3))], ids=['method', 'module'])
+def test_attention_that_is_no_setting_is_left_as_it_is(model):
+    params = random_params(model, IMAGES)
+    logits, found = capture(model, params, IMAGES)
+    np.testing.assert_array_equal(logits, jax.jit(model.apply)({'params': params}, IMAGES))
+    assert found.keys() == {'weights', 'dense'} if isinstance(model, Foreign) else {'attention'}
+    assert model_flops(model, 8) == 2 * 3 * 3

@@ -6,35 +6,47 @@ Built on linen's `capture_intermediates` (module outputs), `sow` (attention weig
 it lies in a stack; `paths` lists them all.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Arrays = dict[str, jax.Array]
+from vitjax.types import Array, Arrays, DType, Params, PyTree, Shapes
 
 
 def capture(
-    model: nn.Module, params: Any, images: jax.Array, *, keep: str = '.*'
+    model: nn.Module, params: Params, images: Array, *, keep: str = '.*'
 ) -> tuple[jax.Array, Arrays]:
     """Runs a model on images [B, H, W, C] and returns `(logits, {path: array})`.
 
     Attention runs as `explicit`, whatever the model trains with, so that its weights are there.
-    Only the paths that match are computed and stored.
+    Only the paths that match are computed and stored. Of a module that runs more than once (a
+    class block normalises its token and the patches by one `norm_1`) the first call is kept.
 
     Args:
-        model: any model of `vitjax.models`, or another linen module called as `(images, train)`.
+        model: any model of `vitjax.models`, or another linen module called as `(images, train)`;
+            where it has a field `attention`, a string, `'explicit'` must be one of its values.
         params: its parameters.
         images: normalised images.
-        keep: regular expression that has to match a whole path, as in
-            `capture(model, params, images, keep='blocks|embed')`.
+        keep: regular expression that has to match a whole path.
 
     Raises:
-        ValueError: if `keep` matches nothing, with the paths there are.
+        ValueError: if `keep` matches nothing; it lists the paths there are.
+
+    Example:
+        >>> from vitjax.models import ViT
+        >>> model = ViT(patch_size=4, width=8, depth=3, num_heads=2, num_classes=5)
+        >>> images = jnp.ones((2, 8, 8, 3))
+        >>> params = model.init(jax.random.key(0), images)['params']
+        >>> logits, found = capture(model, params, images, keep='embed|blocks/attention/weights')
+        >>> logits.shape, found['embed'].shape  # 4 patches and the class token
+        ((2, 5), (2, 5, 8))
+        >>> found['blocks/attention/weights'].shape  # of 3 layers
+        (3, 2, 2, 5, 5)
     """
     _require_match(model, images, keep)
     return _capture(_looking(model), params, images, keep)
@@ -42,8 +54,8 @@ def capture(
 
 def gradients(
     model: nn.Module,
-    params: Any,
-    images: jax.Array,
+    params: Params,
+    images: Array,
     target: Callable[[jax.Array], jax.Array],
     *,
     keep: str = '.*',
@@ -51,8 +63,8 @@ def gradients(
     """`capture`, with the gradient of `target(logits)` at each captured array.
 
     Returns `(logits, found, grads)`; `grads[path]` has the shape of `found[path]` and is the
-    derivative with respect to that array, everything before it held fixed. Images do not influence
-    each other, so a target that sums over the batch gives every image its own gradient.
+    derivative with respect to that array, with everything before it held fixed. Images do not
+    influence each other, so a target that sums over the batch gives each image its own gradient.
 
     Args:
         model: as in `capture`.
@@ -64,13 +76,43 @@ def gradients(
 
     Raises:
         ValueError: if `keep` matches nothing, or `target` does not return a scalar.
+
+    Example:
+        The gradient of class 0 at the normalised features is the head's column for that class.
+
+        >>> from vitjax.models import ViT
+        >>> model = ViT(patch_size=4, width=8, depth=3, num_heads=2, num_classes=5)
+        >>> images = jnp.ones((2, 8, 8, 3))
+        >>> params = model.init(jax.random.key(0), images)['params']
+        >>> def first_class(logits):
+        ...     return logits[:, 0].sum()
+        >>> _, found, grads = gradients(model, params, images, first_class, keep='norm')
+        >>> bool(jnp.allclose(grads['norm'], params['head']['output']['kernel'][:, 0]))
+        True
     """
     _require_match(model, images, keep)
     return _gradients(_looking(model), params, images, target, keep)
 
 
-def paths(model: nn.Module, params: Any, images: Any) -> dict[str, tuple[int, ...]]:
-    """Every path that `capture` knows for this model, with its array's shape; computes nothing."""
+def paths(
+    model: nn.Module, params: Params | Shapes, images: Array | jax.ShapeDtypeStruct
+) -> dict[str, tuple[int, ...]]:
+    """Every path that `capture` offers for this model, with its array's shape; computes nothing.
+
+    Example:
+        >>> from vitjax.models import ConvNet
+        >>> images = jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32')
+        >>> model = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
+        >>> params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+        >>> for path, shape in paths(model, params, images).items():
+        ...     print(path, shape)
+        conv_1 (2, 14, 14, 4)
+        conv_1/conv (2, 14, 14, 4)
+        conv_2 (2, 5, 5, 6)
+        conv_2/conv (2, 5, 5, 6)
+        dense (2, 7)
+        head (2, 5)
+    """
     model = _looking(model)
     abstract = jax.ShapeDtypeStruct(jnp.shape(images), jnp.result_type(images))
     _, found = jax.eval_shape(lambda p, x: _capture(model, p, x, '.*'), params, abstract)
@@ -78,17 +120,20 @@ def paths(model: nn.Module, params: Any, images: Any) -> dict[str, tuple[int, ..
 
 
 def _looking(model: nn.Module) -> nn.Module:
-    return model.clone(attention='explicit') if hasattr(model, 'attention') else model
+    """The model on explicit attention; without a setting `attention`, a string, as it is."""
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    chosen = isinstance(fields.get('attention'), str)
+    return model.clone(attention='explicit') if chosen else model
 
 
 @functools.lru_cache(maxsize=64)
-def _known_paths(model: nn.Module, shape: tuple[int, ...], dtype: Any) -> tuple[str, ...]:
+def _known_paths(model: nn.Module, shape: tuple[int, ...], dtype: DType) -> tuple[str, ...]:
     images = jax.ShapeDtypeStruct(shape, dtype)
     shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
     return tuple(paths(model, shapes['params'], images))
 
 
-def _require_match(model: nn.Module, images: jax.Array, keep: str) -> None:
+def _require_match(model: nn.Module, images: Array, keep: str) -> None:
     try:
         pattern = re.compile(keep)
     except re.error as error:
@@ -102,17 +147,21 @@ def _require_match(model: nn.Module, images: jax.Array, keep: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep'))
-def _capture(model: nn.Module, params: Any, images: jax.Array, keep: str):
+def _capture(model: nn.Module, params: Params, images: Array, keep: str):
     logits, state = _apply(model, {'params': params}, images, keep, ['intermediates'])
     return logits, _flatten(state['intermediates'], keep)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'target', 'keep'))
-def _gradients(model: nn.Module, params: Any, images: jax.Array, target: Callable, keep: str):
+def _gradients(model: nn.Module, params: Params, images: Array, target: Callable, keep: str):
     def perturb(call, args, kwargs, context):
         value = call(*args, **kwargs)
         module = context.module
-        if context.method_name != '__call__' or not re.fullmatch(keep, '/'.join(module.path)):
+        if not _wanted(module, context.method_name, keep):
+            return value
+        # Captured already: an inner call of the base class's `__call__`, or an earlier one. What
+        # `capture` keeps is the first, and a second perturbation would be added to its gradient.
+        if module.has_variable('intermediates', '__call__'):
             return value
         if isinstance(value, tuple):
             return module.perturb('__call__', value[0]), *value[1:]
@@ -140,20 +189,22 @@ def _gradients(model: nn.Module, params: Any, images: jax.Array, target: Callabl
     return logits, _flatten(found, keep), _flatten(grads, keep)
 
 
-def _apply(model: nn.Module, variables: dict, images: jax.Array, keep: str, mutable: list[str]):
-    def wanted(module: nn.Module, method: str) -> bool:
-        return method == '__call__' and bool(re.fullmatch(keep, '/'.join(module.path)))
-
+def _apply(model: nn.Module, variables: dict, images: Array, keep: str, mutable: list[str]):
+    wanted = functools.partial(_wanted, keep=keep)
     return model.apply(
         variables, images, train=False, capture_intermediates=wanted, mutable=mutable
     )
 
 
-def _flatten(tree: Any, keep: str) -> Arrays:
+def _wanted(module: nn.Module, method: str, keep: str) -> bool:
+    return method == '__call__' and bool(re.fullmatch(keep, '/'.join(module.path)))
+
+
+def _flatten(tree: PyTree, keep: str) -> Arrays:
     """`{path: array}` of what matches: `__call__` stripped, tuples opened."""
     flat: Arrays = {}
 
-    def visit(node: Any, path: tuple[str, ...]) -> None:
+    def visit(node: PyTree, path: tuple[str, ...]) -> None:
         if isinstance(node, dict):
             for name, child in node.items():
                 visit(child, path if name == '__call__' else (*path, name))

@@ -1,10 +1,11 @@
 """Floating-point operations of any jax function, read from its jaxpr with scans counted in full.
 
-What counts is the multiplications and additions of matrix products and convolutions, two for each
+The multiplications and additions of matrix products and convolutions are counted, two for each
 multiply-add: the convention of published GMACs, times two. XLA's cost analysis and
 `flax.linen.tabulate` count the body of a scan once, whatever the depth of the stack.
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from vitjax.types import Module, Params
 
 # Kernels whose products no jaxpr shows.
 _OPAQUE = ('pallas_call', 'ffi_call', 'dot_product_attention', 'ragged_dot', 'custom_linear_solve')
@@ -22,10 +25,10 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of `fn(*args)`, 2 for each multiply-add of a product.
 
     Products are matrix products and convolutions. Scans count in full, conditionals by their
-    largest branch, code mapped over devices by all of them. What `jax.checkpoint` recomputes counts
-    as often as it runs, and the heads of CaiT's attention are mixed by sums where nobody looks:
-    `model_flops` leaves out the one and counts the other. In a convolution, zeros of the padding
-    count, as they do in published numbers; the holes of a dilation do not, so that a convolution's
+    largest branch, code mapped over devices once for each. What `jax.checkpoint` recomputes counts
+    as often as it runs. CaiT's attention mixes its heads by sums, which do not count, except under
+    `capture`; `model_flops` counts that mixing and no recomputation. In a convolution, zeros of the
+    padding count, as in published numbers; the holes of a dilation do not, so that a convolution's
     gradient at its input or its kernel costs what the convolution itself does.
 
     Args:
@@ -48,7 +51,7 @@ def flops_by_scope(fn: Callable[..., Any], *args: Any) -> dict[str, int]:
     return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr))
 
 
-def model_flops(model: Any, image_size: int, *, backward: bool = False) -> int:
+def model_flops(model: Module, image_size: int, *, backward: bool = False) -> int:
     """`flops` of one square image through a model; with `backward`, of the gradient as well.
 
     Counted on explicit attention without recomputation, whatever the model runs with, so that
@@ -62,15 +65,19 @@ def model_flops(model: Any, image_size: int, *, backward: bool = False) -> int:
     return sum(model_flops_by_scope(model, image_size, backward=backward).values())
 
 
-def model_flops_by_scope(model: Any, image_size: int, *, backward: bool = False) -> dict[str, int]:
+def model_flops_by_scope(
+    model: Module, image_size: int, *, backward: bool = False
+) -> dict[str, int]:
     """`model_flops` by named scope, as `flops_by_scope` has them."""
     settings = {'attention': 'explicit', 'remat': False}
-    model = model.clone(**{k: v for k, v in settings.items() if hasattr(model, k)})
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    # A field of another type is not the setting that is meant here.
+    model = model.clone(**{k: v for k, v in settings.items() if type(fields.get(k)) is type(v)})
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
-    def run(params: Any, image: jax.Array) -> jax.Array:
-        # Attention that is looked at computes nothing again, and mixes heads by products.
+    def run(params: Params, image: jax.Array) -> jax.Array:
+        # Explicit attention under capture recomputes nothing and mixes heads by products.
         return model.apply({'params': params}, image, mutable=['intermediates'])[0].sum()
 
     fn = jax.value_and_grad(run) if backward else run
@@ -107,7 +114,7 @@ def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Counter[str]:
     return total
 
 
-def _repeats(eqn: Any) -> int:
+def _repeats(eqn: JaxprEqn) -> int:
     if eqn.primitive.name == 'scan':
         return eqn.params['length']
     if eqn.primitive.name == 'shard_map':  # the body is one device's share

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import distance, normal, random_like
 from jax.test_util import check_grads
+from references import attention as reference
 
 from vitjax.layers import attend as implementations
 from vitjax.layers.attend import Mixing, attend
@@ -21,57 +23,18 @@ SHAPES = [
 ]
 
 
-def exact(x) -> Any:
-    return np.asarray(x, np.float64)
-
-
-def softmax(x):
-    x = np.exp(x - x.max(-1, keepdims=True))
-    return x / x.sum(-1, keepdims=True)
-
-
-def reference(q, k, v, mixing=None):
-    """Attention in float64, one head of one image at a time, as the papers write it."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    out = np.zeros_like(q)
-    for image in range(len(q)):
-        heads = range(q.shape[2])
-        scores = [q[image, :, h] @ k[image, :, h].T / np.sqrt(q.shape[-1]) for h in heads]
-        if mixing is not None:
-            kernel, bias = exact(mixing.logits_kernel), exact(mixing.logits_bias)
-            scores = [sum(scores[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
-        weights = [softmax(s) for s in scores]
-        if mixing is not None:
-            kernel, bias = exact(mixing.weights_kernel), exact(mixing.weights_bias)
-            weights = [sum(weights[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
-        for h in heads:
-            out[image, :, h] = weights[h] @ v[image, :, h]
-    return out
-
-
-def make(shape, talking, seed=0):
+def make(shape, talking):
     batch, queries, keys, heads, width = shape
-    rng = np.random.default_rng(seed)
-
-    def normal(*size):
-        return jnp.asarray(rng.normal(size=size), jnp.float32)
-
-    q, k, v = (normal(batch, n, heads, width) for n in (queries, keys, keys))
-    if not talking:
-        return q, k, v, None
-    square, row = (heads, heads), (heads,)
-    return q, k, v, Mixing(normal(*square), normal(*row), normal(*square), normal(*row))
-
-
-def distance(a, b):
-    """The norm of the difference over the norm, of whole trees."""
-    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
-    return np.linalg.norm(exact(a) - b) / np.linalg.norm(exact(b))
+    tokens = [(batch, n, heads, width) for n in (queries, keys, keys)]
+    mixing = [(heads, heads), (heads,)] * 2
+    arrays = random_like([jax.ShapeDtypeStruct(s, 'float32') for s in tokens + mixing], scale=1.0)
+    q, k, v, *mixing = map(jnp.asarray, arrays)
+    return q, k, v, Mixing(*mixing) if talking else None
 
 
 def value_and_gradients(implementation, args):
     q, k, v, mixing = args
-    toward = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+    toward = normal(*q.shape, seed=1)
 
     @jax.jit
     def run(args):

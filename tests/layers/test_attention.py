@@ -1,50 +1,13 @@
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import distance, exact, random_params
+from references import attention as reference
+from references import dense
 
 from vitjax.layers.attend import Mixing
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-
-
-def exact(x) -> Any:
-    return np.asarray(x, np.float64)
-
-
-def softmax(x):
-    x = np.exp(x - x.max(-1, keepdims=True))
-    return x / x.sum(-1, keepdims=True)
-
-
-def reference(q, k, v, mixing=None):
-    """Attention in float64, one head of one image at a time, as the papers write it."""
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    out = np.zeros_like(q)
-    for image in range(len(q)):
-        heads = range(q.shape[2])
-        scores = [q[image, :, h] @ k[image, :, h].T / np.sqrt(q.shape[-1]) for h in heads]
-        if mixing is not None:
-            kernel, bias = exact(mixing.logits_kernel), exact(mixing.logits_bias)
-            scores = [sum(scores[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
-        weights = [softmax(s) for s in scores]
-        if mixing is not None:
-            kernel, bias = exact(mixing.weights_kernel), exact(mixing.weights_bias)
-            weights = [sum(weights[h] * kernel[h, g] for h in heads) + bias[g] for g in heads]
-        for h in heads:
-            out[image, :, h] = weights[h] @ v[image, :, h]
-    return out
-
-
-def distance(a, b):
-    """The norm of the difference over the norm, of whole trees."""
-    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b))
-    return np.linalg.norm(exact(a) - b) / np.linalg.norm(exact(b))
-
-
-def dense(x, params):
-    return x @ exact(params['kernel']) + exact(params.get('bias', 0))
 
 
 def heads_of(x, heads):
@@ -81,13 +44,6 @@ def test_class_attention_is_the_papers(count):
     for implementation in ('explicit', 'chunked', 'fused', 'pallas', 'auto'):
         apply = jax.jit(ClassAttention(2, implementation=implementation).apply)
         assert distance(apply({'params': params}, tokens, patches), expected) < 1e-5
-
-
-def random_params(module, *args):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)['params']
-    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.5)), shapes)
 
 
 def test_class_attention_has_heads_that_divide_the_width():

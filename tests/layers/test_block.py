@@ -4,6 +4,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from helpers import assert_close, exact, normal, random_params
+from references import dense, gelu, norm, softmax
 
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.block import (
@@ -15,49 +17,9 @@ from vitjax.layers.block import (
     SqueezeExcite,
 )
 
-RNG = np.random.default_rng(0)
-erf = np.vectorize(math.erf)
-
-
-def exact(x) -> Any:
-    return np.asarray(x, np.float64)
-
-
-def normal(*size) -> Any:
-    return np.float32(RNG.normal(size=size, scale=0.5))
-
-
-def random_params(module, *args):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))['params']
-    return jax.tree.map(lambda x: normal(*x.shape), shapes)
-
 
 def run(module, params, *args, **rngs) -> Any:
     return jax.jit(lambda p: module.apply({'params': p}, *args, rngs=rngs))(params)
-
-
-def assert_near(found, expected):
-    assert np.shape(found) == np.shape(expected)
-    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
-
-
-def dense(x, params):
-    return x @ exact(params['kernel']) + exact(params.get('bias', 0))
-
-
-def gelu(x):
-    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
-
-
-def norm(x, params):
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    return x * params['scale'] + params['bias']
-
-
-def softmax(x):
-    x = np.exp(x - x.max(-1, keepdims=True))
-    return x / x.sum(-1, keepdims=True)
 
 
 def mlp(x, params):
@@ -102,7 +64,7 @@ def test_mlp_has_the_exact_gelu():
         params = random_params(module, x)
         assert params['hidden']['kernel'].shape == (4, 10)
         expected = mlp(exact(x), params)
-        assert_near(run(module, params, x), gelu(expected) if last else expected)
+        assert_close(run(module, params, x), gelu(expected) if last else expected)
 
 
 def test_layer_scale_multiplies_channels_and_starts_small():
@@ -122,12 +84,12 @@ def test_block_of_talking_heads_is_the_papers():
         branch = talking_heads(norm(x, params['norm_1']), params['attention'], 2)
         x = x + params['scale_1']['scale'] * branch
         branch = mlp(norm(x, params['norm_2']), params['mlp'])
-        assert_near(out, x + params['scale_2']['scale'] * branch)
+        assert_close(out, x + params['scale_2']['scale'] * branch)
 
 
 @pytest.mark.parametrize('count', [1, 3])
 def test_class_block_is_the_papers_and_updates_class_tokens_alone(count):
-    tokens, patches = normal(2, count, 8), normal(2, 6, 8)
+    tokens, patches = normal(2, count, 8), normal(2, 6, 8, seed=1)
     block = ClassBlock(ClassAttention(2), Mlp(3.0), 0.1)
     params = random_params(block, tokens, patches, False)
     for i, out in enumerate(run(block, params, tokens, patches, False)[0]):
@@ -135,7 +97,7 @@ def test_class_block_is_the_papers_and_updates_class_tokens_alone(count):
         branch = class_attention(norm(x, params['norm_1']), seen, params['attention'], 2)
         x = x + params['scale_1']['scale'] * branch
         branch = mlp(norm(x, params['norm_2']), params['mlp'])
-        assert_near(out, x + params['scale_2']['scale'] * branch)
+        assert_close(out, x + params['scale_2']['scale'] * branch)
 
 
 def squeeze_excite(x, params):
@@ -151,7 +113,7 @@ def test_squeeze_excite_is_the_papers(bias):
     assert params['reduce']['kernel'].shape == (8, 2)
     assert ('bias' in params['reduce']) == bias
     expected = np.stack([squeeze_excite(exact(image), params) for image in x])
-    assert_near(run(SqueezeExcite(4, bias), params, x), expected)
+    assert_close(run(SqueezeExcite(4, bias), params, x), expected)
 
 
 @pytest.mark.parametrize('depthwise', [True, False])
@@ -171,4 +133,4 @@ def test_convolutional_block_is_the_papers(depthwise):
                 window = padded[i : i + 3, j : j + 4]
                 x += window * kernel[i, j, 0] if depthwise else window @ kernel[i, j]
         x = squeeze_excite(gelu(x), params['se']).reshape(12, 8)
-        assert_near(found, image + params['scale']['scale'] * dense(x, params['conv_3']))
+        assert_close(found, image + params['scale']['scale'] * dense(x, params['conv_3']))

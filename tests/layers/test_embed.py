@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import exact, normal, random_params
+from references import gelu
 
 from vitjax.layers.embed import (
     ConvStem,
@@ -13,21 +15,6 @@ from vitjax.layers.embed import (
     sincos_positions,
     unpatchify,
 )
-
-RNG = np.random.default_rng(0)
-
-
-def exact(x) -> Any:
-    return np.asarray(x, np.float64)
-
-
-def normal(*size) -> Any:
-    return np.float32(RNG.normal(size=size))
-
-
-def random_params(module, *args):
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *args)['params']
-    return jax.tree.map(lambda x: normal(*x.shape), shapes)
 
 
 def run(module, params, images) -> Any:
@@ -57,10 +44,6 @@ def test_patch_embedding_is_a_convolution_with_its_kernel_reshaped():
 def test_an_image_that_the_patch_does_not_divide_is_an_error():
     with pytest.raises(ValueError, match='patch_size=5, image is 8x10 pixels'):
         patchify(jnp.ones((1, 8, 10, 3)), 5)
-
-
-def gelu(x):
-    return 0.5 * x * (1 + exact(jax.scipy.special.erf(np.float32(x / np.sqrt(2)))))
 
 
 def convolve(x, kernel, stride):

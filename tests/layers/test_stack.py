@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import normal, random_params
 
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import (
@@ -11,18 +12,6 @@ from vitjax.layers.block import (
     Mlp,
 )
 from vitjax.layers.stack import stack
-
-RNG = np.random.default_rng(0)
-
-
-def normal(*size) -> Any:
-    return np.float32(RNG.normal(size=size, scale=0.5))
-
-
-def random_params(module, *args):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))['params']
-    return jax.tree.map(lambda x: normal(*x.shape), shapes)
 
 
 def run(module, params, *args, **rngs) -> Any:

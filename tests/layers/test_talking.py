@@ -15,7 +15,7 @@ def shapes(batch, queries, keys, heads, width, dtype='float32'):
 
 @pytest.mark.parametrize('shape', [(2, 40, 70, 2, 5), (1, 16, 32, 4, 8), (1, 33, 1, 3, 2)])
 def test_the_kernels_are_talking_heads_forward_and_backward(shape):
-    """Blocks in full and in part, more keys than queries and fewer, widths that want padding."""
+    """Blocks in full and in part, more keys than queries and fewer, widths that need padding."""
     rng = np.random.default_rng(0)
     args = [jnp.asarray(rng.normal(size=x.shape), x.dtype) for x in shapes(*shape)]
 

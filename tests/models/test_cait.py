@@ -2,17 +2,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from helpers import random_params
 
 from vitjax.models import CaiT
 
 MODEL = CaiT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=5, layer_scale=0.5)
 IMAGES = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
-
-
-def parameters():
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), IMAGES)['params']
-    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.3)), shapes)
 
 
 def trunk(params) -> Any:
@@ -24,7 +19,7 @@ def trunk(params) -> Any:
 
 
 def test_the_class_token_changes_the_logits_and_no_patch_token():
-    params = parameters()
+    params = random_params(MODEL, IMAGES)
 
     def both(params):
         logits: Any = MODEL.apply({'params': params}, IMAGES)
@@ -40,7 +35,7 @@ def test_the_class_token_changes_the_logits_and_no_patch_token():
 
 
 def test_every_patch_sees_every_other():
-    params = parameters()
+    params = random_params(MODEL, IMAGES)
 
     def tokens(table):
         embed = params['embed'] | {'position': {'table': table}}

@@ -1,23 +1,16 @@
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import exact, normal, random_params, shapes_of
 
 from vitjax.models import VGG16, ConvNet
 from vitjax.models.convnet import adaptive_average
 
-RNG = np.random.default_rng(0)
-
-
-def exact(x) -> Any:
-    return np.asarray(x, np.float64)
-
 
 @pytest.mark.parametrize('size', [(7, 7), (3, 10), (14, 9), (1, 8)])
 def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
-    x = np.float32(RNG.normal(size=(2, *size, 3)))
+    x = normal(2, *size, 3)
     found = np.asarray(adaptive_average(jnp.asarray(x), (7, 4)))
     assert found.shape == (2, 7, 4, 3)
     for i in range(7):
@@ -30,9 +23,8 @@ def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
 
 def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
     model = ConvNet(widths=(2, 3), hidden=4, num_classes=2)
-    images = np.float32(RNG.normal(size=(2, 11, 10, 3)))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-    params = jax.tree.map(lambda x: np.float32(RNG.normal(size=x.shape)), shapes)
+    images = normal(2, 11, 10, 3)
+    params = random_params(model, images, scale=1.0)
     x = exact(images)
     for name in ('conv_1', 'conv_2'):
         kernel, bias = (exact(params[name]['conv'][k]) for k in ('kernel', 'bias'))
@@ -52,8 +44,8 @@ def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
 def test_vgg16_takes_any_image_of_32_pixels_or_more_with_the_same_parameters():
     model = VGG16(num_classes=3)
     small, large = (jnp.zeros((1, size, size + 5, 3)) for size in (32, 75))
-    shapes = [jax.eval_shape(model.init, jax.random.key(0), x) for x in (small, large)]
+    shapes = [shapes_of(model, x) for x in (small, large)]
     assert shapes[0] == shapes[1]
-    assert jax.eval_shape(model.apply, shapes[0], large).shape == (1, 3)
+    assert jax.eval_shape(model.apply, {'params': shapes[0]}, large).shape == (1, 3)
     features = jax.eval_shape(VGG16(num_classes=0).init_with_output, jax.random.key(0), small)[0]
     assert features.shape == (1, 4096)

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import random_params, shapes_of
 
 import vitjax
 from vitjax import models
 from vitjax.flops import flops, flops_by_scope
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT, named
+from vitjax.models.trunk import parameter_shapes
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 16, 'depth': 2, 'num_classes': 5}
 TRANSFORMER: dict[str, Any] = SHAPE | {'num_heads': 2}
@@ -30,21 +32,12 @@ WITH_TRUNK = [name for name in TINY if name != 'convnet']
 IMAGES = jax.random.normal(jax.random.key(0), (3, 16, 20, 3))
 
 
-def parameters(model, images=IMAGES):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.3)), shapes)
-
-
 def logits(model, params, train=False, **rngs):
     return jax.jit(lambda p, x: model.apply({'params': p}, x, train, rngs=rngs))(params, IMAGES)
 
 
 def count(model, size):
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-    return sum(x.size for x in jax.tree.leaves(shapes))
+    return sum(x.size for x in jax.tree.leaves(parameter_shapes(model, size)))
 
 
 @pytest.mark.parametrize(
@@ -133,19 +126,19 @@ def test_named_replaces_fields_and_refuses_what_is_not_there():
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet_multi', 'convnet'])
 def test_bfloat16_is_near_float32_and_gives_float32_logits(name):
     model = TINY[name]
-    params = parameters(model)
+    params = random_params(model, IMAGES)
     half = logits(model.clone(dtype='bfloat16'), params)
     assert half.dtype == jnp.float32 and half.shape == (3, 5)
     full = logits(model, params)
     assert 0 < np.linalg.norm(half - full) < 0.05 * np.linalg.norm(full)
-    made = jax.eval_shape(model.clone(dtype='bfloat16').init, jax.random.key(0), IMAGES)
+    made = shapes_of(model.clone(dtype='bfloat16'), IMAGES)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(made))
 
 
 @pytest.mark.parametrize('name', WITH_TRUNK)
 def test_readout_of_the_trunk_is_the_rest_of_the_model(name):
     model = TINY[name]
-    params = parameters(model)
+    params = random_params(model, IMAGES)
 
     @jax.jit
     def both(params):
@@ -165,7 +158,7 @@ def test_readout_of_the_trunk_is_the_rest_of_the_model(name):
 
 
 def test_attention_implementations_agree_on_a_whole_model():
-    params = parameters(TINY['cait'])
+    params = random_params(TINY['cait'], IMAGES)
 
     def run(attention):
         model = TINY['cait'].clone(attention=attention)
@@ -186,7 +179,7 @@ def test_attention_implementations_agree_on_a_whole_model():
 @pytest.mark.parametrize('name', ['vit', 'cait'])
 def test_images_do_not_influence_each_other(name):
     model = TINY[name]
-    params = parameters(model)
+    params = random_params(model, IMAGES)
     touched = jax.jit(
         jax.grad(lambda images: model.apply({'params': params}, images)[0].sum())
     )(IMAGES)  # fmt: skip
@@ -197,7 +190,7 @@ def test_images_do_not_influence_each_other(name):
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet'])
 def test_remat_recomputes_the_trunk_in_the_backward_pass(name):
     model = TINY[name].clone(attention='explicit')
-    params = parameters(model)
+    params = random_params(model, IMAGES)
 
     def count(model):
         return flops(jax.grad(lambda p: model.apply({'params': p}, IMAGES, True).sum()), params)
@@ -210,14 +203,14 @@ def test_remat_recomputes_the_trunk_in_the_backward_pass(name):
 def test_stochastic_depth_rises_with_depth_in_vit_and_is_constant_in_the_others():
     for name, dropped in (('vit', False), ('patchconvnet', True)):
         model = TINY[name].clone(depth=1, drop_path=0.9)
-        params = parameters(model)
+        params = random_params(model, IMAGES)
         train = logits(model, params, True, dropout=jax.random.key(1))
         assert np.allclose(train, logits(model, params), rtol=1e-5, atol=1e-5) != dropped
 
 
 @pytest.mark.parametrize('name', TINY)
 def test_training_without_dropout_is_evaluation_and_needs_no_key(name):
-    params = parameters(TINY[name])
+    params = random_params(TINY[name], IMAGES)
     programs = [
         jax.make_jaxpr(lambda p, t=train: TINY[name].apply({'params': p}, IMAGES, t))(params)
         for train in (True, False)
@@ -228,7 +221,7 @@ def test_training_without_dropout_is_evaluation_and_needs_no_key(name):
 @pytest.mark.parametrize('name', ['vit_tutorial', 'patchconvnet', 'convnet'])
 def test_dropout_falls_in_training_alone(name):
     model = TINY[name].clone(dropout=0.5)
-    params = parameters(model)
+    params = random_params(model, IMAGES)
     train = jax.jit(
         lambda key: model.apply({'params': params}, IMAGES, True, rngs={'dropout': key})
     )
@@ -269,7 +262,7 @@ def test_what_cannot_be_made_is_an_error_that_names_it(model, message):
 
 def test_fused_attention_with_dropout_is_an_error_in_training_only():
     model = TINY['cait'].clone(attention='fused', attention_dropout=0.1)
-    params = parameters(model)
+    params = random_params(model, IMAGES)
 
     def shape(model, train):
         rngs = {'dropout': jax.random.key(0)}

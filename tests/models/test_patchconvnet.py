@@ -2,24 +2,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from helpers import random_params
 
 from vitjax.models import PatchConvNet
 
 IMAGES = jax.random.normal(jax.random.key(0), (2, 8, 16, 3))
 
 
-def random_params(model):
-    """Parameters with nothing at its initial value, so that no term goes unseen."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)['params']
-    return jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape, scale=0.3)), shapes)
-
-
 def test_one_class_token_per_class_gives_each_class_its_own_output():
     model = PatchConvNet(
         patch_size=2, width=8, depth=2, num_classes=3, layer_scale=0.5, class_tokens_per_class=True
     )
-    params = random_params(model)
+    params = random_params(model, IMAGES)
     assert params['class_token'].shape == (3, 8)
     assert params['head']['kernel'].shape == (3, 8) and params['head']['bias'].shape == (3,)
 
@@ -34,7 +28,7 @@ def test_one_class_token_per_class_gives_each_class_its_own_output():
 def test_a_token_sees_its_neighbours_and_the_means_of_all():
     """One block: the 3x3 convolution reaches one token around, squeeze-excite every token."""
     model = PatchConvNet(patch_size=2, width=8, depth=1, num_classes=3, layer_scale=1.0)
-    params = random_params(model)
+    params = random_params(model, IMAGES)
     params['blocks']['se']['reduce']['bias'] += 5  # no ReLU is shut
 
     def tokens(images) -> Any:

@@ -60,29 +60,20 @@ gather.defvjp(_gather, _gather_back)
 
 
 @jax.custom_vjp
-def talk(
-    logits: jax.Array,
-    logits_kernel: jax.Array,
-    logits_bias: jax.Array,
-    weights_kernel: jax.Array,
-    weights_bias: jax.Array,
-) -> jax.Array:
+def talk(logits: jax.Array, *mixing: jax.Array) -> jax.Array:
     """Mixed weights of talking heads from the logits of the heads, both [B, heads, Q, K].
+
+    `mixing` is what `attend.Mixing` holds: kernel and bias before the softmax, and after it.
 
     Written out because in the gradient derived from these sums over heads XLA's CPU backend
     computes the softmax again and again. A layer of CaiT-XXS24, forward and backward on 8 images of
     196 tokens: 26 ms, against 61 with the derived gradient and 43 with einsums over heads.
     """
-    return _talk(logits, logits_kernel, logits_bias, weights_kernel, weights_bias)[0]
+    return _talk(logits, *mixing)[0]
 
 
-def _talk(
-    logits: jax.Array,
-    logits_kernel: jax.Array,
-    logits_bias: jax.Array,
-    weights_kernel: jax.Array,
-    weights_bias: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _talk(logits: jax.Array, *mixing: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    logits_kernel, logits_bias, weights_kernel, weights_bias = mixing
     weights = jax.nn.softmax(_over_heads(logits, logits_kernel) + logits_bias[:, None, None])
     mixed = _over_heads(weights, weights_kernel) + weights_bias[:, None, None]
     return mixed, (logits, weights, logits_kernel, weights_kernel)

@@ -29,7 +29,8 @@ class Mlp(nn.Module):
         width = x.shape[-1]
         settings: Any = {'dtype': self.dtype, 'kernel_init': kernel_init}
         x = nn.Dense(int(width * self.ratio), name='hidden', **settings)(x)
-        # Of the widest arrays of a block one is kept for the backward pass, not two.
+        # The backward pass keeps one array of the hidden width, the block's widest, instead of two:
+        # GELU's result is recomputed from its argument.
         last = nn.remat(_GeluDense, prevent_cse=False)
         x = last(width, dropout=self.dropout, train=train, name='output', **settings)(x)
         x = gelu(x) if self.last_gelu else x
@@ -48,7 +49,10 @@ class _GeluDense(nn.Dense):
 
 
 class LayerScale(nn.Module):
-    """Multiplies each channel by a learned number (Touvron et al. 2021, eq. 4); None has none."""
+    """Multiplies each channel by a learned number (Touvron et al. 2021, eq. 4).
+
+    `initial` is where all of them start; None returns the input and has no parameter.
+    """
 
     initial: float | None
 
@@ -79,7 +83,7 @@ class Block(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """A class-attention block (Touvron et al. 2021, eq. 6-7): updates class tokens [B, K, D] alone.
+    """A class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
 
     CaiT's last blocks and PatchConvNet's pooling are this one piece of code.
     """
@@ -99,7 +103,7 @@ class ClassBlock(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales the channels of maps [B, H, W, D] by what their means say (Hu et al. 2018)."""
+    """Scales channels of maps [B, H, W, D] by a small MLP of all their means (Hu et al. 2018)."""
 
     ratio: int = 4
     bias: bool = True

@@ -1,7 +1,7 @@
-"""3x3 convolutions that are as fast on CPU as their arithmetic allows, scanned or not.
+"""3x3 convolutions where XLA's CPU backend is slow: in a scan, and channel by channel.
 
 Drop-in functions for `nn.Conv(conv_general_dilated=...)`. On accelerators they are the vendor's
-convolutions. `platform_dependent` keeps those in the jaxpr, so that `flops` counts them.
+convolutions. `platform_dependent` keeps both in the jaxpr, so that `flops` counts the convolution.
 """
 
 import functools
@@ -15,8 +15,8 @@ from jax import lax
 def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
     """A convolution of maps [B, H, W, C] with a kernel [h, w, C, D], called as lax's.
 
-    On CPU the kernel's gradient is a matrix product for each pixel of the kernel: inside a scan
-    or a while loop XLA's own takes 20 to 30 times as long there (8 maps of 12x12x256).
+    On CPU the kernel's gradient is written as a matrix product for each pixel of the kernel: inside
+    a scan or a while loop XLA's own takes 20 to 30 times as long (8 maps of 12x12x256).
     """
     strides, padding, *rest = args
     shape, kernel_like = kernel.shape, jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
@@ -28,6 +28,8 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         return call(x, kernel, strides, padding, *rest)
 
     def products(x: jax.Array, grad: jax.Array) -> jax.Array:
+        # out[r, c] = Σ_ij x[r s + i, c s + j] kernel[i, j] at stride s, so the gradient of
+        # kernel[i, j] is the inputs that it met, every s-th from (i, j) on, times those outputs'.
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         rows, columns = ((n - 1) * s + 1 for n, s in zip(grad.shape[1:3], strides, strict=True))
         flat = grad.reshape(-1, grad.shape[-1])
@@ -47,10 +49,10 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return plain(x, kernel)
 
-    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return plain(x, kernel), (x, kernel)
 
-    def backward(saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def backward(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = saved
         (at_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(grad)
         return at_x, lax.platform_dependent(x, grad, cpu=products, default=transposed)
@@ -62,8 +64,8 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
 def depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
     """A 3x3 depthwise convolution with one pixel of padding, called as linen calls lax's.
 
-    On CPU a sum of nine shifted products: forward 30 times, backward 4 times as fast as XLA's
-    grouped convolution there (32 maps of 14x14x384).
+    On CPU it is a sum of nine shifted products: forward 30 times and backward 4 times as fast as
+    XLA's grouped convolution (32 maps of 14x14x384).
     """
 
     def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:

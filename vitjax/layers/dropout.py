@@ -4,17 +4,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax.types import Key
+
 
 def drop(
-    key: jax.Array, x: jax.Array, rate: float | jax.Array, shape: tuple[int, ...] | None = None
+    key: Key, x: jax.Array, rate: float | jax.Array, shape: tuple[int, ...] | None = None
 ) -> jax.Array:
     """Inverted dropout: zero with probability `rate`, else divided by the probability to stay.
 
-    Compares one random byte an element, a quarter of what `jax.random.bernoulli` draws, with a
-    threshold that each row of the last axis rounds up or down at random, which makes the
-    probability exact. `shape` broadcasts one draw over axes of `x`, which stochastic depth uses;
-    `rate` may be traced.
+    Args:
+        key: of the random bits.
+        x: any array.
+        rate: probability of zero; may be traced.
+        shape: that of the draw, broadcast to `x`; stochastic depth draws `[B, 1, 1]`.
     """
+    # One random byte an element, a quarter of what `jax.random.bernoulli` draws. A byte knows 256
+    # rates: each row of the last axis rounds its threshold up or down at random, which makes the
+    # probability exact.
     shape = x.shape if shape is None else shape
     rate = jnp.asarray(rate, jnp.float32)
     byte_key, row_key = jax.random.split(key)
@@ -26,14 +32,14 @@ def drop(
 
 
 def dropout(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Array:
-    """Dropout inside a module, from its `dropout` stream; nothing in evaluation or at rate 0."""
+    """Dropout inside a module, from its `dropout` stream; `x` itself in evaluation or at rate 0."""
     return drop(module.make_rng('dropout'), x, rate) if train and rate else x
 
 
 def drop_path(module: nn.Module, x: jax.Array, rate: jax.Array | None, train: bool) -> jax.Array:
     """Stochastic depth (Huang et al. 2016): drops a residual branch for whole examples.
 
-    `rate` may be traced, for it varies along the scanned depth; None leaves it out of the program.
+    `rate` may be traced, as it is where it varies along the scanned depth; None drops nothing.
     """
     if not train or rate is None:
         return x

@@ -27,7 +27,7 @@ def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
 
 
 def patchify(images: jax.Array, patch_size: int) -> jax.Array:
-    """Cuts images [B, H, W, C] into patches [B, N, patch_size² · C], row by row.
+    """Cuts images [B, H, W, C] into patches [B, N, patch_size² · C], row by row of the grid.
 
     Raises:
         ValueError: if `patch_size` does not divide the height and the width.
@@ -120,8 +120,8 @@ def sincos_positions(grid: tuple[int, int], width: int) -> jax.Array:
 class PositionEmbedding(nn.Module):
     """Adds a position embedding to tokens [B, N, width].
 
-    Learned, one vector for each of the `prefix` tokens and each patch; or `sincos`, fixed, for the
-    patches only. Learned embeddings belong to one grid: `resample_positions` moves them to another.
+    `learned`: one vector for each of the `prefix` tokens and each patch. `sincos`: fixed, for the
+    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's.
     """
 
     kind: str = 'learned'
@@ -150,8 +150,8 @@ class PositionEmbedding(nn.Module):
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Position embeddings cover the class token and the patches, not the registers, which come in
-    between afterwards (Darcet et al. 2024). Without class token and registers: patches alone.
+    Position embeddings are for the class token and the patches; registers are inserted between them
+    afterwards and have none (Darcet et al. 2024).
     """
 
     patch_size: int

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.types import Array
+
 
 @functools.cache
 def _torch_bicubic(old: int, new: int) -> np.ndarray:
@@ -23,7 +25,7 @@ def _torch_bicubic(old: int, new: int) -> np.ndarray:
 
 
 def resample_positions(
-    table: jax.Array | np.ndarray,
+    table: Array,
     old: tuple[int, int],
     new: tuple[int, int],
     *,
@@ -33,9 +35,9 @@ def resample_positions(
     """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
 
     Args:
-        table: the embeddings; the first `prefix` rows have no place on the grid and stay.
+        table: the embeddings; the first `prefix` rows have no place on the grid and are kept.
         old: rows and columns of the grid that the embeddings were learned on.
-        new: rows and columns wanted.
+        new: rows and columns of the other grid.
         prefix: how many rows precede the patches'.
         antialias: True as timm and DINOv2 with registers do it (a = -0.5, antialiased when
             shrinking); False as the transformers library does it for DINOv2 (a = -0.75).
@@ -60,12 +62,12 @@ def resample_positions(
     return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
 
 
-def resample_patch_kernel(kernel: jax.Array | np.ndarray, old: int, new: int) -> jax.Array:
+def resample_patch_kernel(kernel: Array, old: int, new: int) -> jax.Array:
     """A patch embedding's kernel [old² · C, D] for another patch size: [new² · C, D].
 
     FlexiViT's pseudo-inverse resize (Beyer et al. 2023, eq. 5): with B the matrix that resizes a
-    patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w, so that a resized patch has the same
-    embedding where `new` is the larger, and the nearest one in the least-squares sense otherwise.
+    patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w: where `new` is larger, a resized
+    patch keeps its embedding; where it is smaller, the kernel is the least-squares solution.
     """
     if old == new:
         return jnp.asarray(kernel, jnp.float32)

@@ -7,14 +7,25 @@ import flax.linen as nn
 
 
 def stack(
-    block: Callable[..., Any], depth: int, axis: Any, *, static: int = 1, remat: bool = False
-):
+    block: type[nn.Module],
+    depth: int,
+    axis: Any,
+    *,
+    static: int = 1,
+    remat: bool = False,
+) -> Callable[..., Any]:
     """The one scan over depth: `depth` equal blocks whose parameters carry a leading depth axis.
 
-    A block is called as `block(tokens, extra, *settings)` and returns `(tokens, None)`. `axis` says
-    what `extra` is: 0 for an array with one slice a layer, `nn.broadcast` for the same in all
-    layers. Then come `static` Python values (`train`, a grid). `remat` recomputes each block in the
-    backward pass, for memory.
+    Returns what is called as the block's class and makes the whole stack.
+
+    Args:
+        block: class of a module called as `block(tokens, extra, *settings)`, which returns
+            `(tokens, None)`.
+        depth: number of blocks.
+        axis: 0 where `extra` is an array with one slice for each layer, `nn.broadcast` where it is
+            the same in all layers.
+        static: how many settings follow, Python values such as `train` or a grid.
+        remat: recompute each block in the backward pass, for memory.
     """
     if remat:
         settings = tuple(range(3, 3 + static))  # counted from self
@@ -22,6 +33,7 @@ def stack(
     axes: Any = (axis, *[nn.broadcast] * static)
     return nn.scan(
         block,
+        # Without the last two, `capture` and `gradients` would lose the blocks silently.
         variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=axes,

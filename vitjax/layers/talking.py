@@ -1,11 +1,11 @@
 """Talking heads on chip: Pallas kernels that mix heads where their scores are made.
 
 Neither scores nor weights reach memory, forward or backward, so memory is linear in tokens. A block
-of queries goes over the keys twice, for the softmax's sums and for its results: the second mixing
-wants the weights of all heads normalised. Written for Triton and checked in interpret mode; no GPU
-has run it yet. Compiled for compute capability 9, 4 heads of width 48 stay in registers, and of 8
-the forward pass does: their backward passes spill 1 to 2 KiB a thread. jax 0.12 takes them with a
-warning that Triton will leave Pallas.
+of queries goes over the keys twice, for the softmax's sums and for its results, because the second
+mixing needs the normalised weights of all heads. Written for Triton and checked in interpret mode;
+no GPU has run it yet. Compiled for compute capability 9, 4 heads of width 48 stay in registers; of
+8 heads the forward pass does too, and the backward passes spill 1 to 2 KiB a thread. jax 0.12
+accepts the kernels with a warning that Triton will leave Pallas.
 """
 
 import functools
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-ROWS, KEYS = 16, 32  # at a time: what all heads make of a block should stay in registers
+ROWS, KEYS = 16, 32  # of a block: small enough that all heads' tiles stay in registers
 
 Tiles = Sequence[Any]  # one a head
 Scalars = Sequence[Sequence[Any]]  # [heads][heads]
@@ -35,8 +35,8 @@ def talking_heads(
     """Σ_g weights_kernel[g, f] softmax(Σ_h logits_kernel[h, g] q_h k_hᵀ / √head_width)_g v_f.
 
     Queries are [B, Q, heads, head_width], keys and values [B, K, heads, head_width]; the result is
-    as the queries. Without the biases of talking heads: that of the logits falls out of the
-    softmax, that of the weights is the caller's to add. `interpret` runs anywhere, slowly.
+    shaped as the queries. The biases of talking heads are left out: that of the logits cancels in
+    the softmax, and the caller adds that of the weights. `interpret` runs anywhere, slowly.
     """
     queries, keys, width = q.shape[1], k.shape[1], q.shape[-1]
     wide = max(16, 1 << (width - 1).bit_length())  # Triton's products take powers of two
@@ -90,8 +90,9 @@ def _call(
 ) -> Any:
     """Runs `kernel` on every image and block of tokens.
 
-    It sees a block of `block` tokens, the third axis, of each of `blocks` and of the results, which
-    are shaped as `out`, and all that `whole` has of the image; matrices are of all images.
+    The kernel's arguments are `block` tokens (the third axis) of each array of `blocks`, the whole
+    image's share of each of `whole` (matrices are common to all images), and `block` tokens of each
+    result, which are shaped as `out`.
     """
     count = blocks[0].shape[2] // block
 
@@ -221,7 +222,7 @@ def _to_keys(k, v, q, grad, sums, along, before, after, dk, dv, *, keys: int) ->
 def _again(
     qs: Tiles, grads: Tiles, logs: Tiles, ks: Tiles, vs: Tiles, before, after, j, keys: int
 ) -> tuple[Tiles, Tiles, Tiles, Tiles]:
-    """Scores and weights once more; gradients at the mixed weights and at the weights."""
+    """Recomputes scores and weights; with them the gradients at mixed weights and at weights."""
     scores, outer = _scores(qs, ks), _scores(grads, vs)
     logits = _masked(_mix(scores, before), j, keys)
     weights = [jnp.exp(x - log[:, None]) for x, log in zip(logits, logs, strict=True)]

@@ -1,5 +1,7 @@
 """The convolutional baselines that attention is compared with."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -109,13 +111,12 @@ class VGG16(Model):
         x = adaptive_average(x, (7, 7))
         x = x.reshape(x.shape[0], -1)
         init = nn.initializers.normal(0.01)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=init)
         for i in (1, 2):
-            x = nn.relu(nn.Dense(4096, dtype=self.dtype, kernel_init=init, name=f'dense_{i}')(x))
+            x = nn.relu(dense(4096, name=f'dense_{i}')(x))
             x = dropout(self, x, self.dropout, train)
         if self.num_classes:
-            x = nn.Dense(
-                self.num_classes, dtype=self.dtype, kernel_init=init, name='head'
-            )(x)  # fmt: skip
+            x = dense(self.num_classes, name='head')(x)
         return x.astype(jnp.float32)
 
 

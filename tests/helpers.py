@@ -1,0 +1,59 @@
+"""What tests need again and again: random arrays and parameters, and distances of trees."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def exact(x) -> Any:
+    """In float64, for references."""
+    return np.asarray(x, np.float64)
+
+
+def normal(*shape, seed=0, scale=1.0) -> Any:
+    """Normal numbers in float32, the same for the same seed."""
+    return np.random.default_rng(seed).normal(size=shape, scale=scale).astype(np.float32)
+
+
+def shapes_of(module, inputs, *args) -> Any:
+    """Shapes of the parameters of a module called with these arguments; computes nothing.
+
+    `inputs` may be a `jax.ShapeDtypeStruct`.
+    """
+    init = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, *args), inputs)
+    return init.get('params', {})
+
+
+def random_like(shapes, *, seed=0, scale=0.3) -> Any:
+    """A tree of normal numbers in float32."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape, scale=scale).astype(np.float32), shapes
+    )
+
+
+def random_params(module, inputs, *args, seed=0, scale=0.3) -> Any:
+    """Parameters with nothing at its initial value, so that no term goes unseen."""
+    return random_like(shapes_of(module, inputs, *args), seed=seed, scale=scale)
+
+
+def distance(a, b):
+    """The norm of the difference over the norm of `b`, of whole trees of one structure."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    assert jax.tree.map(np.shape, a) == jax.tree.map(np.shape, b)
+    a, b = (np.concatenate([np.ravel(exact(x)) for x in jax.tree.leaves(t)]) for t in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def assert_close(found, expected, tolerance=2e-6):
+    """Same shape, and no element further off than `tolerance` times the largest expected one."""
+    found, expected = exact(found), exact(expected)
+    assert found.shape == expected.shape
+    scale = max(np.abs(expected).max(initial=0), 1e-30)
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=tolerance)
+
+
+def assert_equal(a, b):
+    """Two trees of the same structure, to the bit."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
