@@ -52,8 +52,9 @@ def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     image = _middle(image)
     (high, wide), (top, left) = _geometry(image.shape[:2], preprocessing)
     if (high, wide) != image.shape[:2]:
-        picture = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
-        image = np.asarray(picture)
+        # Columns, then rows, as Pillow does too, but for tall images in its latest versions.
+        picture = Image.fromarray(image).resize((wide, len(image)), Image.Resampling.BICUBIC)
+        image = np.asarray(picture.resize((wide, high), Image.Resampling.BICUBIC))
     size = preprocessing.size
     return image[top : top + size, left : left + size]
 
@@ -115,13 +116,14 @@ def inputs(pixels: jax.Array | np.ndarray, preprocessing: Preprocessing) -> jax.
     device; the rounding of `normalise` may differ in the last bit of a float32.
 
     >>> pixels = np.full((2, 30, 20, 3), 255, np.uint8)
-    >>> x = inputs(pixels, Preprocessing(size=8, mean=(0.5,) * 3, deviation=(0.25,) * 3))
+    >>> half, quarter = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    >>> x = inputs(pixels, Preprocessing(size=8, mean=half, deviation=quarter))
     >>> x.shape, float(x.min()), float(x.max())
     ((2, 8, 8, 3), 2.0, 2.0)
     """
     pixels = _middle(jnp.asarray(pixels), first=1)
     new, corner = _geometry(pixels.shape[1:3], preprocessing)
-    for axis in (1, 0):  # columns before rows: the order decides what is rounded
+    for axis in (1, 0):  # as on the host: each pass rounds, so their order matters
         pixels = _resize(pixels, axis + 1, new[axis], corner[axis], preprocessing.size)
     return normalise(pixels, preprocessing)
 

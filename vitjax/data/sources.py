@@ -24,7 +24,7 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
 
     >>> data = load(Source('digits'), 'test')
     >>> data.images.shape, data.labels[:5].tolist(), data.prepared
-    ((359, 8, 8, 3), [4, 8, 8, 4, 8], None)
+    ((359, 8, 8, 3), [1, 3, 4, 6, 7], None)
 
     Args:
         source: which images.
