@@ -107,6 +107,15 @@ def test_unreadable_files_are_named(tmp_path):
         images.read(tmp_path)
 
 
+def test_files_in_memory_are_read_and_named(tmp_path):
+    array = picture()
+    path = saved(tmp_path, Image.fromarray(array))
+    file = images.InMemory(path.read_bytes(), 'train[3]')
+    np.testing.assert_array_equal(images.read(file), array)
+    with pytest.raises(ValueError, match=r'^train\[3\] cannot be read: '):
+        images.read(images.InMemory(file.content[:60], 'train[3]'))
+
+
 @pytest.mark.parametrize('name', ['a.png', 'a.jpg', 'a.gif', 'a.webp', 'a.bmp', 'a.avif'])
 def test_truncated_files_are_named(tmp_path, name):
     path = saved(tmp_path, Image.fromarray(picture(64, 64)), name)

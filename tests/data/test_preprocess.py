@@ -1,18 +1,21 @@
 import pathlib
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import sklearn.datasets
 from PIL import Image
 
-from vitjax.data import preprocess
+from vitjax.data import images, preprocess
 from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Data
 
-PHOTOS = pathlib.Path(__file__).parents[3] / 'shared' / 'photos'
+SAMPLE = pathlib.Path(__file__).parents[3] / 'shared' / 'imagenet_sample'
 
 
-def picture(height=6, width=9, channels=3, seed=0):
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+def picture(height=6, width=9, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def saved(tmp_path, image, name='image.png', **options):
@@ -21,7 +24,17 @@ def saved(tmp_path, image, name='image.png', **options):
     return path
 
 
-def test_an_image_of_the_right_size_is_left_alone():
+@pytest.fixture(scope='module')
+def photographs():
+    """Two photographs [427, 640, 3]."""
+    loaded: Any = sklearn.datasets.load_sample_images()
+    return np.stack(loaded.images)
+
+
+# On the host -----------------------------------------------------------------------------------
+
+
+def test_an_image_of_the_right_size_is_unchanged():
     array = picture(32, 32)
     prepared = Preprocessing(32, 1.0)
     np.testing.assert_array_equal(preprocess.square(array, prepared), array)
@@ -39,7 +52,8 @@ def test_short_side_then_centre(height, width, crop):
     if height / width > 4:  # only the middle of a long strip is resized
         array = array[(height - 4 * width) // 2 :][: 4 * width]
         new = [short, 4 * short]
-    whole = np.asarray(Image.fromarray(array).resize(new, Image.Resampling.BICUBIC))
+    columns = Image.fromarray(array).resize((new[0], len(array)), Image.Resampling.BICUBIC)
+    whole = np.asarray(columns.resize(new, Image.Resampling.BICUBIC))
     left, top = (round((side - size) / 2) for side in new)
     wanted = whole[top : top + size, left : left + size]
     got = preprocess.square(array, Preprocessing(size, crop))
@@ -53,11 +67,16 @@ def test_a_long_strip_takes_no_more_memory_than_a_picture():
     assert square.shape == (224, 224, 3)
 
 
-def test_normalise_in_numbers():
-    prepared = Preprocessing(2, 1.0, mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
-    got = preprocess.normalise(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), prepared)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, [[[-1, -1, 0], [1, 3, 0.5]]])
+def test_squares_of_any_sizes():
+    shapes = [(30, 20), (20, 31), (20, 20)]
+    arrays = [picture(*shape) for shape in shapes]
+    prepared = Preprocessing(16, 0.8)
+    batch = preprocess.squares(arrays, prepared)
+    assert batch.shape == (3, 16, 16, 3) and batch.dtype == np.uint8
+    for array, got in zip(arrays, batch, strict=True):
+        np.testing.assert_array_equal(got, preprocess.square(array, prepared))
+    with pytest.raises(ValueError, match='at least one image: got none'):
+        preprocess.squares([], prepared)
 
 
 def test_load_stacks_files(tmp_path):
@@ -74,9 +93,113 @@ def test_load_stacks_files(tmp_path):
         preprocess.load([], prepared)
 
 
-@pytest.mark.skipif(not PHOTOS.exists(), reason='needs ../shared/photos')
-def test_real_photographs():
-    paths = sorted(PHOTOS.glob('*.jpg'))
-    batch = preprocess.load(paths, Preprocessing(224, 0.875))
-    assert batch.shape == (4, 224, 224, 3)
-    assert 0.5 < batch.std() < 2
+# On the device ---------------------------------------------------------------------------------
+
+
+def on_device(pixels, size, crop):
+    level = 1 / 255
+    plain = Preprocessing(size, crop, mean=(0, 0, 0), deviation=(level, level, level))
+    out = preprocess.inputs(pixels, plain)
+    np.testing.assert_allclose(out, np.rint(out), atol=1e-4)  # whole levels of 255
+    return np.rint(out)
+
+
+@pytest.mark.parametrize('crop', [1.0, 0.875])
+@pytest.mark.parametrize('size', [8, 32, 224, 384])
+def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop):
+    prepared = Preprocessing(size, crop)
+    wanted = preprocess.squares(photographs, prepared)
+    np.testing.assert_array_equal(on_device(photographs, size, crop), wanted)
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [(8, 8), (7, 9), (48, 48), (41, 40), (97, 64), (60, 130), (130, 60), (2, 300), (900, 60)],
+)
+@pytest.mark.parametrize(('size', 'crop'), [(48, 1.0), (32, 0.6), (5, 0.9)])
+def test_any_pixels_on_the_device_are_those_on_the_host(shape, size, crop):
+    # Noise between the extremes: overshoots are clipped, and many sums lie at a half.
+    noise = picture(*shape)
+    array = np.where(noise > 200, 255, np.where(noise < 100, 0, noise))
+    wanted = preprocess.square(array, Preprocessing(size, crop))
+    np.testing.assert_array_equal(on_device(array[None], size, crop)[0], wanted)
+
+
+def test_real_halves_round_as_on_the_host():
+    # From 256 to 384 pixels weights are multiples of 1/432, and one sum in 432 is at a half.
+    array = picture(256, 256)
+    wanted = preprocess.square(array, Preprocessing(384, 1.0))
+    np.testing.assert_array_equal(on_device(array[None], 384, 1.0)[0], wanted)
+
+
+def test_a_strip_on_the_device_takes_no_more_memory_than_a_picture():
+    strip = picture(2, 100_000)
+    wanted = preprocess.square(strip, Preprocessing(64, 1.0))
+    np.testing.assert_array_equal(on_device(strip[None], 64, 1.0)[0], wanted)
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason='needs ../shared/imagenet_sample')
+@pytest.mark.parametrize('crop', [1.0, 0.875])
+def test_a_sample_of_imagenet_on_the_device_is_that_on_the_host(crop):
+    for path in sorted(SAMPLE.glob('*.jpg'))[::100]:
+        array = images.read(path)
+        wanted = preprocess.square(array, Preprocessing(224, crop))
+        np.testing.assert_array_equal(on_device(array[None], 224, crop)[0], wanted)
+
+
+def test_inputs_are_jitted_and_split_over_devices():
+    pixels, prepared = np.stack([picture(seed=i) for i in range(8)]), Preprocessing(8, 0.8)
+    mesh = jax.make_mesh((len(jax.devices()),), ('batch',))
+    split = jax.NamedSharding(mesh, jax.P('batch'))
+    out = jax.jit(preprocess.inputs, static_argnums=1)(jax.device_put(pixels, split), prepared)
+    assert out.sharding.is_equivalent_to(split, out.ndim)
+    wanted = preprocess.normalise(preprocess.squares(pixels, prepared), prepared)
+    np.testing.assert_allclose(out, wanted, atol=1e-6)
+
+
+# One photograph, every way -----------------------------------------------------------------------
+
+
+def test_one_photograph_is_one_input(photographs, tmp_path):
+    """From a file, from memory, from pixels on the host and on the device."""
+    prepared = Preprocessing(64, 0.875)
+    path = saved(tmp_path, Image.fromarray(photographs[0]), 'photo.jpg', quality=90)
+    pixels = images.read(path)[None]
+    memory = images.InMemory(path.read_bytes(), 'photo')
+    square = preprocess.squares(pixels, prepared)
+    wanted = preprocess.load([path], prepared)
+    assert 0.5 < wanted.std() < 2
+    for got in (
+        preprocess.load([memory], prepared),
+        preprocess.normalise(square, prepared),
+        preprocess.inputs(pixels, prepared),
+        preprocess.finish(pixels, prepared, None),
+        preprocess.finish(square, prepared, prepared),
+    ):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_images_prepared_for_another_model_are_refused():
+    square, small, large = picture(8, 8)[None], Preprocessing(8), Preprocessing(16)
+    with pytest.raises(ValueError, match='size=8.*size=16'):
+        preprocess.finish(square, large, small)
+
+
+# Normalisation ---------------------------------------------------------------------------------
+
+
+def test_normalise_in_numbers():
+    prepared = Preprocessing(2, 1.0, mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
+    got = preprocess.normalise(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), prepared)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, [[[-1, -1, 0], [1, 3, 0.5]]])
+
+
+@pytest.mark.parametrize('count', [3, 2500])
+def test_statistics_are_those_of_all_pixels(count):
+    pixels = np.random.default_rng(0).integers(0, 200, (count, 4, 5, 3), np.uint8) + 10
+    data = Data(pixels, np.zeros(count, np.int32), ())
+    mean, deviation = preprocess.statistics(data)
+    np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(deviation, (pixels / 255).std((0, 1, 2)), atol=1e-6)

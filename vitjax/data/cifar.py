@@ -120,12 +120,11 @@ def write_tfds(
         return tf_feature.Feature(int64_list=tf_feature.Int64List(value=[value]))
 
     shapes = {image.shape for images, _ in splits.values() for image in images}
+    shape = shapes.pop() if len(shapes) == 1 else (None, None, 3)
     features = tfds.features.FeaturesDict(
         {
             'id': tfds.features.Text(),
-            'image': tfds.features.Image(
-                shape=shapes.pop() if len(shapes) == 1 else (None, None, 3)
-            ),
+            'image': tfds.features.Image(shape=shape),
             'label': tfds.features.ClassLabel(names=list(classes)),
         }
     )

@@ -22,8 +22,8 @@ class Source:
         dir: where TFDS has its prepared data; None takes TFDS_DATA_DIR or ~/tensorflow_datasets.
         validation: share of the training images held out when there is no validation split.
         test: share of all images held out when there is no test split.
-        size: side in pixels that images of unequal sizes are resized and cropped to.
-        memory: most bytes that decoded images may take; beyond, they are decoded as needed.
+        size: side in pixels of the central squares that images of unequal sizes become.
+        memory: most bytes that decoded images may take; beyond that they are decoded as needed.
     """
 
     name: str = 'digits'

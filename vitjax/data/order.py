@@ -1,4 +1,4 @@
-"""Which example comes when: a pure function of the seed and the step, sharded by process."""
+"""Which example comes when: a pure function of the seed and the step, split over processes."""
 
 import functools
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Full batches in an epoch; what is left over waits for another epoch's shuffle.
+    """Full batches in an epoch; the examples left over are skipped until the next shuffle.
 
     Raises:
         ValueError: if the batch is larger than the data.
@@ -42,8 +42,11 @@ def batches(
 ) -> np.ndarray:
     """Which examples each of `steps` steps from `start` on shows: [steps, batch / processes] int32.
 
-    Process p takes the p-th contiguous slice of every batch, so any number of processes sees the
-    same batches.
+    Process p takes the p-th contiguous slice of every batch, so the batches are the same on any
+    number of processes.
+
+    >>> batches(0, start=0, steps=2, count=6, batch_size=3).tolist()
+    [[3, 2, 5], [4, 0, 1]]
 
     Raises:
         ValueError: if the batch is larger than the data or not a multiple of `processes`.

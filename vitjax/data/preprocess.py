@@ -8,7 +8,7 @@ are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`); 
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitjax.data.kind import Data
 
 Array = TypeVar('Array', np.ndarray, jax.Array)
+Colour = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Preprocessing:
 
     size: int = 224
     crop: float = 0.875
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Colour = (0.485, 0.456, 0.406)  # ImageNet's
+    deviation: Colour = (0.229, 0.224, 0.225)
 
 
 # ---- On the host -------------------------------------------------------------------------------
@@ -52,8 +53,9 @@ def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     image = _middle(image)
     (high, wide), (top, left) = _geometry(image.shape[:2], preprocessing)
     if (high, wide) != image.shape[:2]:
-        picture = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
-        image = np.asarray(picture)
+        # Columns, then rows, as Pillow does too, but for tall images in its latest versions.
+        picture = Image.fromarray(image).resize((wide, len(image)), Image.Resampling.BICUBIC)
+        image = np.asarray(picture.resize((wide, high), Image.Resampling.BICUBIC))
     size = preprocessing.size
     return image[top : top + size, left : left + size]
 
@@ -99,7 +101,7 @@ def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarra
     return normalise(read_squares(paths, preprocessing), preprocessing)
 
 
-def _stacked(make: Any, items: Sequence[Any] | np.ndarray) -> np.ndarray:
+def _stacked(make: Callable[[Any], np.ndarray], items: Sequence[Any] | np.ndarray) -> np.ndarray:
     if not len(items):
         raise ValueError('there must be at least one image: got none.')
     return np.stack(list(files.THREADS.map(make, items)))
@@ -111,17 +113,18 @@ def _stacked(make: Any, items: Sequence[Any] | np.ndarray) -> np.ndarray:
 def inputs(pixels: jax.Array | np.ndarray, preprocessing: Preprocessing) -> jax.Array:
     """Images of one size as a model's input: uint8 [B, H, W, 3] to float32 [B, size, size, 3].
 
-    Pure; jit it with `preprocessing` static. The pixels are those of `squares` to the bit, on any
-    device; the rounding of `normalise` may differ in the last bit of a float32.
+    Pure; jit it with `preprocessing` static. The pixels are those of `squares` to the bit, by exact
+    sums; `normalise` may then differ in the last bits of a float32, at most 1e-6.
 
     >>> pixels = np.full((2, 30, 20, 3), 255, np.uint8)
-    >>> x = inputs(pixels, Preprocessing(size=8, mean=(0.5,) * 3, deviation=(0.25,) * 3))
+    >>> half, quarter = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    >>> x = inputs(pixels, Preprocessing(size=8, mean=half, deviation=quarter))
     >>> x.shape, float(x.min()), float(x.max())
     ((2, 8, 8, 3), 2.0, 2.0)
     """
     pixels = _middle(jnp.asarray(pixels), first=1)
     new, corner = _geometry(pixels.shape[1:3], preprocessing)
-    for axis in (1, 0):  # columns before rows: the order decides what is rounded
+    for axis in (1, 0):  # as on the host: each pass rounds, so their order matters
         pixels = _resize(pixels, axis + 1, new[axis], corner[axis], preprocessing.size)
     return normalise(pixels, preprocessing)
 
@@ -166,7 +169,7 @@ def _resize(x: jax.Array, axis: int, new: int, start: int, size: int) -> jax.Arr
     # Accelerators multiply float32 with 8 to 11 bits unless told otherwise.
     x = jnp.tensordot(x, weights, ((axis,), (1,)), precision='highest').astype(jnp.int32)
     high, low = x[..., :size], x[..., size:]
-    x = ((high << 11) + low + 2**21) >> 22  # rounds half up
+    x = ((high << 11) + low + 2**21) >> 22  # rounds halves up
     return jnp.moveaxis(jnp.clip(x, 0, 255), -1, axis)
 
 
@@ -174,8 +177,9 @@ def _resize(x: jax.Array, axis: int, new: int, start: int, size: int) -> jax.Arr
 def _bicubic(old: int, new: int, start: int, size: int) -> tuple[int, np.ndarray]:
     """Pillow's weights for an axis resized from `old` to `new` pixels, of those that are kept.
 
-    Pillow sums in integers, with 22 bits of each weight after the point. Cut into 11 high bits and
-    11 low ones, the sums of pixels times weights are whole numbers that float32 holds exactly.
+    Pillow sums in integers, with 22 bits of each weight after the point. Those are cut into 11 high
+    bits and 11 low ones: the sums of pixels times either are whole numbers below 2**24, which
+    float32 holds exactly (the low ones beyond a shrinking by 16 almost always).
 
     Returns:
         The first pixel that is read, and weights [2 size, pixels read] from there on: float32 whole
@@ -196,7 +200,7 @@ def _bicubic(old: int, new: int, start: int, size: int) -> tuple[int, np.ndarray
     return first, np.concatenate([high, weights - (high << 11)]).astype(np.float32)
 
 
-# ---- Of both -----------------------------------------------------------------------------------
+# ---- On either ---------------------------------------------------------------------------------
 
 
 def _middle(pixels: Array, first: int = 0) -> Array:
@@ -218,8 +222,14 @@ def _geometry(
     return (high, wide), (top, left)
 
 
-def statistics(data: 'Data') -> tuple[Any, Any]:
-    """Mean and deviation per channel of pixels in 0..1, over at most 50,000 spread images."""
+# ---- From the training images ------------------------------------------------------------------
+
+
+def statistics(data: 'Data') -> tuple[Colour, Colour]:
+    """Mean and deviation per channel of pixels in 0..1, over at most 50,000 images, evenly spread.
+
+    Both are rounded to 6 decimals, so that they can be written and read again.
+    """
     chosen = np.linspace(0, len(data) - 1, min(len(data), 50_000)).astype(int)
     first = second = np.zeros(3)
     for part in np.array_split(chosen, -(-len(chosen) // 1000)):
@@ -229,4 +239,9 @@ def statistics(data: 'Data') -> tuple[Any, Any]:
     count = len(chosen) * data.images.shape[1] * data.images.shape[2]
     mean = first / count
     deviation = np.sqrt(np.maximum(second / count - mean**2, 1e-12))
-    return tuple(round(float(m), 6) for m in mean), tuple(round(float(d), 6) for d in deviation)
+    return _colour(mean), _colour(deviation)
+
+
+def _colour(values: np.ndarray) -> Colour:
+    red, green, blue = (round(float(value), 6) for value in values)
+    return red, green, blue

@@ -24,14 +24,14 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
 
     >>> data = load(Source('digits'), 'test')
     >>> data.images.shape, data.labels[:5].tolist(), data.prepared
-    ((359, 8, 8, 3), [4, 8, 8, 4, 8], None)
+    ((359, 8, 8, 3), [1, 3, 4, 6, 7], None)
 
     Args:
         source: which images.
         split: which of them.
-        preprocessing: a model's. Images of unequal sizes are then resized and cut to its input
-            straight from their files, in place of `source.size`, and the data say so in
-            `prepared`. Images of one size stay as they are, for the device to resize.
+        preprocessing: a model's. Image files, and TFDS images of no fixed size, are resized and
+            cut for it as they are decoded, whatever `source.size` is, and the data say so in
+            `prepared`. Other images stay as they are, for the device to resize.
 
     Raises:
         ValueError: for an unknown source or split, data that are not there (with the command that
