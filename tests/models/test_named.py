@@ -21,6 +21,7 @@ TINY: dict[str, Any] = {
         **TRANSFORMER, head_width=16, mlp_ratio=2, mlp_last_gelu=True, pool='flatten', head=(12, 6)
     ),
     'vit_mean': ViT(**TRANSFORMER, pool='mean', position='sincos'),
+    'vit_distilled': ViT(**TRANSFORMER, pool='distilled', registers=1),
     'cait': CaiT(**TRANSFORMER, layer_scale=0.5),
     'patchconvnet': PatchConvNet(**SHAPE, layer_scale=0.5),
     'patchconvnet_multi': PatchConvNet(**SHAPE, layer_scale=0.5, class_tokens_per_class=True),
@@ -255,7 +256,7 @@ def test_no_classes_means_features(name):
         (TINY['vit'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['cait'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['patchconvnet'].clone(num_heads=3), 'num_heads must divide width: num_heads=3'),
-        (TINY['vit'].clone(pool='max'), "'class', 'mean' or 'flatten': pool='max'"),
+        (TINY['vit'].clone(pool='max'), "'mean' or 'flatten': pool='max'"),
         (TINY['vit'].clone(attention='flash'), r"attention must be one of .*fused.*: 'flash'"),
         (TINY['patchconvnet_multi'].clone(num_classes=0), 'needs num_classes of 1 or more: got 0'),
         (TINY['convnet'].clone(widths=(4, 4, 4)), '4 pixels for convolution 3 of 3: 16x20 .* 2'),

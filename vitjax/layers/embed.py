@@ -219,13 +219,13 @@ def resample_patch_kernel(kernel: jax.Array | np.ndarray, old: int, new: int) ->
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Position embeddings cover the class token and the patches, not the registers, which come in
-    between afterwards (Darcet et al. 2024). Without class token and registers: patches alone.
+    Position embeddings cover the class tokens and the patches, not the registers, which come in
+    between afterwards (Darcet et al. 2024). Without class tokens and registers: patches alone.
     """
 
     patch_size: int
     width: int
-    class_token: bool = False
+    class_tokens: int = 0
     registers: int = 0
     position: str = 'learned'
     dropout: float = 0.0
@@ -234,10 +234,10 @@ class TokenEmbed(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
-        if self.class_token:
-            tokens = jnp.concatenate([self._token('class_token', 1, tokens), tokens], axis=1)
+        prefix = self.class_tokens
+        if prefix:
+            tokens = jnp.concatenate([self._token('class_token', prefix, tokens), tokens], axis=1)
         grid = grid_of(images.shape[1:3], self.patch_size)
-        prefix = int(self.class_token)
         tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
         if self.registers:
             added = self._token('registers', self.registers, tokens)

@@ -1,5 +1,7 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -29,7 +31,9 @@ class ViT(Model):
         dropout: after the embeddings, projections and MLP layers.
         attention_dropout: on the attention weights.
         head_dropout: before and inside the head.
-        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`.
+        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`;
+            `distilled` has DeiT's distillation token after the class token, a second head that
+            reads it, and answers with the mean of both heads (Touvron et al. 2021, section 4).
         registers: extra tokens after the class token (Darcet et al. 2024).
         position: `learned` or `sincos` position embeddings.
         head: widths of hidden layers in the head.
@@ -63,20 +67,28 @@ class ViT(Model):
     @property
     def prefix_tokens(self) -> int:
         """How many tokens precede the patches."""
-        return int(self.pool == 'class') + self.registers
+        return self.class_tokens + self.registers
+
+    @property
+    def class_tokens(self) -> int:
+        """How many tokens a head reads that stand for no patch."""
+        return {'class': 1, 'distilled': 2}.get(self.pool, 0)
 
     @property
     def trunk(self) -> Trunk:
         """Tokens through blocks of equal shape."""
-        return Trunk(self.patch_size, self.prefix_tokens, self.pool, {'blocks': self.depth})
+        reads = 'class' if self.class_tokens else self.pool
+        return Trunk(self.patch_size, self.prefix_tokens, reads, {'blocks': self.depth})
 
     def setup(self):
-        if self.pool not in ('class', 'mean', 'flatten'):
-            raise ValueError(f"pool must be 'class', 'mean' or 'flatten': pool={self.pool!r}.")
+        if self.pool not in ('class', 'distilled', 'mean', 'flatten'):
+            raise ValueError(
+                f"pool must be 'class', 'distilled', 'mean' or 'flatten': pool={self.pool!r}."
+            )
         self.embed = TokenEmbed(
             self.patch_size,
             self.width,
-            class_token=self.pool == 'class',
+            class_tokens=self.class_tokens,
             registers=self.registers,
             position=self.position,
             dropout=self.dropout,
@@ -98,9 +110,10 @@ class ViT(Model):
             self.dtype,
         )
         self.norm = LayerNorm(dtype=self.dtype)
-        self.classifier = Head(
-            self.num_classes, self.head, self.head_dropout, self.dtype, name='head'
-        )
+        head = functools.partial(Head, self.num_classes, self.head, self.head_dropout, self.dtype)
+        self.classifier = head(name='head')
+        if self.pool == 'distilled':
+            self.distilled_classifier = head(name='head_distilled')
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images, train)
@@ -110,6 +123,10 @@ class ViT(Model):
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
+        if self.pool == 'distilled':
+            features = self.norm(tokens[:, :2])
+            logits = self.classifier(features[:, 0], train)
+            return (logits + self.distilled_classifier(features[:, 1], train)) / 2
         if self.pool == 'class':
             features = self.norm(tokens[:, 0])
         elif self.pool == 'mean':
