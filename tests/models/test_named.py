@@ -55,6 +55,8 @@ def count(model, size):
         ('vit_small_patch32', 224, 22_878_952),
         ('vit_base_patch8', 224, 86_576_872),
         ('deit_base_patch16', 224, 86_567_656),
+        ('deit_tiny_distilled_patch16', 224, 5_910_800),
+        ('deit_base_distilled_patch16', 224, 87_338_192),
         ('vit_large_patch16', 224, 304_326_632),
         ('vit_huge_patch14', 224, 632_045_800),
         ('vit_small_patch14_dinov2', 518, 22_056_192),
@@ -81,6 +83,21 @@ def test_published_sizes_have_the_published_number_of_parameters(name, size, exp
 )
 def test_patchconvnets_have_the_published_millions_of_parameters(name, millions):
     assert round(count(named(f'patchconvnet_{name}'), 224) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('small_patch16', 22_059_496),
+        ('medium_patch16', 38_849_512),
+        ('base_patch16', 86_585_320),
+        ('large_patch16', 304_374_760),
+        ('huge_patch14', 632_126_440),
+    ],
+)
+def test_deit3_has_the_published_parameters_and_a_position_of_the_class_token(name, expected):
+    model = named(f'deit3_{name}')
+    assert count(model, 224) == expected + model.width
 
 
 def test_a_model_is_two_names_away():

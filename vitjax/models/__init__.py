@@ -19,6 +19,13 @@ _VIT = {  # width, depth, heads: Dosovitskiy et al. 2021, table 1; tiny and smal
     'large': (1024, 24, 16),
     'huge': (1280, 32, 16),
 }
+_DEIT3 = {  # width, depth, heads, patch: Touvron et al. 2022, and their code for medium
+    'small': (384, 12, 6, 16),
+    'medium': (512, 12, 8, 16),
+    'base': (768, 12, 12, 16),
+    'large': (1024, 24, 16, 16),
+    'huge': (1280, 32, 16, 14),
+}
 _CAIT = {  # width, depth, LayerScale, stochastic depth: Touvron et al. 2021, tables 3, 8 and code
     'xxs24': (192, 24, 1e-5, 0.05),
     'xxs36': (192, 36, 1e-5, 0.1),
@@ -45,11 +52,16 @@ def _table() -> dict[str, nn.Module]:
         for patch in (8, 14, 16, 32):
             table[f'vit_{size}_patch{patch}'] = ViT(patch_size=patch, **shape)
         if size in ('tiny', 'small', 'base'):
-            table[f'deit_{size}_patch16'] = ViT(patch_size=16, drop_path=0.1, **shape)
+            deit = ViT(patch_size=16, drop_path=0.1, **shape)
+            table[f'deit_{size}_patch16'] = deit
+            table[f'deit_{size}_distilled_patch16'] = deit.clone(pool='distilled')
         if size in ('small', 'base', 'large'):
             shape |= {'patch_size': 14, 'layer_scale': 1.0, 'num_classes': 0}
             table[f'vit_{size}_patch14_dinov2'] = ViT(**shape)
             table[f'vit_{size}_patch14_reg4_dinov2'] = ViT(registers=4, **shape)
+    for size, (width, depth, heads, patch) in _DEIT3.items():
+        shape = {'patch_size': patch, 'width': width, 'depth': depth, 'num_heads': heads}
+        table[f'deit3_{size}_patch{patch}'] = ViT(layer_scale=1e-4, **shape)
     for size, (width, depth, scale, drop) in _CAIT.items():
         table[f'cait_{size}'] = CaiT(
             width=width, depth=depth, num_heads=width // 48, layer_scale=scale, drop_path=drop
@@ -73,8 +85,9 @@ NAMES = tuple(_TABLE)
 def named(name: str, **overrides: Any) -> Any:
     """A published model by name, with fields replaced: `named('cait_xxs24', num_classes=10)`.
 
-    Stochastic depth is the published training rate of CaiT and DeiT, else 0. DINOv2 has no head of
-    its own: `num_classes` is 0 there unless given. The lecture's `convnet` has one output.
+    Stochastic depth is the published training rate of CaiT and DeiT, else 0 (DeiT III drops every
+    block at one rate, ViT here does not). DINOv2 has no head of its own: `num_classes` is 0 there
+    unless given. The lecture's `convnet` has one output.
 
     Raises:
         ValueError: for an unknown name, with the close ones, and for an unknown field.
