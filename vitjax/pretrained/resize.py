@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import types
 import zlib
 from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ def resize(
             text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
             report(Change('patch kernel', text))
     if table in flat and table in wanted:
-        prefix = int('embed/class_token' in wanted)
+        prefix = len(flat.get('embed/class_token', ()))
         old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
         if old != new:
             flat[table] = resample_positions(
@@ -112,9 +113,8 @@ def _classes(flat: Mapping[str, Any]) -> int:
 def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
     """Whether a parameter has an axis of classes: the head, and class tokens of their own."""
     per_class = 'head/kernel' in wanted and wanted['head/kernel'].shape[0] == _classes(wanted)
-    return path.startswith(('head/output/', 'head/kernel', 'head/bias')) or (
-        per_class and path == 'class_token'
-    )
+    head = re.match('head(_distilled)?/(output|kernel|bias)', path)
+    return bool(head) or (per_class and path == 'class_token')
 
 
 @functools.lru_cache(maxsize=16)
