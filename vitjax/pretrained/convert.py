@@ -1,4 +1,4 @@
-"""Published weights to parameters of our models, whole or not at all."""
+"""Published weights as parameters of our models: everything fits, or nothing is converted."""
 
 import re
 from typing import Any, NamedTuple
@@ -30,9 +30,9 @@ def convert(
         weights: tensors by name, as `read` returns them: timm's and DeiT's names for ViT, CaiT and
             PatchConvNet, the transformers library's for ViT and DINOv2, AugReg's for ViT,
             torchvision's for VGG16.
-        model: the module wanted.
-        image_size: side in pixels of the images wanted.
-        seed: of a fresh head.
+        model: the model to convert them to.
+        image_size: side of its images in pixels.
+        seed: of a fresh head's initial values.
         report: is called with each `Change` made on the way.
 
     Raises:
@@ -79,12 +79,12 @@ def match(
 ) -> tuple[str, dict[str, Origin]]:
     """The format of weights, and the tensors of each parameter of `model` as the file has it.
 
-    The first half of `convert`: it checks everything and copies nothing.
+    The first half of `convert`: checks everything, copies nothing.
 
     Raises:
         ValueError: as `convert` does.
     """
-    shapes_of(model, image_size)  # an impossible size is the first thing to hear of
+    shapes_of(model, image_size)  # before all else, raises for an impossible size
     holds = contents(weights, type(model))
     weights, held = holds.weights, holds.held
     source, size = _as_in_file(holds, model, image_size)

@@ -97,6 +97,13 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
 
     Raises:
         ValueError: if no published model fits, or more than one, with the candidates.
+
+    Example:
+        >>> block = ('norm1.weight', 'gamma_1', 'attn.proj_l.weight')
+        >>> names = ['norm.weight', *(f'blocks.{i}.{name}' for i in range(24) for name in block)]
+        >>> names += [f'blocks_token_only.{i}.norm1.weight' for i in range(2)]
+        >>> recognise({name: np.zeros(192) for name in names})
+        'cait_xxs24'
     """
     holds = contents(weights)
     facts = _facts(holds)
