@@ -1,5 +1,6 @@
 """Names and shapes of published weights, written down from the files, not from our converter."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ VIT = {  # width, depth, heads
     'base': (768, 12, 12),
     'large': (1024, 24, 16),
     'huge': (1280, 32, 16),
+}
+DEIT3 = {  # width, depth, patch
+    'small': (384, 12, 16),
+    'medium': (512, 12, 16),
+    'base': (768, 12, 16),
+    'large': (1024, 24, 16),
+    'huge': (1280, 32, 14),
 }
 CAIT = {  # width, depth, image sizes of the published files
     'xxs24': (192, 24, (224, 384)),
@@ -73,6 +81,22 @@ def timm_vit(width, depth, patch, size, *, classes=1000, scale=False, registers=
             out |= {f'{block}.ls1.gamma': (width,), f'{block}.ls2.gamma': (width,)}
     out |= _norm('norm', width)
     return out | (_linear('head', classes, width) if classes else {})
+
+
+def deit_distilled(width, depth, patch, size, *, classes=1000):
+    out = timm_vit(width, depth, patch, size, classes=classes)
+    out['dist_token'] = (1, 1, width)
+    out['pos_embed'] = (1, (size // patch) ** 2 + 2, width)
+    return out | _linear('head_dist', classes, width)
+
+
+def deit3(width, depth, patch, size, *, classes=1000, timm=True):
+    """DeiT III's, under timm's names or its authors'; positions are the patches' alone."""
+    out = timm_vit(width, depth, patch, size, classes=classes, scale=True)
+    out['pos_embed'] = (1, (size // patch) ** 2, width)
+    if timm:
+        return out
+    return {re.sub(r'ls([12])\.gamma', r'gamma_\1', name): shape for name, shape in out.items()}
 
 
 def _class_block(block, width, hidden):
@@ -219,6 +243,9 @@ def every_size():
                 yield name, 'augreg', 224, augreg(width, depth, heads, patch, 224, classes=21843)
         if size in ('tiny', 'small', 'base'):
             yield f'deit_{size}_patch16', 'timm', 224, timm_vit(width, depth, 16, 224)
+            for side in (224, 384) if size == 'base' else (224,):
+                name = f'deit_{size}_distilled_patch16'
+                yield name, 'timm', side, deit_distilled(width, depth, 16, side)
         if size in ('small', 'base', 'large'):
             for registers, name in ((0, 'dinov2'), (4, 'reg4_dinov2')):
                 name = f'vit_{size}_patch14_{name}'
@@ -230,6 +257,11 @@ def every_size():
                     timm_vit(width, depth, 14, 518, classes=0, scale=True, **of),
                 )
                 yield name, 'transformers', 518, transformers_dinov2(width, depth, 518, **of)
+    for size, (width, depth, patch) in DEIT3.items():
+        name = f'deit3_{size}_patch{patch}'
+        yield name, 'timm', 224, deit3(width, depth, patch, 224)
+        yield name, 'published', 224, deit3(width, depth, patch, 224, timm=False)
+    yield 'deit3_base_patch16', 'timm', 384, deit3(768, 12, 16, 384)
     for name, (width, depth, sizes) in CAIT.items():
         for size in sizes:
             yield f'cait_{name}', 'timm', size, cait(width, depth, size)

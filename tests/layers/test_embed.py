@@ -97,7 +97,7 @@ def test_sincos_positions_are_those_of_plain_vit_baselines():
 
 
 def test_tokens_are_class_registers_patches_and_registers_have_no_position():
-    embed = TokenEmbed(4, 8, class_token=True, registers=2)
+    embed = TokenEmbed(4, 8, class_tokens=1, registers=2)
     images = normal(2, 8, 8, 3)
     params = random_params(embed, images)
     tokens = np.asarray(run(embed, params, images))
@@ -112,7 +112,7 @@ def test_tokens_are_class_registers_patches_and_registers_have_no_position():
 
 def test_sincos_leaves_the_class_token_alone_and_unknown_positions_are_an_error():
     images = normal(1, 8, 8, 3)
-    embed = TokenEmbed(4, 8, class_token=True, position='sincos')
+    embed = TokenEmbed(4, 8, class_tokens=1, position='sincos')
     params = random_params(embed, images)
     assert 'position' not in params
     tokens = run(embed, params, images)
@@ -124,7 +124,7 @@ def test_sincos_leaves_the_class_token_alone_and_unknown_positions_are_an_error(
 
 
 def test_positions_of_another_grid_are_an_error_that_says_what_to_do():
-    embed = TokenEmbed(4, 8, class_token=True)
+    embed = TokenEmbed(4, 8, class_tokens=1)
     params = random_params(embed, normal(1, 8, 8, 3))
     with pytest.raises(ValueError, match=r'for 4 patches, this image has 6 \(2x3\): resample'):
         run(embed, params, normal(1, 8, 12, 3))

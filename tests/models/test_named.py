@@ -23,6 +23,7 @@ TINY: dict[str, Any] = {
         **TRANSFORMER, head_width=16, mlp_ratio=2, mlp_last_gelu=True, pool='flatten', head=(12, 6)
     ),
     'vit_mean': ViT(**TRANSFORMER, pool='mean', position='sincos'),
+    'vit_distilled': ViT(**TRANSFORMER, pool='distilled', registers=1),
     'cait': CaiT(**TRANSFORMER, layer_scale=0.5),
     'patchconvnet': PatchConvNet(**SHAPE, layer_scale=0.5),
     'patchconvnet_multi': PatchConvNet(**SHAPE, layer_scale=0.5, class_tokens_per_class=True),
@@ -47,6 +48,8 @@ def count(model, size):
         ('vit_small_patch32', 224, 22_878_952),
         ('vit_base_patch8', 224, 86_576_872),
         ('deit_base_patch16', 224, 86_567_656),
+        ('deit_tiny_distilled_patch16', 224, 5_910_800),
+        ('deit_base_distilled_patch16', 224, 87_338_192),
         ('vit_large_patch16', 224, 304_326_632),
         ('vit_huge_patch14', 224, 632_045_800),
         ('vit_small_patch14_dinov2', 518, 22_056_192),
@@ -73,6 +76,21 @@ def test_published_sizes_have_the_published_number_of_parameters(name, size, exp
 )
 def test_patchconvnets_have_the_published_millions_of_parameters(name, millions):
     assert round(count(named(f'patchconvnet_{name}'), 224) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('small_patch16', 22_059_496),
+        ('medium_patch16', 38_849_512),
+        ('base_patch16', 86_585_320),
+        ('large_patch16', 304_374_760),
+        ('huge_patch14', 632_126_440),
+    ],
+)
+def test_deit3_has_the_published_parameters_and_a_position_of_the_class_token(name, expected):
+    model = named(f'deit3_{name}')
+    assert count(model, 224) == expected + model.width
 
 
 def test_a_model_is_two_names_away():
@@ -248,7 +266,7 @@ def test_no_classes_means_features(name):
         (TINY['vit'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['cait'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['patchconvnet'].clone(num_heads=3), 'num_heads must divide width: num_heads=3'),
-        (TINY['vit'].clone(pool='max'), "'class', 'mean' or 'flatten': pool='max'"),
+        (TINY['vit'].clone(pool='max'), "'mean' or 'flatten': pool='max'"),
         (TINY['vit'].clone(attention='flash'), r"attention must be one of .*fused.*: 'flash'"),
         (TINY['patchconvnet_multi'].clone(num_classes=0), 'needs num_classes of 1 or more: got 0'),
         (TINY['convnet'].clone(widths=(4, 4, 4)), '4 pixels for convolution 3 of 3: 16x20 .* 2'),

@@ -89,6 +89,9 @@ def test_preprocessing_of_every_published_family():
     half = (0.5, 0.5, 0.5)
     for name, size, wanted in (
         ('deit_small_patch16', 224, Preprocessing(224, 0.875)),
+        ('deit_base_distilled_patch16', 224, Preprocessing(224, 0.875)),
+        ('deit_base_distilled_patch16', 384, Preprocessing(384, 1.0)),
+        ('deit3_small_patch16', 224, Preprocessing(224, 1.0)),
         ('vit_base_patch16', 224, Preprocessing(224, 0.9, half, half)),
         ('vit_base_patch16', 384, Preprocessing(384, 1.0, half, half)),
         ('vit_small_patch14_reg4_dinov2', 518, Preprocessing(518, 1.0)),

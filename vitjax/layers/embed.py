@@ -150,13 +150,13 @@ class PositionEmbedding(nn.Module):
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Position embeddings are for the class token and the patches; registers are inserted between them
+    Position embeddings are for the class tokens and the patches; registers are inserted between them
     afterwards and have none (Darcet et al. 2024).
     """
 
     patch_size: int
     width: int
-    class_token: bool = False
+    class_tokens: int = 0
     registers: int = 0
     position: str = 'learned'
     dropout: float = 0.0
@@ -165,10 +165,10 @@ class TokenEmbed(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
-        if self.class_token:
-            tokens = jnp.concatenate([self._token('class_token', 1, tokens), tokens], axis=1)
+        prefix = self.class_tokens
+        if prefix:
+            tokens = jnp.concatenate([self._token('class_token', prefix, tokens), tokens], axis=1)
         grid = grid_of(images.shape[1:3], self.patch_size)
-        prefix = int(self.class_token)
         tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
         if self.registers:
             added = self._token('registers', self.registers, tokens)

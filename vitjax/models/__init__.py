@@ -23,8 +23,9 @@ NAMES = tuple(_PUBLISHED)
 def named(name: str, **overrides: Any) -> Any:
     """A published model by name, with fields replaced.
 
-    Stochastic depth is the published training rate of CaiT and DeiT, else 0. DINOv2 has no head of
-    its own: `num_classes` is 0 there unless given. The lecture's `convnet` has one output.
+    Stochastic depth is the published training rate of CaiT and DeiT, else 0 (DeiT III drops every
+    block at one rate, ViT here does not). DINOv2 has no head of its own: `num_classes` is 0 there
+    unless given. The lecture's `convnet` has one output.
 
     Args:
         name: one of `NAMES`.

@@ -1,5 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -34,7 +35,9 @@ class ViT(Model):
         dropout: after the embeddings, projections and MLP layers.
         attention_dropout: on the attention weights.
         head_dropout: before and inside the head.
-        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`.
+        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`;
+            `distilled` has DeiT's distillation token after the class token, a second head that
+            reads it, and answers with the mean of both heads (Touvron et al. 2021, section 4).
         registers: extra tokens after the class token (Darcet et al. 2024).
         position: `learned` or `sincos` position embeddings.
         head: widths of hidden layers in the head.
@@ -66,18 +69,26 @@ class ViT(Model):
     remat: bool = False
 
     @property
+    def class_tokens(self) -> int:
+        """How many tokens a head reads that stand for no patch."""
+        return {'class': 1, 'distilled': 2}.get(self.pool, 0)
+
+    @property
     def trunk(self) -> Trunk:
-        """Class token, registers and patches through `blocks`."""
-        prefix = int(self.pool == 'class') + self.registers
-        return Trunk(self.patch_size, prefix, self.pool, {'blocks': self.depth})
+        """Class tokens, registers and patches through `blocks`."""
+        reads = 'class' if self.class_tokens else self.pool
+        prefix = self.class_tokens + self.registers
+        return Trunk(self.patch_size, prefix, reads, {'blocks': self.depth})
 
     def setup(self):
-        if self.pool not in ('class', 'mean', 'flatten'):
-            raise ValueError(f"pool must be 'class', 'mean' or 'flatten': pool={self.pool!r}.")
+        if self.pool not in ('class', 'distilled', 'mean', 'flatten'):
+            raise ValueError(
+                f"pool must be 'class', 'distilled', 'mean' or 'flatten': pool={self.pool!r}."
+            )
         self.embed = TokenEmbed(
             self.patch_size,
             self.width,
-            class_token=self.pool == 'class',
+            class_tokens=self.class_tokens,
             registers=self.registers,
             position=self.position,
             dropout=self.dropout,
@@ -99,9 +110,10 @@ class ViT(Model):
             self.dtype,
         )
         self.norm = LayerNorm(dtype=self.dtype)
-        self.classifier = Head(
-            self.num_classes, self.head, self.head_dropout, self.dtype, name='head'
-        )
+        head = functools.partial(Head, self.num_classes, self.head, self.head_dropout, self.dtype)
+        self.classifier = head(name='head')
+        if self.pool == 'distilled':
+            self.distilled_classifier = head(name='head_distilled')
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images, train)
@@ -111,6 +123,10 @@ class ViT(Model):
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
+        if self.pool == 'distilled':
+            features = self.norm(tokens[:, :2])
+            logits = self.classifier(features[:, 0], train)
+            return (logits + self.distilled_classifier(features[:, 1], train)) / 2
         if self.pool == 'class':
             features = self.norm(tokens[:, 0])
         elif self.pool == 'mean':
@@ -127,6 +143,13 @@ _SIZES = {  # width, depth, heads: Dosovitskiy et al. 2021, table 1; tiny and sm
     'large': (1024, 24, 16),
     'huge': (1280, 32, 16),
 }
+_DEIT3 = {  # width, depth, heads, patch: Touvron et al. 2022, and their code for medium
+    'small': (384, 12, 6, 16),
+    'medium': (512, 12, 8, 16),
+    'base': (768, 12, 12, 16),
+    'large': (1024, 24, 16, 16),
+    'huge': (1280, 32, 16, 14),
+}
 
 
 def _published() -> Iterator[tuple[str, ViT]]:
@@ -135,11 +158,16 @@ def _published() -> Iterator[tuple[str, ViT]]:
         for patch in (8, 14, 16, 32):
             yield f'vit_{size}_patch{patch}', plain.clone(patch_size=patch)
         if size in ('tiny', 'small', 'base'):  # Touvron et al. 2020
-            yield f'deit_{size}_patch16', plain.clone(drop_path=0.1)
+            deit = plain.clone(drop_path=0.1)
+            yield f'deit_{size}_patch16', deit
+            yield f'deit_{size}_distilled_patch16', deit.clone(pool='distilled')
         if size in ('small', 'base', 'large'):  # Oquab et al. 2023; Darcet et al. 2024
             dinov2 = plain.clone(patch_size=14, layer_scale=1.0, num_classes=0)
             yield f'vit_{size}_patch14_dinov2', dinov2
             yield f'vit_{size}_patch14_reg4_dinov2', dinov2.clone(registers=4)
+    for size, (width, depth, heads, patch) in _DEIT3.items():
+        deit3 = ViT(patch_size=patch, width=width, depth=depth, num_heads=heads, layer_scale=1e-4)
+        yield f'deit3_{size}_patch{patch}', deit3
 
 
 PUBLISHED = dict(_published())

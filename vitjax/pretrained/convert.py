@@ -1,6 +1,5 @@
-"""Published weights to parameters of our models, whole or not at all."""
+"""Published weights as parameters of our models: everything fits, or nothing is converted."""
 
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -9,24 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.pretrained.formats import (
-    CONVOLUTION,
-    DENSE,
-    FORMATS,
-    IGNORED,
-    VECTOR,
-    Table,
-    Weights,
-)
-from vitjax.pretrained.recognise import (
-    Held,
-    classes_of,
-    format_of,
-    image_size_of,
-    patch_size_of,
-    strip,
-    tensors_of,
-)
+from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
+from vitjax.pretrained.recognise import Contents, contents, fields_of
 from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatten
 
 
@@ -47,9 +30,9 @@ def convert(
         weights: tensors by name, as `read` returns them: timm's and DeiT's names for ViT, CaiT and
             PatchConvNet, the transformers library's for ViT and DINOv2, AugReg's for ViT,
             torchvision's for VGG16.
-        model: the module wanted.
-        image_size: side in pixels of the images wanted.
-        seed: of a fresh head.
+        model: the model to convert them to.
+        image_size: side of its images in pixels.
+        seed: of a fresh head's initial values.
         report: is called with each `Change` made on the way.
 
     Raises:
@@ -66,12 +49,29 @@ def convert(
 
 
 class Origin(NamedTuple):
-    """What a parameter is made of: tensors in a file, and their way to our layout."""
+    """What a parameter is made of: tensors in a file, and their way to our layout.
 
-    tensors: list[list[np.ndarray]]  # of each layer of a stack, its parts
+    Attributes:
+        tensors: of each layer of a stack, its parts.
+        stacked: whether layers are stacked, on a first axis of depth.
+        axis: that parts are concatenated on, in our layout.
+        pattern: einops', from the file's layout to ours.
+        sizes: of axes that the pattern splits.
+    """
+
+    tensors: list[list[np.ndarray]]
     stacked: bool
+    axis: int
     pattern: str
-    sizes: dict[str, int]  # of axes that the pattern splits
+    sizes: dict[str, int]
+
+
+class _Entry(NamedTuple):
+    """An `Origin` without its tensors yet: their names, and the shape of each."""
+
+    names: list[list[str]]
+    shape: tuple[int, ...]
+    origin: Origin
 
 
 def match(
@@ -79,70 +79,57 @@ def match(
 ) -> tuple[str, dict[str, Origin]]:
     """The format of weights, and the tensors of each parameter of `model` as the file has it.
 
-    The first half of `convert`: it checks everything and copies nothing.
+    The first half of `convert`: checks everything, copies nothing.
 
     Raises:
         ValueError: as `convert` does.
     """
-    shapes_of(model, image_size)  # an impossible size is the first thing to hear of
-    weights = {k: v for k, v in strip(weights).items() if not IGNORED.fullmatch(k)}
-    label = format_of(weights, type(model))
-    table = FORMATS[label][1]
-    weights |= _class_position(tensors_of(weights, table))
-    held = tensors_of(weights, table)
-    source, size = _as_in_file(held, model, image_size)
+    shapes_of(model, image_size)  # before all else, raises for an impossible size
+    holds = contents(weights, type(model))
+    weights, held = holds.weights, holds.held
+    source, size = _as_in_file(holds, model, image_size)
     heads = [name for path in held if path.startswith('head') for name in held[path]]
-    if heads and not source.num_classes:
+    if heads and not fields_of(source)['num_classes']:
         weights = {name: value for name, value in weights.items() if name not in heads}
-        report(Change('head', f'head: left out; was {classes_of(held)} classes'))
-    entries = _entries(source, table, size)
-    _require_match(weights, entries, label)
-    return label, {
-        path: Origin([[weights[n] for n in layer] for layer in names], stacked, pattern, sizes)
-        for path, (names, stacked, pattern, sizes, _) in entries.items()
+        report(Change('head', f'head: left out; was {holds.num_classes} classes'))
+    entries = _entries(source, FORMATS[holds.label][1], size)
+    _require_match(weights, entries, holds.label)
+    return holds.label, {
+        path: origin._replace(tensors=[[weights[n] for n in parts] for parts in names])
+        for path, (names, _, origin) in entries.items()
     }
 
 
-def _class_position(held: Held) -> dict[str, np.ndarray]:
-    """Positions with a row of zeros for the class token, which timm's with registers lack."""
-    if 'embed/registers' not in held:
-        return {}
-    positions = held.get('embed/position/table', {})
-    return {
-        name: np.pad(value, ((0, 0), (1, 0), (0, 0)))
-        for name, value in positions.items()
-        if value.ndim == 3 and math.isqrt(value.shape[1]) ** 2 == value.shape[1]
-    }
-
-
-def _as_in_file(held: Held, model: nn.Module, image_size: int) -> tuple[Any, int]:
+def _as_in_file(holds: Contents, model: Any, image_size: int) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
-    wanted: Any = model
+    fields = fields_of(model)
     changes: dict[str, Any] = {}
-    if patch := patch_size_of(held):
+    if patch := holds.patch_size:
         changes['patch_size'] = patch
-        image_size = patch * (image_size // wanted.patch_size)
-    if wanted.num_classes:
+        image_size = patch * model.trunk.grid(image_size)[0]
+    if wanted := fields['num_classes']:
         # A head of which only a part is there is not absent, but damaged.
-        part = any(path.startswith('head') for path in held)
-        part = part or getattr(wanted, 'class_tokens_per_class', False)
-        changes['num_classes'] = classes_of(held) or (wanted.num_classes if part else 0)
-    return wanted.clone(**changes), image_size_of(held) or image_size
+        part = any(path.startswith('head') for path in holds.held)
+        part = part or fields.get('class_tokens_per_class', False)
+        changes['num_classes'] = holds.num_classes or (wanted if part else 0)
+    return model.clone(**changes), holds.image_size or image_size
 
 
-def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
-    """For each parameter: its `Origin` with names for tensors, and the shape of such a tensor."""
-    sides = getattr(model, 'patch_size', 7)  # VGG16 pools its maps to 7x7
-    sizes = {'h': sides, 'w': sides, 'heads': getattr(model, 'num_heads', 0)}
-    out: dict[str, Any] = {}
+def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
+    """Where each parameter of a model is to be found, by its path."""
+    side = model.trunk.patch_size or 7  # VGG16 pools its maps to 7x7
+    sizes = {'h': side, 'w': side, 'heads': fields_of(model).get('num_heads', 0)}
+    out: dict[str, _Entry] = {}
     for path, leaf in shapes_of(model, image_size).items():
-        name, pattern = _name(table, path)
-        stacked = '{i}' in name
-        shape = leaf.shape[1:] if stacked else leaf.shape
-        layers = [name.replace('{i}', str(i)) for i in range(leaf.shape[0] if stacked else 1)]
-        parts = ('query', 'key', 'value') if '{qkv}' in name else ('',)
-        names = [[layer.replace('{qkv}', part) for part in parts] for layer in layers]
-        shape = (*shape[:-1], shape[-1] // len(parts)) if shape else shape
+        parts, pattern = _names_of(table, path)
+        stacked = '{i}' in parts[0]
+        shape = list(leaf.shape[1:] if stacked else leaf.shape)
+        axis = 0 if pattern == TOKENS else -1
+        if len(parts) > 1:
+            parts = parts[: shape[axis]]  # a plain ViT has the first of two class tokens
+            shape[axis] //= len(parts)
+        layers = range(leaf.shape[0] if stacked else 1)
+        names = [[name.replace('{i}', str(i)) for name in parts] for i in layers]
         pattern = pattern or (VECTOR, DENSE, '', CONVOLUTION)[len(shape) - 1]
         theirs, ours = pattern.split('->')
         there = einops.rearrange(
@@ -150,20 +137,23 @@ def _entries(model: Any, table: Table, image_size: int) -> dict[str, Any]:
             f'{ours} -> {theirs}',
             **_merged(ours, sizes),
         )
-        out[path] = names, stacked, pattern, _merged(theirs, sizes), there.shape
+        origin = Origin([], stacked, axis, pattern, _merged(theirs, sizes))
+        out[path] = _Entry(names, there.shape, origin)
     return out
 
 
-def _name(table: Table, path: str) -> tuple[str, str]:
-    """The name that a parameter has in a file, and its pattern: '' is PyTorch's."""
+def _names_of(table: Table, path: str) -> tuple[list[str], str]:
+    """The names in a file of a parameter's parts, and their pattern: '' is PyTorch's."""
     module, _, leaf = path.rpartition('/')
-    if path in table:
-        return table[path]
-    if module not in table:
+    entry = table.get(path, table.get(module))
+    if entry is None:
         raise ValueError(f'published weights have no {path}, which this model has.')
-    if table[module].endswith('/'):
-        return table[module] + leaf, '... -> ...'
-    return table[module] + ('bias' if leaf == 'bias' else 'weight'), ''
+    if not isinstance(entry, str):
+        return entry[0].split(), entry[1]
+    if entry.endswith('/'):
+        return [name + leaf for name in entry.split()], '... -> ...'
+    leaf = 'bias' if leaf == 'bias' else 'weight'
+    return [name + leaf for name in entry.split()], ''
 
 
 def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
@@ -172,10 +162,10 @@ def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
     return {axis: sizes[axis] for axis in axes if axis in sizes}
 
 
-def _require_match(weights: Weights, entries: dict[str, Any], label: str) -> None:
+def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
     """Raises ValueError with every tensor that is missing, surplus, misshapen or not finite."""
     wanted = {
-        name: shape for names, *_, shape in entries.values() for layer in names for name in layer
+        name: entry.shape for entry in entries.values() for parts in entry.names for name in parts
     }
     lines = [f'- {name} {list(shape)}' for name, shape in wanted.items() if name not in weights]
     lines += [
@@ -207,7 +197,7 @@ def assemble(origin: Origin) -> np.ndarray:
         )
 
     layers = [
-        np.concatenate([rearranged(part) for part in parts], -1)
+        np.concatenate([rearranged(part) for part in parts], origin.axis)
         if len(parts) > 1
         else rearranged(parts[0])
         for parts in origin.tensors

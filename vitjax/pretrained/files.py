@@ -26,6 +26,14 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: for a missing, truncated or foreign file, and for pickles (`.pth` and the
             like), with the three lines that convert them.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.numpy import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({'norm.bias': np.zeros(3, np.float32)}, f'{folder}/a.safetensors')
+        ...     read(f'{folder}/a.safetensors')
+        {'norm.bias': array([0., 0., 0.], dtype=float32)}
     """
     if str(path).startswith('hf-hub:'):
         path = _fetch(str(path).removeprefix('hf-hub:'))

@@ -1,12 +1,17 @@
 """The formats of published weights: a table each, from our parameters to the names in a file.
 
 Everything else follows from the tables: which format a file has, which sizes, what is missing,
-surplus or misshapen.
+surplus or misshapen. To add a format, write its table and a line in `FORMATS`.
+
+Left, a parameter of ours or the module that holds it; right, the tensor or module in the file. A
+module ends in '.' where its parameters are PyTorch's (`weight`, laid out [output, input, ...]) and
+in '/' where they are flax's, laid out as ours. A tensor comes with an einops pattern from its
+layout to ours. {i} counts the layers that we stack; names with spaces between them stand for
+tensors that we concatenate: queries, keys and values, or class tokens.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -14,11 +19,7 @@ import numpy as np
 from vitjax import models
 
 Weights = Mapping[str, np.ndarray]
-Table = dict[str, Any]
-
-# module ends in '.' where its parameters are PyTorch's (`weight`, laid out [output, input, ...])
-# and in '/' where they are flax's, laid out as ours. A tensor comes with a pattern from its layout
-# to ours. {i} counts the layers that we stack; {qkv} stands for three that we concatenate.
+Table = Mapping[str, str | tuple[str, str]]
 
 VECTOR = 'd -> d'
 TOKENS = '1 n d -> n d'
@@ -41,16 +42,23 @@ _CLASS_BLOCK = {
 
 
 def _nested(ours: str, theirs: str, table: Table) -> Table:
-    def prefix(name: Any) -> Any:
-        return theirs + name if isinstance(name, str) else (theirs + name[0], *name[1:])
+    def inside(names: str) -> str:
+        return ' '.join(theirs + name for name in names.split())
 
-    return {ours + path: prefix(name) for path, name in table.items()}
+    return {
+        ours + path: inside(entry) if isinstance(entry, str) else (inside(entry[0]), entry[1])
+        for path, entry in table.items()
+    }
+
+
+def _qkv(names: str) -> str:
+    return ' '.join(names.format(part) for part in ('query', 'key', 'value'))
 
 
 _TIMM_VIT = {
     'embed/patch/projection/kernel': ('patch_embed.proj.weight', _PATCH),
     'embed/patch/projection': 'patch_embed.proj.',
-    'embed/class_token': ('cls_token', TOKENS),
+    'embed/class_token': ('cls_token dist_token', TOKENS),  # the second is distilled DeiT's
     'embed/registers': ('reg_token', TOKENS),
     'embed/position/table': ('pos_embed', TOKENS),
     **_nested(
@@ -67,7 +75,9 @@ _TIMM_VIT = {
     ),
     'norm': 'norm.',
     'head/output': 'head.',
+    'head_distilled/output': 'head_dist.',
 }
+_DEIT3 = {**_TIMM_VIT, **_nested('blocks/', 'blocks.{i}.', _GAMMAS)}  # its authors' names
 _TIMM_CAIT = {
     'embed/patch/projection/kernel': ('patch_embed.proj.weight', _PATCH),
     'embed/patch/projection': 'patch_embed.proj.',
@@ -126,7 +136,7 @@ _TRANSFORMERS_STEM = {
     'head/output': 'classifier.',
 }
 _TRANSFORMERS_ATTENTION = {
-    'attention/qkv': 'attention.attention.{qkv}.',
+    'attention/qkv': _qkv('attention.attention.{}.'),
     'attention/projection': 'attention.output.dense.',
 }
 _TRANSFORMERS_VIT = {
@@ -168,8 +178,11 @@ _AUGREG = {
         'Transformer/encoderblock_{i}/',
         {
             'norm_1': 'LayerNorm_0/',
-            'attention/qkv/kernel': (_MHA + '{qkv}/kernel', 'd heads k -> d (heads k)'),
-            'attention/qkv/bias': (_MHA + '{qkv}/bias', 'heads k -> (heads k)'),
+            'attention/qkv/kernel': (
+                _qkv(_MHA + '{}/kernel'),
+                'd heads k -> d (heads k)',
+            ),
+            'attention/qkv/bias': (_qkv(_MHA + '{}/bias'), 'heads k -> (heads k)'),
             'attention/projection/kernel': (_MHA + 'out/kernel', 'heads k d -> (heads k) d'),
             'attention/projection': _MHA + 'out/',
             'norm_2': 'LayerNorm_2/',
@@ -192,6 +205,7 @@ _VGG16 = {
 }
 FORMATS: dict[str, tuple[type[nn.Module], Table]] = {
     "timm's ViT": (models.ViT, _TIMM_VIT),
+    "DeiT III's": (models.ViT, _DEIT3),
     "timm's CaiT": (models.CaiT, _TIMM_CAIT),
     "PatchConvNet's": (models.PatchConvNet, _PATCHCONVNET),
     "transformers' ViT": (models.ViT, _TRANSFORMERS_VIT),
@@ -211,4 +225,4 @@ RENAMED = (  # spellings of other versions of the same libraries
     (r'(.*)\.attention\.v_proj\.(.*)', r'\1.attention.attention.value.\2'),
     (r'(.*)\.attention\.o_proj\.(.*)', r'\1.attention.output.dense.\2'),
 )
-IGNORED = re.compile(r'(embeddings\.)?mask_token|pooler\..*')
+IGNORED = re.compile(r'(embeddings\.)?mask_token|pooler\..*')  # no part of the model

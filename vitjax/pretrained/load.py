@@ -11,26 +11,19 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import read
-from vitjax.pretrained.formats import FORMATS
-from vitjax.pretrained.recognise import (
-    classes_of,
-    format_of,
-    image_size_of,
-    recognise,
-    strip,
-    tensors_of,
-)
+from vitjax.pretrained.recognise import contents, recognise
 from vitjax.pretrained.resize import Change, Report, resize
 
 
 def preprocessing(name: str, image_size: int) -> Preprocessing:
-    """What the published weights of a model were trained with; resizing is bicubic throughout.
+    """What the publisher evaluates a model with; resizing is bicubic throughout.
 
-    DeiT: Touvron et al.'s evaluation, 256 to 224 pixels. CaiT, PatchConvNet and DINOv2: no border
-    is cut. ViT (AugReg): pixels to -1..1, a border of a tenth up to 224 pixels. VGG16: 256 to 224.
+    DeiT, distilled or not: 256 to 224 pixels, and no border from 384 on. DeiT III, CaiT,
+    PatchConvNet and DINOv2: no border is cut. ViT (AugReg): pixels to -1..1, a border of a tenth
+    below 384 pixels. VGG16: 256 to 224.
     """
     large = image_size >= 384
-    if name.endswith('dinov2') or name.startswith(('cait', 'patchconvnet')):
+    if name.endswith('dinov2') or name.startswith(('cait', 'patchconvnet', 'deit3')):
         return Preprocessing(image_size, crop=1.0)
     if name.startswith('vit'):
         half = (0.5, 0.5, 0.5)
@@ -67,15 +60,14 @@ def load(
     name = model or recognise(weights, path)
     if model is None:
         report(Change('model', f'model: {name}'))
-    stripped = strip(weights)
-    held = tensors_of(stripped, FORMATS[format_of(stripped, type(models.named(name)))][1])
+    holds = contents(weights, type(models.named(name)))
     if num_classes is None:
-        num_classes = classes_of(held)
+        num_classes = holds.num_classes
     fields: dict[str, Any] = {'num_classes': num_classes}
     if patch_size is not None:
         fields['patch_size'] = patch_size
     module = models.named(name, **fields)
-    size = image_size or image_size_of(held) or 224
+    size = image_size or holds.image_size or 224
     params = convert(weights, module, size, report=report)
     classes = imagenet_classes()
     return Experiment(

@@ -1,17 +1,92 @@
 """What a file of published weights holds: its format, its sizes, and whose they are."""
 
+import dataclasses
 import math
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
 
 from vitjax import models
-from vitjax.pretrained.formats import FORMATS, PREFIXES, RENAMED, Table, Weights
+from vitjax.pretrained.formats import FORMATS, IGNORED, PREFIXES, RENAMED, Table, Weights
 
-Held = dict[str, dict[str, np.ndarray]]
+Held = dict[str, dict[str, np.ndarray]]  # by parameter of ours, then by name in the file
+
+
+class Contents(NamedTuple):
+    """Weights in a known format.
+
+    Attributes:
+        label: the format, one of `FORMATS`.
+        weights: tensors under the names that the format's table has.
+        held: those that the table knows, by the parameter of ours that they belong to.
+    """
+
+    label: str
+    weights: dict[str, np.ndarray]
+    held: Held
+
+    @property
+    def patch_size(self) -> int | None:
+        """Side of the patches in pixels; None for a stem of convolutions."""
+        for kernel in self.held.get('embed/patch/projection/kernel', {}).values():
+            if kernel.ndim == 4:  # PyTorch's order has the three channels second, flax's third
+                return kernel.shape[2] if kernel.shape[1] == 3 else kernel.shape[0]
+        return None
+
+    @property
+    def image_size(self) -> int | None:
+        """The side in pixels that the position embeddings were made for; None without them."""
+        for positions in self.held.get('embed/position/table', {}).values():
+            rows = positions.shape[-2] if positions.ndim == 3 else 0
+            side = math.isqrt(rows)
+            # One class token or two may have a row each.
+            if self.patch_size and side**2 in (rows, rows - 1, rows - 2):
+                return side * self.patch_size or None
+        return None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head; 0 if there is none."""
+        biases = self.held.get('head/output/bias', self.held.get('head/bias', {}))
+        return sum(bias.size for bias in biases.values())
+
+
+def contents(weights: Weights, kind: type[nn.Module] | None = None) -> Contents:
+    """Weights in the format that knows most of their names, and has fewest of its own.
+
+    Where a file has positions for the patches alone, the class token's is a row of zeros here,
+    which is the same: files with registers, and DeiT III's, whose sign is LayerScale. Elsewhere a
+    table without that row is damaged.
+
+    Args:
+        weights: tensors by name, as `read` returns them.
+        kind: whose formats to consider; None is all of them.
+
+    Raises:
+        ValueError: if no format knows more than half of the names.
+    """
+    weights = {k: v for k, v in _unwrapped(weights).items() if not IGNORED.fullmatch(k)}
+    tables = {label: table for label, (own, table) in FORMATS.items() if kind in (None, own)}
+    if not tables:
+        raise ValueError(f'no published format has the parameters of {kind and kind.__name__}.')
+    every = {label: _by_parameter(weights, table) for label, table in tables.items()}
+    known = {label: sum(map(len, held.values())) for label, held in every.items()}
+    best = max(tables, key=lambda label: (known[label], -len(tables[label])))
+    if 2 * known[best] <= len(weights):
+        some = ', '.join(list(weights)[:3]) or 'nothing'
+        raise ValueError(
+            f'the weights must have names of {", ".join(tables)}: they have {some}, ...'
+        )
+    held = every[best]
+    if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
+        for name, table in held.get('embed/position/table', {}).items():
+            if table.ndim == 3 and math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
+                weights[name] = np.pad(table, ((0, 0), (1, 0), (0, 0)))
+                held['embed/position/table'] = {name: weights[name]}
+    return Contents(best, weights, held)
 
 
 def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
@@ -22,21 +97,28 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
 
     Raises:
         ValueError: if no published model fits, or more than one, with the candidates.
+
+    Example:
+        >>> block = ('norm1.weight', 'gamma_1', 'attn.proj_l.weight')
+        >>> names = ['norm.weight', *(f'blocks.{i}.{name}' for i in range(24) for name in block)]
+        >>> names += [f'blocks_token_only.{i}.norm1.weight' for i in range(2)]
+        >>> recognise({name: np.zeros(192) for name in names})
+        'cait_xxs24'
     """
-    weights = strip(weights)
-    label = format_of(weights)
-    kind, table = FORMATS[label]
-    facts = _facts(tensors_of(weights, table))
+    holds = contents(weights)
+    facts = _facts(holds)
+    kind = FORMATS[holds.label][0]
     found = [
         name
         for name in models.NAMES
-        if isinstance(model := models.named(name), kind) and facts.items() <= _fields(model).items()
+        if isinstance(model := models.named(name), kind)
+        and facts.items() <= _facts_of(model).items()
     ]
-    if label in ("transformers' ViT", "AugReg's"):
+    if holds.label in ("transformers' ViT", "AugReg's"):
         found = [name for name in found if not name.startswith('deit')]
     if not found:
         sizes = ', '.join(f'{field} {value}' for field, value in facts.items() if value)
-        raise ValueError(f'the weights have {label} names, but no published size: {sizes}.')
+        raise ValueError(f'the weights have {holds.label} names, but no published size: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
         named = [
             name for name in found if re.search(rf'(?<![a-z]){name.split("_")[0]}', part.lower())
@@ -51,7 +133,44 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     return found[0]
 
 
-def strip(weights: Weights) -> dict[str, np.ndarray]:
+def _facts(holds: Contents) -> dict[str, Any]:
+    """What names and shapes say of the model; what a damaged file does not say is left out."""
+    held = holds.held
+
+    def count(path: str) -> int:
+        return len(held.get(path, {}))
+
+    facts: dict[str, Any] = {
+        'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
+        'class_depth': count('class_blocks/norm_1/scale'),
+        'registers': sum(token.shape[-2] for token in held.get('embed/registers', {}).values()),
+        'layer_scale': bool(count('blocks/scale_1/scale') or count('blocks/scale/scale')),
+        'class_tokens_per_class': count('head/kernel') > 1,
+        'distilled': count('embed/class_token') > 1,
+    }
+    for norm in held.get('norm/scale', {}).values():
+        facts['width'] = norm.size
+    if holds.patch_size:
+        facts['patch_size'] = holds.patch_size
+    return facts
+
+
+def _facts_of(model: nn.Module) -> dict[str, Any]:
+    """What `_facts` must say of a model's weights."""
+    fields = fields_of(model)
+    same = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
+    return {name: fields.get(name, 0) for name in same} | {
+        'layer_scale': fields.get('layer_scale') is not None,
+        'distilled': fields.get('pool') == 'distilled',
+    }
+
+
+def fields_of(model: nn.Module) -> dict[str, Any]:
+    """A model's configuration by field; which fields there are differs between architectures."""
+    return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+
+
+def _unwrapped(weights: Weights) -> dict[str, np.ndarray]:
     """Weights under the names that the tables have: without wrappers' prefixes."""
     out: dict[str, np.ndarray] = {}
     for name, value in weights.items():
@@ -66,30 +185,18 @@ def strip(weights: Weights) -> dict[str, np.ndarray]:
     return out
 
 
-def format_of(weights: Weights, kind: type[nn.Module] | None = None) -> str:
-    """The format that knows most of the names, and has fewest of its own."""
-
-    def fit(label: str) -> tuple[int, int]:
-        table = FORMATS[label][1]
-        return sum(map(len, tensors_of(weights, table).values())), -len(table)
-
-    fits = {n: fit(n) for n, (model, _) in FORMATS.items() if kind in (None, model)}
-    best = max(fits, key=fits.__getitem__, default=None)
-    if best is None or 2 * fits[best][0] <= len(weights):
-        known = ', '.join(fits) or f'a published format, and {kind} has none'
-        some = ', '.join(list(weights)[:3]) or 'nothing'
-        raise ValueError(f'the weights must have names of {known}: they have {some}, ...')
-    return best
-
-
-def tensors_of(weights: Weights, table: Table) -> Held:
+def _by_parameter(weights: Weights, table: Table) -> Held:
     """The tensors whose names a table knows, by the parameter of ours that they belong to."""
-    paths = {entry if isinstance(entry, str) else entry[0]: path for path, entry in table.items()}
+    paths = {
+        name: path
+        for path, entry in table.items()
+        for name in (entry if isinstance(entry, str) else entry[0]).split()
+    }
     held: Held = {}
     for name, value in weights.items():
-        general = re.sub(r'(?<=[./])(query|key|value)(?=[./])', '{qkv}', name)
-        numbers = [m.span() for m in re.finditer(r'\d+', general)]
-        for spelling in [general, *(f'{general[:a]}{{i}}{general[b:]}' for a, b in numbers)]:
+        # Any number in a name may be what {i} counts.
+        numbers = [m.span() for m in re.finditer(r'\d+', name)]
+        for spelling in [name, *(f'{name[:a]}{{i}}{name[b:]}' for a, b in numbers)]:
             end = max(spelling.rfind('.'), spelling.rfind('/')) + 1
             module, leaf = spelling[:end], spelling[end:]
             if spelling in paths:
@@ -98,55 +205,3 @@ def tensors_of(weights: Weights, table: Table) -> Held:
                 leaf = ('scale' if value.ndim == 1 else 'kernel') if leaf == 'weight' else leaf
                 held.setdefault(f'{paths[module]}/{leaf}', {})[name] = value
     return held
-
-
-def _facts(held: Held) -> dict[str, Any]:
-    """What names and shapes say of the model; what a damaged file does not say is left out."""
-
-    def count(path: str) -> int:
-        return len(held.get(path, {}))
-
-    facts: dict[str, Any] = {
-        'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
-        'class_depth': count('class_blocks/norm_1/scale'),
-        'registers': sum(token.shape[-2] for token in held.get('embed/registers', {}).values()),
-        'layer_scale': bool(count('blocks/scale_1/scale') or count('blocks/scale/scale')),
-        'class_tokens_per_class': count('head/kernel') > 1,
-    }
-    for norm in held.get('norm/scale', {}).values():
-        facts['width'] = norm.size
-    if patch := patch_size_of(held):
-        facts['patch_size'] = patch
-    return facts
-
-
-def _fields(model: nn.Module) -> dict[str, Any]:
-    """What `_facts` must say of a model's weights."""
-    names = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
-    layer_scale = getattr(model, 'layer_scale', None) is not None
-    return {name: getattr(model, name, 0) for name in names} | {'layer_scale': layer_scale}
-
-
-def patch_size_of(held: Held) -> int | None:
-    """Side of the patches in pixels; None for a stem of convolutions."""
-    for kernel in held.get('embed/patch/projection/kernel', {}).values():
-        if kernel.ndim == 4:  # PyTorch's order has the three channels second, flax's third
-            return kernel.shape[2] if kernel.shape[1] == 3 else kernel.shape[0]
-    return None
-
-
-def image_size_of(held: Held) -> int | None:
-    """The side in pixels that the position embeddings were made for; None without them."""
-    patch = patch_size_of(held)
-    for positions in held.get('embed/position/table', {}).values():
-        rows = positions.shape[-2] if positions.ndim == 3 else 0
-        side = math.isqrt(rows)
-        if patch and side**2 in (rows, rows - 1):  # a class token may have a row
-            return side * patch or None
-    return None
-
-
-def classes_of(held: Held) -> int:
-    """Outputs of the head; 0 if there is none."""
-    biases = held.get('head/output/bias', held.get('head/bias', {}))
-    return sum(bias.size for bias in biases.values())

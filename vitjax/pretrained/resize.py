@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import types
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ class Change(NamedTuple):
     what: str
     text: str
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # rich prints a tuple's fields: pass it str(change)
         return self.text
 
 
@@ -45,21 +46,30 @@ def resize(
 ) -> Any:
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
-    What differs between the two may be the image size, the patch size and the number of classes:
-    position embeddings are resampled (bicubic), patch kernels too (FlexiViT's pseudo-inverse
-    resize, Beyer et al. 2023), and a head for another number of classes starts afresh.
+    The two may differ in image size, patch size and number of classes: position embeddings are
+    resampled (bicubic), so are patch kernels (FlexiViT's pseudo-inverse resize, Beyer et al. 2023),
+    and a head for another number of classes starts afresh.
 
     Args:
-        params: of the model as it was, on a square grid of patches.
-        model: the module wanted, with its patch size and number of classes.
-        image_size: side in pixels of the images wanted.
+        params: parameters for a square grid of patches.
+        model: the model to fit them to, with its own patch size and number of classes.
+        image_size: side of its images in pixels.
         antialias: how positions are resampled, as in `resample_positions`.
-        seed: of a fresh head.
+        seed: of a fresh head's initial values.
         report: is called with each `Change` made.
 
     Raises:
         ValueError: if the patch size does not divide the image size, or the models differ in more
             than that, with all parameters that do not fit.
+
+    Example:
+        >>> from vitjax.models import ViT
+        >>> model = ViT(patch_size=4, width=8, depth=1, num_heads=2)
+        >>> params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
+        >>> params = resize(params, model, 16)
+        position embeddings: 2x2 -> 4x4 patches, bicubic, antialiased
+        >>> params['embed']['position']['table'].shape
+        (17, 8)
     """
     wanted = shapes_of(model, image_size)
     flat = dict(flatten(params))
@@ -71,7 +81,7 @@ def resize(
             text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
             report(Change('patch kernel', text))
     if table in flat and table in wanted:
-        prefix = int('embed/class_token' in wanted)
+        prefix = len(flat.get('embed/class_token', ()))
         old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
         if old != new:
             flat[table] = resample_positions(
@@ -111,16 +121,15 @@ def _classes(flat: Mapping[str, Any]) -> int:
 
 
 def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
-    """Whether a parameter has an axis of classes: the head, and class tokens of their own."""
+    """Whether a parameter belongs to classes: the heads', and one class token for each class."""
     per_class = 'head/kernel' in wanted and wanted['head/kernel'].shape[0] == _classes(wanted)
-    return path.startswith(('head/output/', 'head/kernel', 'head/bias')) or (
-        per_class and path == 'class_token'
-    )
+    head = re.match('head(_distilled)?/(output|kernel|bias)', path)
+    return bool(head) or (per_class and path == 'class_token')
 
 
 @functools.lru_cache(maxsize=16)
 def shapes_of(model: nn.Module, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
-    """Parameters of a model by path, as shapes: computes nothing."""
+    """Shapes of a model's parameters by path; computes nothing."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
     return types.MappingProxyType(flatten(init['params']))
