@@ -49,8 +49,10 @@ def test_probes_do_not_see_the_order_of_examples_or_test_labels(measure, materia
     assert shuffled.max() < 0.45
 
 
-def test_knn_is_a_weighted_vote(material):
+@pytest.mark.parametrize('offset', [0, 3000])  # far from the origin all cosines are nearly 1
+def test_knn_is_a_weighted_vote(material, offset):
     train, labels, test, truth = material
+    train, test = train + np.float32(offset), test + np.float32(offset)
     wanted = []
     for a, b in zip(train.astype(float), test.astype(float), strict=True):
         a, b = (c / np.linalg.norm(c, axis=1, keepdims=True) for c in (a, b))
@@ -62,7 +64,7 @@ def test_knn_is_a_weighted_vote(material):
                 votes[labels[i]] += np.exp(similar[i] / 0.07)
             right += votes.argmax() == label
         wanted.append(right / len(truth))
-    np.testing.assert_allclose(probe.knn(*material, k=7), wanted)
+    np.testing.assert_allclose(probe.knn(train, labels, test, truth, k=7), wanted)
     np.testing.assert_array_equal(probe.knn(train, labels, train, labels, k=1), 1)
 
 

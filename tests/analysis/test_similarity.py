@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.spatial
 import scipy.stats
 
 from vitjax.analysis import similarity
@@ -382,7 +383,7 @@ def test_other_errors_say_both_values(x, y):
         similarity.cka(x, y, kernel='cubic')
     with pytest.raises(ValueError, match='40 examples, x has 50 features'):
         similarity.cca(representation(0, features=50), y)
-    with pytest.raises(ValueError, match='pwcca needs more.*40 examples, y has 40 features'):
+    with pytest.raises(ValueError, match='pwcca needs two .*40 examples, y has 40 features'):
         similarity.pwcca(y, representation(0, features=40))
     with pytest.raises(ValueError, match='k=40, 40 examples'):
         similarity.mutual_knn(x, y, k=40)
@@ -423,6 +424,78 @@ def test_other_errors_say_both_values(x, y):
 def test_measures_are_their_equations(measure, reference, x, y):
     np.testing.assert_allclose(measure(x, y), each_pair(reference, x, y), atol=1e-5)
     np.testing.assert_allclose(measure(y, x), each_pair(reference, y, x), atol=1e-5)
+
+
+def test_cca_does_not_see_the_scale_of_features(x, y):
+    """Also not where all but a few hold next to none of the variance."""
+    wanted = each_pair(lambda a, b: reference_cca(a, b)[1].mean(), x, y)
+    weighted = each_pair(reference_pwcca, y, x)
+    for scale in (3e-4, 1e-9, 1e7):
+        scaled = x * np.where(np.arange(12) < 6, scale, 1).astype(np.float32)
+        np.testing.assert_allclose(similarity.cca(scaled, y), wanted, atol=1e-5)
+        np.testing.assert_allclose(similarity.pwcca(y, scaled), weighted, atol=1e-5)
+        # The weights of pwcca are of x's own features, as they are scaled.
+        np.testing.assert_allclose(
+            similarity.pwcca(scaled, y), each_pair(rescaled_pwcca(scale), x, y), atol=1e-5
+        )
+
+
+def rescaled_pwcca(scale):
+    """`reference_pwcca` of `a` with half its features scaled, by the bases of `a` unscaled."""
+
+    def measure(a, b):
+        centred = a - a.mean(0)
+        u, rho, _ = reference_cca(a, b)
+        h = centred @ inverse_root(centred.T @ centred) @ u[:, : len(rho)]
+        weights = np.abs(h.T @ (centred * np.where(np.arange(12) < 6, scale, 1))).sum(1)
+        return (weights * rho).sum() / weights.sum()
+
+    return measure
+
+
+@pytest.mark.parametrize('condition', [1e2, 1e4])
+def test_cca_does_not_see_linear_maps_that_float32_can_hold(x, y, condition):
+    stretch = np.geomspace(1, 1 / condition, 12)
+    mapped = np.float32((x - x.mean(1, keepdims=True)) @ rotation(12, 1) * stretch @ rotation(12))
+    assert np.abs(similarity.cca(mapped, y) - similarity.cca(x, y)).max() < 1e-6 * condition
+
+
+def test_cca_of_features_that_depend_on_others(x, y):
+    mixed = np.concatenate([x, x @ np.random.default_rng(0).normal(size=(12, 5))], axis=2)
+    np.testing.assert_allclose(
+        similarity.cca(np.float32(mixed), y), similarity.cca(x, y), atol=1e-5
+    )
+
+
+def test_svcca_needs_fewer_directions_than_examples_not_features():
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(2, 30, 4)) @ rng.normal(size=(2, 4, 50)) + 5 for _ in range(2))
+
+    def reference(a, b):
+        parts = reference_principal(a, 0.99), reference_principal(b, 0.99)
+        return reference_cca(*parts)[1].mean()
+
+    wanted = each_pair(reference, x, y)
+    assert wanted.max() < 0.8
+    np.testing.assert_allclose(similarity.svcca(np.float32(x), np.float32(y)), wanted, atol=1e-5)
+    noise = np.float32(rng.normal(size=(1, 30, 50)))
+    with pytest.raises(ValueError, match='30 examples, layer 0 of y has 29 directions'):
+        similarity.svcca(np.float32(x), noise, variance=1)
+    whole = np.float32(x[..., :4])
+    np.testing.assert_allclose(
+        similarity.svcca(whole, variance=1), similarity.cca(whole), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('features', [12, 64, 300])
+def test_procrustes_keeps_its_digits_near_zero(features):
+    x = representation(0, 2, 100, features)
+    assert np.diag(similarity.procrustes(x)).max() < 1e-6
+    turned = similarity.procrustes(x, np.float32((x - 10) @ rotation(features) * 3))
+    assert np.diag(turned).max() < 1e-5  # what float32 features have lost by being turned
+    near = np.float32(x + 1e-4 * np.random.default_rng(1).normal(size=x.shape))
+    wanted = each_pair(reference_procrustes, x, near)
+    np.testing.assert_allclose(similarity.procrustes(x, near), wanted, rtol=1e-5)
 
 
 def test_procrustes_of_more_features_than_examples():
@@ -503,6 +576,80 @@ def test_ranks_of_ties_are_averaged():
     ours = euclidean_rsa(points, points[::-1])
     wanted = each_pair(reference_rsa('spearman', 'euclidean'), points, points[::-1])
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('comparison', ['spearman', 'cosine'])
+def test_rsa_of_integers_breaks_no_ties(comparison):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (2, 2, 60, 8)).astype(np.float32)
+    ours = similarity.rsa(x, y, comparison=comparison, dissimilarity='euclidean')
+    wanted = each_pair(reference_rsa(comparison, 'euclidean'), x, y)
+    np.testing.assert_allclose(ours, wanted, atol=1e-6)
+
+
+def test_rsa_breaks_no_ties_of_examples_that_are_equal():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 2, 12, 7)).astype(np.float32)
+    x = np.concatenate([x, x], axis=1)
+    y = np.concatenate([y, y], axis=1)
+    for kind in ('euclidean', 'correlation'):
+
+        def reference(a, b, kind: Any = kind) -> Any:
+            u, v = (np.round(scipy.spatial.distance.pdist(c, kind), 10) for c in (a, b))
+            return scipy.stats.spearmanr(u, v)[0]
+
+        ours = similarity.rsa(x, y, dissimilarity=kind)
+        np.testing.assert_allclose(ours, each_pair(reference, x, y), atol=1e-6)
+
+
+def test_rsa_keeps_its_digits_far_from_the_origin():
+    rng = np.random.default_rng(0)
+    pattern = 1000 * rng.normal(size=20)  # nearly all that examples are: correlations of 1 - 1e-6
+    x, y = (pattern + rng.normal(size=(2, 2, 30, 20))).astype(np.float32)
+    for how in (('spearman', 'correlation'), ('cosine', 'correlation'), ('spearman', 'euclidean')):
+        ours = similarity.rsa(x, y, comparison=how[0], dissimilarity=how[1])
+        np.testing.assert_allclose(ours, each_pair(reference_rsa(*how), x, y), atol=1e-4)
+
+
+def test_rsa_of_dissimilarities_that_are_all_alike_is_an_error():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 6, 8)).astype(np.float32)
+    scaled, simplex = x.copy(), x.copy()
+    scaled[1] = np.outer([1, 2, 3, 5, 7, 9], x[0, 0])
+    simplex[0] = np.eye(6, 8)
+    with pytest.raises(ValueError, match='layer 1 of y has dissimilarities that are all alike'):
+        similarity.rsa(x, scaled)
+    for dissimilarity in ('euclidean', 'correlation'):
+        with pytest.raises(ValueError, match='layer 0 of x .*all alike'):
+            similarity.rsa(simplex, x, dissimilarity=dissimilarity)
+    assert np.isfinite(similarity.rsa(simplex, x, comparison='cosine')).all()
+    with pytest.raises(ValueError, match='layer 1 of y .*all alike'):
+        similarity.rsa(x, scaled, comparison='cosine')
+
+
+@pytest.mark.parametrize('offset', [0, 100, 3000])
+def test_knn_keeps_its_neighbours_far_from_the_origin(offset):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 1000, 16))
+    y = x + 0.5 * rng.normal(size=x.shape)
+    x, y = (np.float32(a + offset * (1 + rng.random(16))) for a in (x, y))
+    wanted = each_pair(reference_knn(10), x, y)
+    assert 0.1 < wanted.item() < 0.9
+    np.testing.assert_allclose(similarity.mutual_knn(x, y), wanted, atol=2e-4)
+
+
+def test_knn_of_an_example_that_is_zero(x):
+    """It is as far from all others as what is orthogonal to them."""
+    y = x - 10
+    y[:, 7] = 0
+    units = y.astype(float) / np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-30)
+    cosines = units @ units.mT
+    cosines[:, range(40), range(40)] = -np.inf
+    near = [[set(row) for row in np.argsort(-layer, axis=1)[:, :5]] for layer in cosines]
+    share = [len(a & b) / 5 for a, b in zip(near[0], near[2], strict=True)]
+    others = np.delete(np.arange(40), 7)  # its own neighbours are any
+    ours = similarity.mutual_knn(y, k=5)[0, 2] * 40
+    assert abs(ours - np.sum(np.array(share)[others])) <= 1 + 1e-5
 
 
 def test_equal_features_within_an_example_have_no_correlation(x):

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vitjax.analysis import nearest
+
 
 def knn(
     train: Any, labels: Any, test: Any, truth: Any, *, k: int = 20, temperature: float = 0.07
@@ -37,15 +39,16 @@ def knn(
     classes = _check(train, labels, test, truth)
     if not 1 <= k <= len(labels):
         raise ValueError(f'k must be from 1 to the examples: {k=}, {len(labels)} examples.')
-    votes = (_knn(a, labels, b, k, classes, temperature) for a, b in zip(train, test, strict=True))
-    return _accuracy(votes, truth)
+    pairs = (nearest.by_cosine(a, b, k=k) for a, b in zip(train, test, strict=True))
+    return _accuracy((_votes(*pair, labels, classes, temperature) for pair in pairs), truth)
 
 
 def ridge(train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e-3) -> np.ndarray:
     """Accuracy [L] of ridge regression onto one-hot labels (Hoerl and Kennard 1970).
 
-    `W = (XᵀX / n + λ I)⁻¹ Xᵀ Y / n` on standardised features, `λ` being `penalty`; the class of
-    the largest output. Exact, no iteration. Cost: n f² + f³ a layer.
+    `W = (XᵀX / n + λ I)⁻¹ Xᵀ (Y - ȳ) / n` on standardised features, `λ` being `penalty`; the class
+    of the largest of `x W + ȳ`, the intercept ȳ being each class's share of the labels, which is
+    not penalised. Exact, no iteration. Cost: n f² + f³ a layer.
 
     Args:
         train: as in `knn`.
@@ -129,24 +132,14 @@ def _accuracy(scores: Any, truth: Any) -> np.ndarray:
     return np.array([(np.asarray(layer).argmax(1) == np.asarray(truth)).mean() for layer in scores])
 
 
-@functools.partial(jax.jit, static_argnames=('k', 'classes'))
-def _knn(
-    train: jax.Array, labels: jax.Array, test: jax.Array, k: int, classes: int, temperature: float
+@functools.partial(jax.jit, static_argnames='classes')
+def _votes(
+    less: jax.Array, index: jax.Array, labels: jax.Array, classes: int, temperature: float
 ) -> jax.Array:
-    def unit(layer: jax.Array) -> jax.Array:
-        layer = layer.astype(jnp.float32)
-        norms = jnp.linalg.norm(layer, axis=1, keepdims=True)
-        return layer / jnp.where(norms == 0, 1, norms)
-
-    bank = unit(train)
-
-    def vote(example: jax.Array) -> jax.Array:
-        similar, index = jax.lax.top_k(jnp.matmul(bank, example, precision='highest'), k)
-        # Relative to the nearest, so that no weight overflows at a low temperature.
-        weights = jnp.exp((similar - similar[0]) / temperature)
-        return jnp.zeros(classes).at[jnp.asarray(labels)[index]].add(weights)
-
-    return jax.lax.map(vote, unit(test), batch_size=256)
+    # Relative to the nearest, so that no weight overflows at a low temperature.
+    return jax.vmap(lambda weights, voters: jnp.zeros(classes).at[voters].add(weights))(
+        jnp.exp(less / temperature), jnp.asarray(labels)[index]
+    )
 
 
 def _standardised(train: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,13 +14,17 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from jax.experimental import multihost_utils
+from scipy.spatial.distance import pdist
+
+from vitjax.analysis import nearest
 
 Stack = Any  # an array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths
 
@@ -226,24 +230,28 @@ def cca(x: Stack, y: Stack | None = None) -> np.ndarray:
 
     With Q_x, Q_y orthonormal bases of the centred features, the canonical correlations are the
     singular values of `Q_xᵀ Q_y`; their sum is divided by the smaller rank. 0 to 1; invariant to
-    any invertible linear map of either side. Cost: f² n a layer and n f g + f g min(f, g) a pair.
+    shift and to any invertible linear map of either side: to the scale of each feature exactly, to
+    others while float32 features can hold them. (Once features are scaled alike, directions of less
+    than 1e-5 of the largest singular value are taken for rounding.) Cost, in float64 on the host:
+    f² n a layer and n f g + f g min(f, g) a pair.
 
     Raises:
-        ValueError: where examples do not outnumber features (then it is 1, whatever they are);
-            for a layer that is constant or not finite.
+        ValueError: for fewer examples than features and two more (then it is 1, whatever they
+            are); for a layer that is constant or not finite.
     """
-    return _canonical('cca', x, y, 1.0, weighted=False)
+    return _canonical('cca', x, y)
 
 
 def svcca(x: Stack, y: Stack | None = None, *, variance: float = 0.99) -> np.ndarray:
     """SVCCA [Lx, Ly]: `cca` of the leading principal directions (Raghu et al. 2017).
 
-    Of each layer the fewest singular directions are kept that hold `variance` of the variance.
-    0 to 1; invariant to rotation, scale and shift; cost and errors as `cca`.
+    Of each layer the fewest singular directions are kept that hold `variance` of the variance. Of
+    these alone there must be two fewer than examples, so there may be more features than examples.
+    0 to 1; invariant to rotation, scale and shift; cost and other errors as `cca`.
     """
     if not 0 < variance <= 1:
         raise ValueError(f'variance must be above 0 and at most 1: {variance=}.')
-    return _canonical('svcca', x, y, variance, weighted=False)
+    return _canonical('svcca', x, y, variance=variance)
 
 
 def pwcca(x: Stack, y: Stack | None = None) -> np.ndarray:
@@ -251,24 +259,27 @@ def pwcca(x: Stack, y: Stack | None = None) -> np.ndarray:
 
     The canonical correlations ρ_i averaged with weights `Σ_j |⟨h_i, x_j⟩|`: how much of x's
     features x_j lies along the canonical variable h_i of x. 0 to 1; not symmetric in x and y;
-    invariant to any invertible map of y, to shift and scale of x. Cost and errors as `cca`.
+    invariant to any invertible map of y (as `cca`), to shift and scale of x. Cost and errors as
+    `cca`.
     """
-    return _canonical('pwcca', x, y, 1.0, weighted=True)
+    return _canonical('pwcca', x, y, weighted=True)
 
 
 def procrustes(x: Stack, y: Stack | None = None) -> np.ndarray:
     """Orthogonal Procrustes distance [Lx, Ly]: `min over rotations Q of |X - Y Q|` (Frobenius).
 
-    Features are centred and each layer scaled to norm 1 (Ding et al. 2021, who give its square,
-    `2 - 2 |XᵀY|_*`; Williams et al. 2021, the narrower side padded with zeros). 0 to √2; a metric;
-    invariant to rotation, scale and shift. Cost: f² n a layer, n f g + f g min(f, g) a pair, with n
-    in the place of f where there are fewer examples than features.
+    Features are centred and each layer scaled to norm 1: `√(2 - 2 |XᵀY|_*)` (Ding et al. 2021, who
+    give its square; Williams et al. 2021, the narrower side padded with zeros). 0 to √2; a metric;
+    invariant to rotation, scale and shift. In float64 on the host, so that a layer's distance to
+    itself is below 1e-6. Cost: f² n a layer, n f g + f g min(f, g) a pair, with n in the place of f
+    where there are fewer examples than features.
 
     Raises:
         ValueError: for a layer that is constant or not finite.
     """
-    left, right = _both(x, y)
-    return np.asarray(_by_group(_procrustes, left, right))
+    left, right = _each(_unit_norm, *_both(x, y))
+    nuclear = [[np.linalg.svd(a.T @ b, compute_uv=False).sum() for b in right] for a in left]
+    return np.sqrt(np.maximum(2 - 2 * np.array(nuclear), 0))
 
 
 def procrustes_angle(x: Stack, y: Stack | None = None) -> np.ndarray:
@@ -290,8 +301,9 @@ def rsa(
 
     Each layer's dissimilarities between all pairs of examples, compared across layers. -1 to 1 for
     `spearman`, 0 to 1 for `cosine`. Invariant to scale and to a permutation of examples; with
-    `euclidean` also to rotation and shift. Cost: n² f a layer, n² log n its ranks, n² a pair of
-    layers; memory: n² / 2 floats a layer, so a few thousand examples.
+    `euclidean` also to rotation and shift. Dissimilarities are differences in float64 on the host,
+    so that equal ones stay equal. Cost: n² f a layer, n² log n its ranks, n² a pair of layers;
+    memory: n² / 2 floats a layer, so a few thousand examples.
 
     Args:
         x: as in `hsic`; at least 3 examples.
@@ -300,8 +312,9 @@ def rsa(
         dissimilarity: `correlation`, 1 - Pearson's over the features, or `euclidean`.
 
     Raises:
-        ValueError: for fewer than 3 examples; for a layer that is constant or not finite, or that
-            has an example of equal features, whose correlation is not defined.
+        ValueError: for fewer than 3 examples; for a layer that is constant or not finite, that has
+            an example of equal features, whose correlation is not defined, or whose dissimilarities
+            are all alike (`cosine`: all 0), which have no ranks.
     """
     if comparison not in ('spearman', 'cosine'):
         raise ValueError(f"comparison must be 'spearman' or 'cosine': {comparison=}.")
@@ -310,18 +323,22 @@ def rsa(
     left, right = _both(x, y)
     if _examples(left, right) < 3:
         raise ValueError(f'rsa needs 3 examples or more: got {_examples(left, right)}.')
-    sides = (left, right)[: 2 if right is not left else 1]
-    for name, side in zip('xy', sides, strict=False):
-        flat = np.flatnonzero(np.concatenate([_has_flat_example(stack) for stack in side]))
-        if dissimilarity == 'correlation' and flat.size:
-            raise ValueError(
-                f'correlation needs examples whose features are not all equal: layer {flat[0]} of '
-                f'{name} has one; use euclidean dissimilarity.'
-            )
-    tables = [
-        jnp.concatenate([_dissimilarities(stack, comparison, dissimilarity) for stack in side])
-        for side in sides
-    ]
+    tables = []
+    for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
+        rows = []
+        for i, layer in enumerate(_layers(side)):
+            if dissimilarity == 'correlation' and _has_flat_example(layer):
+                raise ValueError(
+                    f'correlation needs examples whose features are not all equal: layer {i} of '
+                    f'{name} has one; use euclidean dissimilarity.'
+                )
+            rows.append(_dissimilarities(layer, comparison, dissimilarity))
+            if np.isnan(rows[-1][0]):
+                raise ValueError(
+                    f'rsa is not defined: layer {i} of {name} has dissimilarities that are all '
+                    'alike.'
+                )
+        tables.append(np.stack(rows))
     return np.asarray(_product(tables[0], tables[-1]))
 
 
@@ -339,11 +356,8 @@ def mutual_knn(x: Stack, y: Stack | None = None, *, k: int = 10) -> np.ndarray:
     examples = _examples(left, right)
     if not 1 <= k < examples:
         raise ValueError(f'k must be from 1 to the examples less one: {k=}, {examples} examples.')
-    neighbours = [
-        jnp.concatenate([_neighbours(stack, k) for stack in side])
-        for side in (left, right)[: 2 if right is not left else 1]
-    ]
-    return np.asarray(_overlap(neighbours[0], neighbours[-1]))
+    neighbours = _each(lambda layer: nearest.by_cosine(layer, k=k)[1], left, right)
+    return np.asarray(_overlap(*map(jnp.stack, neighbours)))
 
 
 # Stacks
@@ -424,11 +438,6 @@ def _by_group(
 ) -> jax.Array:
     """A measure of two stacks, for sides that are several stacks: the blocks of the matrix."""
     return jnp.concatenate([jnp.concatenate([measure(a, b) for b in right], 1) for a in left])
-
-
-def _pairs(measure: Callable, left: Any, right: Any) -> jax.Array:
-    """[Lx, Ly] of a measure of two layers; one pair at a time, since SVDs gain nothing together."""
-    return jax.lax.map(lambda a: jax.lax.map(lambda b: measure(a, b), right), left)
 
 
 # HSIC
@@ -556,133 +565,93 @@ def _cross_products(
     return cross, own, norms
 
 
-# The other measures, on stacks that are finite and not constant
+# The other measures: in float64 on the host, where ties and small differences are what counts
+
+
+def _layers(side: tuple[jax.Array, ...]) -> Iterator[np.ndarray]:
+    return (np.asarray(layer, np.float64) for stack in side for layer in stack)
+
+
+def _each(function: Callable, left: Any, right: Any) -> tuple[list, list]:
+    """A function of every layer of both sides, once where they are one."""
+    found = [function(layer) for layer in _layers(left)]
+    return found, found if right is left else [function(layer) for layer in _layers(right)]
 
 
 def _canonical(
-    name: str, x: Stack, y: Stack | None, variance: float, *, weighted: bool
+    name: str, x: Stack, y: Stack | None, *, variance: float | None = None, weighted: bool = False
 ) -> np.ndarray:
-    left = _stacks(x)
-    right = left if y is None or y is x else _stacks(y)
+    left, right = _both(x, y)
     examples = _examples(left, right)
+    reason = f'{name} needs two examples more than directions (or it is 1, whatever they are)'
     for side, stacks in (('x', left), ('y', right)):
         widest = max(stack.shape[2] for stack in stacks)
-        if examples <= widest:
-            raise ValueError(
-                f'{name} needs more examples than features (or it is 1, whatever they are): '
-                f'{examples} examples, {side} has {widest} features.'
-            )
-    _both(left, right)
-    bases = [_bases(stack, variance) for stack in left]
-    others = bases if right is left else [_bases(stack, variance) for stack in right]
-    measure = functools.partial(_correlations, weighted=weighted)
-    return np.asarray(_by_group(measure, tuple(bases), tuple(others)))
+        if variance is None and widest > examples - 2:
+            raise ValueError(f'{reason}: {examples} examples, {side} has {widest} features.')
+    bases = _each(functools.partial(_basis, variance=variance), left, right)
+    for side, found in zip('xy', bases, strict=True):
+        for i, (basis, _) in enumerate(found):
+            if basis.shape[1] > examples - 2:
+                raise ValueError(
+                    f'{reason}: {examples} examples, layer {i} of {side} has {basis.shape[1]} '
+                    f'directions that hold {variance:.2%} of its variance.'
+                )
 
-
-@jax.jit
-def _bases(stack: jax.Array, variance: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Orthonormal bases [L, n, f] (zeros past the rank), ranks [L], loadings [L, f, f]."""
-
-    def base(layer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        u, s, v = jnp.linalg.svd(_centred(layer), full_matrices=False)
-        held = jnp.cumsum(s**2) / (s**2).sum()
-        before = jnp.concatenate([jnp.zeros(1), held[:-1]])
-        keep = (s > _RANK * s[0]) & (before < variance)
-        return u * keep, keep.sum(), (s * keep)[:, None] * v
-
-    return jax.lax.map(base, stack)
-
-
-@functools.partial(jax.jit, static_argnames='weighted')
-def _correlations(left: Any, right: Any, weighted: bool) -> jax.Array:
-    def measure(a: Any, b: Any) -> jax.Array:
-        (u, rank_u, loadings), (v, rank_v, _) = a, b
-        product = jnp.matmul(u.T, v, precision='highest')
-        w, rho, _ = jnp.linalg.svd(product, full_matrices=False)
-        count = jnp.minimum(rank_u, rank_v)
-        inside = jnp.arange(len(rho)) < count
+    def measure(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
+        product = a[0].T @ b[0]
         if not weighted:
-            return jnp.where(inside, rho, 0).sum() / count
-        weights = inside * jnp.abs(jnp.matmul(w.T, loadings, precision='highest')).sum(1)
+            return np.linalg.svd(product, compute_uv=False).mean()
+        w, rho, _ = np.linalg.svd(product, full_matrices=False)
+        weights = np.abs(w.T @ a[1]).sum(1)
         return (weights * rho).sum() / weights.sum()
 
-    return jnp.minimum(_pairs(measure, left, right), 1)
+    return np.minimum([[measure(a, b) for b in bases[1]] for a in bases[0]], 1)
 
 
-@jax.jit
-def _procrustes(left: jax.Array, right: jax.Array) -> jax.Array:
-    swap = right.shape[2] > left.shape[2]  # the narrower side is rotated into the wider
-
-    def unit(layer: jax.Array) -> jax.Array:
-        layer = _centred(layer)
-        if layer.shape[0] < layer.shape[1]:  # examples x examples, with the same Gram matrix
-            layer = jnp.linalg.qr(layer.T, mode='r').T
-        return layer / jnp.linalg.norm(layer)
-
-    def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-        product = jnp.matmul(a.T, b, precision='highest')
-        u, _, v = jnp.linalg.svd(product, full_matrices=False)
-        rotated = jnp.matmul(b, jnp.matmul(v.T, u.T, precision='highest'), precision='highest')
-        return jnp.linalg.norm(a - rotated)
-
-    sides = jax.lax.map(unit, left), jax.lax.map(unit, right)
-    return _pairs(distance, *sides[::-1]).T if swap else _pairs(distance, *sides)
+def _basis(layer: np.ndarray, variance: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal directions of a layer's examples [n, r], and its features along them [r, f]."""
+    centred = layer - layer.mean(0)
+    reach = np.ones(centred.shape[1])
+    if variance is None:
+        # A direction's rank must not hang on the units of features: all are scaled alike first.
+        reach = np.abs(centred).max(0)
+        varies = reach > math.sqrt(_CONSTANT) * np.abs(layer[0])
+        centred, reach = centred[:, varies], reach[varies]
+    u, s, v = np.linalg.svd(centred / reach, full_matrices=False)
+    keep = s > _RANK * s[0]
+    if variance is not None:
+        held = np.cumsum(s[::-1] ** 2)[::-1]  # by a direction and all after it: small terms first
+        keep &= held > (1 - variance) * held[0]
+    return u[:, keep], s[keep, None] * v[keep] * reach
 
 
-@jax.jit
-def _has_flat_example(stack: jax.Array) -> jax.Array:
-    examples = stack.reshape(-1, stack.shape[2]).T[None]
-    squares = (_centred(examples) ** 2).sum(1)
-    first = examples[:, 0].astype(jnp.float32)
-    flat = squares <= _CONSTANT * examples.shape[1] * first**2
-    return flat.reshape(stack.shape[:2]).any(1)
+def _unit_norm(layer: np.ndarray) -> np.ndarray:
+    layer = layer - layer.mean(0)
+    if layer.shape[0] < layer.shape[1]:  # examples x examples, with the same Gram matrix
+        layer = np.linalg.qr(layer.T)[1].T
+    return layer / np.linalg.norm(layer)
 
 
-def _dissimilarities(stack: jax.Array, comparison: str, dissimilarity: str) -> jax.Array:
-    upper = np.ravel_multi_index(np.triu_indices(stack.shape[1], 1), (stack.shape[1],) * 2)
-    return _unit_dissimilarities(stack, upper, comparison, dissimilarity)
+def _has_flat_example(layer: np.ndarray) -> bool:
+    reach = np.abs(layer - layer.mean(1, keepdims=True)).max(1)
+    return bool((reach <= math.sqrt(_CONSTANT) * np.abs(layer[:, 0])).any())
 
 
-@functools.partial(jax.jit, static_argnames=('comparison', 'dissimilarity'))
-def _unit_dissimilarities(
-    stack: jax.Array, upper: jax.Array, comparison: str, dissimilarity: str
-) -> jax.Array:
-    """[L, pairs] of norm 1, whose inner products are what `rsa` compares by."""
-
-    def vector(layer: jax.Array) -> jax.Array:
-        if dissimilarity == 'euclidean':
-            layer = _centred(layer)
-            gram = jnp.matmul(layer, layer.T, precision='highest')
-            values = jnp.sqrt(_squared_distances(gram)).ravel()[upper]
-        else:
-            layer = _centred(layer.T).T
-            layer /= jnp.linalg.norm(layer, axis=1, keepdims=True)
-            values = 1 - jnp.matmul(layer, layer.T, precision='highest').ravel()[upper]
-        if comparison == 'spearman':
-            ordered = jnp.sort(values)
-            low, high = (jnp.searchsorted(ordered, values, side=side) for side in ('left', 'right'))
-            values = (low + high - len(values)).astype(jnp.float32)  # twice the rank, centred
-        return values / jnp.linalg.norm(values)
-
-    return jax.lax.map(vector, stack)
-
-
-@functools.partial(jax.jit, static_argnames='k')
-def _neighbours(stack: jax.Array, k: int) -> jax.Array:
-    """[L, n, k]: the nearest other examples of each, by cosine."""
-
-    def nearest(layer: jax.Array) -> jax.Array:
-        layer = layer.astype(jnp.float32)
-        norms = jnp.linalg.norm(layer, axis=1, keepdims=True)
-        layer = layer / jnp.where(norms == 0, 1, norms)
-
-        def of_one(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-            cosines = jnp.matmul(layer, row[1], precision='highest')
-            return jax.lax.top_k(cosines.at[row[0]].set(-jnp.inf), k)[1]
-
-        return jax.lax.map(of_one, (jnp.arange(len(layer)), layer), batch_size=256)
-
-    return jax.lax.map(nearest, stack)
+def _dissimilarities(layer: np.ndarray, comparison: str, dissimilarity: str) -> np.ndarray:
+    """[pairs] of norm 1 (NaN if all alike), whose inner products are what `rsa` compares by."""
+    # From differences, never from norms and inner products: equal distances stay equal.
+    if dissimilarity == 'euclidean':
+        values = pdist(layer)
+    else:
+        layer = layer - layer.mean(1, keepdims=True)
+        layer /= np.linalg.norm(layer, axis=1, keepdims=True)
+        values = pdist(layer, 'sqeuclidean')  # twice 1 - Pearson's
+        values[values < _CONSTANT] = 0  # the rounding of float32 features
+    if comparison == 'spearman':
+        values = scipy.stats.rankdata(values)
+        values -= (len(values) + 1) / 2
+    norm = np.linalg.norm(values)
+    return (values / norm if norm else np.full(len(values), np.nan)).astype(np.float32)
 
 
 @jax.jit
@@ -690,4 +659,4 @@ def _overlap(left: jax.Array, right: jax.Array) -> jax.Array:
     def share(a: jax.Array, b: jax.Array) -> jax.Array:
         return (a[:, :, None] == b[:, None, :]).sum() / a.size
 
-    return _pairs(share, left, right)
+    return jax.lax.map(lambda a: jax.lax.map(lambda b: share(a, b), right), left)

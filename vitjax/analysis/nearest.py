@@ -1,0 +1,56 @@
+"""Nearest neighbours by cosine, exact also where all vectors point nearly the same way."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def by_cosine(bank: Any, queries: Any = None, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k rows of a bank [n, f] with the largest cosine to each query [m, f], nearest first.
+
+    A vector of zeros has cosine 0 with everything. Cost: n m f; memory: a few hundred rows of n
+    cosines.
+
+    Args:
+        bank: what to look among.
+        queries: what to look for; None is the bank's own rows, none a neighbour of itself.
+        k: how many, at most n (n - 1 without queries).
+
+    Returns:
+        How much smaller each cosine is than the largest of its query, as values of 0 or less, and
+        the indices into the bank, both [m, k].
+    """
+    units = _units(bank)
+    asked = units if queries is None else _units(queries)
+    # Far from the origin all cosines are nearly 1, and float32 cannot tell them apart. Their
+    # differences need no large terms: with m the mean unit vector, u = m + v and q = m + w,
+    # u·q = v·w + m·v + (what is the same for every u).
+    middle = units.mean(0)
+    units -= middle
+    own = units @ middle
+    rows = np.float32(units), np.float32(own - own.mean())
+    return _nearest(*rows, np.float32(asked if queries is None else asked - middle), k,
+                    queries is None)  # fmt: skip
+
+
+def _units(vectors: Any) -> np.ndarray:
+    vectors = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)
+
+
+@functools.partial(jax.jit, static_argnames=('k', 'others'))
+def _nearest(
+    units: jax.Array, own: jax.Array, queries: jax.Array, k: int, others: bool
+) -> tuple[jax.Array, jax.Array]:
+    def of_one(query: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        index, vector = query
+        cosines = jnp.matmul(units, vector, precision='highest') + own
+        cosines = cosines.at[index].set(-jnp.inf) if others else cosines
+        largest, nearest = jax.lax.top_k(cosines, k)
+        return largest - largest[0], nearest
+
+    return jax.lax.map(of_one, (jnp.arange(len(queries)), queries), batch_size=256)
