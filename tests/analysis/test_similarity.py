@@ -18,6 +18,7 @@ import scipy.stats
 
 from vitjax.analysis import similarity
 from vitjax.analysis.similarity import hsic
+from vitjax.analysis.similarity.cka import by_examples
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'cka.npz'
 
@@ -164,7 +165,7 @@ def test_cka_is_its_equation(kernel, unbiased, features):
 def test_the_smaller_gram_is_chosen():
     def chosen(layers, n, f):
         stacks: Any = (np.zeros((layers, n, f), np.float16),)
-        return similarity._by_examples(stacks, stacks)
+        return by_examples(stacks, stacks)
 
     assert chosen(12, 64, 192 * 197)
     assert chosen(3, 24, 30)

@@ -1,15 +1,15 @@
-"""What gradients say: Grad-CAM, filters, the inputs that units prefer, receptive fields, pruning.
+"""What gradients say: Grad-CAM, filters, the inputs that units prefer, receptive fields.
 
 Gradients at captured arrays come from `capture.gradients`. Functions that have to differentiate
 with respect to pixels take the forward pass as a function; compile them with `jax.jit`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from vitjax.analysis.prune import head_importance, keep_layers, remove_heads  # noqa: F401
 from vitjax.analysis.tokens import TINY
 
 
@@ -188,49 +188,3 @@ def field_size(fields: jax.Array, *, threshold: float = 0.0455) -> jax.Array:
     """
     above = fields > threshold * fields.max((-2, -1), keepdims=True)
     return jnp.sqrt(above.sum((-2, -1)))
-
-
-def head_importance(weights: jax.Array, grads: jax.Array) -> jax.Array:
-    """How much the target hangs on each head (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
-
-    |Σ A ⊙ ∂y/∂A| over queries and keys, which is the derivative by a gate on the head's output,
-    averaged over images.
-
-    Args:
-        weights: what multiplies the values, [L, B, heads, Q, K]: `weights`, and for CaiT's trunk
-            `mixed_weights`, since its heads have been mixed before. PatchConvNet's trunk has none;
-            its pooling's `class_blocks/attention/weights` do.
-        grads: the target's gradient there; the same shape.
-    """
-    return jnp.abs((weights * grads).sum((-2, -1))).mean(1)
-
-
-def remove_heads(params: Any, removed: jax.Array, *, stack: str = 'blocks') -> Any:
-    """Parameters in which heads add nothing: their slice of the output projection is zero.
-
-    Args:
-        params: of a ViT or CaiT. PatchConvNet's heads are in its `class_blocks`.
-        removed: [L, heads], true where a head goes.
-        stack: whose heads, `blocks` or `class_blocks`.
-    """
-    attention = params[stack]['attention']
-    kernel = attention['projection']['kernel']  # [L, heads * head_width, D]
-    depth, heads = removed.shape
-    split = kernel.reshape(depth, heads, -1, kernel.shape[-1])
-    kernel = jnp.where(removed[:, :, None, None], 0, split).reshape(kernel.shape)
-    projection = {**attention['projection'], 'kernel': kernel}
-    return {
-        **params,
-        stack: {**params[stack], 'attention': {**attention, 'projection': projection}},
-    }
-
-
-def keep_layers(params: Any, layers: Sequence[int]) -> Any:
-    """Parameters of a shorter stack, for `model.clone(depth=len(layers))`.
-
-    Args:
-        params: of a ViT, CaiT or PatchConvNet.
-        layers: the blocks that stay, in order.
-    """
-    index = jnp.asarray(layers)
-    return {**params, 'blocks': jax.tree.map(lambda leaf: leaf[index], params['blocks'])}

@@ -1,0 +1,53 @@
+"""Which heads a target hangs on, and parameters without some heads or layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def head_importance(weights: jax.Array, grads: jax.Array) -> jax.Array:
+    """How much the target hangs on each head (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
+
+    |Σ A ⊙ ∂y/∂A| over queries and keys, which is the derivative by a gate on the head's output,
+    averaged over images.
+
+    Args:
+        weights: what multiplies the values, [L, B, heads, Q, K]: `weights`, and for CaiT's trunk
+            `mixed_weights`, since its heads have been mixed before. PatchConvNet's trunk has none;
+            its pooling's `class_blocks/attention/weights` do.
+        grads: the target's gradient there; the same shape.
+    """
+    return jnp.abs((weights * grads).sum((-2, -1))).mean(1)
+
+
+def remove_heads(params: Any, removed: jax.Array, *, stack: str = 'blocks') -> Any:
+    """Parameters in which heads add nothing: their slice of the output projection is zero.
+
+    Args:
+        params: of a ViT or CaiT. PatchConvNet's heads are in its `class_blocks`.
+        removed: [L, heads], true where a head goes.
+        stack: whose heads, `blocks` or `class_blocks`.
+    """
+    attention = params[stack]['attention']
+    kernel = attention['projection']['kernel']  # [L, heads * head_width, D]
+    depth, heads = removed.shape
+    split = kernel.reshape(depth, heads, -1, kernel.shape[-1])
+    kernel = jnp.where(removed[:, :, None, None], 0, split).reshape(kernel.shape)
+    projection = {**attention['projection'], 'kernel': kernel}
+    return {
+        **params,
+        stack: {**params[stack], 'attention': {**attention, 'projection': projection}},
+    }
+
+
+def keep_layers(params: Any, layers: Sequence[int]) -> Any:
+    """Parameters of a shorter stack, for `model.clone(depth=len(layers))`.
+
+    Args:
+        params: of a ViT, CaiT or PatchConvNet.
+        layers: the blocks that stay, in order.
+    """
+    index = jnp.asarray(layers)
+    return {**params, 'blocks': jax.tree.map(lambda leaf: leaf[index], params['blocks'])}

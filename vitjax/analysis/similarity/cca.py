@@ -1,0 +1,135 @@
+"""Canonical correlations and Procrustes distance: how alike up to a linear map or a rotation."""
+
+import functools
+import math
+
+import numpy as np
+
+from vitjax.analysis.similarity.stacks import (
+    CONSTANT,
+    Stack,
+    both_sides,
+    count_examples,
+    each_layer,
+)
+
+_RANK = 1e-5  # singular value over the largest, below which float32 cannot tell it from zero
+
+
+def cca(x: Stack, y: Stack | None = None) -> np.ndarray:
+    """Mean canonical correlation [Lx, Ly] (Hotelling 1936; Raghu et al. 2017).
+
+    With Q_x, Q_y orthonormal bases of the centred features, the canonical correlations are the
+    singular values of `Q_xᵀ Q_y`; their sum is divided by the smaller rank. 0 to 1; invariant to
+    shift and to any invertible linear map of either side: to the scale of each feature exactly, to
+    others while float32 features can hold them. (Once features are scaled alike, directions of less
+    than 1e-5 of the largest singular value are taken for rounding.) Cost, in float64 on the host:
+    f² n a layer and n f g + f g min(f, g) a pair.
+
+    Raises:
+        ValueError: for fewer examples than features and two more (then it is 1, whatever they
+            are); for a layer that is constant or not finite.
+    """
+    return _canonical('cca', x, y)
+
+
+def svcca(x: Stack, y: Stack | None = None, *, variance: float = 0.99) -> np.ndarray:
+    """SVCCA [Lx, Ly]: `cca` of the leading principal directions (Raghu et al. 2017).
+
+    Of each layer the fewest singular directions are kept that hold `variance` of the variance. Of
+    these alone there must be two fewer than examples, so there may be more features than examples.
+    0 to 1; invariant to rotation, scale and shift; cost and other errors as `cca`.
+    """
+    if not 0 < variance <= 1:
+        raise ValueError(f'variance must be above 0 and at most 1: {variance=}.')
+    return _canonical('svcca', x, y, variance=variance)
+
+
+def pwcca(x: Stack, y: Stack | None = None) -> np.ndarray:
+    """Projection-weighted CCA [Lx, Ly] (Morcos et al. 2018, eq. 6).
+
+    The canonical correlations ρ_i averaged with weights `Σ_j |⟨h_i, x_j⟩|`: how much of x's
+    features x_j lies along the canonical variable h_i of x. 0 to 1; not symmetric in x and y;
+    invariant to any invertible map of y (as `cca`), to shift and scale of x. Cost and errors as
+    `cca`.
+    """
+    return _canonical('pwcca', x, y, weighted=True)
+
+
+def procrustes(x: Stack, y: Stack | None = None) -> np.ndarray:
+    """Orthogonal Procrustes distance [Lx, Ly]: `min over rotations Q of |X - Y Q|` (Frobenius).
+
+    Features are centred and each layer scaled to norm 1: `√(2 - 2 |XᵀY|_*)` (Ding et al. 2021, who
+    give its square; Williams et al. 2021, the narrower side padded with zeros). 0 to √2; a metric;
+    invariant to rotation, scale and shift. In float64 on the host, so that a layer's distance to
+    itself is below 1e-6. Cost: f² n a layer, n f g + f g min(f, g) a pair, with n in the place of f
+    where there are fewer examples than features.
+
+    Raises:
+        ValueError: for a layer that is constant or not finite.
+    """
+    left, right = each_layer(_unit_norm, *both_sides(x, y))
+    nuclear = [[np.linalg.svd(a.T @ b, compute_uv=False).sum() for b in right] for a in left]
+    return np.sqrt(np.maximum(2 - 2 * np.array(nuclear), 0))
+
+
+def procrustes_angle(x: Stack, y: Stack | None = None) -> np.ndarray:
+    """The angle in radians of `procrustes`, `arccos |XᵀY|_*` (Williams et al. 2021, eq. 7).
+
+    0 to π/2; a metric. As `2 arcsin(distance / 2)`, which keeps its digits near 0.
+    """
+    return 2 * np.arcsin(np.clip(procrustes(x, y) / 2, 0, math.sqrt(0.5)))
+
+
+def _canonical(
+    name: str, x: Stack, y: Stack | None, *, variance: float | None = None, weighted: bool = False
+) -> np.ndarray:
+    left, right = both_sides(x, y)
+    examples = count_examples(left, right)
+    reason = f'{name} needs two examples more than directions (or it is 1, whatever they are)'
+    for side, stacks in (('x', left), ('y', right)):
+        widest = max(stack.shape[2] for stack in stacks)
+        if variance is None and widest > examples - 2:
+            raise ValueError(f'{reason}: {examples} examples, {side} has {widest} features.')
+    bases = each_layer(functools.partial(_basis, variance=variance), left, right)
+    for side, found in zip('xy', bases, strict=True):
+        for i, (basis, _) in enumerate(found):
+            if basis.shape[1] > examples - 2:
+                raise ValueError(
+                    f'{reason}: {examples} examples, layer {i} of {side} has {basis.shape[1]} '
+                    f'directions that hold {variance:.2%} of its variance.'
+                )
+
+    def measure(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
+        product = a[0].T @ b[0]
+        if not weighted:
+            return np.linalg.svd(product, compute_uv=False).mean()
+        w, rho, _ = np.linalg.svd(product, full_matrices=False)
+        weights = np.abs(w.T @ a[1]).sum(1)
+        return (weights * rho).sum() / weights.sum()
+
+    return np.minimum([[measure(a, b) for b in bases[1]] for a in bases[0]], 1)
+
+
+def _basis(layer: np.ndarray, variance: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal directions of a layer's examples [n, r], and its features along them [r, f]."""
+    centred = layer - layer.mean(0)
+    reach = np.ones(centred.shape[1])
+    if variance is None:
+        # A direction's rank must not hang on the units of features: all are scaled alike first.
+        reach = np.abs(centred).max(0)
+        varies = reach > math.sqrt(CONSTANT) * np.abs(layer[0])
+        centred, reach = centred[:, varies], reach[varies]
+    u, s, v = np.linalg.svd(centred / reach, full_matrices=False)
+    keep = s > _RANK * s[0]
+    if variance is not None:
+        held = np.cumsum(s[::-1] ** 2)[::-1]  # by a direction and all after it: small terms first
+        keep &= held > (1 - variance) * held[0]
+    return u[:, keep], s[keep, None] * v[keep] * reach
+
+
+def _unit_norm(layer: np.ndarray) -> np.ndarray:
+    layer = layer - layer.mean(0)
+    if layer.shape[0] < layer.shape[1]:  # examples x examples, with the same Gram matrix
+        layer = np.linalg.qr(layer.T)[1].T
+    return layer / np.linalg.norm(layer)

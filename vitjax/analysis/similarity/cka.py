@@ -1,0 +1,340 @@
+"""Centred kernel alignment: of all examples at once, or of a stream of batches.
+
+Its building block is `hsic`, whose result can be added: over batches, devices and processes.
+"""
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vitjax.analysis.similarity.stacks import (
+    Stack,
+    as_stacks,
+    by_group,
+    centred,
+    count_examples,
+    fault,
+    inner_products,
+    is_constant,
+)
+
+_SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache for its product
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hsic:
+    """Sums of HSIC over batches, each weighted by its examples: CKA's numerator and denominators.
+
+    `a + b` is the sum over the batches of both, whoever computed them; the leaves are arrays, so it
+    can be summed over devices (`jax.lax.psum`), saved as any tree of arrays, and carried on.
+
+    Attributes:
+        xy: [Lx, Ly], of every layer of x with every layer of y.
+        xx: [Lx], of every layer of x with itself; 0 for a constant layer.
+        yy: [Ly], the same of y.
+        examples: how many.
+    """
+
+    xy: Any
+    xx: Any
+    yy: Any
+    examples: Any
+
+    def __add__(self, other: 'Hsic') -> 'Hsic':
+        return jax.tree.map(operator.add, self, other)
+
+    def on_host(self) -> 'Hsic':
+        """The same in float64 NumPy, in which sums over many batches keep their digits."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
+
+    def cka(
+        self, x_names: Sequence[str] | None = None, y_names: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """CKA [Lx, Ly]: `xy / sqrt(xx yy)`, of the sums and never of single batches.
+
+        Args:
+            x_names: what to call the layers of x in an error.
+            y_names: the same of y.
+
+        Raises:
+            ValueError: names every layer that is constant over the examples or not finite.
+        """
+        total = self.on_host()
+        wrong = []
+        for side, own, names in (('x', total.xx, x_names), ('y', total.yy, y_names)):
+            label = names or [f'layer {i} of {side}' for i in range(len(own))]
+            wrong += [f'{label[i]} {fault(v)}' for i, v in enumerate(own) if not 0 < v < np.inf]
+        if wrong:
+            raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
+        return total.xy / np.sqrt(total.xx[:, None] * total.yy)
+
+
+def hsic(
+    x: Stack,
+    y: Stack | None = None,
+    *,
+    kernel: str = 'linear',
+    unbiased: bool = True,
+    bandwidth: float = 1.0,
+) -> Hsic:
+    """HSIC of every layer of x with every layer of y on one batch, times its examples.
+
+    Biased (Gretton et al. 2005), with H the centring matrix, K and L the Gram matrices:
+    `tr(K H L H) / (n - 1)²`. Unbiased (Song et al. 2012, eq. 5), with K̃ and L̃ the Gram matrices
+    with a zero diagonal: `[tr(K̃ L̃) + 1ᵀK̃1 1ᵀL̃1 / ((n-1)(n-2)) - 2/(n-2) 1ᵀK̃L̃1] / (n(n-3))`, here
+    as the inner product of U-centred matrices (Székely and Rizzo 2014), which loses no digits to
+    cancellation. Features are centred before their products for the same reason; HSIC does not
+    notice.
+
+    Cost: each Gram matrix once, n² f per layer, and all pairs as one matrix product; where fewer
+    operations, the f x g cross-products instead, n f g per pair. Memory: Gram matrices (n² a layer)
+    or, then, a centred copy of the batch.
+
+    Args:
+        x: [Lx, n, f], or a list of layers of unequal widths. A batch that is split over devices is
+            gathered first: one batch is one Gram matrix.
+        y: the same of the other side, the same examples in the same order; None is x.
+        kernel: `linear`, or `rbf`: `exp(-|a - b|² / (2 s²))`, s being `bandwidth` times the median
+            distance between two examples of the batch (Kornblith et al. 2019).
+        unbiased: which estimator.
+        bandwidth: of `rbf`.
+
+    Raises:
+        ValueError: if x and y differ in examples, or a batch has fewer than 4 examples (2 biased).
+    """
+    if kernel not in ('linear', 'rbf'):
+        raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
+    left = as_stacks(x)
+    right = None if y is None else as_stacks(y)
+    examples, least = count_examples(left, right), 4 if unbiased else 2
+    if examples < least:
+        raise ValueError(
+            f'a batch must have {least} examples or more for '
+            f'{"unbiased" if unbiased else "biased"} HSIC: got {examples}.'
+        )
+    return _hsic(left, right, kernel, unbiased, bandwidth)
+
+
+def cka(
+    x: Stack,
+    y: Stack | None = None,
+    *,
+    kernel: str = 'linear',
+    unbiased: bool = True,
+    bandwidth: float = 1.0,
+) -> np.ndarray:
+    """Centred kernel alignment [Lx, Ly] (Kornblith et al. 2019): `HSIC(x,y) / √(HSIC(x)HSIC(y))`.
+
+    1 on itself; 0 to 1 where biased; around 0, also slightly below, for unrelated representations
+    where unbiased. Invariant to rotation, scale and shift of either side, and to a permutation of
+    the examples of both; not to other linear maps. All examples make one Gram matrix here: cost as
+    `hsic`. Arguments and errors as `hsic`.
+    """
+    return hsic(x, y, kernel=kernel, unbiased=unbiased, bandwidth=bandwidth).cka()
+
+
+def minibatch_cka(
+    batches: Iterable[tuple[Stack, Stack]], *, kernel: str = 'linear', bandwidth: float = 1.0
+) -> np.ndarray:
+    """Unbiased CKA [Lx, Ly] over a stream of batches (Nguyen et al. 2021, eq. 3).
+
+    The HSICs are averaged over the batches, weighted by their examples, and CKA is the ratio of
+    those averages; the average of CKAs would be biased. Range and invariances as `cka`. Memory is
+    one batch and its Gram matrices, whatever the number of batches.
+
+    Args:
+        batches: pairs `(x [Lx, n, f], y [Ly, n, g])`; n may differ from batch to batch.
+        kernel: as in `hsic`.
+        bandwidth: as in `hsic`.
+
+    Raises:
+        ValueError: for a batch of fewer than 4 examples (often the last), by its number; for no
+            batch at all; for a layer that is constant or not finite, by name.
+    """
+    total = None
+    for i, (x, y) in enumerate(batches):
+        try:
+            part = hsic(x, y, kernel=kernel, bandwidth=bandwidth).on_host()
+        except ValueError as error:
+            raise ValueError(f'batch {i}: {error}') from None
+        total = part if total is None else total + part
+    if total is None:
+        raise ValueError('minibatch_cka needs at least one batch: got none.')
+    return total.cka()
+
+
+def sum_over_processes(part: Hsic) -> Hsic:
+    """The sum of every process's part, in every process, in float64."""
+    # As bytes: jax would round float64 to float32 on the way.
+    leaves, tree = jax.tree.flatten(part.on_host())
+    flat = np.concatenate([leaf.ravel() for leaf in leaves])
+    rows = np.asarray(multihost_utils.process_allgather(flat.view(np.uint8)))
+    summed = rows.reshape(-1, flat.nbytes).view(np.float64).sum(0)
+    parts = np.split(summed, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return tree.unflatten([p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)])
+
+
+def bootstrap(
+    parts: Sequence[Hsic], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence interval `(low, high)`, each [Lx, Ly], of CKA over batches.
+
+    Percentiles of CKA over batches drawn with replacement (Efron 1979). Cost: resamples x batches
+    x pairs; memory: four bytes a pair and batch, what `parts` holds.
+
+    Args:
+        parts: `hsic` of each batch.
+        level: share of the resamples inside the interval, 0 to 1.
+        resamples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for fewer than two batches, which say nothing of their spread.
+    """
+    if len(parts) < 2:
+        raise ValueError(f'an interval needs two batches or more: got {len(parts)}.')
+    hosts = [part.on_host() for part in parts]
+    share = np.full(len(parts), 1 / len(parts))
+    draws = np.random.default_rng(seed).multinomial(len(parts), share, resamples).astype(float)
+    xx = draws @ np.stack([part.xx for part in hosts])
+    yy = draws @ np.stack([part.yy for part in hosts])
+    low, high = np.empty((2, xx.shape[1], yy.shape[1]))
+    for i in range(xx.shape[1]):
+        values = draws @ np.stack([part.xy[i] for part in hosts])
+        values /= np.sqrt(xx[:, i, None] * yy)
+        low[i], high[i] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+# HSIC
+
+
+@functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
+def _hsic(
+    left: tuple[jax.Array, ...],
+    right: tuple[jax.Array, ...] | None,
+    kernel: str,
+    unbiased: bool,
+    bandwidth: float,
+) -> Hsic:
+    n = left[0].shape[1]
+    sides = [left] if right is None else [left, right]
+    if kernel == 'rbf' or by_examples(sides[0], sides[-1]):
+        grams = [jnp.concatenate([_grams(stack) for stack in side]) for side in sides]
+        norms = [jnp.diagonal(gram, axis1=1, axis2=2) for gram in grams]
+        if kernel == 'rbf':
+            grams = [_rbf(gram, bandwidth) for gram in grams]
+        centre = _u_centred if unbiased else _double_centred
+        grams = [centre(gram) for gram in grams]
+        cross = inner_products(grams[0], grams[-1])
+        own = [(gram**2).sum((1, 2)) for gram in grams]
+    else:
+        cross, own, norms = _cross_products(sides, unbiased)
+    # Times n: batches weigh by their examples.
+    scale = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
+    for i, side in enumerate(sides):
+        squares = norms[i].sum(1)
+        parts = jnp.split(squares, np.cumsum([len(stack) for stack in side])[:-1])
+        flat = [is_constant(p, stack) for p, stack in zip(parts, side, strict=True)]
+        own[i] = jnp.where(jnp.concatenate(flat), 0, own[i] * scale)
+    return Hsic(cross * scale, own[0], own[-1], jnp.float32(n))
+
+
+def by_examples(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> bool:
+    """Whether n x n Gram matrices are the smaller ones, or small and the cheaper ones."""
+    n = left[0].shape[1]
+    layers = [sum(len(stack) for stack in side) for side in (left, right)]
+    widths = [sum(len(stack) * stack.shape[2] for stack in side) for side in (left, right)]
+    own = sum(len(stack) * stack.shape[2] ** 2 for stack in (*left, *right))
+    by_examples = n * n * (sum(widths) + math.prod(layers))
+    by_features = n * (math.prod(widths) + own)
+    return n * sum(layers) <= sum(widths) or (n <= 1024 and by_examples <= by_features)
+
+
+def _grams(stack: jax.Array) -> jax.Array:
+    """Gram matrices [L, n, n] of the centred features of a stack [L, n, f].
+
+    On CPU a slice of all layers' features at a time: centred in cache, multiplied there, never
+    stored as a whole. That is 3 times as fast as layer by layer, and sums more exactly.
+    """
+    layers, n, width = stack.shape
+
+    def gram(part: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.matmul(a, a.T, precision='highest') for a in centred(part)])
+
+    step = min(_SLICE, width) if jax.default_backend() == 'cpu' else width
+    whole = width // step
+
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
+        return total + gram(jax.lax.dynamic_slice_in_dim(stack, i * step, step, axis=2))
+
+    total = jax.lax.fori_loop(0, whole, add, jnp.zeros((layers, n, n)))
+    return total + gram(stack[:, :, whole * step :]) if width % step else total
+
+
+def _rbf(gram: jax.Array, bandwidth: float) -> jax.Array:
+    squares = _squared_distances(gram)
+    others = ~np.eye(gram.shape[1], dtype=bool)
+    scale = bandwidth * jnp.median(jnp.sqrt(squares[:, others]), axis=1)
+    return jnp.exp(-squares / (2 * scale[:, None, None] ** 2))
+
+
+def _squared_distances(gram: jax.Array) -> jax.Array:
+    norms = jnp.diagonal(gram, axis1=-2, axis2=-1)
+    return jnp.maximum(norms[..., :, None] + norms[..., None, :] - 2 * gram, 0)
+
+
+def _double_centred(gram: jax.Array) -> jax.Array:
+    rows = gram.mean(2)
+    return gram - rows[:, :, None] - rows[:, None, :] + rows.mean(1)[:, None, None]
+
+
+def _u_centred(gram: jax.Array) -> jax.Array:
+    n = gram.shape[1]
+    others = 1 - jnp.eye(n)
+    rows = (gram * others).sum(2)
+    total = rows.sum(1)[:, None, None] / ((n - 1) * (n - 2))
+    return (gram - (rows[:, :, None] + rows[:, None, :]) / (n - 2) + total) * others
+
+
+def _cross_products(
+    sides: Sequence[tuple[jax.Array, ...]], unbiased: bool
+) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """What `inner_products` of centred Gram matrices gives, from f x g matrices: `tr(KL) = |XᵀY|²`.
+
+    For centred features K1 = 0, so without its diagonal d a row of K sums to -d.
+    """
+    features = [[centred(stack) for stack in side] for side in sides]
+    norms = [jnp.concatenate([(stack**2).sum(2) for stack in side]) for side in features]
+    n = norms[0].shape[1]
+
+    def across(x: jax.Array, y: jax.Array) -> jax.Array:
+        wide = y.transpose(1, 0, 2).reshape(n, -1)  # one large product a layer of x
+
+        def row(layer: jax.Array) -> jax.Array:
+            squares = jnp.matmul(layer.T, wide, precision='highest') ** 2
+            return squares.sum(0).reshape(len(y), -1).sum(1)
+
+        return jax.lax.map(row, x)
+
+    def squared(layer: jax.Array) -> jax.Array:
+        return (jnp.matmul(layer.T, layer, precision='highest') ** 2).sum()
+
+    cross = by_group(across, tuple(features[0]), tuple(features[-1]))
+    own = [jnp.concatenate([jax.lax.map(squared, stack) for stack in side]) for side in features]
+    if unbiased:
+        sums = [d.sum(1) for d in norms]
+        pairs = sums[0][:, None] * sums[-1]
+        cross += pairs / ((n - 1) * (n - 2)) - inner_products(norms[0], norms[-1]) * n / (n - 2)
+        for i, d in enumerate(norms):
+            own[i] += sums[i] ** 2 / ((n - 1) * (n - 2)) - (d**2).sum(1) * n / (n - 2)
+    return cross, own, norms

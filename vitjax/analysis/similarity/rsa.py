@@ -1,0 +1,120 @@
+"""How alike two geometries of examples are: their dissimilarities, their nearest neighbours."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from scipy.spatial.distance import pdist
+
+from vitjax.analysis import nearest
+from vitjax.analysis.similarity.stacks import (
+    CONSTANT,
+    Stack,
+    both_sides,
+    count_examples,
+    each_layer,
+    inner_products,
+    layers,
+)
+
+
+def rsa(
+    x: Stack,
+    y: Stack | None = None,
+    *,
+    comparison: str = 'spearman',
+    dissimilarity: str = 'correlation',
+) -> np.ndarray:
+    """Representational similarity analysis [Lx, Ly] (Kriegeskorte et al. 2008).
+
+    Each layer's dissimilarities between all pairs of examples, compared across layers. -1 to 1 for
+    `spearman`, 0 to 1 for `cosine`. Invariant to scale and to a permutation of examples; with
+    `euclidean` also to rotation and shift. Dissimilarities are differences in float64 on the host,
+    so that equal ones stay equal. Cost: n² f a layer, n² log n its ranks, n² a pair of layers;
+    memory: n² / 2 floats a layer, so a few thousand examples.
+
+    Args:
+        x: as in `hsic`; at least 3 examples.
+        y: as in `hsic`.
+        comparison: `spearman` (ranks, ties averaged) or `cosine`.
+        dissimilarity: `correlation`, 1 - Pearson's over the features, or `euclidean`.
+
+    Raises:
+        ValueError: for fewer than 3 examples; for a layer that is constant or not finite, that has
+            an example of equal features, whose correlation is not defined, or whose dissimilarities
+            are all alike (`cosine`: all 0), which have no ranks.
+    """
+    if comparison not in ('spearman', 'cosine'):
+        raise ValueError(f"comparison must be 'spearman' or 'cosine': {comparison=}.")
+    if dissimilarity not in ('correlation', 'euclidean'):
+        raise ValueError(f"dissimilarity must be 'correlation' or 'euclidean': {dissimilarity=}.")
+    left, right = both_sides(x, y)
+    if count_examples(left, right) < 3:
+        raise ValueError(f'rsa needs 3 examples or more: got {count_examples(left, right)}.')
+    tables = []
+    for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
+        rows = []
+        for i, layer in enumerate(layers(side)):
+            if dissimilarity == 'correlation' and _has_flat_example(layer):
+                raise ValueError(
+                    f'correlation needs examples whose features are not all equal: layer {i} of '
+                    f'{name} has one; use euclidean dissimilarity.'
+                )
+            rows.append(_dissimilarities(layer, comparison, dissimilarity))
+            if np.isnan(rows[-1][0]):
+                raise ValueError(
+                    f'rsa is not defined: layer {i} of {name} has dissimilarities that are all '
+                    'alike.'
+                )
+        tables.append(np.stack(rows))
+    return np.asarray(inner_products(tables[0], tables[-1]))
+
+
+def mutual_knn(x: Stack, y: Stack | None = None, *, k: int = 10) -> np.ndarray:
+    """Mutual k-nearest-neighbour overlap [Lx, Ly] (Huh et al. 2024, eq. 11).
+
+    The share of an example's k nearest others in x (by cosine) that are among its k nearest in y,
+    averaged over the examples. 0 to 1, k / (n - 1) by chance; invariant to rotation and scale, not
+    to shift. Cost: n² f a layer, n k² a pair; memory: a few hundred rows of similarities.
+
+    Raises:
+        ValueError: if k is not from 1 to n - 1; for a layer that is constant or not finite.
+    """
+    left, right = both_sides(x, y)
+    examples = count_examples(left, right)
+    if not 1 <= k < examples:
+        raise ValueError(f'k must be from 1 to the examples less one: {k=}, {examples} examples.')
+    neighbours = each_layer(lambda layer: nearest.by_cosine(layer, k=k)[1], left, right)
+    return np.asarray(_overlap(*map(jnp.stack, neighbours)))
+
+
+def _has_flat_example(layer: np.ndarray) -> bool:
+    reach = np.abs(layer - layer.mean(1, keepdims=True)).max(1)
+    return bool((reach <= math.sqrt(CONSTANT) * np.abs(layer[:, 0])).any())
+
+
+def _dissimilarities(layer: np.ndarray, comparison: str, dissimilarity: str) -> np.ndarray:
+    """[pairs] of norm 1 (NaN if all alike), whose inner products are what `rsa` compares by."""
+    # From differences, never from norms and inner products: equal distances stay equal.
+    if dissimilarity == 'euclidean':
+        values = pdist(layer)
+    else:
+        layer = layer - layer.mean(1, keepdims=True)
+        layer /= np.linalg.norm(layer, axis=1, keepdims=True)
+        values = pdist(layer, 'sqeuclidean')  # twice 1 - Pearson's
+        values[values < CONSTANT] = 0  # the rounding of float32 features
+    if comparison == 'spearman':
+        values = scipy.stats.rankdata(values)
+        values -= (len(values) + 1) / 2
+    norm = np.linalg.norm(values)
+    return (values / norm if norm else np.full(len(values), np.nan)).astype(np.float32)
+
+
+@jax.jit
+def _overlap(left: jax.Array, right: jax.Array) -> jax.Array:
+    def share(a: jax.Array, b: jax.Array) -> jax.Array:
+        return (a[:, :, None] == b[:, None, :]).sum() / a.size
+
+    return jax.lax.map(lambda a: jax.lax.map(lambda b: share(a, b), right), left)
