@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from vitjax import activations, capture, checkpoint
+from vitjax.activations.stream import network_order, take_tokens
 from vitjax.analysis import similarity
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data, Source
@@ -93,7 +94,7 @@ def test_a_stream_is_capture_in_the_order_of_the_network(vit, data, found):
 
 
 def take(path, value, tokens, model):
-    return activations._take(path, value, tokens, model, patches=4)
+    return take_tokens(path, value, tokens, model, patches=4)
 
 
 def test_what_is_taken_of_tokens():
@@ -142,7 +143,7 @@ def test_what_is_taken_of_class_tokens_features_maps_and_attention():
 def test_layers_come_in_the_order_of_the_network():
     paths = ['conv_10', 'conv_2', 'norm', 'class_blocks', 'embed', 'head', 'blocks']
     wanted = ['embed', 'conv_2', 'conv_10', 'blocks', 'class_blocks', 'norm', 'head']
-    assert sorted(paths, key=activations._order) == wanted
+    assert sorted(paths, key=network_order) == wanted
 
 
 def test_a_range_of_layers(vit, data, found):

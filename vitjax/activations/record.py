@@ -1,0 +1,133 @@
+"""Layers of a representation over examples, wherever they come from."""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """One captured path: `shape` is `(layers, ...)`, without the axis of examples after layers."""
+
+    path: str
+    shape: tuple[int, ...]
+    layers: tuple[int, int] | None  # first and last; None where a path is no stack
+
+    @property
+    def names(self) -> list[str]:
+        """What each layer is called: `blocks[3]`, or the path alone."""
+        if self.layers is None:
+            return [self.path]
+        return [f'{self.path}[{i}]' for i in range(self.layers[0], self.layers[1] + 1)]
+
+    @property
+    def file(self) -> str:
+        """The file that a capture keeps it in."""
+        span = '' if self.layers is None else '.{}-{}'.format(*self.layers)
+        return self.path.replace('/', '.') + span + '.npy'
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Layers of a representation over examples, read some examples at a time.
+
+    Attributes:
+        stacks: what there is, in the order of `read`.
+        examples: how many.
+        read: n indices of examples to arrays [layers, n, ...], one for each stack.
+        hashes: n indices to the images' hashes, uint64; None where images are not known.
+        labels: [examples] int32, -1 without a class; None where they are not known.
+        about: what `index.json` says of them.
+    """
+
+    stacks: tuple[Stack, ...]
+    examples: int
+    read: Callable[[np.ndarray], list[Any]]
+    hashes: Callable[[np.ndarray], np.ndarray] | None
+    labels: np.ndarray | None
+    about: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """The layers' names, in the order of the stacks."""
+        return [name for stack in self.stacks for name in stack.names]
+
+
+def select(activations: Activations, keep: str) -> Activations:
+    """Only the paths that match a regular expression in full.
+
+    Raises:
+        ValueError: if none does, with the paths there are.
+    """
+    chosen = [i for i, s in enumerate(activations.stacks) if re.fullmatch(keep, s.path)]
+    if not chosen:
+        known = ', '.join(s.path for s in activations.stacks)
+        raise ValueError(f'keep must match a captured path: {keep!r} matches none of {known}.')
+
+    def read(rows: np.ndarray) -> list[Any]:
+        values = activations.read(rows)
+        return [values[i] for i in chosen]
+
+    stacks = tuple(activations.stacks[i] for i in chosen)
+    return dataclasses.replace(activations, stacks=stacks, read=read)
+
+
+def spread(activations: Activations, examples: int | None) -> Activations:
+    """Only so many examples, evenly spread over all of them; None takes all.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    if examples is None:
+        return activations
+    if not 1 <= examples <= activations.examples:
+        raise ValueError(f'examples must be from 1 to {activations.examples}: {examples}.')
+    chosen = np.linspace(0, activations.examples - 1, examples).astype(int)
+    hashes, labels = activations.hashes, activations.labels
+    return dataclasses.replace(
+        activations,
+        examples=examples,
+        read=lambda rows: activations.read(chosen[rows]),
+        hashes=None if hashes is None else lambda rows: hashes(chosen[rows]),
+        labels=None if labels is None else labels[chosen],
+    )
+
+
+def from_array(path: str | pathlib.Path) -> Activations:
+    """A representation from elsewhere: a `.npy` of [examples, features], or with layers in front.
+
+    Raises:
+        ValueError: for another file, or another shape.
+    """
+    path = pathlib.Path(path)
+    try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f'{path} is not a .npy file of numbers: {error}.') from None
+    if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f'{path} must be floats of [examples, features] or [layers, examples, features]: '
+            f'it is {array.dtype} of {list(array.shape)}.'
+        )
+    layers = None if array.ndim == 2 else (0, len(array) - 1)
+    array = array[None] if array.ndim == 2 else array
+    stack = Stack(path.stem, (array.shape[0], array.shape[2]), layers)
+    return Activations(
+        (stack,),
+        array.shape[1],
+        lambda rows: [np.asarray(array[:, rows])],
+        None,
+        None,
+        {'file': str(path), 'tokens': 'as given'},
+    )
+
+
+def digests(hashes: np.ndarray) -> dict[str, str]:
+    """One hash of which images there are, and one of their order."""
+    kinds = {'images': np.sort(hashes), 'order': np.asarray(hashes)}
+    return {k: hashlib.sha256(v.astype('<u8').tobytes()).hexdigest() for k, v in kinds.items()}
