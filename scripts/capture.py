@@ -52,7 +52,7 @@ def main(
         source, model=model, data=data, split=split, size=size, square=square, keep=keep,
         tokens=tokens, layers=layers, batch_size=batch_size,
     )  # fmt: skip
-    found = activations.spread(found, examples)
+    found = activations.evenly(found, examples)
     columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
     with rich.progress.Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task('images', total=found.examples)

@@ -98,12 +98,12 @@ def main(
             raise ValueError('a probe of captures needs two: fitted on A, tested on B.')
         if not captured and b is not None:
             raise ValueError('a probe of a run or weights needs no B: it has the data of both.')
-        fitted = activations.spread(side(a, 'train', a_size), train_examples)
-        tested = activations.spread(side(b or a, split, a_size), examples)
+        fitted = activations.evenly(side(a, 'train', a_size), train_examples)
+        tested = activations.evenly(side(b or a, split, a_size), examples)
         _probe(fitted, tested, directory, samples, 20 if k is None else k)
         return
-    x = activations.spread(side(a, split, a_size), examples)
-    y = None if b is None else activations.spread(side(b, split, b_size), examples)
+    x = activations.evenly(side(a, split, a_size), examples)
+    y = None if b is None else activations.evenly(side(b, split, b_size), examples)
     if y is not None and (activations.is_capture(a) or activations.is_capture(b or '')):
         activations.require_same_examples(x, y)
     compare = _measures(x, y, samples, bandwidth, 10 if k is None else k, batch_size)

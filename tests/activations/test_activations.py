@@ -16,6 +16,7 @@ from PIL import Image
 from vitjax import activations, capture, checkpoint
 from vitjax.activations.stream import network_order, take_tokens
 from vitjax.analysis import similarity
+from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data, Source
 from vitjax.experiment import Experiment
@@ -57,12 +58,9 @@ def stream_of(model, data, **how):
 
 
 def direct(experiment, params, data, keep):
-    """What `capture` finds on images prepared on the host: 12 central pixels averaged to 8."""
+    """What `capture` finds on images that Pillow prepared on the host."""
     prepared = experiment.preprocessing
-    x = jax.image.resize(
-        data.images[:, 2:14, 2:14] / 255, (len(data), prepared.size, prepared.size, 3), 'bilinear'
-    )
-    x = (x - np.array(prepared.mean)) / np.array(prepared.deviation)
+    x = jnp.asarray(preprocess.normalise(preprocess.squares(data.images, prepared), prepared))
     return capture.capture(experiment.model, params, x, keep=keep)[1]
 
 
@@ -72,7 +70,11 @@ def found(vit, data):
 
 
 def read_all(source):
-    return source.read(np.arange(source.examples))
+    return source.values(np.arange(source.examples))
+
+
+def hashes_of(source):
+    return source.hashes(np.arange(source.examples)).tolist()
 
 
 def close(a, b):
@@ -90,11 +92,11 @@ def test_a_stream_is_capture_in_the_order_of_the_network(vit, data, found):
     close(blocks, found['blocks'])
     close(norm, found['norm'][None])
     rows = np.array([4, 20, 4])
-    close(stream.read(rows)[1], found['blocks'][:, rows])
+    close(stream.values(rows)[1], found['blocks'][:, rows])
 
 
 def take(path, value, tokens, model):
-    return take_tokens(path, value, tokens, model, patches=4)
+    return take_tokens(path, value, tokens, model, size=8)
 
 
 def test_what_is_taken_of_tokens():
@@ -182,13 +184,13 @@ def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
     assert back.names == ['embed', 'blocks[0]', 'blocks[1]', 'blocks[2]']
     np.testing.assert_array_equal(back.labels, data.labels)
     assert activations.select(back, 'blocks').names == back.names[1:]
-    some = activations.spread(back, 3)
+    some = activations.evenly(back, 3)
     np.testing.assert_array_equal(read_all(some)[1], read_all(back)[1][:, [0, 10, 20]])
     np.testing.assert_array_equal(some.labels, data.labels[[0, 10, 20]])
     with pytest.raises(ValueError, match="'norm' matches none of embed, blocks"):
         activations.select(back, 'norm')
     with pytest.raises(ValueError, match='from 1 to 21: 22'):
-        activations.spread(back, 22)
+        activations.evenly(back, 22)
 
 
 def test_float16_takes_half_and_says_what_does_not_fit(vit, data, captured, tmp_path):
@@ -308,7 +310,7 @@ def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_pat
     with pytest.raises(ValueError, match='of different ones'):
         activations.require_same_examples(back, stream_of(vit, changed))
     with pytest.raises(ValueError, match='21 and 20'):
-        activations.require_same_examples(back, activations.spread(same, 20))
+        activations.require_same_examples(back, activations.evenly(same, 20))
 
 
 def test_a_representation_from_elsewhere(tmp_path, captured):
@@ -361,21 +363,60 @@ def test_tokens_as_samples(vit, data, found):
         activations.whole(stream, 'patch')
 
 
-def test_what_a_path_stands_for(vit, data, tmp_path):
-    run = tmp_path / 'run'
-    checkpoint.write_run(run, *vit)
-    stream = activations.of_path(run, split='validation', report=lambda line: None)
+@pytest.fixture(scope='module')
+def run(vit, tmp_path_factory):
+    out = tmp_path_factory.mktemp('runs') / 'run'
+    checkpoint.write_run(out, *vit)
+    return out
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Four photographs of unequal sizes, one of them in portrait, as a folder of two classes."""
+    out = tmp_path_factory.mktemp('photos')
+    for i, (wide, high) in enumerate([(20, 30), (40, 25), (32, 32), (18, 17)]):
+        pixels = images_of(1, i, 40).images[0, :high, :wide]
+        for folder in (out / 'plain', out / 'classes' / 'ab'[i // 2]):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f'{i}.png')
+    return out
+
+
+def quiet(path, **how):
+    return activations.of_path(path, report=lambda change: None, **how)
+
+
+def test_what_a_path_stands_for(run, photos, tmp_path):
+    stream = quiet(run, split='validation')
     assert stream.examples == 144 and stream.about['data'] == 'digits'
-    folder = tmp_path / 'photos'
-    folder.mkdir()
-    for i, (wide, high) in enumerate([(20, 30), (40, 25), (32, 32)]):
-        Image.fromarray(images_of(1, i, 40).images[0, :high, :wide]).save(folder / f'{i}.png')
-    stream = activations.of_path(run, data=str(folder), square=16, report=lambda line: None)
-    assert stream.examples == 3 and stream.about['split'] == 'all'
+    stream = quiet(run, data=str(photos / 'plain'))
+    assert stream.examples == 4 and stream.about['split'] == 'all'
     assert stream.labels is not None and (stream.labels == -1).all()
-    assert read_all(stream)[0].shape == (3, 3, 8)
+    assert read_all(stream)[0].shape == (3, 4, 8)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ValueError, match=r'no images .*empty'):
-        activations.of_path(run, data=str(tmp_path / 'empty'))
+        quiet(run, data=str(tmp_path / 'empty'))
     with pytest.raises(ValueError, match='one of train, validation, test'):
-        activations.of_path(run, split='tests')
+        quiet(run, split='tests')
+
+
+def test_files_come_to_the_model_as_pillow_brings_them(run, photos, vit):
+    experiment, params = vit
+    files = sorted((photos / 'plain').iterdir())
+    x = jnp.asarray(preprocess.load(files, experiment.preprocessing))
+    wanted = capture.capture(experiment.model, params, x, keep='blocks')[1]['blocks'][:, :, 0]
+    close(read_all(quiet(run, data=str(photos / 'plain')))[0], wanted)
+    folder = quiet(run, data=f'folder:{photos / "classes"}', split='train')
+    known = hashes_of(quiet(run, data=str(photos / 'plain')))
+    chosen = [known.index(value) for value in hashes_of(folder)]
+    assert len(set(chosen)) == folder.examples > 1
+    close(read_all(folder)[0], wanted[:, chosen])
+
+
+def test_captures_know_the_same_files_at_any_size_of_the_model(run, photos, tmp_path):
+    sizes = {size: quiet(run, data=str(photos / 'plain'), size=size) for size in (8, 12)}
+    for size, stream in sizes.items():
+        activations.write(stream, tmp_path / str(size))
+    small, large = (activations.read(tmp_path / str(size)) for size in sizes)
+    activations.require_same_examples(small, large)
+    assert np.abs(read_all(small)[0] - read_all(large)[0]).max() > 0.01

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.activations.record import Activations, digests
+from vitjax.activations.record import Activations, Array, digests
 from vitjax.analysis import similarity
 
 SAMPLES = ('image', 'token')
@@ -39,11 +39,11 @@ def _by_batch(read: Any, examples: int, size: int = 1024) -> Iterator[Any]:
         yield read(np.arange(start, min(start + size, examples)))
 
 
-def as_samples(values: list[Any], samples: str) -> list[Any]:
+def as_samples(values: list[Array], samples: str) -> list[Array]:
     """Stacks [L, n, ...] as [L, n, f], tokens of an image side by side, or as [L, n T, f].
 
     Args:
-        values: what `Activations.read` returns.
+        values: what `Activations.values` returns.
         samples: `image`, an image's tokens are one flat vector; `token`, each is a sample.
 
     Raises:
@@ -58,9 +58,9 @@ def as_samples(values: list[Any], samples: str) -> list[Any]:
     return [value.reshape(value.shape[0], -1, value.shape[3]) for value in values]
 
 
-def whole(activations: Activations, samples: str = 'image') -> list[Any]:
+def whole(activations: Activations, samples: str = 'image') -> list[Array]:
     """All examples at once, as float32 stacks [L, n, f] in memory."""
-    batches = _by_batch(activations.read, activations.examples)
+    batches = _by_batch(activations.values, activations.examples)
     columns = zip(*(as_samples(values, samples) for values in batches), strict=True)
     return [np.concatenate(column, axis=1, dtype=np.float32) for column in columns]
 
@@ -103,8 +103,8 @@ def cka(
         starts.pop()
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         rows = np.arange(start, stop)
-        x = as_samples(a.read(rows), samples)
-        y = None if b is None else as_samples(b.read(rows), samples)
+        x = as_samples(a.values(rows), samples)
+        y = None if b is None else as_samples(b.values(rows), samples)
         part = similarity.hsic(x, y, kernel=kernel, bandwidth=bandwidth)
         parts.append(part.on_host())
         report(stop, total)

@@ -5,9 +5,12 @@ import hashlib
 import pathlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Activations:
     """Layers of a representation over examples, read some examples at a time.
 
     Attributes:
-        stacks: what there is, in the order of `read`.
+        stacks: what there is, in the order of `values`.
         examples: how many.
-        read: n indices of examples to arrays [layers, n, ...], one for each stack.
+        values: n indices of examples to arrays [layers, n, ...], one for each stack.
         hashes: n indices to the images' hashes, uint64; None where images are not known.
         labels: [examples] int32, -1 without a class; None where they are not known.
         about: what `index.json` says of them.
@@ -47,7 +50,7 @@ class Activations:
 
     stacks: tuple[Stack, ...]
     examples: int
-    read: Callable[[np.ndarray], list[Any]]
+    values: Callable[[np.ndarray], list[Array]]
     hashes: Callable[[np.ndarray], np.ndarray] | None
     labels: np.ndarray | None
     about: dict[str, Any]
@@ -69,16 +72,16 @@ def select(activations: Activations, keep: str) -> Activations:
         known = ', '.join(s.path for s in activations.stacks)
         raise ValueError(f'keep must match a captured path: {keep!r} matches none of {known}.')
 
-    def read(rows: np.ndarray) -> list[Any]:
-        values = activations.read(rows)
-        return [values[i] for i in chosen]
+    def values(rows: np.ndarray) -> list[Array]:
+        found = activations.values(rows)
+        return [found[i] for i in chosen]
 
     stacks = tuple(activations.stacks[i] for i in chosen)
-    return dataclasses.replace(activations, stacks=stacks, read=read)
+    return dataclasses.replace(activations, stacks=stacks, values=values)
 
 
-def spread(activations: Activations, examples: int | None) -> Activations:
-    """Only so many examples, evenly spread over all of them; None takes all.
+def evenly(activations: Activations, examples: int | None) -> Activations:
+    """Only so many examples, spread evenly over all of them; None takes all.
 
     Raises:
         ValueError: if there are not as many.
@@ -92,7 +95,7 @@ def spread(activations: Activations, examples: int | None) -> Activations:
     return dataclasses.replace(
         activations,
         examples=examples,
-        read=lambda rows: activations.read(chosen[rows]),
+        values=lambda rows: activations.values(chosen[rows]),
         hashes=None if hashes is None else lambda rows: hashes(chosen[rows]),
         labels=None if labels is None else labels[chosen],
     )

@@ -59,7 +59,7 @@ def write(
     for start in range(index['done'], total, batch_size):
         stop = min(start + batch_size, total)
         hashes[start:stop] = activations.hashes(np.arange(start, stop))
-        values = activations.read(np.arange(start, stop))
+        values = activations.values(np.arange(start, stop))
         for stack, file, value in zip(activations.stacks, maps, values, strict=True):
             value = np.asarray(value)
             with np.errstate(over='ignore'):  # looked for below

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import pathlib
 import re
 from collections.abc import Callable
@@ -13,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax import capture, pretrained
+from vitjax import capture, runs
 from vitjax import experiment as experiments
 from vitjax.activations.record import Activations, Stack
-from vitjax.data import augment, images, sources
-from vitjax.data.images import Preprocessing
-from vitjax.data.sources import SUFFIXES, Data, Encoded
+from vitjax.data import preprocess, sources
+from vitjax.data.folder import photographs
+from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Data
 from vitjax.experiment import Experiment
+from vitjax.models.trunk import Model
 
 TOKENS = ('class', 'mean', 'patches', 'all')
 
@@ -33,41 +36,47 @@ def of_path(
     square: int = 256,
     keep: str | None = None,
     model: str | None = None,
-    report: Callable[[str], object] = print,
+    report: Callable[[Any], object] = print,
     **how: Any,
 ) -> Activations:
     """`stream` of a run directory or a file of published weights.
 
     Args:
-        path: as `vitjax.pretrained.load` takes it.
+        path: as `vitjax.runs.load` takes it.
         data: `digits`, `tfds:NAME`, `folder:PATH`, or the path of a folder of image files without
             classes, whose only split is all of them; None is the run's own.
         split: `train`, `validation` or `test`.
         size: side in pixels of the model's images; None keeps what it was made for.
-        square: side in pixels that files of unequal sizes are cut and resized to, before `size`.
+        square: side in pixels of the squares that files are hashed as. The model's input is made
+            from the file itself; the hashes must not depend on the model.
         keep: as in `stream`; None is the blocks, or the convolutions where there are none.
         model: a published model's name where the weights do not say it.
-        report: takes one line for each change made to the parameters.
+        report: takes each change made to the parameters.
         **how: further arguments of `stream`.
 
     Raises:
-        ValueError: as `pretrained.load`, `sources.load` and `stream` do; for weights without data.
+        ValueError: as `runs.load`, `sources.load` and `stream` do; for weights without data.
     """
-    experiment, params = pretrained.load(path, model=model, image_size=size, report=report)
-    if data is None and not pathlib.Path(path).is_dir():
-        raise ValueError(f'say which images: {path} is a weights file, which has none of its own.')
+    experiment, params, _ = runs.load(path, model=model, image_size=size, report=report)
     source = experiment.data
     if data is not None:
-        source = dataclasses.replace(source, name=data, size=square)
+        source = dataclasses.replace(source or sources.Source(), name=data, size=square)
+    elif source is None or not pathlib.Path(path).is_dir():
+        raise ValueError(f'--data must say which images: {path} has none of its own.')
     plain = pathlib.Path(source.name)
+    prepared = _preprocessing(experiment)
     if source.name != 'digits' and ':' not in source.name and plain.is_dir():
-        loaded, split = photographs(plain, square), 'all'
+        split, loaded = 'all', photographs(plain, prepared)
+        known = functools.partial(photographs, plain, Preprocessing(square, crop=1.0))
     else:
-        loaded = sources.load(source, split)
-    if keep is None:
-        keep = 'blocks' if hasattr(experiment.model, 'depth') else r'conv_\d+'
+        loaded = sources.load(source, split, prepared)
+        undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
+        known = functools.partial(sources.load, undecoded, split)
+    keep = keep or ('blocks' if experiment.model.trunk.stacks else r'conv_\d+')
     about = {'source': str(path), 'data': source.name, 'split': split}
-    return stream(experiment, params, loaded, keep=keep, about=about, **how)
+    if not loaded.prepared:
+        known = None
+    return stream(experiment, params, loaded, keep=keep, about=about, known=known, **how)
 
 
 def stream(
@@ -80,11 +89,13 @@ def stream(
     layers: tuple[int, int] | None = None,
     batch_size: int = 64,
     about: dict[str, Any] | None = None,
+    known: Callable[[], Data] | None = None,
 ) -> Activations:
     """Activations of a model on images, computed when read; nothing is kept.
 
-    Images are cut to the central square that the preprocessing's `crop` says, resized and
-    normalised on the device; a batch is spread over this process's devices.
+    Images are brought to the model's input as `vitjax.data.preprocess` does everywhere, on the
+    device unless they were prepared from their files; a batch is spread over this process's
+    devices.
 
     Args:
         experiment: says the model and its preprocessing.
@@ -93,24 +104,25 @@ def stream(
         keep: which paths, as in `vitjax.capture.capture`.
         tokens: what to take of arrays of tokens: the `class` token, the `mean` over the patches,
             all `patches`, or `all` tokens. None is `class` where there is one, else `mean`. Maps of
-            features [H, W, C] count as patches, class tokens on their own are taken as they are,
-            and attention weights have to be asked for with `all`.
+            features [H, W, C] are taken as patches, class tokens on their own as they are, and
+            attention weights have to be asked for with `all`.
         layers: first and last layer to take of every stack; None takes all.
         batch_size: images at a time on the devices.
         about: more to say in the index.
+        known: makes the same data as the hashes know them, whatever the model; None is `data`.
 
     Raises:
-        ValueError: if `keep` matches nothing, a path has not the tokens asked for, or not the
-            layers; in words that name both.
+        ValueError: if `keep` matches nothing, or a path does not have the tokens or the layers
+            asked for.
     """
-    model: Any = experiment.model
-    prepared = experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
+    model = experiment.model
+    prepared = _preprocessing(experiment)
     if tokens is None:
-        tokens = 'class' if getattr(model, 'pool', '') == 'class' else 'mean'
+        tokens = 'class' if model.trunk.class_token else 'mean'
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
-    forward = _forward(model, prepared, keep, tokens, layers)
-    shape = (1, prepared.size, prepared.size, 3)
+    forward = _forward(model, prepared, data.prepared, keep, tokens, layers)
+    shape = (1, *data.images.shape[1:])
     found = jax.eval_shape(forward, params, jax.ShapeDtypeStruct(shape, jnp.uint8))
     stacks = tuple(
         Stack(path, (value.shape[0], *value.shape[2:]), _span(path, value.shape[0], layers))
@@ -122,50 +134,62 @@ def stream(
     split = NamedSharding(mesh, PartitionSpec('batch'))
     step = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
 
-    @functools.lru_cache(maxsize=1)  # hashes and forward pass want the same images
-    def fetch(rows: tuple[int, ...]) -> np.ndarray:
+    @functools.lru_cache(maxsize=1)  # the hashes and the forward pass ask for the same images
+    def images(rows: tuple[int, ...]) -> np.ndarray:
         return np.asarray(data.images[np.array(rows)])
 
-    def run(pixels: np.ndarray) -> dict[str, Any]:
-        missing = np.repeat(pixels[:1], step - len(pixels), axis=0)  # one shape, compiled once
-        padded = np.concatenate([_square(pixels, prepared.crop), _square(missing, prepared.crop)])
-        found = forward(placed, jax.device_put(padded, split))
+    def run(pixels: np.ndarray) -> dict[str, jax.Array]:
+        # The last batch is filled up with its first image: one shape is compiled once.
+        padding = np.repeat(pixels[:1], step - len(pixels), axis=0)
+        found = forward(placed, jax.device_put(np.concatenate([pixels, padding]), split))
         if len(pixels) == step:
             return found
         return {path: value[:, : len(pixels)] for path, value in found.items()}
 
-    def read(rows: np.ndarray) -> list[Any]:
-        pixels = fetch(tuple(rows))
+    def values(rows: np.ndarray) -> list[jax.Array | np.ndarray]:
+        pixels = images(tuple(rows))
         parts = [run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
         if len(parts) == 1:
             return [parts[0][stack.path] for stack in stacks]
         return [np.concatenate([p[stack.path] for p in parts], axis=1) for stack in stacks]
 
-    values = experiments.to_json(experiment)
+    @functools.cache
+    def known_images() -> Any:
+        assert known is not None
+        return known().images
+
+    def hashes(rows: np.ndarray) -> np.ndarray:
+        pixels = images(tuple(rows)) if known is None else known_images()[rows]
+        return np.array([_hash(image) for image in pixels], np.uint64)
+
     facts = {
-        'model': values['model'],
+        'model': experiments.to_json(experiment)['model'],
         'weights': digest_of(params),
         'preprocessing': dataclasses.asdict(prepared),
+        'resampling': 'bicubic',  # a capture that was begun without it is another: bilinear
         'classes': list(data.classes),
         'keep': keep,
         'tokens': tokens,
         **(about or {}),
     }
+    return Activations(stacks, len(data), values, hashes, np.asarray(data.labels), facts)
 
-    def hashes(rows: np.ndarray) -> np.ndarray:
-        return np.array([_hash(image) for image in fetch(tuple(rows))], np.uint64)
 
-    return Activations(stacks, len(data), read, hashes, np.asarray(data.labels), facts)
+def _preprocessing(experiment: Experiment) -> Preprocessing:
+    return experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
 
 
 @functools.lru_cache(maxsize=8)
 def _forward(
-    model: Any, prepared: Preprocessing, keep: str, tokens: str, layers: tuple[int, int] | None
-) -> Any:
-    patches = (prepared.size // getattr(model, 'patch_size', prepared.size)) ** 2
-
+    model: Model,
+    preprocessing: Preprocessing,
+    prepared: Preprocessing | None,
+    keep: str,
+    tokens: str,
+    layers: tuple[int, int] | None,
+) -> Callable[..., dict[str, jax.Array]]:
     def run(params: Any, pixels: jax.Array) -> dict[str, jax.Array]:
-        x = augment.resize(pixels, prepared.size, (prepared.mean, prepared.deviation))
+        x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
         for path, value in capture.capture(model, params, x, keep=keep)[1].items():
             stacked = _is_stack(path)
@@ -178,7 +202,8 @@ def _forward(
                         f'last: {first} {last} of {path}.'
                     )
                 value = value[first : last + 1]
-            out[path] = take_tokens(path, value, tokens, model, patches).astype(jnp.float32)
+            taken = take_tokens(path, value, tokens, model, preprocessing.size)
+            out[path] = taken.astype(jnp.float32)
         return out
 
     return jax.jit(run)
@@ -199,59 +224,44 @@ def network_order(path: str) -> tuple[int, list[Any]]:
     return place, [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', path)]
 
 
-def take_tokens(path: str, value: jax.Array, tokens: str, model: Any, patches: int) -> jax.Array:
-    """[layers, B, ...] of what the token policy takes."""
+def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: int) -> jax.Array:
+    """What `tokens` asks for of a captured array [layers, B, ...], as `stream` says.
+
+    Args:
+        path: where it was captured.
+        value: the array.
+        tokens: one of `TOKENS`.
+        model: what it was captured in.
+        size: side in pixels of the model's input.
+
+    Raises:
+        ValueError: for tokens that the path does not have.
+    """
     if value.ndim == 3:  # features of an image
         return value
-    last = path.split('/')[-1]
-    if last in ('weights', 'mixed_weights', 'mixed_logits'):
+    if path.split('/')[-1] in ('weights', 'mixed_weights', 'mixed_logits'):
         if tokens != 'all':
             raise ValueError(f'{path} is attention, not tokens: tokens must be all, not {tokens}.')
         return value
+    trunk, in_class_blocks = model.trunk, path.startswith('class_blocks')
     if value.ndim == 5:  # a map of features
         value = value.reshape(*value.shape[:2], -1, value.shape[-1])
-        prefix, has_class = 0, False
-    else:
-        count = value.shape[2]
-        per_class = getattr(model, 'class_tokens_per_class', False)
-        own = model.num_classes if per_class else 1
-        if path.startswith('class_blocks') and count == own:
-            return value.reshape(*value.shape[:2], -1)  # class tokens and nothing else
-        prefix = count - patches
-        has_class = prefix > 0 and getattr(model, 'pool', 'class') == 'class'
-    if tokens == 'class' and not has_class:
+        prefix = 0
+    elif in_class_blocks and value.shape[2] == trunk.class_tokens:
+        return value.reshape(*value.shape[:2], -1)  # class tokens and nothing else
+    else:  # some paths have the patches alone, as the patch embedding
+        prefix = value.shape[2] - math.prod(trunk.grid(size))
+    if tokens == 'class' and not (prefix and (trunk.class_token or in_class_blocks)):
         raise ValueError(
             f'{path} of {type(model).__name__} has no class token: tokens must be mean, patches '
             'or all.'
         )
-    taken = {
-        'class': lambda: value[:, :, 0],
-        'mean': lambda: value[:, :, prefix:].mean(2),
-        'patches': lambda: value[:, :, prefix:],
-        'all': lambda: value,
-    }
-    return taken[tokens]()
-
-
-def _square(pixels: np.ndarray, crop: float) -> np.ndarray:
-    """The central square of images [B, H, W, 3] that covers `crop` of the short side."""
-    side = round(min(pixels.shape[1:3]) * crop)
-    top, left = ((extent - side) // 2 for extent in pixels.shape[1:3])
-    return pixels[:, top : top + side, left : left + side]
-
-
-def photographs(folder: str | pathlib.Path, size: int) -> Data:
-    """The image files of a folder as uint8 squares of `size` pixels, decoded when read; no labels.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    files = sorted(p for p in pathlib.Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {folder}.')
-    square = Preprocessing(size, crop=1.0)
-    decoded = Encoded(files, lambda path: images.squares([path], square)[0])
-    return Data(decoded, np.full(len(files), -1, np.int32), ())
+    if tokens == 'class':
+        return value[:, :, 0]
+    if tokens == 'all':
+        return value
+    patches = value[:, :, prefix:]
+    return patches.mean(2) if tokens == 'mean' else patches
 
 
 def digest_of(params: Any) -> str:
