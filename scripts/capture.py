@@ -40,7 +40,8 @@ def main(
         dtype: of the files; float16 takes half the space.
         examples: only so many, evenly spread over the split; all without it.
         size: side in pixels of the model's images; positions are resampled.
-        square: side in pixels that files of unequal sizes are cut and resized to beforehand.
+        square: side in pixels of the squares by which captures recognise image files; the model's
+            input is made from the file itself.
         model: the model's name where weights do not say it, as in deit_small_patch16.
         batch_size: images at a time.
     """

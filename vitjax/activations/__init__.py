@@ -1,12 +1,32 @@
-"""Activations of a whole split: streamed from a model, or kept as memory maps with an index."""
+"""Activations of a whole split: streamed from a model, or kept as memory maps with an index.
 
-from vitjax.activations.compare import SAMPLES, as_samples, cka, require_same_examples, whole
+x = activations.of_path('runs/digits', split='test')      # computed when it is read
+activations.write(x, 'captured')                          # ... or kept
+y = activations.read('captured')
+matrix, low, high = activations.cka(x, y)                 # [layers of x, layers of y]
+"""
+
+from vitjax.activations.compare import (
+    METRICS,
+    SAMPLES,
+    Matrix,
+    Probes,
+    as_samples,
+    cka,
+    matrices,
+    open_side,
+    probes,
+    require_same_examples,
+    whole,
+)
 from vitjax.activations.record import Activations, Stack, evenly, from_array, select
+from vitjax.activations.results import write_matrix, write_probes
 from vitjax.activations.store import INDEX, is_capture, read, write
 from vitjax.activations.stream import TOKENS, digest_of, of_path, photographs, stream
 
 __all__ = [
-    'INDEX', 'SAMPLES', 'TOKENS', 'Activations', 'Stack', 'as_samples', 'cka', 'digest_of',
-    'from_array', 'is_capture', 'of_path', 'photographs', 'read', 'require_same_examples', 'select',
-    'evenly', 'stream', 'whole', 'write',
+    'INDEX', 'METRICS', 'SAMPLES', 'TOKENS', 'Activations', 'Matrix', 'Probes', 'Stack',
+    'as_samples', 'cka', 'digest_of', 'evenly', 'from_array', 'is_capture', 'matrices', 'of_path',
+    'open_side', 'photographs', 'probes', 'read', 'require_same_examples', 'select', 'stream',
+    'whole', 'write', 'write_matrix', 'write_probes',
 ]  # fmt: skip

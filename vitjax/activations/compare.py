@@ -1,15 +1,102 @@
-"""Two representations side by side."""
+"""Two representations side by side: every metric of `vitjax.analysis.similarity`, and probes."""
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitjax.activations.record import Activations, Array, digests
-from vitjax.analysis import similarity
+from vitjax.activations.record import Activations, Array, digests, from_array, select
+from vitjax.activations.store import is_capture, read
+from vitjax.activations.stream import of_path
+from vitjax.analysis import probe, similarity
 
 SAMPLES = ('image', 'token')
+METRICS: dict[str, tuple[str, float]] = {  # what a metric is called, and where its colours end
+    'cka': ('CKA', 1.0),
+    'rbf': ('CKA, Gaussian kernel', 1.0),
+    'cca': ('mean canonical correlation', 1.0),
+    'svcca': ('SVCCA', 1.0),
+    'pwcca': ('PWCCA', 1.0),
+    'procrustes': ('Procrustes distance', 2**0.5),
+    'angle': ('Procrustes angle (radians)', 1.5708),
+    'rsa': ('RSA, Spearman', 1.0),
+    'knn': ('mutual nearest neighbours', 1.0),
+}
+
+
+class Matrix(NamedTuple):
+    """One metric of every layer of x with every layer of y.
+
+    Attributes:
+        metric: which, a key of `METRICS`.
+        values: [layers of x, layers of y].
+        low: the low end of a 95% interval over batches, the same shape; None where there is none.
+        high: the high end.
+        x: names of x's layers.
+        y: names of y's layers.
+        policy: what of the tokens was compared, on what.
+        batch_size: examples in a batch of the interval.
+    """
+
+    metric: str
+    values: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    x: list[str]
+    y: list[str]
+    policy: str
+    batch_size: int
+
+    @property
+    def title(self) -> str:
+        """The policy, and the widest interval where there is one."""
+        if self.low is None or self.high is None or not np.isfinite(self.low).all():
+            return self.policy
+        width = np.abs(self.high - self.low).max() / 2
+        return (
+            f'{self.policy}\n95% interval over batches of {self.batch_size}: ±{width:.3f} at most'
+        )
+
+
+class Probes(NamedTuple):
+    """Accuracy of probes at every layer, each [layers], with its 95% interval.
+
+    Attributes:
+        accuracy: of each probe, by what it is called.
+        interval: low and high end of each.
+        layers: names of the layers.
+        policy: what of the tokens was read, on how many images.
+    """
+
+    accuracy: dict[str, np.ndarray]
+    interval: dict[str, tuple[np.ndarray, np.ndarray]]
+    layers: list[str]
+    policy: str
+
+
+def open_side(
+    path: str, *, keep: str | None = None, tokens: str | None = None, **how: Any
+) -> Activations:
+    """What a path stands for: a `.npy`, a capture, a run directory or published weights.
+
+    Args:
+        path: any of them.
+        keep: which captured paths; None is a capture's all, of runs and weights the blocks.
+        tokens: as in `stream`; a capture has its own.
+        **how: of runs and weights, further arguments of `of_path`.
+
+    Raises:
+        ValueError: as those who open them do, and for other tokens than a capture has.
+    """
+    if path.endswith('.npy'):
+        return from_array(path)
+    if not is_capture(path):
+        return of_path(path, keep=keep, tokens=tokens, **how)
+    found = read(path)
+    if tokens not in (None, found.about['tokens']):
+        raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')
+    return select(found, keep) if keep else found
 
 
 def require_same_examples(a: Activations, b: Activations) -> None:
@@ -112,3 +199,110 @@ def cka(
     if len(parts) == 1:
         return matrix, np.full_like(matrix, np.nan), np.full_like(matrix, np.nan)
     return matrix, *similarity.bootstrap(parts)
+
+
+def matrices(
+    metrics: Sequence[str],
+    x: Activations,
+    y: Activations | None = None,
+    *,
+    samples: str = 'image',
+    bandwidth: float = 1.0,
+    k: int = 10,
+    batch_size: int = 64,
+    report: Callable[[int, int], object] = lambda done, total: None,
+) -> Iterator[Matrix]:
+    """Each metric of every layer of x with every layer of y, one after the other.
+
+    `cka` and `rbf` stream over batches; for the others all examples are held in memory, once.
+
+    Args:
+        metrics: keys of `METRICS`.
+        x: one side.
+        y: the other, of the same examples; None is x.
+        samples: as in `as_samples`.
+        bandwidth: of `rbf`.
+        k: neighbours of `knn`.
+        batch_size: examples in a batch of `cka` and `rbf`.
+        report: as in `cka`.
+
+    Raises:
+        ValueError: as the metrics do.
+    """
+    at_once: dict[str, Callable[..., np.ndarray]] = {
+        'cca': similarity.cca,
+        'svcca': similarity.svcca,
+        'pwcca': similarity.pwcca,
+        'procrustes': similarity.procrustes,
+        'angle': similarity.procrustes_angle,
+        'rsa': similarity.rsa,
+        'knn': functools.partial(similarity.mutual_knn, k=k),
+    }
+
+    @functools.cache
+    def sides() -> tuple[list[Array], list[Array] | None]:
+        return whole(x, samples), None if y is None else whole(y, samples)
+
+    for metric in metrics:
+        if metric in at_once:
+            found = at_once[metric](*sides()), None, None
+        else:
+            found = cka(
+                x, y, batch_size=batch_size, samples=samples, bandwidth=bandwidth, report=report,
+                kernel={'cka': 'linear', 'rbf': 'rbf'}[metric],
+            )  # fmt: skip
+        other = y or x
+        yield Matrix(metric, *found, x.names, other.names, _policy(x, other, samples), batch_size)
+
+
+def _policy(x: Activations, y: Activations, samples: str) -> str:
+    """What of the tokens was compared, on what: stands in every result."""
+    tokens = list(dict.fromkeys(found.about['tokens'] for found in (x, y)))
+    out = f'tokens: {" / ".join(tokens)}; '
+    if samples == 'token':
+        out += 'each a sample; '
+    elif set(tokens) & {'patches', 'all'}:
+        out += 'flattened; '
+    return out + f'{x.examples:,} {"examples" if "as given" in tokens else "images"}'
+
+
+def probes(
+    fitted: Activations, tested: Activations, *, samples: str = 'image', k: int = 20
+) -> Probes:
+    """What k-NN, ridge and a linear probe read off every layer (`vitjax.analysis.probe`).
+
+    Args:
+        fitted: what they are fitted on.
+        tested: what they are tested on: the same layers of the same model.
+        samples: `image` alone, since a label is an image's.
+        k: neighbours of k-NN, at most the examples.
+
+    Raises:
+        ValueError: for sides without classes, or of different models, layers or classes.
+    """
+    for found in (fitted, tested):
+        if found.labels is None or found.labels.min() < 0:
+            raise ValueError(f'a probe needs classes: {found.label} has none.')
+    if samples != 'image':
+        raise ValueError('a probe has one label for an image: samples must be image.')
+    if fitted.names != tested.names or fitted.about['classes'] != tested.about['classes']:
+        raise ValueError('a probe must be tested on the layers and classes that it was fitted on.')
+    if fitted.about['weights'] != tested.about['weights']:
+        raise ValueError('a probe must be tested on the model that it was fitted on: another.')
+    k = min(k, fitted.examples)
+    measures = {
+        f'k-NN (k = {k})': functools.partial(probe.knn, k=k),
+        'ridge': probe.ridge,
+        'linear': probe.linear,
+    }
+    pairs = list(zip(whole(fitted), whole(tested), strict=True))
+    accuracy = {
+        name: np.concatenate([measure(a, fitted.labels, b, tested.labels) for a, b in pairs])
+        for name, measure in measures.items()
+    }
+    interval = {name: probe.wilson(values, tested.examples) for name, values in accuracy.items()}
+    policy = (
+        f'tokens: {fitted.about["tokens"]}; {fitted.examples:,} images to fit, '
+        f'{tested.examples:,} to test'
+    )
+    return Probes(accuracy, interval, fitted.names, policy)

@@ -60,6 +60,12 @@ class Activations:
         """The layers' names, in the order of the stacks."""
         return [name for stack in self.stacks for name in stack.names]
 
+    @property
+    def label(self) -> str:
+        """What a figure calls the representation: the name of its run or file."""
+        name = pathlib.Path(self.about.get('source') or self.about['file'])
+        return name.stem if name.suffix else name.name
+
 
 def select(activations: Activations, keep: str) -> Activations:
     """Only the paths that match a regular expression in full.

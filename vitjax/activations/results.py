@@ -1,0 +1,67 @@
+"""What a comparison leaves behind: arrays, a table and a figure of each."""
+
+import csv
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitjax.activations.compare import METRICS, Matrix, Probes
+from vitjax.activations.record import Activations
+from vitjax.figures import similarity as figures
+
+
+def write_matrix(found: Matrix, x: Activations, y: Activations, out: pathlib.Path) -> None:
+    """Writes a metric's matrix into a directory: `.npz`, `.csv` and a heat map `.png`."""
+    out.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {
+        found.metric: found.values,
+        'x': found.x,
+        'y': found.y,
+        'policy': found.policy,
+    }
+    if found.low is not None and found.high is not None:
+        values |= {'low': found.low, 'high': found.high, 'batch_size': found.batch_size}
+    values |= {'about_x': json.dumps(x.about), 'about_y': json.dumps(y.about)}
+    np.savez(out / f'{found.metric}.npz', **values)
+    rows = ([f'{value:.6f}' for value in row] for row in found.values)
+    head = [f'{found.metric} ({found.policy})', *found.y]
+    _write_table(out / f'{found.metric}.csv', head, found.x, rows)
+    label, most = METRICS[found.metric]
+    figure = figures.heat_map(
+        found.values, found.x, found.y, measure=label, x_label=x.label, y_label=y.label,
+        title=found.title, span=(min(0.0, float(found.values.min())), most),
+    )  # fmt: skip
+    figure.savefig(out / f'{found.metric}.png', dpi=150)
+
+
+def write_probes(
+    found: Probes, fitted: Activations, tested: Activations, out: pathlib.Path
+) -> None:
+    """Writes the probes' accuracies into a directory: `probe.npz`, `.csv` and curves `.png`."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = np.array(list(found.accuracy.values()))
+    np.savez(
+        out / 'probe.npz', accuracy=table, probes=list(found.accuracy), layers=found.layers,
+        low=[v[0] for v in found.interval.values()], high=[v[1] for v in found.interval.values()],
+        policy=found.policy, about_fitted=json.dumps(fitted.about),
+        about_tested=json.dumps(tested.about),
+    )  # fmt: skip
+    rows = ([f'{value:.4f}' for value in row] for row in table.T)
+    head = [f'accuracy ({found.policy})', *found.accuracy]
+    _write_table(out / 'probe.csv', head, found.layers, rows)
+    figure = figures.probe_accuracy(
+        found.layers, found.accuracy, found.interval, title=f'{fitted.label}, {found.policy}'
+    )
+    figure.savefig(out / 'probe.png', dpi=150)
+
+
+def _write_table(
+    path: pathlib.Path, head: Sequence[str], names: Iterable[str], rows: Iterable[Sequence[str]]
+) -> None:
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows([name, *row] for name, row in zip(names, rows, strict=True))
