@@ -15,6 +15,10 @@ def representation(seed, layers=3, examples=40, features=12, like=None):
     return out.astype(np.float32)
 
 
+def single(values):
+    return np.asarray(values, np.float32)
+
+
 def rotation(width, seed=0):
     return scipy.stats.ortho_group.rvs(width, random_state=seed).astype(np.float32)
 

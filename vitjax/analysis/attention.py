@@ -3,7 +3,7 @@
 Weights are softmax outputs, `[..., heads, queries, keys]` with rows that sum to 1, as `capture`
 returns them at `blocks/attention/weights` and `class_blocks/attention/weights`. CaiT's
 `mixed_weights`, taken after the second head mixing, are no distributions: `head_maps` can draw
-them, everything else here wants `weights`.
+them, everything else here requires `weights`.
 
 ViT's trunk has `prefix` tokens (class, registers) before the patches. CaiT and PatchConvNet have
 patches alone in the trunk, and class-attention weights over `[class, patches]`; PatchConvNet's own
@@ -89,6 +89,11 @@ def rollout(weights: jax.Array, *, discard: float = 0.0) -> jax.Array:
     With W_l the mean over heads, A_l = (W_l + I) / 2 counts the residual connection, and
     R_l = A_l R_{l-1} from R_0 = I. Slice l is the rollout up to layer l; the last one is the
     paper's. Row q says from which input tokens token q is made.
+
+    >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])  # each of two tokens looks at the other alone
+    >>> rollout(jnp.broadcast_to(swap, (1, 1, 4, 2, 2)))[-1, 0]
+    Array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
 
     Args:
         weights: [L, B, heads, N, N]; for CaiT the row-stochastic `weights`.
@@ -245,6 +250,9 @@ def mean_distance(
 def entropy(weights: jax.Array) -> jax.Array:
     """Entropy of attention rows in nats, averaged over queries: [..., heads], 0 to log(keys).
 
-    0 looks at one token, log(keys) at all alike. Wants rows that sum to 1: for CaiT `weights`.
+    0 looks at one token, log(keys) at all alike. Requires rows that sum to 1: for CaiT `weights`.
+
+    >>> entropy(jnp.array([[[1.0, 0.0], [0.5, 0.5]]])).round(3)  # (0 + log 2) / 2
+    Array([0.347], dtype=float32)
     """
     return jax.scipy.special.entr(weights).sum(-1).mean(-1)

@@ -14,6 +14,10 @@ def by_cosine(bank: Any, queries: Any = None, *, k: int) -> tuple[jax.Array, jax
     A vector of zeros has cosine 0 with everything. Cost: n m f; memory: a few hundred rows of n
     cosines.
 
+    >>> bank = np.array([[1, 0], [1, 1], [-1, 0]])
+    >>> by_cosine(bank, np.array([[2, 0.1]]), k=2)[1]
+    Array([[0, 1]], dtype=int32)
+
     Args:
         bank: what to look among.
         queries: what to look for; None is the bank's own rows, none a neighbour of itself.

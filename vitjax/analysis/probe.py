@@ -24,6 +24,11 @@ def knn(
     temperature)`, as DINO is evaluated (Caron et al. 2021: k = 20, temperature 0.07). Nothing is
     fitted. Cost: n m f a layer; memory: a few hundred rows of n similarities.
 
+    >>> right, up = [2, 0.1], [0.1, 2]
+    >>> train = np.array([[right, up, [3, 0], [0, 3]]])  # one layer of four examples
+    >>> knn(train, [0, 1, 0, 1], np.array([[right, up]]), [0, 0], k=2)
+    array([0.5])
+
     Args:
         train: [L, n, f].
         labels: [n] integers from 0.

@@ -1,7 +1,7 @@
 """What tokens say: positions, the way to the answer over depth, rank, likeness and norms.
 
 Tokens are `[..., N, D]`, as `capture` returns them at `blocks` with a leading depth axis. The
-functions that compare patches want the prefix (class token, registers) sliced off:
+functions that compare patches expect the prefix (class token, registers) sliced off:
 `blocks[:, :, model.prefix_tokens:]`. They hold for ViT, CaiT and PatchConvNet alike; feature maps
 `[B, H, W, C]` of convolutional networks become tokens by a reshape to `[B, H * W, C]`.
 """
@@ -85,6 +85,9 @@ def effective_rank(tokens: jax.Array) -> jax.Array:
 
     exp of the entropy of the singular values, scaled to sum to 1: how many directions the tokens
     use. An all-zero matrix has 1.
+
+    >>> effective_rank(jnp.stack([jnp.eye(3), jnp.ones((3, 3))])).round(2)
+    Array([3., 1.], dtype=float32)
     """
     tokens = _wide(tokens)
     tall = tokens if tokens.shape[-2] >= tokens.shape[-1] else tokens.mT

@@ -11,6 +11,7 @@ from representations import (
     reference_pwcca,
     representation,
     rotation,
+    single,
 )
 
 from vitjax.analysis import similarity
@@ -46,15 +47,13 @@ def rescaled_pwcca(scale):
 @pytest.mark.parametrize('condition', [1e2, 1e4])
 def test_cca_does_not_see_linear_maps_that_float32_can_hold(x, y, condition):
     stretch = np.geomspace(1, 1 / condition, 12)
-    mapped = np.float32((x - x.mean(1, keepdims=True)) @ rotation(12, 1) * stretch @ rotation(12))
+    mapped = single((x - x.mean(1, keepdims=True)) @ rotation(12, 1) * stretch @ rotation(12))
     assert np.abs(similarity.cca(mapped, y) - similarity.cca(x, y)).max() < 1e-6 * condition
 
 
 def test_cca_of_features_that_depend_on_others(x, y):
     mixed = np.concatenate([x, x @ np.random.default_rng(0).normal(size=(12, 5))], axis=2)
-    np.testing.assert_allclose(
-        similarity.cca(np.float32(mixed), y), similarity.cca(x, y), atol=1e-5
-    )
+    np.testing.assert_allclose(similarity.cca(single(mixed), y), similarity.cca(x, y), atol=1e-5)
 
 
 def test_svcca_needs_fewer_directions_than_examples_not_features():
@@ -67,11 +66,11 @@ def test_svcca_needs_fewer_directions_than_examples_not_features():
 
     wanted = each_pair(reference, x, y)
     assert wanted.max() < 0.8
-    np.testing.assert_allclose(similarity.svcca(np.float32(x), np.float32(y)), wanted, atol=1e-5)
-    noise = np.float32(rng.normal(size=(1, 30, 50)))
+    np.testing.assert_allclose(similarity.svcca(single(x), single(y)), wanted, atol=1e-5)
+    noise = single(rng.normal(size=(1, 30, 50)))
     with pytest.raises(ValueError, match='30 examples, layer 0 of y has 29 directions'):
-        similarity.svcca(np.float32(x), noise, variance=1)
-    whole = np.float32(x[..., :4])
+        similarity.svcca(single(x), noise, variance=1)
+    whole = single(x[..., :4])
     np.testing.assert_allclose(
         similarity.svcca(whole, variance=1), similarity.cca(whole), atol=1e-5
     )
@@ -81,9 +80,9 @@ def test_svcca_needs_fewer_directions_than_examples_not_features():
 def test_procrustes_keeps_its_digits_near_zero(features):
     x = representation(0, 2, 100, features)
     assert np.diag(similarity.procrustes(x)).max() < 1e-6
-    turned = similarity.procrustes(x, np.float32((x - 10) @ rotation(features) * 3))
+    turned = similarity.procrustes(x, single((x - 10) @ rotation(features) * 3))
     assert np.diag(turned).max() < 1e-5  # what float32 features have lost by being turned
-    near = np.float32(x + 1e-4 * np.random.default_rng(1).normal(size=x.shape))
+    near = single(x + 1e-4 * np.random.default_rng(1).normal(size=x.shape))
     wanted = each_pair(reference_procrustes, x, near)
     np.testing.assert_allclose(similarity.procrustes(x, near), wanted, rtol=1e-5)
 

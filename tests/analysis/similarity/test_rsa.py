@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.spatial
 import scipy.stats
-from representations import each_pair, reference_knn, reference_rsa
+from representations import each_pair, reference_knn, reference_rsa, single
 
 from vitjax.analysis import similarity
 
@@ -78,7 +78,7 @@ def test_knn_keeps_its_neighbours_far_from_the_origin(offset):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 1000, 16))
     y = x + 0.5 * rng.normal(size=x.shape)
-    x, y = (np.float32(a + offset * (1 + rng.random(16))) for a in (x, y))
+    x, y = (single(a + offset * (1 + rng.random(16))) for a in (x, y))
     wanted = each_pair(reference_knn(10), x, y)
     assert 0.1 < wanted.item() < 0.9
     np.testing.assert_allclose(similarity.mutual_knn(x, y), wanted, atol=2e-4)

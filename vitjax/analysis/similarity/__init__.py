@@ -20,9 +20,9 @@ from vitjax.analysis.similarity.cka import (
     sum_over_processes,
 )
 from vitjax.analysis.similarity.rsa import mutual_knn, rsa
-from vitjax.analysis.similarity.stacks import Stack
+from vitjax.analysis.similarity.stacks import Representation
 
 __all__ = [
-    'Hsic', 'Stack', 'bootstrap', 'cca', 'cka', 'hsic', 'minibatch_cka', 'mutual_knn', 'procrustes',
-    'procrustes_angle', 'pwcca', 'rsa', 'sum_over_processes', 'svcca',
+    'Hsic', 'Representation', 'bootstrap', 'cca', 'cka', 'hsic', 'minibatch_cka', 'mutual_knn',
+    'procrustes', 'procrustes_angle', 'pwcca', 'rsa', 'sum_over_processes', 'svcca',
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 
 from vitjax.analysis.similarity.stacks import (
     CONSTANT,
-    Stack,
+    Representation,
     both_sides,
     count_examples,
     each_layer,
@@ -16,7 +16,7 @@ from vitjax.analysis.similarity.stacks import (
 _RANK = 1e-5  # singular value over the largest, below which float32 cannot tell it from zero
 
 
-def cca(x: Stack, y: Stack | None = None) -> np.ndarray:
+def cca(x: Representation, y: Representation | None = None) -> np.ndarray:
     """Mean canonical correlation [Lx, Ly] (Hotelling 1936; Raghu et al. 2017).
 
     With Q_x, Q_y orthonormal bases of the centred features, the canonical correlations are the
@@ -26,14 +26,21 @@ def cca(x: Stack, y: Stack | None = None) -> np.ndarray:
     than 1e-5 of the largest singular value are taken for rounding.) Cost, in float64 on the host:
     f² n a layer and n f g + f g min(f, g) a pair.
 
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> cca(x, np.concatenate([x @ rng.normal(size=(8, 8)), x + noise])).round(2)
+    array([[1.  , 0.73]])
+
     Raises:
-        ValueError: for fewer examples than features and two more (then it is 1, whatever they
+        ValueError: unless there are two examples more than features (else it is 1, whatever they
             are); for a layer that is constant or not finite.
     """
     return _canonical('cca', x, y)
 
 
-def svcca(x: Stack, y: Stack | None = None, *, variance: float = 0.99) -> np.ndarray:
+def svcca(
+    x: Representation, y: Representation | None = None, *, variance: float = 0.99
+) -> np.ndarray:
     """SVCCA [Lx, Ly]: `cca` of the leading principal directions (Raghu et al. 2017).
 
     Of each layer the fewest singular directions are kept that hold `variance` of the variance. Of
@@ -45,7 +52,7 @@ def svcca(x: Stack, y: Stack | None = None, *, variance: float = 0.99) -> np.nda
     return _canonical('svcca', x, y, variance=variance)
 
 
-def pwcca(x: Stack, y: Stack | None = None) -> np.ndarray:
+def pwcca(x: Representation, y: Representation | None = None) -> np.ndarray:
     """Projection-weighted CCA [Lx, Ly] (Morcos et al. 2018, eq. 6).
 
     The canonical correlations ρ_i averaged with weights `Σ_j |⟨h_i, x_j⟩|`: how much of x's
@@ -56,7 +63,7 @@ def pwcca(x: Stack, y: Stack | None = None) -> np.ndarray:
     return _canonical('pwcca', x, y, weighted=True)
 
 
-def procrustes(x: Stack, y: Stack | None = None) -> np.ndarray:
+def procrustes(x: Representation, y: Representation | None = None) -> np.ndarray:
     """Orthogonal Procrustes distance [Lx, Ly]: `min over rotations Q of |X - Y Q|` (Frobenius).
 
     Features are centred and each layer scaled to norm 1: `√(2 - 2 |XᵀY|_*)` (Ding et al. 2021, who
@@ -64,6 +71,11 @@ def procrustes(x: Stack, y: Stack | None = None) -> np.ndarray:
     invariant to rotation, scale and shift. In float64 on the host, so that a layer's distance to
     itself is below 1e-6. Cost: f² n a layer, n f g + f g min(f, g) a pair, with n in the place of f
     where there are fewer examples than features.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> procrustes(x, np.concatenate([2 * x[..., ::-1] + 1, x + noise])).round(2)
+    array([[0.  , 0.71]])
 
     Raises:
         ValueError: for a layer that is constant or not finite.
@@ -73,7 +85,7 @@ def procrustes(x: Stack, y: Stack | None = None) -> np.ndarray:
     return np.sqrt(np.maximum(2 - 2 * np.array(nuclear), 0))
 
 
-def procrustes_angle(x: Stack, y: Stack | None = None) -> np.ndarray:
+def procrustes_angle(x: Representation, y: Representation | None = None) -> np.ndarray:
     """The angle in radians of `procrustes`, `arccos |XᵀY|_*` (Williams et al. 2021, eq. 7).
 
     0 to π/2; a metric. As `2 arcsin(distance / 2)`, which keeps its digits near 0.
@@ -82,41 +94,57 @@ def procrustes_angle(x: Stack, y: Stack | None = None) -> np.ndarray:
 
 
 def _canonical(
-    name: str, x: Stack, y: Stack | None, *, variance: float | None = None, weighted: bool = False
+    name: str,
+    x: Representation,
+    y: Representation | None,
+    *,
+    variance: float | None = None,
+    weighted: bool = False,
 ) -> np.ndarray:
     left, right = both_sides(x, y)
     examples = count_examples(left, right)
-    reason = f'{name} needs two examples more than directions (or it is 1, whatever they are)'
+    reason = (
+        f'{name} needs two examples more than directions (or it is 1, whatever they are): '
+        f'{examples} examples'
+    )
     for side, stacks in (('x', left), ('y', right)):
         widest = max(stack.shape[2] for stack in stacks)
         if variance is None and widest > examples - 2:
-            raise ValueError(f'{reason}: {examples} examples, {side} has {widest} features.')
+            raise ValueError(f'{reason}, {side} has {widest} features.')
     bases = each_layer(functools.partial(_basis, variance=variance), left, right)
     for side, found in zip('xy', bases, strict=True):
         for i, (basis, _) in enumerate(found):
             if basis.shape[1] > examples - 2:
                 raise ValueError(
-                    f'{reason}: {examples} examples, layer {i} of {side} has {basis.shape[1]} '
-                    f'directions that hold {variance:.2%} of its variance.'
+                    f'{reason}, layer {i} of {side} has {basis.shape[1]} directions that hold '
+                    f'{variance:.2%} of its variance.'
                 )
 
     def measure(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
-        product = a[0].T @ b[0]
+        (u, loadings), (v, _) = a, b
         if not weighted:
-            return np.linalg.svd(product, compute_uv=False).mean()
-        w, rho, _ = np.linalg.svd(product, full_matrices=False)
-        weights = np.abs(w.T @ a[1]).sum(1)
-        return (weights * rho).sum() / weights.sum()
+            return np.linalg.svd(u.T @ v, compute_uv=False).mean()
+        w, correlations, _ = np.linalg.svd(u.T @ v, full_matrices=False)
+        # U W are the canonical variables of x, so WᵀUᵀX, with UᵀX the loadings, what its features
+        # have along each.
+        weights = np.abs(w.T @ loadings).sum(1)
+        return (weights * correlations).sum() / weights.sum()
 
     return np.minimum([[measure(a, b) for b in bases[1]] for a in bases[0]], 1)
 
 
 def _basis(layer: np.ndarray, variance: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal directions of a layer's examples [n, r], and its features along them [r, f]."""
+    """Orthonormal directions of a layer's examples [n, r], and its features along them [r, f].
+
+    Args:
+        layer: [n, f].
+        variance: how much of it the directions must hold, the leading ones first; None takes all
+            directions of features that are scaled alike.
+    """
     centred = layer - layer.mean(0)
     reach = np.ones(centred.shape[1])
     if variance is None:
-        # A direction's rank must not hang on the units of features: all are scaled alike first.
+        # Whether a direction is above rounding must not depend on the units of its features.
         reach = np.abs(centred).max(0)
         varies = reach > math.sqrt(CONSTANT) * np.abs(layer[0])
         centred, reach = centred[:, varies], reach[varies]

@@ -8,7 +8,6 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vitjax.analysis.similarity.stacks import (
-    Stack,
+    Array,
+    Representation,
+    Stacks,
     as_stacks,
     by_group,
     centred,
@@ -44,10 +45,10 @@ class Hsic:
         examples: how many.
     """
 
-    xy: Any
-    xx: Any
-    yy: Any
-    examples: Any
+    xy: Array
+    xx: Array
+    yy: Array
+    examples: Array
 
     def __add__(self, other: 'Hsic') -> 'Hsic':
         return jax.tree.map(operator.add, self, other)
@@ -75,12 +76,12 @@ class Hsic:
             wrong += [f'{label[i]} {fault(v)}' for i, v in enumerate(own) if not 0 < v < np.inf]
         if wrong:
             raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
-        return total.xy / np.sqrt(total.xx[:, None] * total.yy)
+        return np.asarray(total.xy / np.sqrt(total.xx[:, None] * total.yy))
 
 
 def hsic(
-    x: Stack,
-    y: Stack | None = None,
+    x: Representation,
+    y: Representation | None = None,
     *,
     kernel: str = 'linear',
     unbiased: bool = True,
@@ -125,8 +126,8 @@ def hsic(
 
 
 def cka(
-    x: Stack,
-    y: Stack | None = None,
+    x: Representation,
+    y: Representation | None = None,
     *,
     kernel: str = 'linear',
     unbiased: bool = True,
@@ -138,18 +139,32 @@ def cka(
     where unbiased. Invariant to rotation, scale and shift of either side, and to a permutation of
     the examples of both; not to other linear maps. All examples make one Gram matrix here: cost as
     `hsic`. Arguments and errors as `hsic`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> cka(x, np.concatenate([2 * x + 1, x + noise])).round(2)
+    array([[1.  , 0.55]])
     """
     return hsic(x, y, kernel=kernel, unbiased=unbiased, bandwidth=bandwidth).cka()
 
 
 def minibatch_cka(
-    batches: Iterable[tuple[Stack, Stack]], *, kernel: str = 'linear', bandwidth: float = 1.0
+    batches: Iterable[tuple[Representation, Representation]],
+    *,
+    kernel: str = 'linear',
+    bandwidth: float = 1.0,
 ) -> np.ndarray:
     """Unbiased CKA [Lx, Ly] over a stream of batches (Nguyen et al. 2021, eq. 3).
 
     The HSICs are averaged over the batches, weighted by their examples, and CKA is the ratio of
     those averages; the average of CKAs would be biased. Range and invariances as `cka`. Memory is
     one batch and its Gram matrices, whatever the number of batches.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> y = np.concatenate([2 * x + 1, x + noise])
+    >>> minibatch_cka((x[:, i : i + 25], y[:, i : i + 25]) for i in range(0, 100, 25)).round(2)
+    array([[1.  , 0.57]])
 
     Args:
         batches: pairs `(x [Lx, n, f], y [Ly, n, g])`; n may differ from batch to batch.
@@ -220,8 +235,8 @@ def bootstrap(
 
 @functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
 def _hsic(
-    left: tuple[jax.Array, ...],
-    right: tuple[jax.Array, ...] | None,
+    left: Stacks,
+    right: Stacks | None,
     kernel: str,
     unbiased: bool,
     bandwidth: float,
@@ -249,18 +264,18 @@ def _hsic(
     return Hsic(cross * scale, own[0], own[-1], jnp.float32(n))
 
 
-def by_examples(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> bool:
+def by_examples(left: Stacks, right: Stacks) -> bool:
     """Whether n x n Gram matrices are the smaller ones, or small and the cheaper ones."""
     n = left[0].shape[1]
     layers = [sum(len(stack) for stack in side) for side in (left, right)]
     widths = [sum(len(stack) * stack.shape[2] for stack in side) for side in (left, right)]
     own = sum(len(stack) * stack.shape[2] ** 2 for stack in (*left, *right))
-    by_examples = n * n * (sum(widths) + math.prod(layers))
-    by_features = n * (math.prod(widths) + own)
-    return n * sum(layers) <= sum(widths) or (n <= 1024 and by_examples <= by_features)
+    operations = n * n * (sum(widths) + math.prod(layers))
+    otherwise = n * (math.prod(widths) + own)
+    return n * sum(layers) <= sum(widths) or (n <= 1024 and operations <= otherwise)
 
 
-def _grams(stack: jax.Array) -> jax.Array:
+def _grams(stack: Array) -> jax.Array:
     """Gram matrices [L, n, n] of the centred features of a stack [L, n, f].
 
     On CPU a slice of all layers' features at a time: centred in cache, multiplied there, never
@@ -268,7 +283,7 @@ def _grams(stack: jax.Array) -> jax.Array:
     """
     layers, n, width = stack.shape
 
-    def gram(part: jax.Array) -> jax.Array:
+    def gram(part: Array) -> jax.Array:
         return jnp.stack([jnp.matmul(a, a.T, precision='highest') for a in centred(part)])
 
     step = min(_SLICE, width) if jax.default_backend() == 'cpu' else width
@@ -282,6 +297,7 @@ def _grams(stack: jax.Array) -> jax.Array:
 
 
 def _rbf(gram: jax.Array, bandwidth: float) -> jax.Array:
+    """Linear Gram matrices [L, n, n] to those of the Gaussian kernel, as `hsic` says."""
     squares = _squared_distances(gram)
     others = ~np.eye(gram.shape[1], dtype=bool)
     scale = bandwidth * jnp.median(jnp.sqrt(squares[:, others]), axis=1)
@@ -294,11 +310,16 @@ def _squared_distances(gram: jax.Array) -> jax.Array:
 
 
 def _double_centred(gram: jax.Array) -> jax.Array:
+    """H K H of Gram matrices [L, n, n]: rows and columns sum to 0."""
     rows = gram.mean(2)
     return gram - rows[:, :, None] - rows[:, None, :] + rows.mean(1)[:, None, None]
 
 
 def _u_centred(gram: jax.Array) -> jax.Array:
+    """U-centred Gram matrices [L, n, n] (Székely and Rizzo 2014, def. 2).
+
+    The diagonal is left out of the means and set to 0; rows and columns sum to 0.
+    """
     n = gram.shape[1]
     others = 1 - jnp.eye(n)
     rows = (gram * others).sum(2)
@@ -307,12 +328,19 @@ def _u_centred(gram: jax.Array) -> jax.Array:
 
 
 def _cross_products(
-    sides: Sequence[tuple[jax.Array, ...]], unbiased: bool
+    sides: Sequence[Stacks], unbiased: bool
 ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """What `inner_products` of centred Gram matrices gives, from f x g matrices: `tr(KL) = |XᵀY|²`.
+    """What `inner_products` of centred Gram matrices gives, from f x g matrices.
 
-    For centred features K1 = 0, so without its diagonal d a row of K sums to -d.
+    Returns:
+        tr(KL) for every pair [Lx, Ly], tr(KK) for every layer of each side, and the squared norm of
+        every example [L, n] of each side, the diagonal of K.
     """
+    # With K = XXᵀ and L = YYᵀ, tr(KL) = |XᵀY|². The unbiased estimator leaves the diagonals d of K
+    # and e of L out. Centred features have K1 = 0, so without its diagonal the rows of K sum to -d,
+    # and the three terms of Song et al.'s equation become, K̃ being K without its diagonal,
+    #   tr(K̃L̃) = |XᵀY|² - d·e,   1ᵀK̃1 1ᵀL̃1 = Σd Σe,   1ᵀK̃L̃1 = d·e,
+    # whose sum is |XᵀY|² + Σd Σe / ((n-1)(n-2)) - d·e (1 + 2/(n-2)), the last factor n/(n-2).
     features = [[centred(stack) for stack in side] for side in sides]
     norms = [jnp.concatenate([(stack**2).sum(2) for stack in side]) for side in features]
     n = norms[0].shape[1]

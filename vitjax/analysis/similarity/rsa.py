@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from vitjax.analysis import nearest
 from vitjax.analysis.similarity.stacks import (
     CONSTANT,
-    Stack,
+    Representation,
     both_sides,
     count_examples,
     each_layer,
@@ -21,8 +21,8 @@ from vitjax.analysis.similarity.stacks import (
 
 
 def rsa(
-    x: Stack,
-    y: Stack | None = None,
+    x: Representation,
+    y: Representation | None = None,
     *,
     comparison: str = 'spearman',
     dissimilarity: str = 'correlation',
@@ -34,6 +34,11 @@ def rsa(
     `euclidean` also to rotation and shift. Dissimilarities are differences in float64 on the host,
     so that equal ones stay equal. Cost: n² f a layer, n² log n its ranks, n² a pair of layers;
     memory: n² / 2 floats a layer, so a few thousand examples.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> rsa(x, np.concatenate([2 * x, x + noise])).round(2)
+    array([[1.  , 0.47]], dtype=float32)
 
     Args:
         x: as in `hsic`; at least 3 examples.
@@ -72,12 +77,17 @@ def rsa(
     return np.asarray(inner_products(tables[0], tables[-1]))
 
 
-def mutual_knn(x: Stack, y: Stack | None = None, *, k: int = 10) -> np.ndarray:
+def mutual_knn(x: Representation, y: Representation | None = None, *, k: int = 10) -> np.ndarray:
     """Mutual k-nearest-neighbour overlap [Lx, Ly] (Huh et al. 2024, eq. 11).
 
     The share of an example's k nearest others in x (by cosine) that are among its k nearest in y,
     averaged over the examples. 0 to 1, k / (n - 1) by chance; invariant to rotation and scale, not
     to shift. Cost: n² f a layer, n k² a pair; memory: a few hundred rows of similarities.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
+    >>> mutual_knn(x, np.concatenate([2 * x, x + noise]), k=5).round(2)
+    array([[1.  , 0.21]], dtype=float32)
 
     Raises:
         ValueError: if k is not from 1 to n - 1; for a layer that is constant or not finite.

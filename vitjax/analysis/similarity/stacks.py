@@ -1,13 +1,16 @@
 """Representations as stacks of layers [L, n, f], and what every measure asks of them."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Stack = Any  # an array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths
+Array: TypeAlias = jax.Array | np.ndarray
+Stacks: TypeAlias = tuple[Array, ...]  # one side: stacks [L, n, f] of unequal widths
+# An array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths.
+Representation: TypeAlias = Array | Sequence[Array]
 
 CONSTANT = 1e-12  # variance over squared mean, below which float32 features are rounding alone
 
@@ -19,12 +22,16 @@ def fault(value: float) -> str:
     return 'has features that are NaN, infinite or too large for float32'
 
 
-def as_stacks(x: Stack) -> tuple[jax.Array, ...]:
-    """Any representation as a tuple of stacks [L, n, f], whole on every device."""
-    given = list(x) if isinstance(x, list | tuple) else [x]
+def as_stacks(x: Representation) -> Stacks:
+    """Any representation as a tuple of stacks [L, n, f], whole on every device.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    single = isinstance(x, jax.Array | np.ndarray)
     stacks = []
-    for array in given:
-        if array.ndim not in (2, 3) or (array.ndim == 2 and not isinstance(x, list | tuple)):
+    for array in [x] if single else x:
+        if array.ndim not in (2, 3) or (array.ndim == 2 and single):
             raise ValueError(
                 f'a representation must be [layers, examples, features]: got shape {array.shape}.'
             )
@@ -33,15 +40,16 @@ def as_stacks(x: Stack) -> tuple[jax.Array, ...]:
     return tuple(stacks)
 
 
-def _replicated(array: Any) -> Any:
-    sharding = getattr(array, 'sharding', None)
-    if not isinstance(sharding, jax.sharding.NamedSharding) or array.is_fully_replicated:
+def _replicated(array: Array) -> Array:
+    # A Gram matrix is of all examples, also of those on other devices or in other processes.
+    sharding = getattr(array, 'sharding', None)  # of concrete jax arrays alone
+    if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.is_fully_replicated:
         return array
     whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     return jax.jit(lambda a: a, out_shardings=whole)(array)
 
 
-def count_examples(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...] | None) -> int:
+def count_examples(left: Stacks, right: Stacks | None) -> int:
     """How many examples all layers have; an error where they differ."""
     counts = sorted({stack.shape[1] for stack in (*left, *(right or ()))})
     if len(counts) != 1:
@@ -49,18 +57,22 @@ def count_examples(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...] | N
     return counts[0]
 
 
-def both_sides(x: Stack, y: Stack | None) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    """Both sides as stacks, looked through for what no measure is defined on."""
+def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Stacks]:
+    """Both sides as stacks, the same object where y is x.
+
+    Raises:
+        ValueError: for other examples, and naming every layer that is constant or not finite.
+    """
     left = as_stacks(x)
     right = left if y is None or y is x else as_stacks(y)
     count_examples(left, right)
     wrong = []
     for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
-        spreads = np.concatenate([np.asarray(_spread(stack)) for stack in side])
+        squares = np.concatenate([np.asarray(_squared_norms(stack)) for stack in side])
         wrong += [
-            f'layer {i} of {name} {fault(spread)}'
-            for i, spread in enumerate(spreads)
-            if not 0 < spread < np.inf
+            f'layer {i} of {name} {fault(square)}'
+            for i, square in enumerate(squares)
+            if not 0 < square < np.inf
         ]
     if wrong:
         raise ValueError(f'no similarity is defined: {"; ".join(wrong)}.')
@@ -68,43 +80,46 @@ def both_sides(x: Stack, y: Stack | None) -> tuple[tuple[jax.Array, ...], tuple[
 
 
 @jax.jit
-def _spread(stack: jax.Array) -> jax.Array:
+def _squared_norms(stack: Array) -> jax.Array:
     """[L]: the squared norm of the centred features, 0 where it is rounding alone."""
     squares = jax.lax.map(lambda layer: (centred(layer) ** 2).sum(), stack)
     return jnp.where(is_constant(squares, stack), 0, squares)
 
 
-def is_constant(squares: jax.Array, stack: jax.Array) -> jax.Array:
+def is_constant(squares: jax.Array, stack: Array) -> jax.Array:
     """[L]: whether these squared norms of centred features are rounding alone."""
     first = stack[:, 0].astype(jnp.float32)
     return squares <= CONSTANT * stack.shape[1] * (first**2).sum(1)
 
 
-def centred(layer: jax.Array) -> jax.Array:
+def centred(layer: Array) -> jax.Array:
     """A layer [n, f] in float32, less its mean over the examples."""
-    layer = layer.astype(jnp.float32)
+    layer = jnp.asarray(layer, jnp.float32)
     return layer - layer.mean(-2, keepdims=True)
 
 
-def inner_products(a: jax.Array, b: jax.Array) -> jax.Array:
+def inner_products(a: Array, b: Array) -> jax.Array:
     """[L, ...] and [M, ...] to the inner products [L, M], as one matrix product."""
     flat = a.reshape(len(a), -1), b.reshape(len(b), -1)
     return jnp.matmul(flat[0], flat[1].T, precision='highest')
 
 
-def by_group(
-    measure: Callable, left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]
-) -> jax.Array:
+def by_group(measure: Callable, left: Stacks, right: Stacks) -> jax.Array:
     """A measure of two stacks, for sides that are several stacks: the blocks of the matrix."""
     return jnp.concatenate([jnp.concatenate([measure(a, b) for b in right], 1) for a in left])
 
 
-def layers(side: tuple[jax.Array, ...]) -> Iterator[np.ndarray]:
+def layers(side: Stacks) -> Iterator[np.ndarray]:
     """Every layer of one side [n, f], in float64 on the host."""
     return (np.asarray(layer, np.float64) for stack in side for layer in stack)
 
 
-def each_layer(function: Callable, left: Any, right: Any) -> tuple[list, list]:
-    """A function of every layer of both sides, once where they are one."""
+Found = TypeVar('Found')
+
+
+def each_layer(
+    function: Callable[[np.ndarray], Found], left: Stacks, right: Stacks
+) -> tuple[list[Found], list[Found]]:
+    """A function of every layer of both sides; computed once where both are the same."""
     found = [function(layer) for layer in layers(left)]
     return found, found if right is left else [function(layer) for layer in layers(right)]
