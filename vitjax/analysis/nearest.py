@@ -1,14 +1,16 @@
-"""Nearest neighbours by cosine, exact also where all vectors point nearly the same way."""
+"""Nearest neighbours by cosine, also where all vectors point nearly the same way."""
 
 import functools
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Array: TypeAlias = jax.Array | np.ndarray
 
-def by_cosine(bank: Any, queries: Any = None, *, k: int) -> tuple[jax.Array, jax.Array]:
+
+def by_cosine(bank: Array, queries: Array | None = None, *, k: int) -> tuple[jax.Array, jax.Array]:
     """The k rows of a bank [n, f] with the largest cosine to each query [m, f], nearest first.
 
     A vector of zeros has cosine 0 with everything. Cost: n m f; memory: a few hundred rows of n
@@ -28,19 +30,18 @@ def by_cosine(bank: Any, queries: Any = None, *, k: int) -> tuple[jax.Array, jax
         the indices into the bank, both [m, k].
     """
     units = _units(bank)
-    asked = units if queries is None else _units(queries)
     # Far from the origin all cosines are nearly 1, and float32 cannot tell them apart. Their
     # differences need no large terms: with m the mean unit vector, u = m + v and q = m + w,
     # u·q = v·w + m·v + (what is the same for every u).
     middle = units.mean(0)
-    units -= middle
-    own = units @ middle
-    rows = np.float32(units), np.float32(own - own.mean())
-    return _nearest(*rows, np.float32(asked if queries is None else asked - middle), k,
-                    queries is None)  # fmt: skip
+    shifted = units - middle
+    own = shifted @ middle
+    asked = shifted if queries is None else _units(queries) - middle
+    arrays = (np.asarray(a, np.float32) for a in (shifted, own - own.mean(), asked))
+    return _nearest(*arrays, k, queries is None)
 
 
-def _units(vectors: Any) -> np.ndarray:
+def _units(vectors: Array) -> np.ndarray:
     vectors = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms == 0, 1, norms)

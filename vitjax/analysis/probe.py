@@ -5,18 +5,29 @@ probe's share of right answers on the others, `[L]`.
 """
 
 import functools
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from vitjax.analysis import nearest
 
+Array: TypeAlias = jax.Array | np.ndarray
+Labels: TypeAlias = Array | Sequence[int]
+
 
 def knn(
-    train: Any, labels: Any, test: Any, truth: Any, *, k: int = 20, temperature: float = 0.07
+    train: Array,
+    labels: Labels,
+    test: Array,
+    truth: Labels,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
 ) -> np.ndarray:
     """Accuracy [L] of a weighted k-nearest-neighbour vote (Wu et al. 2018, sec. 3.4).
 
@@ -35,7 +46,7 @@ def knn(
         test: [L, m, f].
         truth: [m] integers from 0.
         k: neighbours that vote, at most n.
-        temperature: the smaller, the more the nearest count.
+        temperature: the smaller, the more weight the nearest have.
 
     Raises:
         ValueError: for shapes that do not belong together, features that are not finite, k
@@ -48,7 +59,9 @@ def knn(
     return _accuracy((_votes(*pair, labels, classes, temperature) for pair in pairs), truth)
 
 
-def ridge(train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e-3) -> np.ndarray:
+def ridge(
+    train: Array, labels: Labels, test: Array, truth: Labels, *, penalty: float = 1e-3
+) -> np.ndarray:
     """Accuracy [L] of ridge regression onto one-hot labels (Hoerl and Kennard 1970).
 
     `W = (XᵀX / n + λ I)⁻¹ Xᵀ (Y - ȳ) / n` on standardised features, `λ` being `penalty`; the class
@@ -73,7 +86,13 @@ def ridge(train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e
 
 
 def linear(
-    train: Any, labels: Any, test: Any, truth: Any, *, penalty: float = 1e-3, steps: int = 100
+    train: Array,
+    labels: Labels,
+    test: Array,
+    truth: Labels,
+    *,
+    penalty: float = 1e-3,
+    steps: int = 100,
 ) -> np.ndarray:
     """Accuracy [L] of a linear probe: multinomial logistic regression (Alain and Bengio 2017).
 
@@ -98,7 +117,7 @@ def linear(
     return _accuracy((_linear(a, labels, b, classes, penalty, steps) for a, b in pairs), truth)
 
 
-def wilson(accuracy: Any, examples: int, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
+def wilson(accuracy: ArrayLike, examples: int, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
     """Confidence interval `(low, high)` of a share seen on `examples` examples (Wilson 1927).
 
     Args:
@@ -112,7 +131,7 @@ def wilson(accuracy: Any, examples: int, *, z: float = 1.96) -> tuple[np.ndarray
     return middle - reach, middle + reach
 
 
-def _check(train: Any, labels: Any, test: Any, truth: Any) -> int:
+def _check(train: Array, labels: Labels, test: Array, truth: Labels) -> int:
     """The number of classes, if everything belongs together."""
     fits = train.ndim == test.ndim == 3 and (train.shape[0], train.shape[2]) == (
         test.shape[0],
@@ -132,7 +151,7 @@ def _check(train: Any, labels: Any, test: Any, truth: Any) -> int:
     return int(max(np.max(labels), np.max(truth))) + 1
 
 
-def _accuracy(scores: Any, truth: Any) -> np.ndarray:
+def _accuracy(scores: Iterable[jax.Array], truth: Labels) -> np.ndarray:
     """[L]: how often the largest of each layer's scores [m, classes] is the truth."""
     return np.array([(np.asarray(layer).argmax(1) == np.asarray(truth)).mean() for layer in scores])
 
