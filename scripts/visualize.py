@@ -66,9 +66,7 @@ def main(
         seed: of maximize's noise.
     """
     started = time.perf_counter()
-    import views
-
-    from vitjax import pretrained
+    from vitjax import pretrained, views
 
     chosen = views.choose(what)
     notes: list[str] = []

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import views
 import visualize
 from PIL import Image
 
-from vitjax import capture, checkpoint, models
+from vitjax import capture, checkpoint, models, views
 from vitjax.data.images import Preprocessing
 from vitjax.experiment import Experiment
 
