@@ -1,4 +1,4 @@
-"""Activations of some layers."""
+"""activations: some layers of the first image, patch by patch or channel by channel."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import tokens
-from vitjax.figures import tokens as token_figures
+from vitjax.figures import tokens as figures
 from vitjax.figures.panels import some
-from vitjax.views.seen import Result, Seen
+from vitjax.views.seen import MAPS, Drawing, Seen, View
 
 
-def activations(seen: Seen) -> Iterator[Result]:
-    """Activations of some layers, patch by patch or channel by channel."""
+def draw(seen: Seen) -> Iterator[Drawing]:
+    """Feature maps of four layers, or the patch tokens of three.
+
+    Args:
+        seen: with the trunk's tokens, or feature maps.
+    """
     maps = seen.feature_maps()
     if maps:
         paths = [list(maps)[i] for i in some(len(maps), 4)]
@@ -23,16 +27,18 @@ def activations(seen: Seen) -> Iterator[Result]:
             for path, m in zip(paths, grey, strict=True)
         ]
         arrays = dict(zip(paths, grey, strict=True))
-        yield 'activations', token_figures.channels(grey, titles=titles), arrays
+        yield Drawing('activations', figures.channels(grey, titles=titles), arrays)
         return
-    blocks = seen.tokens()[:, 0, seen.prefix :]
+    blocks = seen.patches()[:, 0]
     layers = some(len(blocks), 3)
     blocks = blocks[jnp.array(layers)]
+    # What all patches have in common would hide where they differ.
     spread = jnp.maximum(blocks.std(1, keepdims=True), tokens.TINY)
-    alike = (
-        blocks - blocks.mean(1, keepdims=True)
-    ) / spread  # what is in all patches hides the rest
-    tiles = np.asarray(tokens.tiles(alike, grid=seen.grid))
+    standard = (blocks - blocks.mean(1, keepdims=True)) / spread
+    tiles = np.asarray(tokens.tiles(standard, grid=seen.grid))
     titles = [f'layer {i + 1}, each channel standardised over patches' for i in layers]
-    figure = token_figures.activations(seen.pictures[0], tiles, grid=seen.grid, titles=titles)
-    yield 'activations', figure, {'tiles': tiles}
+    figure = figures.activations(seen.pictures[0], tiles, grid=seen.grid, titles=titles)
+    yield Drawing('activations', figure, {'tiles': tiles})
+
+
+VIEW = View('tokens', draw, f'blocks|{MAPS}')

@@ -1,4 +1,4 @@
-"""How far heads look, and how evenly."""
+"""distance: how far heads look, and how evenly."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,20 +6,27 @@ from typing import Any
 import numpy as np
 
 from vitjax.analysis import attention
-from vitjax.figures import attention as attention_figures
-from vitjax.views.seen import Result, Seen
+from vitjax.figures import attention as figures
+from vitjax.views.seen import WEIGHTS, Drawing, Seen, View
 
 
-def distance(seen: Seen) -> Iterator[Result]:
-    """How far heads look, and how evenly."""
+def draw(seen: Seen) -> Iterator[Drawing]:
+    """Mean attention distance and entropy of each head, by layer.
+
+    Args:
+        seen: with the trunk's attention weights.
+    """
     weights = seen.trunk_weights()
-    options: Any = {
-        'grid': seen.grid, 'prefix': seen.prefix, 'patch_size': seen.model.patch_size
-    }  # fmt: skip
+    options: Any = {'grid': seen.grid, 'prefix': seen.trunk.prefix}
+    options['patch_size'] = seen.trunk.patch_size
     far = attention.mean_distance(weights, **options).mean(1)
     scaled = attention.mean_distance(weights, renormalize=True, **options).mean(1)
     entropy = attention.entropy(weights).mean(1)
-    figure = attention_figures.distances(
+    figure = figures.distances(
         np.asarray(far), np.asarray(entropy), largest=float(np.log(weights.shape[-1]))
     )
-    yield 'distance', figure, {'distance': far, 'renormalized': scaled, 'entropy': entropy}
+    arrays = {'distance': far, 'renormalized': scaled, 'entropy': entropy}
+    yield Drawing('distance', figure, arrays)
+
+
+VIEW = View('attention', draw, WEIGHTS)

@@ -1,4 +1,4 @@
-"""What the first layer looks for."""
+"""filters: what the first layer looks for."""
 
 import math
 from collections.abc import Iterator
@@ -6,15 +6,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from vitjax.analysis import gradients
-from vitjax.figures import gradients as gradient_figures
-from vitjax.views.seen import (
-    Result,
-    Seen,
-)
+from vitjax.figures import gradients as figures
+from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
 
 
-def filters(seen: Seen) -> Iterator[Result]:
-    """What the first layer looks for."""
+def draw(seen: Seen, *, layer: int | None = None) -> Iterator[Drawing]:
+    """Filters of the first layer, with their principal components where they are in colour.
+
+    Args:
+        seen: any pass; only parameters are read.
+        layer: of a convolutional network, from 1 on; the first without it.
+    """
     embed = seen.params.get('embed', {})
     if 'patch' in embed:
         kernel = embed['patch']['projection']['kernel']
@@ -23,20 +25,20 @@ def filters(seen: Seen) -> Iterator[Result]:
     elif 'conv_1' in embed:
         kernel, name = embed['conv_1']['kernel'], "the stem's first convolution"
     else:
-        name = f'conv_{seen.layer(len(seen.feature_maps())) + 1 if seen.options.layer else 1}'
+        name = f'conv_{layer_index(1 if layer is None else layer, len(seen.feature_maps())) + 1}'
         kernel = seen.params[name]['conv']['kernel']
-    pictures = gradients.filters(kernel)
-    components = None
-    if kernel.shape[2] == 3:
-        side = min(6, math.isqrt(min(kernel.shape[3], kernel[..., 0].size)))
-        components = gradients.filter_components(kernel, side**2)
-    title = f'{name}: {kernel.shape[3]} filters of {kernel.shape[0]}x{kernel.shape[1]}'
-    if kernel.shape[2] == 3 and kernel.shape[3] > 64:
-        title += ', the first 64'
-    elif kernel.shape[2] != 3:
+    height, width, channels, count = kernel.shape
+    title = f'{name}: {count} filters of {height}x{width}'
+    pictures, components = gradients.filters(kernel), None
+    if channels == 3:
+        side = min(6, math.isqrt(min(count, height * width * channels)))
+        components = np.asarray(gradients.filter_components(kernel, side**2))
+        title += ', the first 64' if count > 64 else ''
+    else:
         title += '\n(one a row, input channels across, the first 16 of each)'
-    figure = gradient_figures.filters(
-        np.asarray(pictures), None if components is None else np.asarray(components), title=title
-    )
+    figure = figures.filters(np.asarray(pictures), components, title=title)
     arrays = {'filters': pictures} | ({} if components is None else {'components': components})
-    yield 'filters', figure, arrays
+    yield Drawing('filters', figure, arrays)
+
+
+VIEW = View('gradients', draw, MAPS)

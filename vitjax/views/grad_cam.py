@@ -1,38 +1,44 @@
-"""Where a layer speaks for the class."""
+"""grad-cam: where a layer speaks for the class."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from vitjax.analysis import gradients
-from vitjax.figures import attention as attention_figures
-from vitjax.views.seen import Result, Seen
+from vitjax.figures import attention as figures
+from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
 
 
-def grad_cam(seen: Seen) -> Iterator[Result]:
-    """Where a layer speaks for the class."""
-    path = seen.options.at or (
-        'blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1]
-    )
-    if path not in seen.found:
-        raise ValueError(f'--at must be one captured path: {path!r} is none.')
-    values, grads = seen.found[path], seen.grads[path]
-    label = path
+def draw(
+    seen: Seen, *, layer: int | None = None, at: str | None = None, smooth: bool = True
+) -> Iterator[Drawing]:
+    """Grad-CAM at the trunk's tokens, feature maps, or any path that has patches.
+
+    Args:
+        seen: with tokens or feature maps, and their gradients.
+        layer: from 1 on; without it the last whose patches reach the answer.
+        at: captured path; without it the tokens leaving the blocks, or the last feature maps.
+        smooth: interpolate maps over images.
+    """
+    path = at or ('blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1])
+    values, grads, label = seen.found[path], seen.grads[path], path
     if path.startswith('blocks'):
         depth = len(values)
-        # The last patches that a class token reads are those entering the last block.
-        last = depth - 2 if getattr(seen.model, 'pool', '') == 'class' and depth > 1 else depth - 1
-        layer = last if seen.options.layer is None else seen.layer(depth)
-        values, grads, label = values[layer], grads[layer], f'{path}, layer {layer + 1}'
-    if values.ndim == 3 and values.shape[1] == seen.prefix + seen.grid[0] * seen.grid[1]:
+        if layer is None and seen.trunk.class_token and depth > 1:
+            layer = depth - 1  # the last patches that a class token reads enter the last block
+        index = layer_index(layer, depth)
+        values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
+    if values.ndim == 3 and values.shape[1] == seen.trunk.prefix + np.prod(seen.grid):
         values, grads = (
-            x[:, seen.prefix :].reshape(len(x), *seen.grid, -1) for x in (values, grads)
+            x[:, seen.trunk.prefix :].reshape(len(x), *seen.grid, -1) for x in (values, grads)
         )
     if values.ndim != 4:
-        raise ValueError(f'--at must have tokens or feature maps: {path} is {list(values.shape)}.')
-    maps = gradients.grad_cam(values, grads)
-    figure = attention_figures.overlays(
-        seen.pictures, [np.asarray(maps)], labels=[f'Grad-CAM\n{label}'],
-        titles=seen.titles, smooth=seen.smooth,
-    )  # fmt: skip
-    yield 'grad_cam', figure, {'maps': maps}
+        raise ValueError(f'at must have tokens or feature maps: {path} is {list(values.shape)}.')
+    maps = np.asarray(gradients.grad_cam(values, grads))
+    figure = figures.overlays(
+        seen.pictures, [maps], labels=[f'Grad-CAM\n{label}'], titles=seen.titles, smooth=smooth
+    )
+    yield Drawing('grad_cam', figure, {'maps': maps})
+
+
+VIEW = View('gradients', draw, f'blocks|{MAPS}', gradients=True)

@@ -1,4 +1,4 @@
-"""Where each head looks, over the image."""
+"""heads: where the class token, or a patch, looks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,38 +6,54 @@ from typing import Any
 import numpy as np
 
 from vitjax.analysis import attention
-from vitjax.figures import attention as attention_figures
-from vitjax.views.seen import MIXED, Result, Seen
+from vitjax.figures import attention as figures
+from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View, layer_index
 
 
-def heads(seen: Seen) -> Iterator[Result]:
-    """Where the class token, or a patch, looks: each head, each layer, over the image."""
+def draw(
+    seen: Seen,
+    *,
+    layer: int | None = None,
+    query: tuple[int, int] | None = None,
+    smooth: bool = True,
+) -> Iterator[Drawing]:
+    """Each head of a layer, each layer, and the heads' mean over depth.
+
+    Args:
+        seen: with the trunk's attention weights.
+        layer: from 1 on; the last without it.
+        query: row and column of the patch that looks. The class token without it, the patch in the
+            centre where the trunk has none.
+        smooth: interpolate maps over images.
+    """
     weights = seen.trunk_weights()
-    patch, query = seen.options.query, 0
-    if patch is None and getattr(seen.model, 'pool', '') != 'class':
-        patch = seen.centre
-    if patch is not None:
-        if not (0 <= patch[0] < seen.grid[0] and 0 <= patch[1] < seen.grid[1]):
-            raise ValueError(
-                f'--query must be a row and column of {seen.grid[0]}x{seen.grid[1]} patches, '
-                f'from 0 on: got {patch[0]} {patch[1]}.'
-            )
-        query = seen.prefix + patch[0] * seen.grid[1] + patch[1]
-    options: Any = {'grid': seen.grid, 'prefix': seen.prefix, 'query': query}
+    rows, columns = seen.grid
+    if query is None and not seen.trunk.class_token:
+        query = seen.centre
+    if query is not None and not (0 <= query[0] < rows and 0 <= query[1] < columns):
+        raise ValueError(
+            f'query must be a row and column of {rows}x{columns} patches, from 0 on: '
+            f'got {query[0]} {query[1]}.'
+        )
+    options: Any = {'grid': seen.grid, 'prefix': seen.trunk.prefix}
+    options['query'] = 0 if query is None else seen.token(query)
     maps = np.asarray(attention.head_maps(weights, **options))
-    layer = seen.layer(len(maps))
-    pictures = seen.pictures
-    mark: Any = {'query': patch}
-    yield 'heads', attention_figures.heads(pictures, maps[layer], **mark), {'maps': maps[layer]}
-    by_layer = attention_figures.heads_by_layer(pictures[0], maps[:, 0], **mark)
-    yield 'heads_by_layer', by_layer, {'maps': maps[:, 0]}
+    index, pictures = layer_index(layer, len(maps)), seen.pictures
+
+    figure = figures.heads(pictures, maps[index], query=query)
+    yield Drawing('heads', figure, {'maps': maps[index]})
+    figure = figures.heads_by_layer(pictures[0], maps[:, 0], query=query)
+    yield Drawing('heads_by_layer', figure, {'maps': maps[:, 0]})
     mean = maps.mean(2)
     frames = [
-        attention_figures.frame(pictures, m, f'layer {i + 1} of {len(mean)}', smooth=seen.smooth)
+        figures.frame(pictures, m, f'layer {i + 1} of {len(mean)}', smooth=smooth)
         for i, m in enumerate(mean)
     ]
-    yield 'heads_over_depth', frames, {'maps': mean}
+    yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in seen.found:
-        mixed = np.asarray(attention.head_maps(seen.found[MIXED][layer], **options))
-        figure = attention_figures.heads(pictures, mixed, signed=True, **mark)
-        yield 'heads_mixed', figure, {'maps': mixed}
+        mixed = np.asarray(attention.head_maps(seen.found[MIXED][index], **options))
+        figure = figures.heads(pictures, mixed, signed=True, query=query)
+        yield Drawing('heads_mixed', figure, {'maps': mixed})
+
+
+VIEW = View('attention', draw, f'{WEIGHTS}|{MIXED}')

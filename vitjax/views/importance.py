@@ -1,5 +1,6 @@
-"""What hangs on heads and layers."""
+"""importance: what hangs on each head, and what is left without heads or layers."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,13 +12,17 @@ from vitjax import evaluate
 from vitjax.analysis import gradients, tokens
 from vitjax.data import sources
 from vitjax.experiment import Experiment
-from vitjax.figures import gradients as gradient_figures
+from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
-from vitjax.views.seen import MIXED, WEIGHTS, Result, Seen
+from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View
 
 
-def importance(seen: Seen) -> Iterator[Result]:
-    """What hangs on each head, and what is left without heads or layers."""
+def draw(seen: Seen) -> Iterator[Drawing]:
+    """Heads by importance, then the model measured without the least of them, and without layers.
+
+    Args:
+        seen: with the trunk's tokens, its attention weights and their gradients.
+    """
     depth = len(seen.tokens())
     measure, ylabel = _measure(seen)
     arrays: dict[str, Any] = {}
@@ -32,29 +37,28 @@ def importance(seen: Seen) -> Iterator[Result]:
             removed = np.zeros(heads.size, bool)
             removed[order[: round(share * heads.size)]] = True
             gone = jnp.asarray(removed.reshape(heads.shape))
-            edited = gradients.remove_heads(seen.params, gone)
-            left.append(measure(seen.model, edited))
+            left.append(measure(seen.model, gradients.remove_heads(seen.params, gone)))
         left = np.array(left)
         arrays = {'importance': heads, 'shares': shares, 'left': left}
     layers, without = some(depth, 24) if depth > 1 else [], []
+    short = seen.model.clone(depth=depth - 1)
     for layer in layers:
         kept = [i for i in range(depth) if i != layer]
-        short = seen.model.clone(depth=depth - 1)
         without.append(measure(short, gradients.keep_layers(seen.params, kept)))
-    arrays |= {'layers': np.array(layers), 'without': np.array(without)}
-    figure = gradient_figures.importance(
-        heads, shares, left, layers, np.array(without), ylabel=ylabel
-    )
-    yield 'importance', figure, arrays
+    without = np.array(without)
+    arrays |= {'layers': np.array(layers), 'without': without}
+    figure = figures.importance(heads, shares, left, layers, without, ylabel=ylabel)
+    yield Drawing('importance', figure, arrays)
 
 
 def _measure(seen: Seen) -> tuple[Callable[[Any, Any], float], str]:
     """How well a model does: accuracy on labelled images, else likeness to the whole model."""
-    data = _labelled(seen.experiment)
+    experiment = seen.loaded.experiment
+    data = _labelled(experiment)
     if data is not None:
 
         def accuracy(model: Any, params: Any) -> float:
-            logits = evaluate.predict(model, params, data, seen.preprocessing, 128)
+            logits = evaluate.predict(model, params, data, experiment.preprocessing, 128)
             return evaluate.scores(logits, data.labels)['accuracy']
 
         return accuracy, f'accuracy, {len(data)} test images'
@@ -62,18 +66,24 @@ def _measure(seen: Seen) -> tuple[Callable[[Any, Any], float], str]:
     apply = jax.jit(lambda m, p, x: m.apply({'params': p}, x), static_argnums=0)
 
     def likeness(model: Any, params: Any) -> float:
-        return float(np.mean(tokens.cosines(apply(model, params, seen.images), seen.logits)))
+        logits = apply(model, params, seen.images)
+        return float(np.mean(tokens.cosines(logits, jnp.asarray(seen.logits))))
 
     return likeness, 'cosine to the whole output'
 
 
 def _labelled(experiment: Experiment, most: int = 256) -> sources.Data | None:
-    """Some test images of a run, the same each time; None where its data are not its classes'."""
+    """Some test images of a run, the same each time; None where there are none of its classes."""
+    if experiment.data is None:
+        return None
     try:
         data = sources.load(experiment.data, 'test')
-    except ValueError:
+    except ValueError:  # no longer there
         return None
     if data.classes != experiment.classes:
         return None
-    some = np.random.default_rng(0).permutation(len(data))[:most]
-    return sources.Data(data.images[some], data.labels[some], data.classes)
+    chosen = np.random.default_rng(0).permutation(len(data))[:most]
+    return dataclasses.replace(data, images=data.images[chosen], labels=data.labels[chosen])
+
+
+VIEW = View('gradients', draw, f'blocks|{WEIGHTS}|{MIXED}', gradients=True)

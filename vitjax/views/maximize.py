@@ -1,6 +1,6 @@
-"""Inputs that units prefer."""
+"""maximize: inputs that units prefer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,72 +9,91 @@ import numpy as np
 
 from vitjax import capture
 from vitjax.analysis import gradients, tokens
-from vitjax.figures import gradients as gradient_figures
-from vitjax.views.seen import HIDDEN, Result, Seen
+from vitjax.figures import gradients as figures
+from vitjax.views.seen import HIDDEN, MAPS, Drawing, Seen, View, layer_index
 
 
-def maximize(seen: Seen) -> Iterator[Result]:
-    """Inputs that units prefer: channels of a layer in the middle, and classes."""
-    path = seen.options.at or _unit_path(seen)
-    values = seen.found[path]
-    model, params, layer = seen.model, seen.params, None
-    label = path
+def draw(
+    seen: Seen,
+    *,
+    layer: int | None = None,
+    at: str | None = None,
+    channels: Sequence[int] = (),
+    steps: int = 30,
+    jitter: int | None = None,
+    blur: float | None = None,
+    seed: int = 0,
+) -> Iterator[Drawing]:
+    """Gradient ascent from noise for channels of a layer, and for the classes of the images.
+
+    Args:
+        seen: with the activations of the channels.
+        layer: from 1 on; the middle without it.
+        at: captured path of the channels; without it the MLP's neurons, or the last feature maps.
+        channels: those most active on the images without it.
+        steps: of ascent.
+        jitter: in pixels; the patch size without it, none for convolutional networks.
+        blur: a deviation in pixels; the patch size / 14 without it, none for convolutional
+            networks.
+        seed: of the noise.
+    """
+    path = at or _unit_path(seen)
+    values, label, model, params = seen.found[path], path, seen.model, seen.params
+    index = None
     if path.startswith('blocks'):
         depth = len(values)
-        layer = seen.layer(depth) if seen.options.layer else depth // 2
-        model = model.clone(depth=layer + 1)  # what comes after has no say
-        params = gradients.keep_layers(params, range(layer + 1))
-        values, label = values[layer], f'layer {layer + 1}'
+        index = depth // 2 if layer is None else layer_index(layer, depth)
+        model = model.clone(depth=index + 1)  # what comes after has no say
+        params = gradients.keep_layers(params, range(index + 1))
+        values, label = values[index], f'layer {index + 1}'
     means = np.asarray(values, np.float32).reshape(-1, values.shape[-1]).mean(0)
-    channels = np.asarray(seen.options.channels or np.argsort(-means)[:4])
-    if channels.min() < 0 or channels.max() >= len(means):
-        raise ValueError(f'--channels must be 0 to {len(means) - 1} at {path}: got {channels}.')
-    mean, deviation = (
-        jnp.asarray(v) for v in (seen.preprocessing.mean, seen.preprocessing.deviation)
-    )
+    units = np.asarray(channels if len(channels) else np.argsort(-means)[:4])
+    if units.min() < 0 or units.max() >= len(means):
+        raise ValueError(f'channels must be 0 to {len(means) - 1} at {path}: got {units}.')
+    preprocessing: Any = seen.loaded.experiment.preprocessing
+    mean, deviation = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.deviation)
 
-    def of_channel(pixels: Any) -> Any:
+    def of_channels(pixels: jax.Array) -> jax.Array:
         found = capture.capture(model, params, (pixels - mean) / deviation, keep=path)[1][path]
-        found = found if layer is None else found[layer]
+        found = found if index is None else found[index]
         if found.ndim == 3:
             found = found[:, -seen.grid[0] * seen.grid[1] :]
             found = found.reshape(len(found), *seen.grid, -1)
-        return gradients.border_left_out(found)[jnp.arange(len(channels)), channels]
+        return gradients.border_left_out(found)[jnp.arange(len(units)), units]
 
-    def of_class(pixels: Any) -> Any:
-        logits = seen.model.apply({'params': seen.params}, (pixels - mean) / deviation)
-        return logits[jnp.arange(len(classes)), classes]
-
-    key = jax.random.key(seen.options.seed)
-    patch = getattr(seen.model, 'patch_size', 0)  # whose edges a transformer's gradients would show
-    jitter = patch if seen.options.jitter is None else seen.options.jitter
-    blur = patch / 14 if seen.options.blur is None else seen.options.blur
     unit = 'neuron' if path == HIDDEN else 'channel'
-    goals = [(of_channel, channels, [f'{label}, {unit} {c}' for c in channels])]
+    goals: list[tuple[Callable[[jax.Array], jax.Array], list[str]]] = [
+        (of_channels, [f'{label}, {unit} {c}' for c in units])
+    ]
     if seen.chosen is not None:
         classes = np.unique(seen.chosen)[:4]
-        goals.append((of_class, classes, [seen.title(k) for k in classes]))
+
+        def of_classes(pixels: jax.Array) -> jax.Array:
+            logits = seen.model.apply({'params': seen.params}, (pixels - mean) / deviation)
+            return logits[jnp.arange(len(classes)), classes]
+
+        goals.append((of_classes, [seen.title(k) for k in classes]))
+
+    patch = seen.trunk.patch_size or 0  # whose edges a transformer's gradients would show
+    key = jax.random.key(seed)
+    options: Any = {'steps': steps, 'key': key}
+    options['jitter'] = patch if jitter is None else jitter
+    options['blur'] = patch / 14 if blur is None else blur
     pictures, titles = [], []
-    for score, units, names in goals:
-        start = gradients.grey_noise(key, (len(units), *seen.pixels.shape[1:]))
-        options: Any = {
-            'steps': seen.options.steps, 'jitter': jitter, 'blur': blur, 'key': key
-        }  # fmt: skip
-        ascend = jax.jit(
-            lambda start, score=score, o=options: gradients.maximize(score, start, **o)
-        )
+    for score, names in goals:
+        start = gradients.grey_noise(key, (len(names), *seen.pixels.shape[1:]))
+        ascend = jax.jit(lambda start, score=score: gradients.maximize(score, start, **options))
         pictures.append(ascend(start))
         titles += names
     pixels = jnp.concatenate(pictures)
-    shown = tokens.channels(pixels)
-    yield (
-        'maximize',
-        gradient_figures.maximised(np.asarray(shown), titles=titles),
-        {'pixels': pixels},
-    )
+    figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)
+    yield Drawing('maximize', figure, {'pixels': pixels})
 
 
 def _unit_path(seen: Seen) -> str:
-    """Whose channels are maximised: neurons of the MLP, or feature maps."""
+    """Whose channels are maximised: the MLP's neurons, or the last feature maps."""
     maps = seen.feature_maps()
     return list(maps)[-1] if maps else HIDDEN if HIDDEN in seen.found else 'blocks'
+
+
+VIEW = View('gradients', draw, f'blocks|{HIDDEN}|{MAPS}')
