@@ -48,7 +48,7 @@ def show(rows: list[Row]) -> None:
         table.add_column(_head(name), justify='right')
     for row in rows:
         table.add_row(*(_text(name, row.get(name, '')) for name in names))
-    Console(width=max(180, Console().width)).print(table)  # a cut name says nothing
+    Console(width=1000).print(table)  # no wider than the table is; a cut name says nothing
 
 
 def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vitjax.types import PyTree
+
 
 def seconds(fn: Callable[..., Any], args: Any, repeats: int) -> float:
     """The median time of a call in seconds, the device synchronised, after one that warms up.
@@ -34,7 +36,7 @@ def seconds(fn: Callable[..., Any], args: Any, repeats: int) -> float:
 
 def measure(
     fn: Callable[..., Any],
-    shapes: Any,
+    shapes: PyTree,
     *,
     flops: int,
     repeats: int,
@@ -79,7 +81,7 @@ def measure(
     return row | {'flops_per_second': speed, 'utilisation': speed / peak(dtype)}
 
 
-def compiled(fn: Callable[..., Any], shapes: Any) -> tuple[Any, float]:
+def compiled(fn: Callable[..., Any], shapes: PyTree) -> tuple[Any, float]:
     """A function compiled for arguments of these shapes, and the seconds that took."""
     start = time.perf_counter()
     program = jax.jit(fn).lower(*shapes).compile()
@@ -109,7 +111,7 @@ def device_bytes() -> float:
     return reported.get('bytes_limit') or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
-def random_arrays(shapes: Any) -> Any:
+def random_arrays(shapes: PyTree) -> PyTree:
     """Arrays of the shapes and dtypes of a tree, normal with deviation 0.1, the same each time."""
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(0), len(leaves))

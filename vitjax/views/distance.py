@@ -1,7 +1,7 @@
 """distance: how far heads look, and how evenly."""
 
+import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +17,12 @@ def draw(seen: Seen) -> Iterator[Drawing]:
         seen: with the trunk's attention weights.
     """
     weights = seen.trunk_weights()
-    options: Any = {'grid': seen.grid, 'prefix': seen.trunk.prefix}
-    options['patch_size'] = seen.trunk.patch_size
-    far = attention.mean_distance(weights, **options).mean(1)
-    scaled = attention.mean_distance(weights, renormalize=True, **options).mean(1)
+    assert seen.trunk.patch_size is not None  # attention is between patches
+    distances = functools.partial(
+        attention.mean_distance, weights,
+        grid=seen.grid, prefix=seen.trunk.prefix, patch_size=seen.trunk.patch_size,
+    )  # fmt: skip
+    far, scaled = distances().mean(1), distances(renormalize=True).mean(1)
     entropy = attention.entropy(weights).mean(1)
     figure = figures.distances(
         np.asarray(far), np.asarray(entropy), largest=float(np.log(weights.shape[-1]))

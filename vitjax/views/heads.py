@@ -1,7 +1,7 @@
 """heads: where the class token, or a patch, looks."""
 
+import functools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -35,9 +35,11 @@ def draw(
             f'query must be a row and column of {rows}x{columns} patches, from 0 on: '
             f'got {query[0]} {query[1]}.'
         )
-    options: Any = {'grid': seen.grid, 'prefix': seen.trunk.prefix}
-    options['query'] = 0 if query is None else seen.token(query)
-    maps = np.asarray(attention.head_maps(weights, **options))
+    token = 0 if query is None else seen.token(query)
+    head_maps = functools.partial(
+        attention.head_maps, grid=seen.grid, prefix=seen.trunk.prefix, query=token
+    )
+    maps = np.asarray(head_maps(weights))
     index, pictures = layer_index(layer, len(maps)), seen.pictures
 
     figure = figures.heads(pictures, maps[index], query=query)
@@ -51,7 +53,7 @@ def draw(
     ]
     yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in seen.found:
-        mixed = np.asarray(attention.head_maps(seen.found[MIXED][index], **options))
+        mixed = np.asarray(head_maps(seen.found[MIXED][index]))
         figure = figures.heads(pictures, mixed, signed=True, query=query)
         yield Drawing('heads_mixed', figure, {'maps': mixed})
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from vitjax.data import sources
 from vitjax.experiment import Experiment
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
+from vitjax.types import Array, Module, Params
 from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View
 
 
@@ -25,7 +25,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     """
     depth = len(seen.tokens())
     measure, ylabel = _measure(seen)
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
     heads = left = shares = None
     path = MIXED if MIXED in seen.found else WEIGHTS
     if path in seen.found:
@@ -51,13 +51,13 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     yield Drawing('importance', figure, arrays)
 
 
-def _measure(seen: Seen) -> tuple[Callable[[Any, Any], float], str]:
+def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
     """How well a model does: accuracy on labelled images, else likeness to the whole model."""
     experiment = seen.loaded.experiment
     data = _labelled(experiment)
     if data is not None:
 
-        def accuracy(model: Any, params: Any) -> float:
+        def accuracy(model: Module, params: Params) -> float:
             logits = evaluate.predict(model, params, data, experiment.preprocessing, 128)
             return evaluate.scores(logits, data.labels)['accuracy']
 
@@ -65,7 +65,7 @@ def _measure(seen: Seen) -> tuple[Callable[[Any, Any], float], str]:
 
     apply = jax.jit(lambda m, p, x: m.apply({'params': p}, x), static_argnums=0)
 
-    def likeness(model: Any, params: Any) -> float:
+    def likeness(model: Module, params: Params) -> float:
         logits = apply(model, params, seen.images)
         return float(np.mean(tokens.cosines(logits, jnp.asarray(seen.logits))))
 

@@ -1,7 +1,7 @@
 """maximize: inputs that units prefer."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,8 @@ def draw(
     units = np.asarray(channels if len(channels) else np.argsort(-means)[:4])
     if units.min() < 0 or units.max() >= len(means):
         raise ValueError(f'channels must be 0 to {len(means) - 1} at {path}: got {units}.')
-    preprocessing: Any = seen.loaded.experiment.preprocessing
-    mean, deviation = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.deviation)
+    mean = jnp.asarray(seen.preprocessing.mean)
+    deviation = jnp.asarray(seen.preprocessing.deviation)
 
     def of_channels(pixels: jax.Array) -> jax.Array:
         found = capture.capture(model, params, (pixels - mean) / deviation, keep=path)[1][path]
@@ -76,14 +76,15 @@ def draw(
 
     patch = seen.trunk.patch_size or 0  # whose edges a transformer's gradients would show
     key = jax.random.key(seed)
-    options: Any = {'steps': steps, 'key': key}
-    options['jitter'] = patch if jitter is None else jitter
-    options['blur'] = patch / 14 if blur is None else blur
+    jitter = patch if jitter is None else jitter
+    blur = patch / 14 if blur is None else blur
     pictures, titles = [], []
     for score, names in goals:
         start = gradients.grey_noise(key, (len(names), *seen.pixels.shape[1:]))
-        ascend = jax.jit(lambda start, score=score: gradients.maximize(score, start, **options))
-        pictures.append(ascend(start))
+        ascend = functools.partial(
+            gradients.maximize, score, steps=steps, jitter=jitter, blur=blur, key=key
+        )
+        pictures.append(jax.jit(ascend)(start))
         titles += names
     pixels = jnp.concatenate(pictures)
     figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)

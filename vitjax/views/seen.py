@@ -5,7 +5,7 @@ import difflib
 import inspect
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from vitjax.experiment import Experiment
 from vitjax.figures.panels import Figure
 from vitjax.models.trunk import Trunk
 from vitjax.runs import Loaded
+from vitjax.types import Array, Arrays, Module, Params
 
 # Captured paths, as regular expressions that views keep.
 WEIGHTS = 'blocks/attention/weights'
@@ -43,7 +44,7 @@ class Drawing(NamedTuple):
 
     name: str
     figure: Figure | list[Figure]
-    arrays: dict[str, Any]
+    arrays: Mapping[str, Array]
 
 
 class View(NamedTuple):
@@ -88,19 +89,24 @@ class Seen:
     pixels: np.ndarray
     images: np.ndarray
     logits: np.ndarray
-    found: capture.Arrays
-    grads: capture.Arrays
+    found: Arrays
+    grads: Arrays
     chosen: np.ndarray | None
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Module:
         """The module."""
         return self.loaded.experiment.model
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Params:
         """Its parameters."""
         return self.loaded.params
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What turned images into the model's input."""
+        return _preprocessing(self.loaded.experiment)
 
     @property
     def trunk(self) -> Trunk:
@@ -167,7 +173,7 @@ class Seen:
         """Of `tokens`, those of the patches."""
         return self.tokens()[:, :, self.trunk.prefix :]
 
-    def feature_maps(self) -> capture.Arrays:
+    def feature_maps(self) -> Arrays:
         """A convolutional network's feature maps in order; empty for the others."""
         maps = {path: value for path, value in self.found.items() if re.fullmatch(MAPS, path)}
         return dict(sorted(maps.items(), key=lambda item: int(item[0].split('_')[1])))
