@@ -5,6 +5,7 @@ import io
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import command
@@ -46,16 +47,17 @@ def main(
         layer: of heads, grad-cam, filters and maximize, from 1 on. By default the last, the last
             whose patches reach the answer for grad-cam, the first for filters, the middle for
             maximize.
-        query: row and column of the patch that looks, from 0 on. The class token by default, the
-            patch in the centre where the trunk has none.
-        target: class that gradients are of, by name or number; each image's most likely by default.
-        at: captured path of grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
-        channels: of maximize; those most active on the images by default.
+        query: row and column, from 0 on, of the patch whose attention heads shows. By default the
+            class token's, the central patch's where the trunk has none.
+        target: class that gradients are taken of, by name or number; by default each image's most
+            likely.
+        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
+        channels: of maximize; by default the four most active on the images.
         interpolation: of maps over images.
-        discard: share of the smallest attention weights left out in the second rollout.
+        discard: share of attention weights, the smallest, that the second rollout leaves out.
         steps: of maximize.
-        jitter: of maximize, in pixels; the patch size by default, none for convolutional networks.
-        blur: of maximize, a deviation in pixels; the patch size / 14 by default, none for
+        jitter: of maximize, in pixels; by default the patch size, 0 for convolutional networks.
+        blur: of maximize, a standard deviation in pixels; by default the patch size / 14, 0 for
             convolutional networks.
         memory: gigabytes that captured arrays may take.
         seed: of the noise that maximize starts from.
@@ -94,7 +96,7 @@ def main(
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
-def write(path: pathlib.Path, figure: Any, arrays: dict[str, Any]) -> str:
+def write(path: pathlib.Path, figure: Any, arrays: Mapping[str, Any]) -> str:
     """Saves a figure as PNG, or several as an animated GIF, and its arrays; returns their names."""
     import numpy as np
     from PIL import Image

@@ -31,9 +31,19 @@ from vitjax.views import (
     relevance,
     rollout,
 )
-from vitjax.views.seen import Drawing, NoMeaning, Seen, View, kept_paths, look
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View, kept_paths, look
 
-__all__ = ['GROUPS', 'VIEWS', 'Drawing', 'NoMeaning', 'Seen', 'View', 'choose', 'draw', 'gigabytes']
+__all__ = [
+    'GROUPS',
+    'VIEWS',
+    'Drawing',
+    'NotApplicable',
+    'Seen',
+    'View',
+    'choose',
+    'draw',
+    'gigabytes',
+]
 
 VIEWS = {
     'heads': heads.VIEW,
@@ -66,9 +76,9 @@ def draw(
     report: Callable[[str], object] = print,
     **options: Any,
 ) -> Iterator[Drawing]:
-    """Looks at images through a model once, and draws views of what happened one after the other.
+    """Runs a model on images once, and draws views of what happened one after another.
 
-    The pass itself runs when this is called, each view when its first drawing is asked for.
+    The pass runs when this is called; each view is drawn as the iterator reaches it.
 
     >>> import jax, numpy as np
     >>> from vitjax import views
@@ -90,15 +100,16 @@ def draw(
         loaded: a model, as `vitjax.runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
         *names: views, groups of them (`attention`, `tokens`, `gradients`) or `all`.
-        target: class that gradients are of, by name or number; each image's most likely without it.
-        at: captured path of grad-cam and maximize, as in `blocks/mlp/hidden` or `conv_3`.
-        report: called with the reason where one of several views has no meaning for the model.
+        target: class that gradients are taken of, by name or number; by default each image's most
+            likely.
+        at: captured path for grad-cam and maximize, as in `blocks/mlp/hidden` or `conv_3`.
+        report: called with the reason for each view that does not apply to the model.
         **options: of the views, by the names of their keyword arguments. Each view takes those it
             has and ignores the others.
 
     Raises:
         ValueError: for an unknown view, option, path or class, an image that cannot be read, and
-            if no view has a meaning for the model.
+            if no view applies to the model.
     """
     chosen = choose(names)
     known = sorted({'at', 'target', *(name for view in VIEWS.values() for name in view.options)})
@@ -121,7 +132,7 @@ def _drawings(
             for drawing in view.draw(seen, **own):
                 drawn = True
                 yield drawing
-        except NoMeaning as reason:
+        except NotApplicable as reason:
             reasons.append(f'{name}: none: {reason}')
     if not drawn:
         raise ValueError('\n'.join(reasons))

@@ -7,7 +7,7 @@ import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import CLASS_WEIGHTS, Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
@@ -18,7 +18,7 @@ def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
         smooth: interpolate maps over images.
     """
     if CLASS_WEIGHTS not in seen.found:
-        raise NoMeaning(f'{seen.kind} has no class-attention layers')
+        raise NotApplicable(f'{seen.kind} has no class-attention layers')
     weights = seen.found[CLASS_WEIGHTS]
     layers, _, heads, tokens, _ = weights.shape
     if tokens > 1:  # one class token for each class: those of the likeliest

@@ -1,4 +1,4 @@
-"""distance: how far heads look, and how evenly."""
+"""distance: how far heads attend, and how evenly."""
 
 import functools
 from collections.abc import Iterator

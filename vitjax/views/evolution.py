@@ -1,4 +1,4 @@
-"""evolution: how the class token comes to be what it ends as."""
+"""evolution: how the class token turns into the one that the answer is read from."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
-from vitjax.views.seen import Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen) -> Iterator[Drawing]:
@@ -17,7 +17,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     """
     blocks = seen.tokens()
     if not seen.trunk.class_token:
-        raise NoMeaning(f'the trunk of this {seen.kind} has no class token; see lens')
+        raise NotApplicable(f'the trunk of this {seen.kind} has no class token; see lens')
     norm, cosine = map(np.asarray, tokens.evolution(blocks[:, :, 0]))
     figure = figures.over_depth(
         [norm, cosine],

@@ -15,7 +15,7 @@ def draw(seen: Seen, *, layer: int | None = None) -> Iterator[Drawing]:
 
     Args:
         seen: any pass; only parameters are read.
-        layer: of a convolutional network, from 1 on; the first without it.
+        layer: of a convolutional network, from 1 on; the first by default.
     """
     embed = seen.params.get('embed', {})
     if 'patch' in embed:

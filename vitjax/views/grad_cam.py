@@ -1,4 +1,4 @@
-"""grad-cam: where a layer speaks for the class."""
+"""grad-cam: which places of a layer are evidence for the class."""
 
 from collections.abc import Iterator
 
@@ -16,8 +16,8 @@ def draw(
 
     Args:
         seen: with tokens or feature maps, and their gradients.
-        layer: from 1 on; without it the last whose patches reach the answer.
-        at: captured path; without it the tokens leaving the blocks, or the last feature maps.
+        layer: from 1 on; by default the last whose patches reach the answer.
+        at: captured path; by default the tokens leaving the blocks, or the last feature maps.
         smooth: interpolate maps over images.
     """
     path = at or ('blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1])
@@ -25,7 +25,7 @@ def draw(
     if path.startswith('blocks'):
         depth = len(values)
         if layer is None and seen.trunk.class_token and depth > 1:
-            layer = depth - 1  # the last patches that a class token reads enter the last block
+            layer = depth - 1  # patches that leave the last block reach no class token
         index = layer_index(layer, depth)
         values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
     if values.ndim == 3 and values.shape[1] == seen.trunk.prefix + np.prod(seen.grid):

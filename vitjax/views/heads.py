@@ -1,4 +1,4 @@
-"""heads: where the class token, or a patch, looks."""
+"""heads: which patches the class token, or one patch, attends to."""
 
 import functools
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ def draw(
 
     Args:
         seen: with the trunk's attention weights.
-        layer: from 1 on; the last without it.
-        query: row and column of the patch that looks. The class token without it, the patch in the
-            centre where the trunk has none.
+        layer: from 1 on; the last by default.
+        query: row and column of the attending patch. By default the class token attends, or the
+            central patch where the trunk has none.
         smooth: interpolate maps over images.
     """
     weights = seen.trunk_weights()

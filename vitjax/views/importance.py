@@ -1,4 +1,4 @@
-"""importance: what hangs on each head, and what is left without heads or layers."""
+"""importance: how much each head matters, and what remains without heads or layers."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View
 
 
 def draw(seen: Seen) -> Iterator[Drawing]:
-    """Heads by importance, then the model measured without the least of them, and without layers.
+    """Each head's importance, and how well the model does without the least important, or a layer.
 
     Args:
         seen: with the trunk's tokens, its attention weights and their gradients.

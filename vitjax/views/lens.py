@@ -11,7 +11,7 @@ from vitjax.views.seen import Drawing, Seen, View
 
 
 def draw(seen: Seen) -> Iterator[Drawing]:
-    """The class that each layer's tokens would give if they were the last layer's.
+    """The answer read from each layer's tokens as if they were the last layer's.
 
     Args:
         seen: with the trunk's tokens.

@@ -28,12 +28,12 @@ def draw(
 
     Args:
         seen: with the activations of the channels.
-        layer: from 1 on; the middle without it.
-        at: captured path of the channels; without it the MLP's neurons, or the last feature maps.
-        channels: those most active on the images without it.
+        layer: from 1 on; the middle one by default.
+        at: captured path of the channels; by default the MLP's neurons, or the last feature maps.
+        channels: by default the four most active on the images.
         steps: of ascent.
-        jitter: in pixels; the patch size without it, none for convolutional networks.
-        blur: a deviation in pixels; the patch size / 14 without it, none for convolutional
+        jitter: in pixels; by default the patch size, 0 for convolutional networks.
+        blur: a standard deviation in pixels; by default the patch size / 14, 0 for convolutional
             networks.
         seed: of the noise.
     """
@@ -43,7 +43,7 @@ def draw(
     if path.startswith('blocks'):
         depth = len(values)
         index = depth // 2 if layer is None else layer_index(layer, depth)
-        model = model.clone(depth=index + 1)  # what comes after has no say
+        model = model.clone(depth=index + 1)  # later layers do not matter
         params = gradients.keep_layers(params, range(index + 1))
         values, label = values[index], f'layer {index + 1}'
     means = np.asarray(values, np.float32).reshape(-1, values.shape[-1]).mean(0)
@@ -74,7 +74,7 @@ def draw(
 
         goals.append((of_classes, [seen.title(k) for k in classes]))
 
-    patch = seen.trunk.patch_size or 0  # whose edges a transformer's gradients would show
+    patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
     key = jax.random.key(seed)
     jitter = patch if jitter is None else jitter
     blur = patch / 14 if blur is None else blur

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import patchify, unpatchify
-from vitjax.views.seen import Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen) -> Iterator[Drawing]:
@@ -17,7 +17,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     """
     size = seen.trunk.patch_size
     if size is None or 'patch' not in seen.params['embed']:
-        raise NoMeaning(f'{seen.kind} reads pixels through convolutions, not patches')
+        raise NotApplicable(f'{seen.kind} reads pixels through convolutions, not patches')
     cut = patchify(seen.pictures[:1], size)  # type: ignore[arg-type]
     rebuilt = np.asarray(unpatchify(cut, seen.grid))
     pieces = np.asarray(cut[0]).reshape(-1, size, size, 3)

@@ -8,7 +8,7 @@ import numpy as np
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import sincos_positions
-from vitjax.views.seen import Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen) -> Iterator[Drawing]:
@@ -27,7 +27,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     elif 'position' in fields and seen.model.position == 'sincos':
         table, prefix, kind = sincos_positions(seen.grid, seen.model.width), 0, 'sine-cosine'
     else:
-        raise NoMeaning(f'{seen.kind} has no position embeddings')
+        raise NotApplicable(f'{seen.kind} has no position embeddings')
     similar = np.asarray(tokens.position_similarity(table, prefix=prefix))
     rows, columns = seen.grid
     title = f'position embeddings ({kind}), {rows}x{columns} patches'

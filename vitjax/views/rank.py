@@ -1,4 +1,4 @@
-"""rank: how many directions tokens use, and how alike they become."""
+"""rank: how many directions patch tokens span, and how alike they become."""
 
 from collections.abc import Iterator
 

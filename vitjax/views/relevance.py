@@ -1,10 +1,10 @@
-"""relevance: which patches speak for the class."""
+"""relevance: which patches are evidence for the class."""
 
 from collections.abc import Iterator
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
@@ -21,7 +21,7 @@ def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
         weights, grads = seen.found[CLASS_WEIGHTS], seen.grads[CLASS_WEIGHTS]
         maps = seen.class_map(attention.class_relevance(weights, grads, trunk))
     elif trunk is None:
-        raise NoMeaning(f'{seen.kind} has no attention; see grad-cam')
+        raise NotApplicable(f'{seen.kind} has no attention; see grad-cam')
     else:
         maps = seen.answer_map(trunk)
     figure = figures.overlays(

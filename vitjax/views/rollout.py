@@ -1,18 +1,18 @@
-"""rollout: which patches the answer is made of, through all layers."""
+"""rollout: which patches attention through all layers leads back to."""
 
 from collections.abc import Iterator
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, NoMeaning, Seen, View
+from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, NotApplicable, Seen, View
 
 
 def draw(seen: Seen, *, discard: float = 0.9, smooth: bool = True) -> Iterator[Drawing]:
-    """Attention rollout, of all weights and of the largest.
+    """Attention rollout, over all weights and over the largest alone.
 
     Args:
         seen: with attention weights, of the trunk, of class attention or of both.
-        discard: share of the smallest weights left out the second time.
+        discard: share of weights, the smallest, that the second rollout leaves out.
         smooth: interpolate maps over images.
     """
     maps = {}
@@ -24,7 +24,7 @@ def draw(seen: Seen, *, discard: float = 0.9, smooth: bool = True) -> Iterator[D
             rows = attention.class_rollout(seen.found[CLASS_WEIGHTS], trunk)[-1]
             maps[name] = seen.class_map(rows)
         elif trunk is None:
-            raise NoMeaning(f'{seen.kind} has no attention')
+            raise NotApplicable(f'{seen.kind} has no attention')
         else:
             maps[name] = seen.answer_map(trunk)
         if trunk is None or not discard:

@@ -29,8 +29,8 @@ MAPS = r'conv_\d+'
 HIDDEN = 'blocks/mlp/hidden'
 
 
-class NoMeaning(Exception):
-    """Why a view has no meaning for a model, in one line."""
+class NotApplicable(Exception):
+    """Why a view does not apply to a model, in one line."""
 
 
 class Drawing(NamedTuple):
@@ -52,8 +52,9 @@ class View(NamedTuple):
 
     Attributes:
         group: `attention`, `tokens` or `gradients`.
-        draw: yields drawings from what was seen. Its keyword-only arguments are the view's options.
-        keep: regular expression of the captured paths that it reads; none reads parameters alone.
+        draw: `Seen` to drawings; its keyword-only arguments are the view's options.
+        keep: regular expression of the captured paths that it reads; empty for a view of
+            parameters or pixels alone.
         gradients: whether it also reads the target's gradients at those paths.
     """
 
@@ -81,7 +82,8 @@ class Seen:
         logits: [B, classes], or features [B, D] of a model without classes.
         found: captured arrays by path, float32.
         grads: the target's gradients at the same paths; empty if no view reads them.
-        chosen: for each image the class that gradients are of, [B]; None below two classes.
+        chosen: for each image the class that gradients are taken of, [B]; None for a model with
+            fewer than two classes.
     """
 
     loaded: Loaded
@@ -139,7 +141,7 @@ class Seen:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """For each image the class that gradients are of, or the image's name."""
+        """For each image the class that gradients are taken of, or the image's name."""
         return self.names if self.chosen is None else tuple(map(self.title, self.chosen))
 
     @property
@@ -151,22 +153,22 @@ class Seen:
         """The trunk's attention weights [L, B, heads, N, N].
 
         Raises:
-            NoMeaning: if there are none.
+            NotApplicable: if there are none.
         """
         if WEIGHTS in self.found:
             return self.found[WEIGHTS]
         if self.trunk.class_tokens:
-            raise NoMeaning(f'the trunk of {self.kind} is convolutional; see class-attention')
-        raise NoMeaning(f'{self.kind} has no attention')
+            raise NotApplicable(f'the trunk of {self.kind} is convolutional; see class-attention')
+        raise NotApplicable(f'{self.kind} has no attention')
 
     def tokens(self) -> jax.Array:
         """Tokens leaving each block, [L, B, N, D].
 
         Raises:
-            NoMeaning: if there are none.
+            NotApplicable: if there are none.
         """
         if 'blocks' not in self.found:
-            raise NoMeaning(f'{self.kind} has feature maps of unequal shapes, not tokens')
+            raise NotApplicable(f'{self.kind} has feature maps of unequal shapes, not tokens')
         return self.found['blocks']
 
     def patches(self) -> jax.Array:
@@ -194,7 +196,7 @@ class Seen:
 
 
 def layer_index(layer: int | None, depth: int) -> int:
-    """The index of a layer that a user counts from 1; the last without one.
+    """The index from 0 of a layer that a user counts from 1; the last one's by default.
 
     Raises:
         ValueError: if there is no such layer.
@@ -211,7 +213,7 @@ def kept_paths(
 ) -> dict[str, tuple[int, ...]]:
     """Paths that match one of `keep`, with shapes for `count` images; computes nothing.
 
-    The last path there is if none matches: the logits are needed all the same.
+    Where none matches it is the model's last path, as a capture has to keep something.
 
     Raises:
         ValueError: if `at` is no path of the model.
@@ -243,8 +245,9 @@ def look(
         images: files, or uint8 arrays [H, W, 3] of any size.
         keep: regular expressions of paths to capture.
         at: one more path.
-        gradients: whether to take gradients at those paths too.
-        target: class that they are of, by name or number; each image's most likely without it.
+        gradients: whether to take the target's gradients at those paths too.
+        target: class that they are taken of, by name or number; by default each image's most
+            likely.
 
     Raises:
         ValueError: for an image that cannot be read, and a path or class that the model lacks.
@@ -315,7 +318,7 @@ def class_index(experiment: Experiment, target: str | int) -> int:
 
 
 def _goal(num_classes: int, index: int | None) -> Callable[[jax.Array], jax.Array]:
-    """What gradients are of: a class's logit, each image's largest, or the only one.
+    """What gradients are taken of: a class's logit, each image's largest, or the only one.
 
     Without classes, half the squared length of the features, whose gradient is the features.
     """
