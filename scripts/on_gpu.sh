@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one call: checks, timings beside timm, and full trainings.
+# Everything that needs a GPU, in one call: checks, timings beside timm, and full trainings.
 #
-#   scripts/on_gpu.sh OUT [PART...]      parts: check attention model train; all of them without
+#   scripts/on_gpu.sh OUT [PART...]      parts: check attention model train; all by default
 #
-# Needs `pip install -e '.[cuda,test]'`, for `model` torch and timm as well, for `train` prepared
-# CIFAR-10 (TFDS_DATA_DIR). A part that fails does not keep the next from running; OUT/LOG says.
+# Needs `pip install -e '.[cuda,test]'`; `model` also torch and timm, `train` also a prepared CIFAR-10
+# (TFDS_DATA_DIR). Where a part fails the next one still runs; what each printed is in OUT/PART.log.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?where to write: scripts/on_gpu.sh OUT}

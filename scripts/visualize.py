@@ -3,10 +3,13 @@
 import functools
 import io
 import pathlib
+import sys
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import command
+import tyro
 from tyro.conf import Positional, arg
 
 
@@ -31,88 +34,69 @@ def main(
     memory: float = 3.0,
     seed: int = 0,
 ) -> None:
-    """Draw what a model does on photographs: figures (PNG, GIF), and their arrays (NPZ) beside.
-
-    WHAT is `all`, groups, or single views of them.
-
-    attention: heads, class-attention, rollout, distance, relevance.
-
-    tokens: positions, evolution, lens, rank, norms, patches, activations.
-
-    gradients: grad-cam, filters, maximize, field, importance.
+    """Draw what a model does on photographs: figures (PNG, GIF) and their arrays (NPZ).
 
     Args:
         weights: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
         what: which views to draw.
         images: photographs.
         out: directory to write to.
-        model: the model's name where the weights do not say it, as in cait_xxs24.
-        size: side in pixels that the model sees. Its own by default; 224 or less where its own
+        model: the model's name, as in cait_xxs24, where the weights do not say it.
+        size: side in pixels of what the model sees. Its own by default; at most 224 where its own
             would take more than `memory`.
-        layer: of heads, grad-cam, filters and maximize, from 1 on; the last by default, the last
-            whose patches reach the answer for grad-cam, the middle for maximize.
-        query: row and column of the patch that looks, from 0 on. The class token by default, the
-            patch in the centre where the trunk has none.
-        target: class that gradients are of, by name or number; each image's most likely by default.
-        at: captured path of grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
-        channels: of maximize; those most active on the images by default.
+        layer: of heads, grad-cam, filters and maximize, from 1 on. By default the last, the last
+            whose patches reach the answer for grad-cam, the first for filters, the middle for
+            maximize.
+        query: row and column, from 0 on, of the patch whose attention heads shows. By default the
+            class token's, the central patch's where the trunk has none.
+        target: class that gradients are taken of, by name or number; by default each image's most
+            likely.
+        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
+        channels: of maximize; by default the four most active on the images.
         interpolation: of maps over images.
-        discard: share of the smallest attention weights left out in the second rollout.
+        discard: share of attention weights, the smallest, that the second rollout leaves out.
         steps: of maximize.
-        jitter: of maximize, in pixels; the patch size by default, none for convolutional networks.
-        blur: of maximize, a deviation in pixels; the patch size / 14 by default, none for
+        jitter: of maximize, in pixels; by default the patch size, 0 for convolutional networks.
+        blur: of maximize, a standard deviation in pixels; by default the patch size / 14, 0 for
             convolutional networks.
-        memory: most gigabytes of captured arrays.
-        seed: of maximize's noise.
+        memory: gigabytes that captured arrays may take.
+        seed: of the noise that maximize starts from.
     """
     started = time.perf_counter()
-    import views
-
-    from vitjax import pretrained
+    from vitjax import runs, views
 
     chosen = views.choose(what)
-    notes: list[pretrained.Change] = []
-    load = functools.partial(pretrained.load, weights, model=model, report=notes.append)
-    experiment, params = load(image_size=size)
-    held = views.gigabytes(experiment, params, len(images), chosen, at)
-    own = experiment.preprocessing.size if experiment.preprocessing else 0
+    changes: list[Any] = []
+    load = functools.partial(runs.load, weights, model=model, report=changes.append)
+    loaded = load(image_size=size)
+    held = views.gigabytes(loaded, len(images), *chosen, at=at)
+    preprocessing = loaded.experiment.preprocessing
+    own = preprocessing.size if preprocessing else 0
     if held > memory and size is None and own > 224:
-        size = 224 - 224 % getattr(experiment.model, 'patch_size', 1)
+        size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
         print(f'{size} pixels, not {own}, at which captured arrays would take {held:.1f} GB')
-        notes.clear()
-        experiment, params = load(image_size=size)
-        held = views.gigabytes(experiment, params, len(images), chosen, at)
+        changes.clear()
+        loaded = load(image_size=size)
+        held = views.gigabytes(loaded, len(images), *chosen, at=at)
     if held > memory:
         raise ValueError(
             f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}: '
-            'take a smaller --size, fewer --images or fewer views.'
+            'use a smaller --size, fewer --images or fewer views.'
         )
-    print(*notes, sep='\n', end='\n' * bool(notes))
-    options = views.Options(
-        layer=layer, query=query, target=target, at=at, channels=channels, discard=discard,
-        interpolation=interpolation, steps=steps, jitter=jitter, blur=blur, seed=seed,
-    )  # fmt: skip
-    seen = views.look(
-        experiment, params, images, chosen, options,
-        any(note.what == 'positions' for note in notes),
+    print(*changes, sep='\n', end='\n' * bool(changes))
+    drawings = views.draw(
+        loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
+        smooth=interpolation == 'bicubic', discard=discard, steps=steps, jitter=jitter, blur=blur,
+        seed=seed,
     )  # fmt: skip
     directory = pathlib.Path(out)
     directory.mkdir(parents=True, exist_ok=True)
-    reasons, written = [], 0
-    for name in chosen:
-        try:
-            for stem, figure, arrays in views.VIEWS[name].draw(seen):
-                print(f'{name}: {write(directory / stem, figure, arrays)}')
-                written += 1
-        except views.NoMeaning as reason:
-            reasons.append(f'{name}: none: {reason}')
-    if not written:
-        raise ValueError('\n'.join(reasons))
-    print(*reasons, sep='\n', end='\n' * bool(reasons))
+    for name, figure, arrays in drawings:
+        print(write(directory / name, figure, arrays))
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
-def write(path: pathlib.Path, figure: Any, arrays: dict[str, Any]) -> str:
+def write(path: pathlib.Path, figure: Any, arrays: Mapping[str, Any]) -> str:
     """Saves a figure as PNG, or several as an animated GIF, and its arrays; returns their names."""
     import numpy as np
     from PIL import Image
@@ -134,5 +118,18 @@ def write(path: pathlib.Path, figure: Any, arrays: dict[str, Any]) -> str:
     return f'{path.name}.gif, {path.name}.npz'
 
 
+def description() -> str:
+    """What `--help` says first: what the command does, and the views there are, by group."""
+    from vitjax.views import GROUPS, VIEWS
+
+    groups = (
+        f'{group}: {", ".join(name for name, view in VIEWS.items() if view.group == group)}.'
+        for group in GROUPS
+    )
+    what = (main.__doc__ or '').splitlines()[0]
+    return '\n\n'.join([what, 'WHAT is `all`, groups, or single views of them.', *groups])
+
+
 if __name__ == '__main__':
-    command.run(main)
+    asked = {'-h', '--help'} & {*sys.argv}  # importing the views takes seconds
+    command.guard(lambda: tyro.cli(main, description=description() if asked else None))

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vitjax.figures.panels import WIDTH, brightest, overlay, panels, row_labels, show, some
 
-_MOST = 12  # panels a row beyond which panels are too small to read
+_MOST = 12  # with more panels a row each is too small to read
 
 
 def heads(
@@ -24,11 +24,11 @@ def heads(
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: [B, heads, rows, columns]; each panel has its own scale. More than twelve heads are
-            thinned to twelve.
+        maps: [B, heads, rows, columns]; each panel has its own scale. Of more than twelve heads,
+            twelve are shown, evenly spread.
         titles: of the maps; `head 1` and so on without them.
-        signed: values below 0 have a meaning: colours are centred on 0.
-        query: row and column of the patch that looks, marked on the image.
+        signed: maps may be negative: colours are centred on 0.
+        query: row and column of the attending patch, marked on the image.
     """
     shown = some(maps.shape[1], _MOST)
     titles = titles or [f'head {head + 1}' for head in range(maps.shape[1])]
@@ -122,7 +122,7 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
-    # Heads that are all alike, as in a network that has hardly learnt, would hide under the frame.
+    # Where all heads are alike, as in a barely trained network, dots would hide under the frame.
     left.set_ylim(0, 1.08 * distance.max())
     right.set_ylim(0, 1.08 * max(largest, entropy.max()))
     left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
@@ -144,7 +144,7 @@ def _map(axis, values: np.ndarray, title: str = '', *, signed: bool = False) -> 
 
 
 def _mark(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int]) -> None:
-    """A square around the patch that looks."""
+    """A square around the attending patch."""
     height, width = picture.shape[0] / grid[0], picture.shape[1] / grid[1]
     corner = (query[1] * width - 0.5, query[0] * height - 0.5)
     for colour, thick in (('black', 3), ('white', 1.5)):

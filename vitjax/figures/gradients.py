@@ -75,15 +75,15 @@ def importance(
     *,
     ylabel: str,
 ) -> Figure:
-    """How much hangs on each head, and what is left when heads or layers go.
+    """How much each head matters, and what remains without heads or layers.
 
     Args:
         heads: importance, [layers, heads], 0 or more; None (with the next two) for a trunk without
             attention, whose layers alone are shown.
         shares: of all heads removed, least important first, 0 to 1.
-        left: what is left then; as long as `shares`.
-        layers: which layers were removed, one at a time, from 0 on.
-        without: what is left without each of them.
+        left: the measure then; as long as `shares`.
+        layers: indices of the layers removed, one at a time.
+        without: the measure without each of them.
         ylabel: what `left` and `without` measure.
     """
     figure = Figure(figsize=(10 if heads is not None else 5, 3.4), layout='constrained')

@@ -41,9 +41,9 @@ def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> An
 
 
 def brightest(values: np.ndarray) -> float:
-    """The value from which on a map has its brightest colour: above 99 of 100 others.
+    """The value that gets a map's brightest colour: its 99th percentile.
 
-    One patch that gathers all attention would otherwise leave the rest of a map black.
+    A single patch that gathers all attention would otherwise leave the rest of the map black.
     """
     return max(float(np.percentile(values, 99)), 1e-30)
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from vitjax.figures.panels import WIDTH
 
-# Per panel and per curve, where a curve is named by what gives its colour and its line.
+# By panel, then by curve: the first of a curve's two names sets its colour, the second its line.
 Curves = Mapping[str, Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]]
 
 
@@ -27,7 +27,7 @@ def scaling(curves: Curves, *, x_label: str, title: str = '') -> Figure:
 
     Args:
         curves: `{panel: {(colour, line): (x, y)}}`, x and y [n]. A y that is not finite ran out of
-            memory, and is a cross at the top of the panel.
+            memory: a cross at the top of the panel.
         x_label: of all panels.
         title: above all panels.
     """

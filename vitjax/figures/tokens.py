@@ -11,11 +11,12 @@ from vitjax.figures.panels import montage, panels, show, some
 
 
 def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '') -> Figure:
-    """The grid of grids: for each place, the cosine of its position embedding with every other.
+    """A grid of grids: for each place, the cosine of its position embedding to every other.
 
     Args:
         similarity: [N, N], -1 to 1.
-        grid: rows and columns of places. Of more than 16 rows or columns, every so many are shown.
+        grid: rows and columns of places. Where there are more than 16, every second, third or so
+            on is shown.
         title: what kind of embedding it is.
     """
     rows, columns = (range(0, n, -(-n // 16)) for n in grid)
@@ -114,7 +115,7 @@ def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> F
     Args:
         pictures: [B, H, W, 3] in 0..1.
         maps: norms, [layers shown, B, rows, columns]; one colour scale a column.
-        layers: which layers those are, from 0 on.
+        layers: indices of those layers.
     """
     figure, axes = panels(len(pictures), 2 + len(layers), top=0.05)
     edges = np.linspace(maps[-1].min(), maps[-1].max(), 31)

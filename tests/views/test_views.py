@@ -1,0 +1,216 @@
+"""Every view of small models of every kind: arrays, reasons and errors."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitjax import capture, models, views
+from vitjax.data.images import Preprocessing
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.views import seen
+
+
+@pytest.fixture
+def draw(opened, photographs):
+    """Draws views of a model by name: `{drawing: arrays}`, and the reasons for those not drawn."""
+
+    def run(name, *what, **options):
+        reasons = []
+        drawings = views.draw(opened[name], photographs, *what, report=reasons.append, **options)
+        return {drawing.name: drawing.arrays for drawing in drawings}, reasons
+
+    return run
+
+
+def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
+    passes = []
+    gradients = capture.gradients
+
+    def counted(*args, **kwargs):
+        passes.append(kwargs['keep'])
+        return gradients(*args, **kwargs)
+
+    monkeypatch.setattr(capture, 'gradients', counted)
+    arrays, reasons = draw('vit', 'all', steps=2)
+    assert len(passes) == 1
+    assert list(arrays) == [
+        'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance', 'relevance',
+        'positions', 'evolution', 'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam',
+        'filters', 'maximize', 'field', 'importance',
+    ]  # fmt: skip
+    assert reasons == ['class-attention: none: ViT has no class-attention layers']
+    assert arrays['heads']['maps'].shape == (2, 2, 4, 4)
+    assert arrays['lens']['logits'].shape == (3, 2, 3)
+    assert arrays['grad_cam']['maps'].max() > 0  # of a layer that reaches the answer
+    assert arrays['field']['fields'].shape == (3, 16, 16)
+    np.testing.assert_allclose(arrays['importance']['left'][0], 1, atol=1e-5)
+    assert arrays['patches']['rebuilt'].shape == (1, 16, 16, 3)
+
+
+def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
+    arrays, _ = draw('cait', 'attention', 'lens')
+    assert {'heads_mixed', 'saliency', 'lens', 'relevance'} <= arrays.keys()
+    assert arrays['class_attention']['maps'].shape == (2, 2, 2, 4, 4)
+    rolled = arrays['rollout']['rollout']
+    assert rolled.shape == (2, 4, 4) and np.all(rolled.sum((1, 2)) < 1)
+    before, after = arrays['heads']['maps'], arrays['heads_mixed']['maps']
+    assert before.shape == after.shape and before.min() >= 0
+    np.testing.assert_allclose(before.sum((2, 3)), 1, atol=1e-5)
+    assert np.abs(after.sum((2, 3)) - 1).max() > 0.1
+
+
+def test_a_patchconvnet_with_a_token_for_each_class(draw):
+    arrays, reasons = draw('multi', 'attention', 'grad-cam', 'patches', target='4')
+    assert reasons == [
+        'heads: none: the trunk of PatchConvNet is convolutional; see class-attention',
+        'distance: none: the trunk of PatchConvNet is convolutional; see class-attention',
+        'patches: none: PatchConvNet reads pixels through convolutions, not patches',
+    ]
+    assert arrays['class_attention']['maps'].shape == (2, 4, 4, 4)
+    assert arrays['relevance']['maps'].shape == (2, 4, 4)
+    assert arrays['relevance']['maps'].max() > 0
+    other, _ = draw('multi', 'relevance', target='class1')
+    assert np.any(other['relevance']['maps'] != arrays['relevance']['maps'])
+
+
+def test_a_vit_without_class_token_and_classes(draw):
+    arrays, reasons = draw('features', 'heads', 'lens', 'relevance', 'evolution', query=(0, 3))
+    assert {'heads', 'lens', 'relevance'} <= arrays.keys()
+    assert reasons == ['evolution: none: the trunk of this ViT has no class token; see lens']
+    np.testing.assert_allclose(arrays['lens']['values'][-1], 1, atol=1e-5)
+
+
+def test_a_convolutional_network(draw):
+    arrays, reasons = draw(
+        'convnet', 'grad-cam', 'filters', 'maximize', 'field', 'rank', 'activations', 'rollout',
+        'positions', 'norms', at='conv_1', channels=(0, 3), steps=2,
+    )  # fmt: skip
+    assert len(arrays) == 6
+    assert reasons == [
+        'rollout: none: ConvNet has no attention',
+        'positions: none: ConvNet has no position embeddings',
+        'norms: none: ConvNet has feature maps of unequal shapes, not tokens',
+    ]
+    assert arrays['maximize']['pixels'].shape == (2, 16, 16, 3)
+    assert arrays['grad_cam']['maps'].shape == (2, 14, 14)
+    sizes = arrays['field']['sizes']
+    assert sizes[0] <= 3 < sizes[1] <= 8  # 3x3; then 3x3 after 2x2 pooling of it
+
+
+def axes_of(drawing):
+    assert not isinstance(drawing.figure, list)
+    return drawing.figure.axes
+
+
+def heading(loaded, photographs):
+    (drawing,) = views.draw(loaded, photographs, 'positions')
+    return axes_of(drawing)[0].get_title()
+
+
+def test_positions_say_where_they_come_from(opened, photographs):
+    vit = opened['vit']
+    assert '(learned), 4x4' in heading(vit, photographs)
+    other = vit._replace(changes=(SimpleNamespace(what='head'),))
+    assert '(learned), 4x4' in heading(other, photographs)
+    resized = vit._replace(changes=(SimpleNamespace(what='positions'),))
+    assert '(learned, interpolated), 4x4' in heading(resized, photographs)
+    assert '(sine-cosine), 4x4' in heading(opened['features'], photographs)
+
+
+def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photographs, tmp_path):
+    """On the run's own test images, else likeness to the whole model."""
+    vit = opened['vit']
+
+    def measured(**changes):
+        loaded = vit._replace(experiment=dataclasses.replace(vit.experiment, **changes))
+        (drawing,) = views.draw(loaded, photographs, 'importance')
+        return axes_of(drawing)[1].get_ylabel(), drawing.arrays['left'][0]
+
+    for folder in (tmp_path / s / f'class{c}' for s in ('train', 'test') for c in range(3)):
+        folder.mkdir(parents=True)
+        Image.fromarray(photographs[0][:16, :16]).save(folder / 'one.png')
+    source = Source(f'folder:{tmp_path}')
+    ylabel, accuracy = measured(data=source, classes=('class0', 'class1', 'class2'))
+    assert ylabel == 'accuracy, 3 test images'
+    assert accuracy == pytest.approx(1 / 3)  # the same image in every class
+    for changes in ({'data': source}, {'data': None}):  # other classes; no images
+        ylabel, likeness = measured(**changes)
+        assert ylabel == 'cosine to the whole output'
+        assert likeness == pytest.approx(1, abs=1e-5)
+
+
+def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs, tmp_path):
+    Image.fromarray(photographs[0]).save(tmp_path / 'cat.png')
+    images = [tmp_path / 'cat.png', str(tmp_path / 'cat.png'), photographs[0]]
+    found = seen.look(opened['vit'], images)
+    assert found.names == ('cat', 'cat', 'image 3')
+    np.testing.assert_array_equal(found.pixels, np.stack([found.pixels[2]] * 3))
+    assert found.pixels.shape == (3, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ('what', 'options', 'message'),
+    [
+        (('attentoin',), {}, "no view is named 'attentoin'; close: attention"),
+        ((), {}, 'say what to draw: all, attention'),
+        (('class-attention',), {}, 'class-attention: none: ViT has no class-attention layers'),
+        (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, blur, channel"),
+        (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
+        (('maximize',), {'layer': 0}, 'layer must be 1 to 3 here: got 0'),
+        (('heads',), {'query': (4, 0)}, '4x4 patches, from 0 on: got 4 0'),
+        (('relevance',), {'target': 'clas1'}, "must be a class or 0 to 2: 'clas1'"),
+        (('grad-cam',), {'at': 'block'}, "'block' is none; close: blocks"),
+        (('grad-cam',), {'at': 'norm'}, r'tokens or feature maps: norm is \[2, 16\]'),
+        (('maximize',), {'channels': (64,)}, 'must be 0 to 63'),
+    ],
+)
+def test_errors_say_what_to_do(draw, what, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw('vit', *what, **options)
+
+
+def test_images_that_are_none_are_errors(opened, photographs):
+    for images, message in (
+        ([], 'at least one image'),
+        ('cat.png', "list of at least one image: got 'cat.png'"),
+        ([photographs[0] / 255], r'must be uint8 \[H, W, 3\]: got float64 \[20, 30, 3\]'),
+        (photographs[0], r'got uint8 \[30, 3\]'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            views.draw(opened['vit'], images, 'heads')
+    bare = dataclasses.replace(opened['vit'].experiment, preprocessing=None)
+    with pytest.raises(ValueError, match='preprocessing must say'):
+        views.draw(opened['vit']._replace(experiment=bare), photographs, 'heads')
+
+
+def test_a_path_below_a_block_is_drawn(draw):
+    assert list(draw('vit', 'grad-cam', at='blocks/mlp')[0]) == ['grad_cam']
+
+
+def test_memory_grows_with_images_views_and_gradients(opened):
+    vit = opened['vit']
+    one = views.gigabytes(vit, 1, 'heads')
+    assert one == pytest.approx(3 * 2 * 17 * 17 * 4e-9)  # layers, heads, tokens twice; float32
+    assert views.gigabytes(vit, 3, 'heads') == pytest.approx(3 * one)
+    assert views.gigabytes(vit, 1, 'relevance') == pytest.approx(2 * one)
+    assert views.gigabytes(vit, 1, 'heads', 'norms') > one
+
+
+def test_every_view_draws_from_options_that_it_names():
+    assert views.VIEWS['rollout'].options == ('discard', 'smooth')
+    assert views.choose(['tokens', 'heads'])[0] == 'heads'
+    assert views.choose(['all']) == list(views.VIEWS)
+
+
+def test_classes_are_found_by_index_and_name():
+    experiment = Experiment(
+        model=models.ViT(num_classes=3), classes=('tabby, tabby cat', 'dog', '7'),
+        preprocessing=Preprocessing(),
+    )  # fmt: skip
+    assert seen.class_index(experiment, 'Tabby cat') == 0
+    assert seen.class_index(experiment, 'dog') == 1
+    assert seen.class_index(experiment, '2') == seen.class_index(experiment, 2) == 2

@@ -1,0 +1,169 @@
+"""What a model does with images, drawn: one pass through it, many views of what happened.
+
+To add a view, write a file that defines `VIEW`, and add its line to the table `VIEWS`.
+"""
+
+import difflib
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitjax.runs import Loaded
+from vitjax.views import (
+    activations,
+    class_attention,
+    distance,
+    evolution,
+    field,
+    filters,
+    grad_cam,
+    heads,
+    importance,
+    lens,
+    maximize,
+    norms,
+    patches,
+    positions,
+    rank,
+    relevance,
+    rollout,
+)
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View, kept_paths, look
+
+__all__ = [
+    'GROUPS',
+    'VIEWS',
+    'Drawing',
+    'NotApplicable',
+    'Seen',
+    'View',
+    'choose',
+    'draw',
+    'gigabytes',
+]
+
+VIEWS = {
+    'heads': heads.VIEW,
+    'class-attention': class_attention.VIEW,
+    'rollout': rollout.VIEW,
+    'distance': distance.VIEW,
+    'relevance': relevance.VIEW,
+    'positions': positions.VIEW,
+    'evolution': evolution.VIEW,
+    'lens': lens.VIEW,
+    'rank': rank.VIEW,
+    'norms': norms.VIEW,
+    'patches': patches.VIEW,
+    'activations': activations.VIEW,
+    'grad-cam': grad_cam.VIEW,
+    'filters': filters.VIEW,
+    'maximize': maximize.VIEW,
+    'field': field.VIEW,
+    'importance': importance.VIEW,
+}
+GROUPS = tuple(dict.fromkeys(view.group for view in VIEWS.values()))
+
+
+def draw(
+    loaded: Loaded,
+    images: Sequence[str | pathlib.Path | np.ndarray],
+    *names: str,
+    target: str | int | None = None,
+    at: str | None = None,
+    report: Callable[[str], object] = print,
+    **options: Any,
+) -> Iterator[Drawing]:
+    """Runs a model on images once, and draws views of what happened one after another.
+
+    The pass runs when this is called; each view is drawn as the iterator reaches it.
+
+    >>> import jax, numpy as np
+    >>> from vitjax import views
+    >>> from vitjax.data.images import Preprocessing
+    >>> from vitjax.experiment import Experiment
+    >>> from vitjax.models import ViT
+    >>> from vitjax.runs import Loaded
+    >>> model = ViT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3)
+    >>> params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
+    >>> loaded = Loaded(Experiment(model=model, preprocessing=Preprocessing(size=8)), params)
+    >>> photo = np.zeros((30, 20, 3), np.uint8)
+    >>> for drawing in views.draw(loaded, [photo], 'heads', layer=1):
+    ...     print(drawing.name, drawing.arrays['maps'].shape)
+    heads (1, 2, 2, 2)
+    heads_by_layer (2, 2, 2, 2)
+    heads_over_depth (2, 1, 2, 2)
+
+    Args:
+        loaded: a model, as `vitjax.runs.load` opens it.
+        images: files, or uint8 arrays [H, W, 3] of any size.
+        *names: views, groups of them (`attention`, `tokens`, `gradients`) or `all`.
+        target: class that gradients are taken of, by name or number; by default each image's most
+            likely.
+        at: captured path for grad-cam and maximize, as in `blocks/mlp/hidden` or `conv_3`.
+        report: called with the reason for each view that does not apply to the model.
+        **options: of the views, by the names of their keyword arguments. Each view takes those it
+            has and ignores the others.
+
+    Raises:
+        ValueError: for an unknown view, option, path or class, an image that cannot be read, and
+            if no view applies to the model.
+    """
+    chosen = choose(names)
+    known = sorted({'at', 'target', *(name for view in VIEWS.values() for name in view.options)})
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f'no view has the option {unknown[0]!r}; there are {", ".join(known)}.')
+    keep, gradients = _reads(chosen)
+    seen = look(loaded, images, keep=keep, at=at, gradients=gradients, target=target)
+    return _drawings(seen, chosen, {**options, 'at': at}, report)
+
+
+def _drawings(
+    seen: Seen, names: list[str], options: dict[str, Any], report: Callable[[str], object]
+) -> Iterator[Drawing]:
+    reasons, drawn = [], False
+    for name in names:
+        view = VIEWS[name]
+        own = {key: value for key, value in options.items() if key in view.options}
+        try:
+            for drawing in view.draw(seen, **own):
+                drawn = True
+                yield drawing
+        except NotApplicable as reason:
+            reasons.append(f'{name}: none: {reason}')
+    if not drawn:
+        raise ValueError('\n'.join(reasons))
+    for reason in reasons:
+        report(reason)
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """Names of views, of groups or `all`, as views in the table's order.
+
+    Raises:
+        ValueError: for a name that is none of them, with those there are.
+    """
+    known = ('all', *GROUPS, *VIEWS)
+    if not names:
+        raise ValueError(f'say what to draw: {", ".join(known)}.')
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f'close: {", ".join(close)}' if close else f'there are {", ".join(known)}'
+            raise ValueError(f'no view is named {name!r}; {hint}.')
+    return [name for name, view in VIEWS.items() if {name, view.group, 'all'} & set(names)]
+
+
+def gigabytes(loaded: Loaded, count: int, *names: str, at: str | None = None) -> float:
+    """What the arrays that views read take for `count` images, gradients included."""
+    keep, gradients = _reads(choose(names))
+    shapes = kept_paths(loaded, count, keep=keep, at=at).values()
+    return sum(map(math.prod, shapes)) * 4e-9 * (1 + gradients)
+
+
+def _reads(names: list[str]) -> tuple[list[str], bool]:
+    """Patterns of paths that views read, and whether any of them reads gradients."""
+    return [VIEWS[n].keep for n in names], any(VIEWS[n].gradients for n in names)

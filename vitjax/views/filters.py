@@ -1,0 +1,44 @@
+"""filters: what the first layer looks for."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from vitjax.analysis import gradients
+from vitjax.figures import gradients as figures
+from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
+
+
+def draw(seen: Seen, *, layer: int | None = None) -> Iterator[Drawing]:
+    """Filters of the first layer, with their principal components where they are in colour.
+
+    Args:
+        seen: any pass; only parameters are read.
+        layer: of a convolutional network, from 1 on; the first by default.
+    """
+    embed = seen.params.get('embed', {})
+    if 'patch' in embed:
+        kernel = embed['patch']['projection']['kernel']
+        size = seen.model.patch_size
+        kernel, name = kernel.reshape(size, size, 3, -1), 'patch embedding'
+    elif 'conv_1' in embed:
+        kernel, name = embed['conv_1']['kernel'], "the stem's first convolution"
+    else:
+        name = f'conv_{layer_index(1 if layer is None else layer, len(seen.feature_maps())) + 1}'
+        kernel = seen.params[name]['conv']['kernel']
+    height, width, channels, count = kernel.shape
+    title = f'{name}: {count} filters of {height}x{width}'
+    pictures, components = gradients.filters(kernel), None
+    if channels == 3:
+        side = min(6, math.isqrt(min(count, height * width * channels)))
+        components = np.asarray(gradients.filter_components(kernel, side**2))
+        title += ', the first 64' if count > 64 else ''
+    else:
+        title += '\n(one a row, input channels across, the first 16 of each)'
+    figure = figures.filters(np.asarray(pictures), components, title=title)
+    arrays = {'filters': pictures} | ({} if components is None else {'components': components})
+    yield Drawing('filters', figure, arrays)
+
+
+VIEW = View('gradients', draw, MAPS)

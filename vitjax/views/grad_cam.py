@@ -1,0 +1,44 @@
+"""grad-cam: which places of a layer are evidence for the class."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vitjax.analysis import gradients
+from vitjax.figures import attention as figures
+from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
+
+
+def draw(
+    seen: Seen, *, layer: int | None = None, at: str | None = None, smooth: bool = True
+) -> Iterator[Drawing]:
+    """Grad-CAM at the trunk's tokens, feature maps, or any path that has patches.
+
+    Args:
+        seen: with tokens or feature maps, and their gradients.
+        layer: from 1 on; by default the last whose patches reach the answer.
+        at: captured path; by default the tokens leaving the blocks, or the last feature maps.
+        smooth: interpolate maps over images.
+    """
+    path = at or ('blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1])
+    values, grads, label = seen.found[path], seen.grads[path], path
+    if path.startswith('blocks'):
+        depth = len(values)
+        if layer is None and seen.trunk.class_token and depth > 1:
+            layer = depth - 1  # patches that leave the last block reach no class token
+        index = layer_index(layer, depth)
+        values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
+    if values.ndim == 3 and values.shape[1] == seen.trunk.prefix + np.prod(seen.grid):
+        values, grads = (
+            x[:, seen.trunk.prefix :].reshape(len(x), *seen.grid, -1) for x in (values, grads)
+        )
+    if values.ndim != 4:
+        raise ValueError(f'at must have tokens or feature maps: {path} is {list(values.shape)}.')
+    maps = np.asarray(gradients.grad_cam(values, grads))
+    figure = figures.overlays(
+        seen.pictures, [maps], labels=[f'Grad-CAM\n{label}'], titles=seen.titles, smooth=smooth
+    )
+    yield Drawing('grad_cam', figure, {'maps': maps})
+
+
+VIEW = View('gradients', draw, f'blocks|{MAPS}', gradients=True)

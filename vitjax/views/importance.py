@@ -1,0 +1,89 @@
+"""importance: how much each head matters, and what remains without heads or layers."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import evaluate
+from vitjax.analysis import gradients, tokens
+from vitjax.data import sources
+from vitjax.experiment import Experiment
+from vitjax.figures import gradients as figures
+from vitjax.figures.panels import some
+from vitjax.types import Array, Module, Params
+from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View
+
+
+def draw(seen: Seen) -> Iterator[Drawing]:
+    """Each head's importance, and how well the model does without the least important, or a layer.
+
+    Args:
+        seen: with the trunk's tokens, its attention weights and their gradients.
+    """
+    depth = len(seen.tokens())
+    measure, ylabel = _measure(seen)
+    arrays: dict[str, Array] = {}
+    heads = left = shares = None
+    path = MIXED if MIXED in seen.found else WEIGHTS
+    if path in seen.found:
+        heads = np.asarray(gradients.head_importance(seen.found[path], seen.grads[path]))
+        order = np.argsort(heads, axis=None)
+        shares = np.linspace(0, 0.9, 10)
+        left = []
+        for share in shares:
+            removed = np.zeros(heads.size, bool)
+            removed[order[: round(share * heads.size)]] = True
+            gone = jnp.asarray(removed.reshape(heads.shape))
+            left.append(measure(seen.model, gradients.remove_heads(seen.params, gone)))
+        left = np.array(left)
+        arrays = {'importance': heads, 'shares': shares, 'left': left}
+    layers, without = some(depth, 24) if depth > 1 else [], []
+    short = seen.model.clone(depth=depth - 1)
+    for layer in layers:
+        kept = [i for i in range(depth) if i != layer]
+        without.append(measure(short, gradients.keep_layers(seen.params, kept)))
+    without = np.array(without)
+    arrays |= {'layers': np.array(layers), 'without': without}
+    figure = figures.importance(heads, shares, left, layers, without, ylabel=ylabel)
+    yield Drawing('importance', figure, arrays)
+
+
+def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
+    """How well a model does: accuracy on labelled images, else likeness to the whole model."""
+    experiment = seen.loaded.experiment
+    data = _labelled(experiment)
+    if data is not None:
+
+        def accuracy(model: Module, params: Params) -> float:
+            logits = evaluate.predict(model, params, data, experiment.preprocessing, 128)
+            return evaluate.scores(logits, data.labels)['accuracy']
+
+        return accuracy, f'accuracy, {len(data)} test images'
+
+    apply = jax.jit(lambda m, p, x: m.apply({'params': p}, x), static_argnums=0)
+
+    def likeness(model: Module, params: Params) -> float:
+        logits = apply(model, params, seen.images)
+        return float(np.mean(tokens.cosines(logits, jnp.asarray(seen.logits))))
+
+    return likeness, 'cosine to the whole output'
+
+
+def _labelled(experiment: Experiment, most: int = 256) -> sources.Data | None:
+    """Some test images of a run, the same each time; None where there are none of its classes."""
+    if experiment.data is None:
+        return None
+    try:
+        data = sources.load(experiment.data, 'test')
+    except ValueError:  # no longer there
+        return None
+    if data.classes != experiment.classes:
+        return None
+    chosen = np.random.default_rng(0).permutation(len(data))[:most]
+    return dataclasses.replace(data, images=data.images[chosen], labels=data.labels[chosen])
+
+
+VIEW = View('gradients', draw, f'blocks|{WEIGHTS}|{MIXED}', gradients=True)

@@ -1,0 +1,100 @@
+"""maximize: inputs that units prefer."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import capture
+from vitjax.analysis import gradients, tokens
+from vitjax.figures import gradients as figures
+from vitjax.views.seen import HIDDEN, MAPS, Drawing, Seen, View, layer_index
+
+
+def draw(
+    seen: Seen,
+    *,
+    layer: int | None = None,
+    at: str | None = None,
+    channels: Sequence[int] = (),
+    steps: int = 30,
+    jitter: int | None = None,
+    blur: float | None = None,
+    seed: int = 0,
+) -> Iterator[Drawing]:
+    """Gradient ascent from noise for channels of a layer, and for the classes of the images.
+
+    Args:
+        seen: with the activations of the channels.
+        layer: from 1 on; the middle one by default.
+        at: captured path of the channels; by default the MLP's neurons, or the last feature maps.
+        channels: by default the four most active on the images.
+        steps: of ascent.
+        jitter: in pixels; by default the patch size, 0 for convolutional networks.
+        blur: a standard deviation in pixels; by default the patch size / 14, 0 for convolutional
+            networks.
+        seed: of the noise.
+    """
+    path = at or _unit_path(seen)
+    values, label, model, params = seen.found[path], path, seen.model, seen.params
+    index = None
+    if path.startswith('blocks'):
+        depth = len(values)
+        index = depth // 2 if layer is None else layer_index(layer, depth)
+        model = model.clone(depth=index + 1)  # later layers do not matter
+        params = gradients.keep_layers(params, range(index + 1))
+        values, label = values[index], f'layer {index + 1}'
+    means = np.asarray(values, np.float32).reshape(-1, values.shape[-1]).mean(0)
+    units = np.asarray(channels if len(channels) else np.argsort(-means)[:4])
+    if units.min() < 0 or units.max() >= len(means):
+        raise ValueError(f'channels must be 0 to {len(means) - 1} at {path}: got {units}.')
+    mean = jnp.asarray(seen.preprocessing.mean)
+    deviation = jnp.asarray(seen.preprocessing.deviation)
+
+    def of_channels(pixels: jax.Array) -> jax.Array:
+        found = capture.capture(model, params, (pixels - mean) / deviation, keep=path)[1][path]
+        found = found if index is None else found[index]
+        if found.ndim == 3:
+            found = found[:, -seen.grid[0] * seen.grid[1] :]
+            found = found.reshape(len(found), *seen.grid, -1)
+        return gradients.border_left_out(found)[jnp.arange(len(units)), units]
+
+    unit = 'neuron' if path == HIDDEN else 'channel'
+    goals: list[tuple[Callable[[jax.Array], jax.Array], list[str]]] = [
+        (of_channels, [f'{label}, {unit} {c}' for c in units])
+    ]
+    if seen.chosen is not None:
+        classes = np.unique(seen.chosen)[:4]
+
+        def of_classes(pixels: jax.Array) -> jax.Array:
+            logits = seen.model.apply({'params': seen.params}, (pixels - mean) / deviation)
+            return logits[jnp.arange(len(classes)), classes]
+
+        goals.append((of_classes, [seen.title(k) for k in classes]))
+
+    patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
+    key = jax.random.key(seed)
+    jitter = patch if jitter is None else jitter
+    blur = patch / 14 if blur is None else blur
+    pictures, titles = [], []
+    for score, names in goals:
+        start = gradients.grey_noise(key, (len(names), *seen.pixels.shape[1:]))
+        ascend = functools.partial(
+            gradients.maximize, score, steps=steps, jitter=jitter, blur=blur, key=key
+        )
+        pictures.append(jax.jit(ascend)(start))
+        titles += names
+    pixels = jnp.concatenate(pictures)
+    figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)
+    yield Drawing('maximize', figure, {'pixels': pixels})
+
+
+def _unit_path(seen: Seen) -> str:
+    """Whose channels are maximised: the MLP's neurons, or the last feature maps."""
+    maps = seen.feature_maps()
+    return list(maps)[-1] if maps else HIDDEN if HIDDEN in seen.found else 'blocks'
+
+
+VIEW = View('gradients', draw, f'blocks|{HIDDEN}|{MAPS}')

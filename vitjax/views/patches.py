@@ -1,0 +1,28 @@
+"""patches: what the model is given."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vitjax.figures import tokens as figures
+from vitjax.layers.embed import patchify, unpatchify
+from vitjax.views.seen import Drawing, NotApplicable, Seen, View
+
+
+def draw(seen: Seen) -> Iterator[Drawing]:
+    """The patches of the first image, and the image rebuilt from them.
+
+    Args:
+        seen: any pass; only pixels are read.
+    """
+    size = seen.trunk.patch_size
+    if size is None or 'patch' not in seen.params['embed']:
+        raise NotApplicable(f'{seen.kind} reads pixels through convolutions, not patches')
+    cut = patchify(seen.pictures[:1], size)  # type: ignore[arg-type]
+    rebuilt = np.asarray(unpatchify(cut, seen.grid))
+    pieces = np.asarray(cut[0]).reshape(-1, size, size, 3)
+    figure = figures.patches(seen.pictures[0], pieces, rebuilt[0], columns=seen.grid[1])
+    yield Drawing('patches', figure, {'patches': pieces, 'rebuilt': rebuilt})
+
+
+VIEW = View('tokens', draw)

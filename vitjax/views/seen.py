@@ -1,0 +1,331 @@
+"""What one pass through a model gave: all that a view draws from."""
+
+import dataclasses
+import difflib
+import inspect
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import capture
+from vitjax.analysis import attention
+from vitjax.data.images import Preprocessing, central_square, normalise, read
+from vitjax.experiment import Experiment
+from vitjax.figures.panels import Figure
+from vitjax.models.trunk import Trunk
+from vitjax.runs import Loaded
+from vitjax.types import Array, Arrays, Module, Params
+
+# Captured paths, as regular expressions that views keep.
+WEIGHTS = 'blocks/attention/weights'
+MIXED = 'blocks/attention/mixed_weights'
+CLASS_WEIGHTS = 'class_blocks/attention/weights'
+MAPS = r'conv_\d+'
+HIDDEN = 'blocks/mlp/hidden'
+
+
+class NotApplicable(Exception):
+    """Why a view does not apply to a model, in one line."""
+
+
+class Drawing(NamedTuple):
+    """One figure of a view, and what it shows.
+
+    Attributes:
+        name: of its files, as in `heads_by_layer`.
+        figure: matplotlib's; a list of them is an animation.
+        arrays: what is drawn, by name.
+    """
+
+    name: str
+    figure: Figure | list[Figure]
+    arrays: Mapping[str, Array]
+
+
+class View(NamedTuple):
+    """What a view is; each file of this package defines one as `VIEW`.
+
+    Attributes:
+        group: `attention`, `tokens` or `gradients`.
+        draw: `Seen` to drawings; its keyword-only arguments are the view's options.
+        keep: regular expression of the captured paths that it reads; empty for a view of
+            parameters or pixels alone.
+        gradients: whether it also reads the target's gradients at those paths.
+    """
+
+    group: str
+    draw: Callable[..., Iterator[Drawing]]
+    keep: str = ''
+    gradients: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the view's options."""
+        parameters = inspect.signature(self.draw).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What one pass through a model gave, and what went in.
+
+    Attributes:
+        loaded: the model, its parameters, and what was changed to fit the image size.
+        names: of the images.
+        pixels: what the model sees, uint8 [B, H, W, 3].
+        images: the same, normalised.
+        logits: [B, classes], or features [B, D] of a model without classes.
+        found: captured arrays by path, float32.
+        grads: the target's gradients at the same paths; empty if no view reads them.
+        chosen: for each image the class that gradients are taken of, [B]; None for a model with
+            fewer than two classes.
+    """
+
+    loaded: Loaded
+    names: tuple[str, ...]
+    pixels: np.ndarray
+    images: np.ndarray
+    logits: np.ndarray
+    found: Arrays
+    grads: Arrays
+    chosen: np.ndarray | None
+
+    @property
+    def model(self) -> Module:
+        """The module."""
+        return self.loaded.experiment.model
+
+    @property
+    def params(self) -> Params:
+        """Its parameters."""
+        return self.loaded.params
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What turned images into the model's input."""
+        return _preprocessing(self.loaded.experiment)
+
+    @property
+    def trunk(self) -> Trunk:
+        """What the model says of its trunk."""
+        return self.model.trunk
+
+    @property
+    def kind(self) -> str:
+        """The architecture's name, for messages."""
+        return type(self.model).__name__
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.trunk.grid(*self.pixels.shape[1:3])
+
+    @property
+    def centre(self) -> tuple[int, int]:
+        """Row and column of the patch in the centre."""
+        return self.grid[0] // 2, self.grid[1] // 2
+
+    def token(self, patch: tuple[int, int]) -> int:
+        """The index of a patch, given by row and column, among the trunk's tokens."""
+        return self.trunk.prefix + patch[0] * self.grid[1] + patch[1]
+
+    def title(self, index: int) -> str:
+        """The name of a class."""
+        classes = self.loaded.experiment.classes
+        return classes[index].split(',')[0] if classes else f'class {index}'
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """For each image the class that gradients are taken of, or the image's name."""
+        return self.names if self.chosen is None else tuple(map(self.title, self.chosen))
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """What the model sees, 0 to 1."""
+        return self.pixels / 255.0
+
+    def trunk_weights(self) -> jax.Array:
+        """The trunk's attention weights [L, B, heads, N, N].
+
+        Raises:
+            NotApplicable: if there are none.
+        """
+        if WEIGHTS in self.found:
+            return self.found[WEIGHTS]
+        if self.trunk.class_tokens:
+            raise NotApplicable(f'the trunk of {self.kind} is convolutional; see class-attention')
+        raise NotApplicable(f'{self.kind} has no attention')
+
+    def tokens(self) -> jax.Array:
+        """Tokens leaving each block, [L, B, N, D].
+
+        Raises:
+            NotApplicable: if there are none.
+        """
+        if 'blocks' not in self.found:
+            raise NotApplicable(f'{self.kind} has feature maps of unequal shapes, not tokens')
+        return self.found['blocks']
+
+    def patches(self) -> jax.Array:
+        """Of `tokens`, those of the patches."""
+        return self.tokens()[:, :, self.trunk.prefix :]
+
+    def feature_maps(self) -> Arrays:
+        """A convolutional network's feature maps in order; empty for the others."""
+        maps = {path: value for path, value in self.found.items() if re.fullmatch(MAPS, path)}
+        return dict(sorted(maps.items(), key=lambda item: int(item[0].split('_')[1])))
+
+    def answer_map(self, matrix: jax.Array) -> np.ndarray:
+        """What the answer reads of token-to-token scores [B, N, N]: [B, rows, columns]."""
+        rows = matrix[:, 0] if self.trunk.class_token else matrix.mean(1)
+        return np.asarray(attention.to_grid(rows, grid=self.grid, prefix=self.trunk.prefix))
+
+    def class_map(self, rows: jax.Array) -> np.ndarray:
+        """What the answer reads of class-attention scores [B, K, 1 + N]: [B, rows, columns].
+
+        Of one class token for each class, it is the chosen class's that is read.
+        """
+        own = 0 if rows.shape[1] == 1 else self.chosen
+        rows = rows[np.arange(len(rows)), own]
+        return np.asarray(attention.to_grid(rows, grid=self.grid, prefix=1))
+
+
+def layer_index(layer: int | None, depth: int) -> int:
+    """The index from 0 of a layer that a user counts from 1; the last one's by default.
+
+    Raises:
+        ValueError: if there is no such layer.
+    """
+    if layer is None:
+        return depth - 1
+    if not 1 <= layer <= depth:
+        raise ValueError(f'layer must be 1 to {depth} here: got {layer}.')
+    return layer - 1
+
+
+def kept_paths(
+    loaded: Loaded, count: int, *, keep: Sequence[str], at: str | None
+) -> dict[str, tuple[int, ...]]:
+    """Paths that match one of `keep`, with shapes for `count` images; computes nothing.
+
+    Where none matches it is the model's last path, as a capture has to keep something.
+
+    Raises:
+        ValueError: if `at` is no path of the model.
+    """
+    size = _preprocessing(loaded.experiment).size
+    blank = np.broadcast_to(np.float32(0), (count, size, size, 3))
+    known = capture.paths(loaded.experiment.model, loaded.params, blank)
+    if at is not None and at not in known:
+        close = difflib.get_close_matches(at, known, n=4) or known
+        raise ValueError(f'at must be a captured path: {at!r} is none; close: {", ".join(close)}.')
+    pattern = re.compile('|'.join(filter(None, keep)) or '-')
+    kept = {p: shape for p, shape in known.items() if p == at or pattern.fullmatch(p)}
+    return kept or dict([list(known.items())[-1]])
+
+
+def look(
+    loaded: Loaded,
+    images: Sequence[str | pathlib.Path | np.ndarray],
+    *,
+    keep: Sequence[str] = (),
+    at: str | None = None,
+    gradients: bool = False,
+    target: str | int | None = None,
+) -> Seen:
+    """One pass through a model, and one back if `gradients` are needed.
+
+    Args:
+        loaded: what `vitjax.runs.load` returns.
+        images: files, or uint8 arrays [H, W, 3] of any size.
+        keep: regular expressions of paths to capture.
+        at: one more path.
+        gradients: whether to take the target's gradients at those paths too.
+        target: class that they are taken of, by name or number; by default each image's most
+            likely.
+
+    Raises:
+        ValueError: for an image that cannot be read, and a path or class that the model lacks.
+    """
+    experiment, params, _ = loaded
+    preprocessing, model = _preprocessing(experiment), loaded.experiment.model
+    pixels = _squares(images, preprocessing)
+    inputs = normalise(pixels, preprocessing)
+    pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=at)))
+    count: int = model.num_classes  # type: ignore[attr-defined]
+    index = None if target is None else class_index(experiment, target)
+    if gradients:
+        goal = _goal(count, index)
+        logits, found, grads = capture.gradients(model, params, inputs, goal, keep=pattern)  # type: ignore[arg-type]
+    else:
+        logits, found = capture.capture(model, params, inputs, keep=pattern)  # type: ignore[arg-type]
+        grads = {}
+    found, grads = jax.tree.map(lambda x: x.astype(jnp.float32), (found, grads))
+    logits, chosen = np.asarray(logits), None
+    if count > 1:
+        chosen = logits.argmax(1) if index is None else np.full(len(logits), index)
+    names = tuple(
+        f'image {i + 1}' if isinstance(image, np.ndarray) else pathlib.Path(image).stem
+        for i, image in enumerate(images)
+    )
+    return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen)
+
+
+def _squares(images: Sequence[Any], preprocessing: Preprocessing) -> np.ndarray:
+    """Files and arrays resized and cut to what the model sees: uint8 [B, size, size, 3]."""
+    if isinstance(images, str | pathlib.Path) or not len(images):
+        raise ValueError(f'images must be a list of at least one image: got {images!r}.')
+    short = int(preprocessing.size / preprocessing.crop)
+    arrays = [i if isinstance(i, np.ndarray) else read(i, short_side=short) for i in images]
+    for array in arrays:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(
+                f'an image must be uint8 [H, W, 3]: got {array.dtype} {list(array.shape)}.'
+            )
+    return np.stack([central_square(array, preprocessing) for array in arrays])
+
+
+def _preprocessing(experiment: Experiment) -> Preprocessing:
+    if experiment.preprocessing is None:
+        raise ValueError('experiment.preprocessing must say what the model expects: it is None.')
+    return experiment.preprocessing
+
+
+def class_index(experiment: Experiment, target: str | int) -> int:
+    """The index of a class, given by index, by name or by one of its names.
+
+    Raises:
+        ValueError: if the model has no such class.
+    """
+    count: int = experiment.model.num_classes  # type: ignore[attr-defined]
+    target = str(target)
+    if count < 2:
+        raise ValueError(f'target {target}: the model has no classes to choose from.')
+    if target.isdecimal() and int(target) < count:
+        return int(target)
+    names = [name.lower() for name in experiment.classes]
+    found = [i for i, n in enumerate(names) if target.lower() in (n, *re.split(r',\s*', n))]
+    if not found:
+        close = difflib.get_close_matches(target.lower(), names, n=3)
+        hint = f'; close: {"; ".join(close)}' if close else ''
+        raise ValueError(f'target must be a class or 0 to {count - 1}: {target!r}{hint}.')
+    return found[0]
+
+
+def _goal(num_classes: int, index: int | None) -> Callable[[jax.Array], jax.Array]:
+    """What gradients are taken of: a class's logit, each image's largest, or the only one.
+
+    Without classes, half the squared length of the features, whose gradient is the features.
+    """
+    if num_classes == 0:
+        return lambda features: (features**2).sum() / 2
+    if num_classes == 1:
+        return lambda logits: logits.sum()
+    if index is None:
+        return lambda logits: logits.max(1).sum()
+    return lambda logits: logits[:, index].sum()
