@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Write one .npy of [layers, examples, ...] for each path, and index.json.
 
-    A capture that was stopped goes on with the same command.
+    The same command resumes a capture that was stopped.
 
     Args:
         source: a run directory, or published weights (.safetensors, .npz, hf-hub:owner/name).

@@ -2,7 +2,7 @@
 
 A capture is a directory: one `.npy` of `[layers, examples, ...]` for each path, `labels.npy`,
 `examples.npy` (a hash of every image, in order), and `index.json`, which says what all of it is.
-It is written batch by batch; one that was killed goes on where it stopped.
+It is written batch by batch; one that was killed is resumed where it stopped.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def write(
     batch_size: int = 64,
     report: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
-    """Writes a capture, or goes on writing one that was stopped.
+    """Writes a capture, or resumes one that was stopped.
 
     Space on the disk is looked for before the first byte, and taken at once.
 
@@ -85,7 +85,7 @@ def read(directory: str | pathlib.Path) -> Activations:
     if index['done'] < index['examples'] or 'order' not in index:
         raise ValueError(
             f'{directory} is not finished: {index["done"]} of {index["examples"]} examples; the '
-            'command that began it goes on with it.'
+            'command that began it resumes it.'
         )
     stacks = tuple(
         Stack(s['path'], tuple(s['shape']), tuple(s['layers']) if s['layers'] else None)

@@ -23,8 +23,9 @@ def cca(x: Representation, y: Representation | None = None) -> np.ndarray:
     singular values of `Q_xᵀ Q_y`; their sum is divided by the smaller rank. 0 to 1; invariant to
     shift and to any invertible linear map of either side: to the scale of each feature exactly, to
     others while float32 features can hold them. (Once features are scaled alike, directions of less
-    than 1e-5 of the largest singular value are taken for rounding.) Cost, in float64 on the host:
-    f² n a layer and n f g + f g min(f, g) a pair.
+    than 1e-5 of the largest singular value are taken for rounding.) Two sides with more directions
+    in all than examples share some whatever they are: the value is near 1 long before f reaches n.
+    Cost, in float64 on the host: f² n a layer and n f g + f g min(f, g) a pair.
 
     >>> rng = np.random.default_rng(0)
     >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
