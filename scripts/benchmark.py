@@ -6,7 +6,6 @@ idle machine.
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import json
 import math
@@ -211,7 +210,9 @@ def _network(name: str) -> tuple[Any, int]:
 
 def _experiment(name: str) -> Any:
     """An experiment of experiments/, by name."""
-    return importlib.import_module('train').find(name).experiment
+    from vitjax.experiment import find
+
+    return find(name).experiment
 
 
 @functools.cache
@@ -261,38 +262,39 @@ def _parts(
     import jax.numpy as jnp
     import numpy as np
 
-    from vitjax import sharding, timing
-    from vitjax.data import augment
-    from vitjax.optim import optimizer, trainable
-    from vitjax.train import cross_entropy, init_state, train_step
+    from vitjax import fields, program, timing
+    from vitjax.data.augment import augment
+    from vitjax.data.preprocess import Preprocessing
+    from vitjax.data.sources import Data
+    from vitjax.optim import optimizer
+    from vitjax.train import cross_entropy
 
     network, settings = experiment.model, experiment.augment
-    if attention and hasattr(network, 'attention'):
+    if attention and 'attention' in fields.names(network):
         network = network.clone(attention=attention)
-    side, key = settings.size, jax.random.key(0)
-    tx = optimizer(experiment.optim, 1000)
-    state = init_state(
-        key, model=network, tx=tx, image_shape=(side, side, 3), ema=experiment.optim.ema > 0
-    )
-    original = 8 if side == 8 else experiment.data.size or 32
+    original = 8 if settings.size == 8 else experiment.data.size or 32
     pixels = np.random.default_rng(0).integers(0, 256, (batch, original, original, 3), np.uint8)
     labels = np.arange(batch, dtype=np.int32) % network.num_classes
+    prepared = Preprocessing(settings.size, 1.0, mean=(0.5,) * 3, deviation=(0.25,) * 3)
+    experiment = dataclasses.replace(
+        experiment, model=network, preprocessing=prepared, batch_size=batch
+    )
+    plan = program.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
+    run = program.program(plan, [0], jax.devices()[:1])
+    step, numbers = program.training_step(experiment, plan.total)
+    key, (state,) = jax.random.key(0), run.init()
+    given = {'key': jax.random.key_data(key), **numbers}
     index = jnp.arange(batch)
     vary = functools.partial(
-        augment.augment, settings, ((0.5,) * 3, (0.25,) * 3), network.num_classes
+        augment, settings, (prepared.mean, prepared.deviation), network.num_classes
     )
     images, soft = jax.jit(vary)(key, pixels, labels, index)
-    pattern = experiment.optim.train
-    mask = None if pattern == '.*' else trainable(state.params, pattern)
+    tx = optimizer(experiment.optim, plan.total)
+    example = {'image': pixels, 'label': labels, 'index': index}
 
     def loss(params: Any) -> jax.Array:
         rngs = {'dropout': key}
         return cross_entropy(network.apply({'params': params}, images, True, rngs=rngs), soft)
-
-    step = functools.partial(
-        train_step, model=network, tx=tx, augment=vary, ema=experiment.optim.ema, trainable=mask
-    )
-    example = {'image': pixels, 'label': labels, 'index': index}
 
     def seconds(fn: Callable[..., Any], *args: Any) -> float:
         return timing.seconds(jax.jit(fn), args, repeats)
@@ -301,14 +303,11 @@ def _parts(
     yield 'forward', seconds(loss, state.params)
     yield 'forward+backward', seconds(jax.value_and_grad(loss), state.params)
     yield 'optimizer', seconds(tx.update, state.params, state.opt_state, state.params)
-    yield 'step', seconds(step, state, example, key)
-    spread = sharding.spread('none', step, key, state, batch_size=batch)
-    data = spread.put_data(pixels, labels)
-    rows = np.tile(np.arange(batch, dtype=np.int32), (repeats, 1))
-    here, _ = spread.run(spread.put(state), data, rows, 0)
-    jax.block_until_ready(here)
+    yield 'step', seconds(step, state, example, given)
+    chunk = run.feed.take(0, repeats)
+    here, _ = run.run(run.put([state]), chunk._replace(steps=0))
     start = time.perf_counter()
-    jax.block_until_ready(spread.run(here, data, rows, repeats))
+    run.run(here, chunk)
     yield 'step in the loop', (time.perf_counter() - start) / repeats
 
 

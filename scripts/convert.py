@@ -26,12 +26,12 @@ def main(
     """
     from jax import tree
 
-    from vitjax import checkpoint, pretrained
+    from vitjax import runs
 
-    experiment, params = pretrained.load(
+    experiment, params, _ = runs.load(
         weights, model=model, image_size=image_size, patch_size=patch_size, num_classes=num_classes
     )
-    checkpoint.write_run(out, experiment, params)
+    runs.write(out, experiment, params)
     prepared = experiment.preprocessing
     assert prepared is not None  # load fills it in
     mean, deviation = (

@@ -25,38 +25,24 @@ def main(
         image_size: side of the input in pixels; the weights' own without it.
         which: of a run's checkpoints, best or latest.
     """
-    import jax
-    import numpy as np
-
-    from vitjax import pretrained
-    from vitjax.data.images import load
+    from vitjax import evaluate, runs
 
     if not images:
         raise ValueError('predict needs an image: got none.')
     if top < 1:
         raise ValueError(f'--top must be 1 or more: {top}.')
-    experiment, params = pretrained.load(
+    loaded = runs.load(
         weights,
         model=model,
         image_size=image_size,
         which=which,
-        report=lambda line: print(line, file=sys.stderr),
+        report=lambda change: print(change, file=sys.stderr),
     )
-    network, prepared = experiment.model, experiment.preprocessing
-    assert prepared is not None  # load fills it in
-    outputs = getattr(network, 'num_classes', 0)
-    if not outputs:
-        raise ValueError(f'{weights} has no head, so there are no classes to predict.')
-    names = [*experiment.classes, *(f'class {i}' for i in range(len(experiment.classes), outputs))]
-    forward = jax.jit(lambda p, x: network.apply({'params': p}, x))
-    for start in range(0, len(images), 32):
-        paths = images[start : start + 32]
-        logits = np.asarray(forward(params, load(paths, prepared)), np.float64)
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        for path, row in zip(paths, odds / odds.sum(1, keepdims=True), strict=True):
-            print(path)
-            for i in np.argsort(-row, kind='stable')[:top]:
-                print(f'  {row[i]:7.2%}  {names[i]}')
+    for path in images:
+        (likeliest,) = evaluate.classify(loaded, [path], top=top)
+        print(path)
+        for name, probability in likeliest:
+            print(f'  {probability:7.2%}  {name}')
 
 
 if __name__ == '__main__':

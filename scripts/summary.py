@@ -67,12 +67,12 @@ def find(name: str) -> tuple[Any, int]:
     Raises:
         ValueError: if there is neither; it lists close names.
     """
-    from vitjax import experiment, models
+    from vitjax import models, runs
 
     if name in models.NAMES:
         return models.named(name), 150 if name == 'convnet' else 224
     if pathlib.Path(name).exists():
-        run = experiment.read(name)
+        run = runs.read_experiment(name)
         return run.model, run.preprocessing.size if run.preprocessing else run.augment.size
     close = difflib.get_close_matches(name, models.NAMES, n=4, cutoff=0.5) or models.NAMES
     raise ValueError(f'no run and no model is named {name!r}; close: {", ".join(close)}.')

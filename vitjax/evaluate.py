@@ -1,16 +1,19 @@
 """What a model says of every image of a split, and how right it is."""
 
 import functools
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
+from vitjax.runs import Loaded
 from vitjax.train import eval_step
 
 
@@ -99,6 +102,39 @@ def require_same_classes(data: Data, classes: Sequence[str]) -> None:
                         for names in (data.classes, tuple(classes)))  # fmt: skip
         raise ValueError(f'the images must be of the model\'s classes: they have {theirs}, '
                          f'the model {ours}.')  # fmt: skip
+
+
+def classify(
+    loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, top: int = 5
+) -> list[list[tuple[str, float]]]:
+    """The likeliest classes of each image: name and probability, the likeliest first.
+
+    Args:
+        loaded: a model, as `runs.load` opens it.
+        images: files, or uint8 arrays [H, W, 3] of any size.
+        top: how many classes of each image.
+
+    Raises:
+        ValueError: for an image that cannot be read, a model without classes, and a `top` below 1.
+    """
+    (experiment, params, _), prepared = loaded, loaded.experiment.preprocessing
+    model: Any = experiment.model
+    assert prepared is not None
+    if top < 1:
+        raise ValueError(f'top must be 1 or more: {top}.')
+    if not model.num_classes:
+        raise ValueError('the model has no head, so there are no classes to predict.')
+    unnamed = range(len(experiment.classes), model.num_classes)
+    names = [*experiment.classes, *(f'class {i}' for i in unnamed)]
+    out = []
+    for start in range(0, max(1, len(images)), 32):
+        pixels = preprocess.read_squares(images[start : start + 32], prepared)
+        logits = _forward(model, prepared, prepared)(params, pixels)
+        odds = np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32)), np.float64)
+        for row in odds:
+            likeliest = np.argsort(-row, kind='stable')[:top]
+            out.append([(names[i], float(row[i])) for i in likeliest])
+    return out
 
 
 def on_host(params: Any) -> Any:

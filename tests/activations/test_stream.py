@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from streams import SHAPE, VIT, close, hashes_of, images_of, read_all, stream_of
 
-from vitjax import activations, capture, checkpoint
+from vitjax import activations, capture, runs
 from vitjax.activations.stream import network_order, take_tokens
 from vitjax.data import preprocess
 from vitjax.models import CaiT, ConvNet, PatchConvNet
@@ -92,7 +92,7 @@ def test_a_range_of_layers(vit, data, found):
 @pytest.fixture(scope='module')
 def run(vit, tmp_path_factory):
     out = tmp_path_factory.mktemp('runs') / 'run'
-    checkpoint.write_run(out, *vit)
+    runs.write(out, *vit)
     return out
 
 

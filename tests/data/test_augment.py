@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.data.augment import Augment, augment, resize
+from vitjax.data.augment import Augment, augment
 
 NORMAL = ((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
 FULL = Augment(
@@ -18,6 +18,14 @@ FULL = Augment(
 @pytest.fixture(scope='module')
 def images():
     return np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+
+
+def resize(images, size, normal):
+    """What augmentation without strength is: a plain bilinear resize, normalised."""
+    x = jnp.asarray(images, jnp.float32) / 255
+    if x.shape[1] != size:
+        x = jax.image.resize(x, (len(x), size, size, 3), 'bilinear')
+    return (x - jnp.asarray(normal[0])) / jnp.asarray(normal[1])
 
 
 @functools.cache

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_vit import TINY, assert_equal_trees, quiet, shapes_of, tiny
 
-from vitjax import checkpoint, models, pretrained
-from vitjax.data.images import Preprocessing
+from vitjax import models, pretrained, runs
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 
 DINOV2 = pathlib.Path(__file__).parents[3] / 'shared' / 'weights' / 'dinov2_small.safetensors'
@@ -65,7 +65,7 @@ def test_load_a_run(tmp_path):
     params = pretrained.convert(tiny(), TINY, 12, report=quiet)
     prepared = Preprocessing(12, 1.0)
     run = Experiment(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
-    checkpoint.write_run(tmp_path / 'run', run, params)
+    runs.write(tmp_path / 'run', run, params)
     experiment, loaded = pretrained.load(tmp_path / 'run', report=quiet)
     assert (experiment.model, experiment.preprocessing) == (TINY, prepared)
     assert experiment.classes == run.classes

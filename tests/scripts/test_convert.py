@@ -10,7 +10,7 @@ import published
 import pytest
 from safetensors.numpy import save_file
 
-from vitjax import checkpoint, models
+from vitjax import models, runs
 
 DINOV2 = pathlib.Path(__file__).parents[3] / 'shared' / 'weights' / 'dinov2_small.safetensors'
 
@@ -44,7 +44,7 @@ def test_weights_become_a_run(weights, tmp_path, capsys):
     assert values['model']['type'] == 'ViT'
     assert values['preprocessing']['size'] == 160
     assert len(values['classes']) == 1000
-    experiment, params = checkpoint.load(out)
+    experiment, params, _ = runs.load(out)
     assert experiment.model == models.named('vit_tiny_patch16')
     with np.load(weights) as file:
         np.testing.assert_array_equal(params['head']['output']['kernel'], file['head/kernel'])
@@ -58,7 +58,7 @@ def test_weights_become_a_run(weights, tmp_path, capsys):
         'position embeddings: 10x10 -> 5x5 patches, bicubic, antialiased',
         'head: fresh, 3 classes; was 1000 classes',
     ]
-    experiment, _ = checkpoint.load(again)
+    experiment = runs.load(again).experiment
     assert experiment.classes == ()
 
 
@@ -100,6 +100,6 @@ def test_dinov2_for_another_task(tmp_path, capsys):
         'position embeddings: 37x37 -> 16x16 patches, bicubic, not antialiased',
         'head: fresh, 10 classes; was none',
     ]
-    experiment, params = checkpoint.load(tmp_path / 'run')
+    experiment, params, _ = runs.load(tmp_path / 'run')
     assert experiment.model == models.named('vit_small_patch14_dinov2', num_classes=10)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))

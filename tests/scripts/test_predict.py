@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from vitjax import checkpoint, models
-from vitjax.data import images
+from vitjax import models, runs
+from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
+from vitjax.models.trunk import parameter_shapes
 
 MODEL = models.ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=4)
 PREPARED = Preprocessing(8, 0.8, mean=(0.3, 0.4, 0.5), deviation=(0.2, 0.3, 0.4))
@@ -35,10 +36,10 @@ def run(tmp_path_factory):
     random = np.random.default_rng(1)
     params = jax.tree.map(
         lambda s: jnp.asarray(random.standard_normal(s.shape), jnp.float32),
-        checkpoint.parameter_shapes(known),
+        parameter_shapes(MODEL, PREPARED.size),
     )
     run = tmp_path_factory.mktemp('runs') / 'tiny'
-    checkpoint.write_run(run, known, params)
+    runs.write(run, known, params)
     return str(run), params
 
 
@@ -46,7 +47,7 @@ def test_a_run_predicts_with_its_own_names_and_preprocessing(run, files, capsys)
     path, params = run
     predict.main(path, tuple(files), top=9)
     lines = capsys.readouterr().out.splitlines()
-    logits = jax.jit(MODEL.apply)({'params': params}, images.load(files, PREPARED))
+    logits = jax.jit(MODEL.apply)({'params': params}, preprocess.load(files, PREPARED))
     wanted = np.asarray(jax.nn.softmax(logits))
     names = ['cat', 'dog', 'owl', 'class 3']
     assert len(lines) == 5 * len(files)
@@ -92,7 +93,7 @@ def test_errors(run, files, tmp_path, monkeypatch, capsys):
         predict.main(path, (files[0],), top=0)
     headless = {k: v for k, v in params.items() if k != 'head'}
     known = Experiment(model=MODEL.clone(num_classes=0), preprocessing=PREPARED)
-    checkpoint.write_run(tmp_path / 'headless', known, headless)
+    runs.write(tmp_path / 'headless', known, headless)
     with pytest.raises(ValueError, match='headless has no head, so there are no classes'):
         predict.main(str(tmp_path / 'headless'), (files[0],))
     monkeypatch.setattr(sys, 'argv', ['predict.py', path, 'missing.jpg'])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import similarity
 
-from vitjax import checkpoint
+from vitjax import runs
 from vitjax.analysis import similarity as measures
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32) / 4, shapes)
     prepared = Preprocessing(8, 1.0)
-    checkpoint.write_run(out, Experiment(MODEL, Source('digits'), preprocessing=prepared), params)
+    runs.write(out, Experiment(MODEL, Source('digits'), preprocessing=prepared), params)
     return out
 
 

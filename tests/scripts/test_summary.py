@@ -1,7 +1,7 @@
 import pytest
 import summary
 
-from vitjax import checkpoint, models
+from vitjax import models, runs
 from vitjax.data.augment import Augment
 from vitjax.experiment import Experiment
 from vitjax.flops import model_flops
@@ -40,7 +40,7 @@ def test_parts_add_up(name):
 
 def test_a_run_has_its_own_image_size(tmp_path, capsys):
     model = models.ViT(patch_size=2, width=8, depth=3, num_heads=2, num_classes=4)
-    checkpoint.write_experiment(tmp_path, Experiment(model=model, augment=Augment(size=6)))
+    runs.write_experiment(tmp_path, Experiment(model=model, augment=Augment(size=6)))
     summary.main(str(tmp_path))
     out = capsys.readouterr().out
     assert 'one image of 6x6 pixels' in out

@@ -7,8 +7,8 @@ import pytest
 import visualize
 from PIL import Image
 
-from vitjax import checkpoint, models, views
-from vitjax.data.images import Preprocessing
+from vitjax import models, runs, views
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models.trunk import parameter_shapes
 
@@ -27,9 +27,7 @@ def write_run(path, model, side):
     rng = np.random.default_rng(0)
     shapes = parameter_shapes(model, side)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape)), shapes)
-    checkpoint.write_run(
-        path, Experiment(model=model, preprocessing=Preprocessing(side, 1)), params
-    )
+    runs.write(path, Experiment(model=model, preprocessing=Preprocessing(side, 1)), params)
     return str(path)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitjax import models
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models.trunk import parameter_shapes
 from vitjax.runs import Loaded

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vitjax import capture, models, views
-from vitjax.data.images import Preprocessing
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.views import seen

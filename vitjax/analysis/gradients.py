@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from vitjax.analysis.prune import head_importance, keep_layers, remove_heads  # noqa: F401
 from vitjax.analysis.tokens import TINY
 
 

@@ -110,14 +110,6 @@ def _on(strength: float | jax.Array) -> bool:
     return isinstance(strength, jax.Array) or strength != 0
 
 
-def resize(  # goes away once evaluation resizes by `preprocess.finish`
-    images: jax.Array, size: int, normalisation: tuple[tuple[float, ...], tuple[float, ...]]
-) -> jax.Array:
-    """An evaluation batch: uint8 [B, H, W, 3] to float32 [B, size, size, 3], normalised."""
-    mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
-    return (_resize(images.astype(jnp.float32) / 255, size) - mean) / deviation
-
-
 def _central_square(images: jax.Array) -> jax.Array:
     side = min(images.shape[1:3])
     top, left = (round((extent - side) / 2) for extent in images.shape[1:3])

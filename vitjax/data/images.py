@@ -7,7 +7,7 @@ import pathlib
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -94,18 +94,3 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, image).convert('RGB')
     return image
-
-
-def __getattr__(name: str) -> Any:  # what has moved, until its importers follow
-    from vitjax.data import imagenet, preprocess
-
-    moved = {
-        'Preprocessing': preprocess.Preprocessing,
-        'normalise': preprocess.normalise,
-        'squares': preprocess.read_squares,
-        'load': preprocess.load,
-        'imagenet_classes': imagenet.classes,
-    }
-    if name not in moved:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return moved[name]

@@ -8,6 +8,7 @@ are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`); 
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,14 +61,23 @@ def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
-def read_square(file: files.File, preprocessing: Preprocessing) -> np.ndarray:
-    """An image file resized and cut to what a model sees: uint8 [size, size, 3].
+def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """An image resized and cut to what a model sees: uint8 [size, size, 3].
+
+    Args:
+        image: a file, or an array uint8 [H, W, 3] of any size.
+        preprocessing: the model's.
 
     Raises:
-        ValueError: for a file that cannot be read, by name.
+        ValueError: for a file that cannot be read, by name, and for another array.
     """
-    short = int(preprocessing.size / preprocessing.crop)
-    return square(files.read(file, short_side=short), preprocessing)
+    if not isinstance(image, np.ndarray):
+        image = files.read(image, short_side=int(preprocessing.size / preprocessing.crop))
+    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f'an image must be uint8 [H, W, 3]: got {image.dtype} {list(image.shape)}.'
+        )
+    return square(image, preprocessing)
 
 
 def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
@@ -83,13 +93,17 @@ def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocess
     return _stacked(functools.partial(square, preprocessing=preprocessing), images)
 
 
-def read_squares(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarray:
-    """Image files resized and cut to what a model sees: uint8 [B, size, size, 3].
+def read_squares(
+    images: Sequence[files.File | np.ndarray], preprocessing: Preprocessing
+) -> np.ndarray:
+    """Files and arrays of any sizes, as `read_square` takes them: uint8 [B, size, size, 3].
 
     Raises:
-        ValueError: for a file that cannot be read, by name, and if there are none.
+        ValueError: for a file that cannot be read, by name, another array, and if there are none.
     """
-    return _stacked(functools.partial(read_square, preprocessing=preprocessing), paths)
+    if isinstance(images, str | pathlib.Path):
+        raise ValueError(f'images must be a list of images: got {str(images)!r}.')
+    return _stacked(functools.partial(read_square, preprocessing=preprocessing), images)
 
 
 def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarray:

@@ -150,8 +150,8 @@ class PositionEmbedding(nn.Module):
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Position embeddings are for the class tokens and the patches; registers are inserted between them
-    afterwards and have none (Darcet et al. 2024).
+    Position embeddings are for the class tokens and the patches; registers are inserted between
+    them afterwards and have none (Darcet et al. 2024).
     """
 
     patch_size: int

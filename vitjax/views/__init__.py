@@ -82,7 +82,7 @@ def draw(
 
     >>> import jax, numpy as np
     >>> from vitjax import views
-    >>> from vitjax.data.images import Preprocessing
+    >>> from vitjax.data.preprocess import Preprocessing
     >>> from vitjax.experiment import Experiment
     >>> from vitjax.models import ViT
     >>> from vitjax.runs import Loaded

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import evaluate
-from vitjax.analysis import gradients, tokens
+from vitjax.analysis import prune, tokens
 from vitjax.data import sources
 from vitjax.experiment import Experiment
 from vitjax.figures import gradients as figures
@@ -29,7 +29,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     heads = left = shares = None
     path = MIXED if MIXED in seen.found else WEIGHTS
     if path in seen.found:
-        heads = np.asarray(gradients.head_importance(seen.found[path], seen.grads[path]))
+        heads = np.asarray(prune.head_importance(seen.found[path], seen.grads[path]))
         order = np.argsort(heads, axis=None)
         shares = np.linspace(0, 0.9, 10)
         left = []
@@ -37,14 +37,14 @@ def draw(seen: Seen) -> Iterator[Drawing]:
             removed = np.zeros(heads.size, bool)
             removed[order[: round(share * heads.size)]] = True
             gone = jnp.asarray(removed.reshape(heads.shape))
-            left.append(measure(seen.model, gradients.remove_heads(seen.params, gone)))
+            left.append(measure(seen.model, prune.remove_heads(seen.params, gone)))
         left = np.array(left)
         arrays = {'importance': heads, 'shares': shares, 'left': left}
     layers, without = some(depth, 24) if depth > 1 else [], []
     short = seen.model.clone(depth=depth - 1)
     for layer in layers:
         kept = [i for i in range(depth) if i != layer]
-        without.append(measure(short, gradients.keep_layers(seen.params, kept)))
+        without.append(measure(short, prune.keep_layers(seen.params, kept)))
     without = np.array(without)
     arrays |= {'layers': np.array(layers), 'without': without}
     figure = figures.importance(heads, shares, left, layers, without, ylabel=ylabel)
@@ -58,7 +58,7 @@ def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
     if data is not None:
 
         def accuracy(model: Module, params: Params) -> float:
-            logits = evaluate.predict(model, params, data, experiment.preprocessing, 128)
+            logits = evaluate.predict(model, params, data, seen.preprocessing, 128)
             return evaluate.scores(logits, data.labels)['accuracy']
 
         return accuracy, f'accuracy, {len(data)} test images'
@@ -77,7 +77,7 @@ def _labelled(experiment: Experiment, most: int = 256) -> sources.Data | None:
     if experiment.data is None:
         return None
     try:
-        data = sources.load(experiment.data, 'test')
+        data = sources.load(experiment.data, 'test', experiment.preprocessing)
     except ValueError:  # no longer there
         return None
     if data.classes != experiment.classes:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import capture
-from vitjax.analysis import gradients, tokens
+from vitjax.analysis import gradients, prune, tokens
 from vitjax.figures import gradients as figures
 from vitjax.views.seen import HIDDEN, MAPS, Drawing, Seen, View, layer_index
 
@@ -44,7 +44,7 @@ def draw(
         depth = len(values)
         index = depth // 2 if layer is None else layer_index(layer, depth)
         model = model.clone(depth=index + 1)  # later layers do not matter
-        params = gradients.keep_layers(params, range(index + 1))
+        params = prune.keep_layers(params, range(index + 1))
         values, label = values[index], f'layer {index + 1}'
     means = np.asarray(values, np.float32).reshape(-1, values.shape[-1]).mean(0)
     units = np.asarray(channels if len(channels) else np.argsort(-means)[:4])

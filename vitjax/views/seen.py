@@ -6,7 +6,7 @@ import inspect
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 
 from vitjax import capture
 from vitjax.analysis import attention
-from vitjax.data.images import Preprocessing, central_square, normalise, read
+from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
 from vitjax.figures.panels import Figure
 from vitjax.models.trunk import Trunk
@@ -254,7 +254,7 @@ def look(
     """
     experiment, params, _ = loaded
     preprocessing, model = _preprocessing(experiment), loaded.experiment.model
-    pixels = _squares(images, preprocessing)
+    pixels = read_squares(images, preprocessing)
     inputs = normalise(pixels, preprocessing)
     pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=at)))
     count: int = model.num_classes  # type: ignore[attr-defined]
@@ -274,20 +274,6 @@ def look(
         for i, image in enumerate(images)
     )
     return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen)
-
-
-def _squares(images: Sequence[Any], preprocessing: Preprocessing) -> np.ndarray:
-    """Files and arrays resized and cut to what the model sees: uint8 [B, size, size, 3]."""
-    if isinstance(images, str | pathlib.Path) or not len(images):
-        raise ValueError(f'images must be a list of at least one image: got {images!r}.')
-    short = int(preprocessing.size / preprocessing.crop)
-    arrays = [i if isinstance(i, np.ndarray) else read(i, short_side=short) for i in images]
-    for array in arrays:
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(
-                f'an image must be uint8 [H, W, 3]: got {array.dtype} {list(array.shape)}.'
-            )
-    return np.stack([central_square(array, preprocessing) for array in arrays])
 
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:
