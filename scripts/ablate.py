@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Any, Literal
 
 import command
+import tables
 import tyro
 
 
@@ -122,7 +123,6 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from summary import scaled
 
     known = ('status', 'reason', 'parameters', 'flops', 'steps', 'train_flops', 'seconds')
     settings = [name for name in rows[0] if name not in known]
@@ -134,8 +134,8 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
         if row['status'] != 'planned':
             table.add_row(*cells, '-', '-', '-', '-', 'impossible', style='dim')
             continue
-        cells += [f'{row["parameters"]:,}', scaled(row['flops']), f'{row["steps"]:,}']
-        table.add_row(*cells, scaled(row['train_flops']), _time(row['seconds']))
+        cells += [f'{row["parameters"]:,}', tables.scaled(row['flops']), f'{row["steps"]:,}']
+        table.add_row(*cells, tables.scaled(row['train_flops']), _time(row['seconds']))
     Console(width=max(100, Console().width)).print(table)
     for row in rows:
         if row['status'] != 'planned':

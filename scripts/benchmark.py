@@ -275,7 +275,7 @@ def _parts(
     original = 8 if settings.size == 8 else experiment.data.size or 32
     pixels = np.random.default_rng(0).integers(0, 256, (batch, original, original, 3), np.uint8)
     labels = np.arange(batch, dtype=np.int32) % network.num_classes
-    prepared = Preprocessing(settings.size, 1.0, mean=(0.5,) * 3, deviation=(0.25,) * 3)
+    prepared = Preprocessing(settings.size, 1.0, mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25))
     experiment = dataclasses.replace(
         experiment, model=network, preprocessing=prepared, batch_size=batch
     )

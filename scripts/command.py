@@ -49,6 +49,9 @@ def guard(call: Callable[[], int | None]) -> None:
     """
     try:
         sys.exit(call() or 0)
+    except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, OSError) as error:
         if os.environ.get('VITJAX_TRACEBACK'):
             raise

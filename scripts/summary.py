@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import command
+import tables
 from tyro.conf import Positional, arg
 
 
@@ -51,11 +52,11 @@ def main(
             f'{"  " * (len(part.path) - 1)}{part.path[-1]}{"" if inside else times}',
             '×'.join(map(str, part.shape)),
             f'{part.parameters // each:,}{times if inside and part.parameters else ""}',
-            f'{scaled(part.flops // each)}{times if inside and part.flops else ""}',
+            f'{tables.scaled(part.flops // each)}{times if inside and part.flops else ""}',
             style='dim' if inside else '',
         )
     table.add_section()
-    table.add_row('total', '', f'{parameters:,}', scaled(flops), style='bold')
+    table.add_row('total', '', f'{parameters:,}', tables.scaled(flops), style='bold')
     print(f'{model}: {type(network).__name__}, one image of {size}x{size} pixels')
     Console().print(table)
     print(f'{flops / 2e9:.2f} GMACs; a FLOP is half a multiply-add.')
@@ -114,14 +115,6 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
         flops = sum(count for p, count in scopes.items() if p[: len(path)] == path)
         if len(path) == 1 or (path[0] in stacks and (parameters or flops)):
             yield Part(path, shape, repeats, parameters, flops)
-
-
-def scaled(count: int) -> str:
-    """A count with three digits and a unit: 1.26 G."""
-    for unit, name in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-        if count >= unit:
-            return f'{count / unit:.3g} {name}'
-    return str(count)
 
 
 if __name__ == '__main__':

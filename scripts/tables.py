@@ -51,6 +51,14 @@ def show(rows: list[Row]) -> None:
     Console(width=1000).print(table)  # no wider than the table is; a cut name says nothing
 
 
+def scaled(count: int) -> str:
+    """A count with three digits and a unit: 1.26 G."""
+    for unit, name in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+        if count >= unit:
+            return f'{count / unit:.3g} {name}'
+    return str(count)
+
+
 def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str) -> None:
     """Prints the exponents of time and memory against a column, and draws OUT/NAME.png.
 

@@ -7,13 +7,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import flax.linen as nn
 import tyro
 
 from vitjax import fields, models
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
+from vitjax.models.trunk import Model
 from vitjax.optim import Optim
 
 
@@ -39,7 +39,7 @@ class Experiment:
         classes: names of the classes; filled in when a run starts.
     """
 
-    model: nn.Module = dataclasses.field(default_factory=models.ViT)
+    model: Model = dataclasses.field(default_factory=models.ViT)
     data: Source | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()

@@ -1,6 +1,7 @@
 """What a model says of itself, for everything that looks at its tokens and parameters."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -48,6 +49,10 @@ class Trunk:
 
 class Model(nn.Module):
     """What every model of this package is: a linen module that says what its trunk is."""
+
+    if TYPE_CHECKING:  # frozen dataclasses hash, which linen's stubs do not say
+
+        def __hash__(self) -> int: ...
 
     @property
     def trunk(self) -> Trunk:

@@ -4,10 +4,10 @@ import re
 from typing import Any, NamedTuple
 
 import einops
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.models.trunk import Model
 from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
 from vitjax.pretrained.recognise import Contents, contents, fields_of
 from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatten
@@ -15,7 +15,7 @@ from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatte
 
 def convert(
     weights: Weights,
-    model: nn.Module,
+    model: Model,
     image_size: int,
     *,
     seed: int = 0,
@@ -75,7 +75,7 @@ class _Entry(NamedTuple):
 
 
 def match(
-    weights: Weights, model: nn.Module, image_size: int, *, report: Report = print
+    weights: Weights, model: Model, image_size: int, *, report: Report = print
 ) -> tuple[str, dict[str, Origin]]:
     """The format of weights, and the tensors of each parameter of `model` as the file has it.
 

@@ -13,10 +13,10 @@ tensors that we concatenate: queries, keys and values, or class tokens.
 import re
 from collections.abc import Mapping
 
-import flax.linen as nn
 import numpy as np
 
 from vitjax import models
+from vitjax.models.trunk import Model
 
 Weights = Mapping[str, np.ndarray]
 Table = Mapping[str, str | tuple[str, str]]
@@ -203,7 +203,7 @@ _VGG16 = {
     'dense_2': 'classifier.3.',
     'head': 'classifier.6.',
 }
-FORMATS: dict[str, tuple[type[nn.Module], Table]] = {
+FORMATS: dict[str, tuple[type[Model], Table]] = {
     "timm's ViT": (models.ViT, _TIMM_VIT),
     "DeiT III's": (models.ViT, _DEIT3),
     "timm's CaiT": (models.CaiT, _TIMM_CAIT),

@@ -6,10 +6,10 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import numpy as np
 
 from vitjax import models
+from vitjax.models.trunk import Model
 from vitjax.pretrained.formats import FORMATS, IGNORED, PREFIXES, RENAMED, Table, Weights
 
 Held = dict[str, dict[str, np.ndarray]]  # by parameter of ours, then by name in the file
@@ -54,7 +54,7 @@ class Contents(NamedTuple):
         return sum(bias.size for bias in biases.values())
 
 
-def contents(weights: Weights, kind: type[nn.Module] | None = None) -> Contents:
+def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
     """Weights in the format that knows most of their names, and has fewest of its own.
 
     Where a file has positions for the patches alone, the class token's is a row of zeros here,
@@ -155,7 +155,7 @@ def _facts(holds: Contents) -> dict[str, Any]:
     return facts
 
 
-def _facts_of(model: nn.Module) -> dict[str, Any]:
+def _facts_of(model: Model) -> dict[str, Any]:
     """What `_facts` must say of a model's weights."""
     fields = fields_of(model)
     same = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
@@ -165,7 +165,7 @@ def _facts_of(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def fields_of(model: nn.Module) -> dict[str, Any]:
+def fields_of(model: Model) -> dict[str, Any]:
     """A model's configuration by field; which fields there are differs between architectures."""
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
 

@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
 from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
+from vitjax.models.trunk import Model
 
 
 class Change(NamedTuple):
@@ -37,7 +37,7 @@ Report = Callable[[Change], object]
 
 def resize(
     params: Any,
-    model: nn.Module,
+    model: Model,
     image_size: int,
     *,
     antialias: bool = True,
@@ -96,8 +96,8 @@ def resize(
         flat = {path: value for path, value in flat.items() if not _of_classes(path, wanted)}
         for path in filter(lambda path: _of_classes(path, wanted), wanted):
             own = jax.random.fold_in(key, zlib.crc32(path.encode()))
-            init = nn.initializers.zeros if path.endswith('bias') else kernel_init
-            flat[path] = init(own, wanted[path].shape)
+            shape = wanted[path].shape
+            flat[path] = jnp.zeros(shape) if path.endswith('bias') else kernel_init(own, shape)
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
     lines = [f'- {path} {list(wanted[path].shape)}' for path in wanted if path not in flat]
@@ -128,7 +128,7 @@ def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def shapes_of(model: nn.Module, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
+def shapes_of(model: Model, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Shapes of a model's parameters by path; computes nothing."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
