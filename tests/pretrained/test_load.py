@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_vit import TINY, assert_equal_trees, quiet, shapes_of, tiny
 
-from vitjax import models, pretrained, runs
+from vitjax import models, pretrained
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 
@@ -61,28 +61,32 @@ def test_load_a_file_as_something_else(vit_tiny):
         pretrained.load(vit_tiny, model='deit_tiny')
 
 
-def test_load_a_run(tmp_path):
+def test_fit_to_other_sizes():
     params = pretrained.convert(tiny(), TINY, 12, report=quiet)
     prepared = Preprocessing(12, 1.0)
-    run = Experiment(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
-    runs.write(tmp_path / 'run', run, params)
-    experiment, loaded = pretrained.load(tmp_path / 'run', report=quiet)
+    known = Experiment(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
+    experiment, same = pretrained.fit(known, params, image_size=12, num_classes=5, report=quiet)
     assert (experiment.model, experiment.preprocessing) == (TINY, prepared)
-    assert experiment.classes == run.classes
-    assert_equal_trees(loaded, params)
+    assert experiment.classes == known.classes
+    assert_equal_trees(same, params)
 
     said = []
-    experiment, loaded = pretrained.load(
-        tmp_path / 'run', image_size=16, num_classes=2, report=said.append
+    experiment, other = pretrained.fit(
+        known, params, image_size=16, patch_size=8, num_classes=2, report=said.append
     )
-    assert [change.what for change in said] == ['positions', 'head']
+    assert [change.what for change in said] == ['patch kernel', 'positions', 'head']
     assert experiment.preprocessing == Preprocessing(16, 1.0)
     assert experiment.augment.size == 16
     assert experiment.classes == ()
-    logits: Any = experiment.model.apply({'params': loaded}, jnp.zeros((1, 16, 16, 3)))
+    logits: Any = experiment.model.apply({'params': other}, jnp.zeros((1, 16, 16, 3)))
     assert logits.shape == (1, 2)
-    with pytest.raises(ValueError, match='a run directory knows its model'):
-        pretrained.load(tmp_path / 'run', model='vit_tiny_patch16')
+
+
+def test_a_model_without_patches_has_no_other_patch_size():
+    model = models.ConvNet(widths=(4,), hidden=3, num_classes=2)
+    known = Experiment(model=model, preprocessing=Preprocessing(12, 1.0))
+    with pytest.raises(ValueError, match='ConvNet has no patches: patch_size=8'):
+        pretrained.fit(known, {}, patch_size=8)
 
 
 def test_preprocessing_of_every_published_family():

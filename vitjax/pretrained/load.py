@@ -42,14 +42,13 @@ def load(
 ) -> tuple[Experiment, Any]:
     """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
-    The experiment's model, preprocessing and class names are those of the parameters returned; it
-    has no images of its own.
+    The experiment has the model, preprocessing and class names of the parameters, and no data.
 
     Args:
         path: what `read` takes.
         model: a published model's name where the weights do not say it.
-        image_size: side in pixels of the images wanted; None keeps what it was made for.
-        patch_size: of the patches wanted; None keeps it.
+        image_size: side of the images in pixels; None keeps what the weights were made for.
+        patch_size: side of the patches in pixels; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
         report: is called with each `Change` made.
 
@@ -87,24 +86,26 @@ def fit(
     num_classes: int | None = None,
     report: Report = print,
 ) -> tuple[Experiment, Any]:
-    """A trained model at other sizes: `resize`, with the experiment that says so.
+    """A trained model at other sizes: `resize`, with an experiment to match.
 
     Args:
-        experiment: with its preprocessing.
-        params: of its model.
-        image_size: side in pixels of the images wanted; None keeps it.
-        patch_size: of the patches wanted; None keeps it.
+        experiment: of the model; its preprocessing must be known.
+        params: its parameters.
+        image_size: side of its new images in pixels; None keeps it.
+        patch_size: side of its new patches in pixels; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
         report: is called with each `Change` made.
 
     Raises:
-        ValueError: as `resize` does.
+        ValueError: as `resize` does, and for patches of a model that has none.
     """
     model: Any = experiment.model
     prepared = experiment.preprocessing
     assert prepared is not None
     wanted = model
     if patch_size is not None:
+        if model.trunk.patch_size is None:
+            raise ValueError(f'{type(model).__name__} has no patches: {patch_size=}.')
         wanted = wanted.clone(patch_size=patch_size)
     if num_classes is not None and num_classes != model.num_classes:
         wanted = wanted.clone(num_classes=num_classes)
