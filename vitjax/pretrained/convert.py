@@ -20,7 +20,7 @@ def convert(
     *,
     seed: int = 0,
     report: Report = print,
-) -> Any:
+) -> dict[str, Any]:
     """Published weights as parameters of `model` for images of `image_size` pixels.
 
     Position embeddings and patch kernels are resampled where the grid or patch size differs, and

@@ -13,6 +13,7 @@ from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import read
 from vitjax.pretrained.recognise import contents, recognise
 from vitjax.pretrained.resize import Change, Report, resize
+from vitjax.types import Params
 
 
 def preprocessing(name: str, image_size: int) -> Preprocessing:
@@ -39,7 +40,7 @@ def load(
     patch_size: int | None = None,
     num_classes: int | None = None,
     report: Report = print,
-) -> tuple[Experiment, Any]:
+) -> tuple[Experiment, Params]:
     """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
     The experiment has the model, preprocessing and class names of the parameters, and no data.
@@ -79,13 +80,13 @@ def load(
 
 def fit(
     experiment: Experiment,
-    params: Any,
+    params: Params,
     *,
     image_size: int | None = None,
     patch_size: int | None = None,
     num_classes: int | None = None,
     report: Report = print,
-) -> tuple[Experiment, Any]:
+) -> tuple[Experiment, Params]:
     """A trained model at other sizes: `resize`, with an experiment to match.
 
     Args:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
-from vitjax.models.trunk import Model
+from vitjax.models.trunk import Model, parameter_shapes
+from vitjax.types import Params
 
 
 class Change(NamedTuple):
@@ -36,14 +37,14 @@ Report = Callable[[Change], object]
 
 
 def resize(
-    params: Any,
+    params: Params,
     model: Model,
     image_size: int,
     *,
     antialias: bool = True,
     seed: int = 0,
     report: Report = print,
-) -> Any:
+) -> dict[str, Any]:
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
     The two may differ in image size, patch size and number of classes: position embeddings are
@@ -130,16 +131,14 @@ def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
 @functools.lru_cache(maxsize=16)
 def shapes_of(model: Model, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Shapes of a model's parameters by path; computes nothing."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
-    return types.MappingProxyType(flatten(init['params']))
+    return types.MappingProxyType(flatten(parameter_shapes(model, image_size)))
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Params) -> dict[str, Any]:
     """Parameters by path, as `blocks/norm_1/scale`."""
     return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
-def unflatten(flat: dict[str, Any]) -> Any:
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
     return flax.traverse_util.unflatten_dict(flat, sep='/')
