@@ -38,6 +38,8 @@ def main(
         which=which,
         report=lambda change: print(change, file=sys.stderr),
     )
+    if not vars(loaded.experiment.model)['num_classes']:
+        raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     for path in images:
         (likeliest,) = evaluate.classify(loaded, [path], top=top)
         print(path)

@@ -94,7 +94,7 @@ def train_seeds(
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
     pending = {seed: out for seed, out in folders.items() if not runs.tested(out)}
     if pending:
-        plan = program.plan(experiment, report=console.print)
+        plan = program.plan(experiment, report=lambda change: console.print(str(change)))
         for group in _groups(experiment, pending, len(devices)):
             together = {seed: pending[seed] for seed in group}
             _train(plan, together, devices, console, show, caught)
