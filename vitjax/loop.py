@@ -6,7 +6,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from vitjax.data import feed
 from vitjax.evaluate import on_host, predict, scores
 from vitjax.experiment import Experiment, require_data
 from vitjax.figures import training as figures
-from vitjax.program import Metrics, Plan, load_data
+from vitjax.program import Metrics, Plan, Program, load_data
 from vitjax.progress import Position
 from vitjax.runs import Record
 from vitjax.signals import Stop, signals
@@ -88,17 +88,30 @@ def train_seeds(
     quiet = quiet or jax.process_index() > 0
     console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
     show = console if bar is None else rich.console.Console(quiet=not bar)
-    devices = jax.devices() if devices is None else devices
+    around = Around(jax.devices() if devices is None else devices, console, show, caught)
     folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
     for seed, out in folders.items():
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
-    pending = {seed: out for seed, out in folders.items() if not runs.tested(out)}
+    records = {seed: runs.tested(out) for seed, out in folders.items()}
+    for seed, record in records.items():
+        if record:
+            console.print(f'{folders[seed]} is finished: nothing was left to do.')
+            console.print(progress.result(record, folders[seed]))
+    pending = {seed: out for seed, out in folders.items() if not records[seed]}
     if pending:
         plan = program.plan(experiment, report=lambda change: console.print(str(change)))
-        for group in _groups(experiment, pending, len(devices)):
-            together = {seed: pending[seed] for seed in group}
-            _train(plan, together, devices, console, show, caught)
-    return {seed: _finish(out, console, devices, seed in pending) for seed, out in folders.items()}
+        for group in _groups(experiment, pending, len(around.devices)):
+            records |= _train(plan, {seed: pending[seed] for seed in group}, around)
+    return {seed: record for seed, record in records.items() if record}
+
+
+class Around(NamedTuple):
+    """What a run is given by whoever started it: devices, where to print, signals it caught."""
+
+    devices: Sequence[Any]
+    console: rich.console.Console
+    show: rich.console.Console  # for the progress bar
+    caught: list[int] | None
 
 
 def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[int]]:
@@ -115,30 +128,40 @@ def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[i
         left = {seed: steps for seed, steps in left.items() if seed not in group}
 
 
-def _train(
-    plan: Plan,
-    outs: Runs,
-    devices: Sequence[Any],
-    console: rich.console.Console,
-    show: rich.console.Console,
-    caught: list[int] | None,
-) -> None:
-    """Takes all steps that are left, of seeds that are at the same one."""
-    run = program.program(plan, list(outs), devices)
-    state = run.put(run.init())
+def _train(plan: Plan, outs: Runs, around: Around) -> dict[int, Record]:
+    """Trains and tests seeds that are at the same step."""
+    run = program.program(plan, list(outs), around.devices)  # what cannot be, writes nothing
+    with contextlib.ExitStack() as locks:
+        for seed, out in outs.items():
+            out.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(runs.lock(out))
+            if jax.process_index() == 0:
+                runs.write_experiment(out, dataclasses.replace(plan.experiment, seed=seed))
+        _take_steps(plan, run, outs, around)
+        return {seed: _finish(out, around) for seed, out in outs.items()}
+
+
+def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> None:
+    """Takes all steps that are left, logging, evaluating and saving on the way."""
+    state, at = run.put(run.init()), Position()
     with contextlib.ExitStack() as stack:
-        managers = _open(stack, plan, outs)
-        at = Position()
+        # Seeds that train together keep the checkpoint before the latest too: a kill between two
+        # saves leaves them a common one.
+        keep = min(2, len(outs))
+        managers = [
+            stack.enter_context(checkpoint.writing(o, keep_latest=keep)) for o in outs.values()
+        ]
         if found := checkpoint.latest(managers, run.get(state)):
             step, states, positions = found
             state, at = run.put(states), progress.from_json(step, positions)
             named = ', '.join(map(str, outs.values()))
-            console.print(f'resumed from step {step} of {plan.total} in {named}')
+            around.console.print(f'resumed from step {step} of {plan.total} in {named}')
         records = {seed: runs.rewind(out, at.step) for seed, out in outs.items()}
         if _stopped(plan, at.step, records):
             return
+        caught = around.caught
         caught = stack.enter_context(signals()) if caught is None else caught
-        bar = stack.enter_context(progress.bar(show))
+        bar = stack.enter_context(progress.bar(around.show))
         task = bar.add_task('training', total=plan.total, completed=at.step, now='compiling')
         pace = feed.Pace(CHUNK_SECONDS)
         for i, chunk in enumerate(feed.chunks(run.feed, at.step, plan.until, pace)):
@@ -152,18 +175,13 @@ def _train(
             at = at.after(metrics, took)
             bar.update(task, completed=at.step, now=progress.now(plan, metrics, took))
             if plan.logs(at.step):
-                rate = at.rate() * plan.experiment.batch_size
-                for i, (seed, out) in enumerate(outs.items()):
-                    line = at.means(i)
-                    progress.log(
-                        plan, at, 'train', line, out, records[seed], images_per_second=rate
-                    )
+                progress.log_training(plan, at, outs, records)
                 at = at._replace(since=(), took=0.0)
             if plan.evaluates(at.step):
                 states = run.get(state)
-                found = _evaluate(plan, at, states, outs, records, devices)
+                found = _evaluate(plan, at, states, outs, records, around.devices)
                 _save(managers, plan, at, states, found)
-                console.print(progress.line(plan, at, records))
+                around.console.print(progress.line(plan, at, records))
                 if _stopped(plan, at.step, records):
                     return
             if caught:
@@ -187,21 +205,6 @@ def _save(
             checkpoint.save(
                 manager, at.step, checkpoint.trees(state), at.to_json(plan, i), values, wait=several
             )
-
-
-def _open(stack: contextlib.ExitStack, plan: Plan, outs: Runs) -> list[checkpoint.Manager]:
-    """Run directories, locked and with their `experiment.json`; the checkpoint manager of each.
-
-    Seeds that train together keep the checkpoint before the latest too: a kill between two saves
-    leaves them a common one.
-    """
-    for seed, out in outs.items():
-        out.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(runs.lock(out))
-        if jax.process_index() == 0:
-            runs.write_experiment(out, dataclasses.replace(plan.experiment, seed=seed))
-    keep = min(2, len(outs))
-    return [stack.enter_context(checkpoint.writing(out, keep_latest=keep)) for out in outs.values()]
 
 
 def _evaluate(
@@ -258,28 +261,18 @@ def _stopped(plan: Plan, step: int, records: dict[int, list[Record]]) -> bool:
     return best is not None and history[-1]['epoch'] - best['epoch'] >= patience
 
 
-def _finish(
-    out: pathlib.Path, console: rich.console.Console, devices: Sequence[Any], ran: bool
-) -> Record:
-    """Tests the best parameters and draws the curves; a run that was finished before says so."""
-    record = runs.tested(out)
-    if record is None:
-        experiment, params, _ = runs.load(out, which='best')
-        assert experiment.preprocessing is not None
-        data = load_data(require_data(experiment), 'test', experiment.preprocessing)
-        logits = predict(
-            experiment.model, params, data, experiment.preprocessing, experiment.batch_size, devices
-        )
-        records = runs.read_metrics(out)
-        last = [r for r in records if r['split'] == 'validation'][-1]
-        record = {'step': last['step'], 'epoch': last['epoch'], 'split': 'test'}
-        record |= {**scores(logits, data.labels), 'seconds': last['seconds']}
-        runs.append(out, record)
-        runs.save_figure(figures.learning_curves(records), out, 'learning_curves.png')
-    elif not ran:
-        console.print(f'{out} is finished: nothing was left to do.')
-    console.print(
-        f'test accuracy {record["accuracy"]:.2%}, loss {record["loss"]:.4f}, after '
-        f'{record["seconds"]:.1f} s of training; the run is in {out}'
-    )
+def _finish(out: pathlib.Path, around: Around) -> Record:
+    """Tests the best parameters and draws the curves."""
+    experiment, params, _ = runs.load(out, which='best')
+    assert experiment.preprocessing is not None
+    data = load_data(require_data(experiment), 'test', experiment.preprocessing)
+    batch, prepared = experiment.batch_size, experiment.preprocessing
+    logits = predict(experiment.model, params, data, prepared, batch, around.devices)
+    records = runs.read_metrics(out)
+    last = [r for r in records if r['split'] == 'validation'][-1]
+    record = {'step': last['step'], 'epoch': last['epoch'], 'split': 'test'}
+    record |= {**scores(logits, data.labels), 'seconds': last['seconds']}
+    runs.append(out, record)
+    runs.save_figure(figures.learning_curves(records), out, 'learning_curves.png')
+    around.console.print(progress.result(record, out))
     return record

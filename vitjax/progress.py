@@ -1,6 +1,7 @@
 """Where a run is, and what it says of that: the lines of metrics, the console, the progress bar."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,15 @@ def log(
     runs.append(out, lines[-1])
 
 
+def log_training(
+    plan: Plan, at: Position, outs: Mapping[int, pathlib.Path], records: dict[int, list[Record]]
+) -> None:
+    """Adds to each seed's metrics a line that averages over the steps since the last one."""
+    rate = at.rate() * plan.experiment.batch_size
+    for i, (seed, out) in enumerate(outs.items()):
+        log(plan, at, 'train', at.means(i), out, records[seed], images_per_second=rate)
+
+
 def now(plan: Plan, metrics: Metrics, took: float) -> str:
     """The last dispatch in a few words, for the progress bar."""
     images = metrics['loss'].size * plan.experiment.batch_size
@@ -97,6 +107,14 @@ def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
         f'validation  loss {mean("validation", "loss"):.4f}  '
         f'accuracy {mean("validation", "accuracy"):.2%}  '
         f'{mean("train", "images_per_second"):,.0f} images/s'
+    )
+
+
+def result(record: Record, out: pathlib.Path) -> str:
+    """What came of a run, in a line."""
+    return (
+        f'test accuracy {record["accuracy"]:.2%}, loss {record["loss"]:.4f}, after '
+        f'{record["seconds"]:.1f} s of training; the run is in {out}'
     )
 
 
