@@ -176,7 +176,7 @@ def test_errors_say_what_to_do(draw, what, options, message):
 def test_images_that_are_none_are_errors(opened, photographs):
     for images, message in (
         ([], 'at least one image'),
-        ('cat.png', "list of at least one image: got 'cat.png'"),
+        ('cat.png', "must be a list of images: got 'cat.png'"),
         ([photographs[0] / 255], r'must be uint8 \[H, W, 3\]: got float64 \[20, 30, 3\]'),
         (photographs[0], r'got uint8 \[30, 3\]'),
     ):
