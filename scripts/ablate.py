@@ -30,7 +30,7 @@ def main() -> int:
             grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
                 experiment's own grid() without it.
             seeds: runs of each cell, which train together.
-            out: folder of results.csv, seeds.csv, figures/ and cells/; the same command goes on.
+            out: folder of results.csv, seeds.csv, figures/ and cells/; the same command resumes.
             match: flops gives each cell as many steps as take the experiment's own arithmetic.
             dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
             launcher: devices, a cell on each of this machine's at a time; processes, each cell in

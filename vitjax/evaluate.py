@@ -30,7 +30,7 @@ def predict(
     Args:
         model: any model.
         params: its parameters.
-        data: images, as they lie in their source or prepared for this model.
+        data: images, as their source has them or prepared for this model.
         preprocessing: the model's.
         batch_size: images at a time, over all devices.
         devices: which to use; None takes all of this process.

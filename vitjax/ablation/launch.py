@@ -36,9 +36,9 @@ def run(
 ) -> list[Row]:
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
-    A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are not run again,
-    others go on from their checkpoint. A cell that fails is noted with its reason, its traceback in
-    `cells/CELL/failure.txt`, and the others go on; the next call tries it again.
+    A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped, others
+    resume from their last checkpoint. A cell that fails is recorded with its reason, its traceback
+    in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it again.
 
     Args:
         made: the cells, as `cells` makes them.
@@ -46,7 +46,7 @@ def run(
         out: the folder of the ablation.
         launcher: `devices`: on this process's devices, a cell on each at a time; `processes`: each
             cell in a process of its own on this machine; `slurm`: each cell as a job. The last two
-            take submitit.
+            need submitit.
         settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
         quiet: print nothing.
 
@@ -208,7 +208,7 @@ def _on_cluster(
                     for job, _ in running.values():
                         job.cancel()
                 else:
-                    console.print(f'{len(running)} jobs go on; the same command collects them')
+                    console.print(f'{len(running)} jobs keep running; the same command collects them')
                 raise Stop(caught[0], 0)
             time.sleep(0.5)
 
@@ -222,7 +222,7 @@ class Job:
         train_cell(experiment, {seed: pathlib.Path(out) for seed, out in outs.items()})
 
     def checkpoint(self, text: str, outs: dict[int, str]) -> Any:
-        """What submitit submits again for a job that ran out of time: it goes on."""
+        """What submitit submits again for a job that ran out of time: it resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, text, outs)

@@ -20,7 +20,7 @@ ACCURACIES = ('best_accuracy', 'final_accuracy', 'test_accuracy')
 
 
 def _row(cell: Cell, outs: Runs) -> Row:
-    """A cell as a row of the table, from what lies in its folder."""
+    """A cell as a row of the table, from what its folder holds."""
     row = {**settings(cell), 'status': 'waiting', 'reason': '', 'seeds': len(outs)}
     if all(map(runs.tested, outs.values())):
         row['status'] = 'finished'
