@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax.data import preprocess
@@ -77,8 +77,9 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     wrong = ~np.isfinite(logits).all(1)
     if wrong.any():
-        raise ValueError(f'logits must be finite: those of {wrong.sum()} of {len(logits)} images '
-                         'are not.')  # fmt: skip
+        raise ValueError(
+            f'logits must be finite: those of {wrong.sum()} of {len(logits)} images are not.'
+        )
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     right = np.take_along_axis(shifted, labels[:, None], 1)
     loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
@@ -97,11 +98,14 @@ def require_same_classes(data: Data, classes: Sequence[str]) -> None:
     Raises:
         ValueError: with both.
     """
-    if tuple(data.classes) != tuple(classes):
-        theirs, ours = (f'{len(names)} ({", ".join(names[:3])}, ...)' if names else 'none'
-                        for names in (data.classes, tuple(classes)))  # fmt: skip
-        raise ValueError(f'the images must be of the model\'s classes: they have {theirs}, '
-                         f'the model {ours}.')  # fmt: skip
+    if data.classes != tuple(classes):
+        theirs, ours = (
+            f'{len(names)} ({", ".join(names[:3])}, ...)' if names else 'none'
+            for names in (data.classes, classes)
+        )
+        raise ValueError(
+            f"the images must be of the model's classes: they have {theirs}, the model {ours}."
+        )
 
 
 def classify(
@@ -117,24 +121,22 @@ def classify(
     Raises:
         ValueError: for an image that cannot be read, a model without classes, and a `top` below 1.
     """
-    (experiment, params, _), prepared = loaded, loaded.experiment.preprocessing
+    experiment, params, _ = loaded
     model: Any = experiment.model
-    assert prepared is not None
     if top < 1:
         raise ValueError(f'top must be 1 or more: {top}.')
     if not model.num_classes:
         raise ValueError('the model has no head, so there are no classes to predict.')
-    unnamed = range(len(experiment.classes), model.num_classes)
-    names = [*experiment.classes, *(f'class {i}' for i in unnamed)]
-    out = []
-    for start in range(0, max(1, len(images)), 32):
-        pixels = preprocess.read_squares(images[start : start + 32], prepared)
-        logits = _forward(model, prepared, prepared)(params, pixels)
-        odds = np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32)), np.float64)
-        for row in odds:
-            likeliest = np.argsort(-row, kind='stable')[:top]
-            out.append([(names[i], float(row[i])) for i in likeliest])
-    return out
+    prepared = experiment.preprocessing or Preprocessing()
+    pixels = preprocess.read_squares(images, prepared)
+    data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, prepared)
+    odds = scipy.special.softmax(predict(model, params, data, prepared, 32), 1)
+    known = experiment.classes
+    names = [known[i] if i < len(known) else f'class {i}' for i in range(model.num_classes)]
+    order = np.argsort(-odds, 1, kind='stable')[:, :top]
+    return [
+        [(names[i], float(row[i])) for i in best] for row, best in zip(odds, order, strict=True)
+    ]
 
 
 def on_host(params: Any) -> Any:
