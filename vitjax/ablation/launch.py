@@ -36,8 +36,8 @@ def run(
 ) -> list[Row]:
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
-    A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped, others
-    resume from their last checkpoint. A cell that fails is recorded with its reason, its traceback
+    A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped,
+    others resume from their last checkpoint. A cell that fails is recorded with its reason, its traceback
     in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it again.
 
     Args:
@@ -133,9 +133,9 @@ def train_cell(
 
 def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
     """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
-    spread = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
+    together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
-    places = [local] if spread else [[device] for device in local]
+    places = [local] if together else [[device] for device in local]
     free: queue.Queue[list[Any]] = queue.Queue()
     for place in places[: max(1, len(jobs))]:
         free.put(place)
@@ -208,7 +208,7 @@ def _on_cluster(
                     for job, _ in running.values():
                         job.cancel()
                 else:
-                    console.print(f'{len(running)} jobs keep running; the same command collects them')
+                    console.print(f'{len(running)} jobs run on; the same command collects them')
                 raise Stop(caught[0], 0)
             time.sleep(0.5)
 

@@ -42,8 +42,8 @@ def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
 def said(row: Row) -> str:
     """A finished cell in a few words."""
     mean, half = row['test_accuracy'], row['test_accuracy_high'] - row['test_accuracy']
-    spread = '' if np.isnan(half) else f' ± {half:.2%}'
-    return f'test accuracy {mean:.2%}{spread}, {row["seconds"]:.1f} s'
+    plus_minus = '' if np.isnan(half) else f' ± {half:.2%}'
+    return f'test accuracy {mean:.2%}{plus_minus}, {row["seconds"]:.1f} s'
 
 
 def summary(outs: Runs) -> Row:
@@ -109,10 +109,7 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
 
 
 def draw(
-    out: pathlib.Path,
-    made: Sequence[Cell],
-    outs: Sequence[Runs],
-    rows: Sequence[Row],
+    out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs], rows: Sequence[Row]
 ) -> None:
     """A figure for each axis or pair of axes, and accuracy against operations."""
     done = [i for i, row in enumerate(rows) if row['status'] == 'finished']
