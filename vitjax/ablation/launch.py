@@ -37,8 +37,9 @@ def run(
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
     A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped,
-    others resume from their last checkpoint. A cell that fails is recorded with its reason, its traceback
-    in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it again.
+    others resume from their last checkpoint. A cell that fails is recorded with its reason, its
+    traceback in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it
+    again.
 
     Args:
         made: the cells, as `cells` makes them.
