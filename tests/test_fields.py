@@ -41,3 +41,8 @@ def test_differences_are_sorted_and_dotted():
     b = {'x': {'y': 2, 'z': [1]}, 'v': 3}
     assert fields.differences(a, b) == ['v: None -> 3', 'x.y: 1 -> 2']
     assert fields.differences(a, a) == []
+
+
+def test_a_field_one_level_down_is_offered():
+    with pytest.raises(ValueError, match="no field 'depth'; there are model.depth"):
+        fields.get(EXPERIMENT, 'depth')

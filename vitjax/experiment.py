@@ -56,8 +56,6 @@ class Experiment:
     classes: tyro.conf.Suppress[tuple[str, ...]] = ()
 
 
-_MODELS = {m.__name__: m for m in (models.ViT, models.CaiT, models.PatchConvNet, models.ConvNet,
-                                   models.VGG16)}  # fmt: skip
 _PARTS = {'data': Source, 'augment': Augment, 'optim': Optim, 'preprocessing': Preprocessing}
 
 
@@ -100,14 +98,14 @@ def from_json(values: dict[str, Any]) -> Experiment:
     """
     model = dict(values.get('model', {}))
     kind = model.pop('type', None)
-    if kind not in _MODELS:
-        raise ValueError(f'model type must be one of {", ".join(_MODELS)}: {kind!r}.')
+    if kind not in models.KINDS:
+        raise ValueError(f'model type must be one of {", ".join(models.KINDS)}: {kind!r}.')
     parts = {
         name: _make(_PARTS[name], v)
         for name, v in values.items()
         if name in _PARTS and v is not None
     }
-    return _make(Experiment, {**values, **parts, 'model': _make(_MODELS[kind], model)})
+    return _make(Experiment, {**values, **parts, 'model': _make(models.KINDS[kind], model)})
 
 
 def _make(kind: Any, values: dict[str, Any]) -> Any:

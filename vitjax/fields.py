@@ -55,7 +55,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _get(tree: Any, path: str, name: str) -> Any:
     known = names(tree)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3) or known
+        inside = [f'{n}.{name}' for n in known if name in names(getattr(tree, n))]
+        close = inside or difflib.get_close_matches(name, known, n=3) or known
         raise ValueError(f'no field {path!r}; there are {", ".join(close) or "none"}.')
     return getattr(tree, name)
 

@@ -14,7 +14,7 @@ from vitjax.data.augment import Augment, augment
 from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, statistics
 from vitjax.data.sources import Data
-from vitjax.experiment import Experiment, require_data
+from vitjax.experiment import Experiment, from_json, require_data, to_json
 from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
@@ -72,6 +72,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     Raises:
         ValueError: if the experiment does not fit its data, or its weights the model.
     """
+    from_json(to_json(experiment))  # what could not be read again is not worth training
     data = load_data(require_data(experiment), 'train')
     total, per_epoch = total_steps(experiment, len(data)), _per_epoch(experiment, len(data))
     every = max(1, round(experiment.evaluate_every * per_epoch))

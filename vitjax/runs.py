@@ -1,7 +1,7 @@
 """Run directories, and the one way to open a trained model, of a run or of published weights.
 
-A run directory holds `experiment.json`, `metrics.jsonl`, `checkpoints/` and `figures/`, and nothing
-in it needs the code that wrote it to be read.
+A run directory holds `experiment.json`, `metrics.jsonl`, `checkpoints/` and `figures/`: JSON, Orbax
+checkpoints and PNG, which can be read without the code that wrote them.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def read_experiment(run: Path) -> Experiment:
     path = pathlib.Path(run) / 'experiment.json'
     try:
         return from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'a run directory has an experiment.json: {run} has none.') from None
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f'{path} cannot be read: {error}.') from None

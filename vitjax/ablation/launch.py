@@ -71,7 +71,7 @@ def run(
     waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
     console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
     console.print(
-        f'{len(made)} cells, {seeds} seeds; {len(made) - len(waiting)} cells are finished'
+        f'{len(made)} cells, seeds of each: {seeds}; {len(made) - len(waiting)} cells are finished'
     )
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 

@@ -14,10 +14,11 @@ from vitjax.models.convnet import VGG16, ConvNet
 from vitjax.models.patchconvnet import PatchConvNet
 from vitjax.models.vit import ViT
 
-__all__ = ['NAMES', 'VGG16', 'CaiT', 'ConvNet', 'PatchConvNet', 'ViT', 'named']
+__all__ = ['KINDS', 'NAMES', 'VGG16', 'CaiT', 'ConvNet', 'PatchConvNet', 'ViT', 'named']
 
 _PUBLISHED = vit.PUBLISHED | cait.PUBLISHED | patchconvnet.PUBLISHED | convnet.PUBLISHED
 NAMES = tuple(_PUBLISHED)
+KINDS = {type(model).__name__: type(model) for model in _PUBLISHED.values()}  # by class name
 
 
 def named(name: str, **overrides: Any) -> Any:
