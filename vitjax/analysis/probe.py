@@ -188,12 +188,7 @@ def _ridge(
 
 @functools.partial(jax.jit, static_argnames=('classes', 'steps'))
 def _linear(
-    train: jax.Array,
-    labels: jax.Array,
-    test: jax.Array,
-    classes: int,
-    penalty: float,
-    steps: int,
+    train: jax.Array, labels: jax.Array, test: jax.Array, classes: int, penalty: float, steps: int
 ) -> jax.Array:
     x, z = _standardised(train, test)
 

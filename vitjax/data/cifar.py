@@ -150,10 +150,7 @@ def write_tfds(
         )
         infos.append(
             tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[len(pixels)],
-                num_bytes=size,
-                filename_template=template,
+                name=split, shard_lengths=[len(pixels)], num_bytes=size, filename_template=template
             )
         )
     tfds.folder_dataset.write_metadata(

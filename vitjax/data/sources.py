@@ -9,11 +9,7 @@ __all__ = ['KINDS', 'SPLITS', 'SUFFIXES', 'Data', 'Encoded', 'Source', 'load']
 
 # The forms of a source's name. Each is read by a function of the source, what follows the colon,
 # the split, and a model's preprocessing or None.
-KINDS = {
-    'digits': digits.load,
-    'tfds:NAME': tfds.load,
-    'folder:PATH': folder.load,
-}
+KINDS = {'digits': digits.load, 'tfds:NAME': tfds.load, 'folder:PATH': folder.load}
 
 
 def load(source: Source, split: str, preprocessing: Preprocessing | None = None) -> Data:

@@ -235,11 +235,7 @@ def bootstrap(
 
 @functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
 def _hsic(
-    left: Stacks,
-    right: Stacks | None,
-    kernel: str,
-    unbiased: bool,
-    bandwidth: float,
+    left: Stacks, right: Stacks | None, kernel: str, unbiased: bool, bandwidth: float
 ) -> Hsic:
     n = left[0].shape[1]
     sides = [left] if right is None else [left, right]
