@@ -7,10 +7,15 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+from vitjax.types import Array
+
+Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
+
+
+def silent(done: int, total: int) -> None:
+    """A `Report` that says nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +131,12 @@ def from_array(path: str | pathlib.Path) -> Activations:
     layers = None if array.ndim == 2 else (0, len(array) - 1)
     array = array[None] if array.ndim == 2 else array
     stack = Stack(path.stem, (array.shape[0], array.shape[2]), layers)
-    return Activations(
-        (stack,),
-        array.shape[1],
-        lambda rows: [np.asarray(array[:, rows])],
-        None,
-        None,
-        {'file': str(path), 'tokens': 'as given'},
-    )
+    about = {'file': str(path), 'tokens': 'as given'}
+
+    def values(rows: np.ndarray) -> list[Array]:
+        return [np.asarray(array[:, rows])]
+
+    return Activations((stack,), array.shape[1], values, hashes=None, labels=None, about=about)
 
 
 def digests(hashes: np.ndarray) -> dict[str, str]:
