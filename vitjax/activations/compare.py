@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitjax.activations.record import Activations, Report, digests, from_array, select, silent
+from vitjax.activations.record import Activations, Report, by_batch, from_array, select, silent
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import probe, similarity
@@ -99,31 +99,6 @@ def open_side(
     return select(found, keep) if keep else found
 
 
-def require_same_examples(a: Activations, b: Activations) -> None:
-    """Refuses to compare representations of different images, or in a different order.
-
-    Where images are not known (a `.npy` from elsewhere) only their number is compared.
-
-    Raises:
-        ValueError: saying which.
-    """
-    if a.examples != b.examples:
-        raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
-    if a.hashes is None or b.hashes is None:
-        return
-    one, other = (digests(np.concatenate([*_by_batch(s.hashes, s.examples)])) for s in (a, b))
-    if one['order'] == other['order']:
-        return
-    if one['images'] == other['images']:
-        raise ValueError('both sides must have the same images in order: the order differs.')
-    raise ValueError('both sides must have the same images: these are of different ones.')
-
-
-def _by_batch(read: Any, examples: int) -> Iterator[Any]:
-    for start in range(0, examples, 1024):
-        yield read(np.arange(start, min(start + 1024, examples)))
-
-
 def as_samples(values: list[Array], samples: str) -> list[Array]:
     """Stacks [L, n, ...] as [L, n, f], tokens of an image side by side, or as [L, n T, f].
 
@@ -145,7 +120,7 @@ def as_samples(values: list[Array], samples: str) -> list[Array]:
 
 def whole(activations: Activations, samples: str = 'image') -> list[Array]:
     """All examples at once, as float32 stacks [L, n, f] in memory."""
-    batches = _by_batch(activations.values, activations.examples)
+    batches = by_batch(activations.values, activations.examples)
     columns = zip(*(as_samples(values, samples) for values in batches), strict=True)
     return [np.concatenate(column, axis=1, dtype=np.float32) for column in columns]
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -143,3 +143,29 @@ def digests(hashes: np.ndarray) -> dict[str, str]:
     """One hash of which images there are, and one of their order."""
     kinds = {'images': np.sort(hashes), 'order': np.asarray(hashes)}
     return {k: hashlib.sha256(v.astype('<u8').tobytes()).hexdigest() for k, v in kinds.items()}
+
+
+def by_batch(read: Any, examples: int) -> Iterator[Any]:
+    """What is read of all examples, a batch at a time."""
+    for start in range(0, examples, 1024):
+        yield read(np.arange(start, min(start + 1024, examples)))
+
+
+def require_same_examples(a: Activations, b: Activations) -> None:
+    """Refuses to compare representations of different images, or in a different order.
+
+    Where images are not known (a `.npy` from elsewhere) only their number is compared.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if a.examples != b.examples:
+        raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
+    if a.hashes is None or b.hashes is None:
+        return
+    one, other = (digests(np.concatenate([*by_batch(s.hashes, s.examples)])) for s in (a, b))
+    if one['order'] == other['order']:
+        return
+    if one['images'] == other['images']:
+        raise ValueError('both sides must have the same images in order: the order differs.')
+    raise ValueError('both sides must have the same images: these are of different ones.')

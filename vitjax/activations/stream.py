@@ -15,13 +15,11 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax import capture, runs
-from vitjax import experiment as experiments
 from vitjax.activations.record import Activations, Stack
-from vitjax.data import preprocess, sources
-from vitjax.data.folder import photographs
+from vitjax.data import folder, preprocess, sources
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, to_json
 from vitjax.models.trunk import Model
 from vitjax.types import Array, Params
 
@@ -60,8 +58,8 @@ def of_path(
     plain = pathlib.Path(source.name)
     prepared = _preprocessing(experiment)
     if source.name != 'digits' and ':' not in source.name and plain.is_dir():
-        split, loaded = 'all', photographs(plain, prepared)
-        known = functools.partial(photographs, plain, Preprocessing(square, crop=1.0))
+        split, loaded = 'all', folder.photographs(plain, prepared)
+        known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
     else:
         loaded = sources.load(source, split, prepared)
         undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
@@ -146,7 +144,7 @@ def stream(
         return np.array([_hash(image) for image in pixels], np.uint64)
 
     facts = {
-        'model': experiments.to_json(experiment)['model'],
+        'model': to_json(experiment)['model'],
         'weights': digest_of(params),
         'preprocessing': dataclasses.asdict(prepared),
         'resampling': 'bicubic',  # a capture that was begun without it is another: bilinear

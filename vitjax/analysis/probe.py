@@ -158,9 +158,8 @@ def _votes(
     less: jax.Array, index: jax.Array, labels: jax.Array, classes: int, temperature: float
 ) -> jax.Array:
     # Relative to the nearest, so that no weight overflows at a low temperature.
-    return jax.vmap(lambda weights, voters: jnp.zeros(classes).at[voters].add(weights))(
-        jnp.exp(less / temperature), labels[index]
-    )
+    weights, rows = jnp.exp(less / temperature), jnp.arange(len(index))[:, None]
+    return jnp.zeros((len(index), classes)).at[rows, labels[index]].add(weights)
 
 
 def _standardised(train: Array, test: Array) -> tuple[Array, Array]:

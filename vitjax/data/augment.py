@@ -115,8 +115,7 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
     return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), 'bilinear')
 
 
-def _moves(settings: Augment) -> bool:
-    s = settings
+def _moves(s: Augment) -> bool:
     moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
     return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
 
@@ -194,7 +193,7 @@ def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.clip((image - mean) * factor + mean + change, 0, 1)
 
 
-def _box(key: jax.Array, size: int, side: jax.Array) -> jax.Array:
+def _box(key: jax.Array, size: int, side: jax.Array | float) -> jax.Array:
     """[size, size] booleans: True in a square of `side` pixels about a random centre, clipped."""
     centre = jax.random.uniform(key, (2,)) * size
     inside = jnp.abs(jnp.arange(size)[:, None] + 0.5 - centre) < side / 2
@@ -202,8 +201,7 @@ def _box(key: jax.Array, size: int, side: jax.Array) -> jax.Array:
 
 
 def _cutout(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
-    side = jnp.asarray(settings.cutout * settings.size)
-    box = _box(purpose(key, 'cutout'), settings.size, side)
+    box = _box(purpose(key, 'cutout'), settings.size, settings.cutout * settings.size)
     return jnp.where(box[..., None], 0.0, image)  # the mean, once normalised
 
 

@@ -49,15 +49,13 @@ def prepare(name: str, *, archive: str | None = None, directory: str | None = No
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.draft-') as draft:
         if archive is None:
-            archive = str(pathlib.Path(draft) / file)
+            archive, url = str(pathlib.Path(draft) / file), _CIFAR_URL + file
             try:
-                with urllib.request.urlopen(_CIFAR_URL + file, timeout=20) as response:
+                with urllib.request.urlopen(url, timeout=20) as response:
                     pathlib.Path(archive).write_bytes(response.read())
             except OSError as error:
-                raise ValueError(
-                    f'cannot download {_CIFAR_URL + file} ({error}); fetch it elsewhere and give '
-                    f'it with --archive {file}.'
-                ) from None
+                advice = f'fetch it elsewhere and give it with --archive {file}'
+                raise ValueError(f'cannot download {url} ({error}); {advice}.') from None
         splits, classes = _read_cifar(archive, label_bytes, names)
         ready = pathlib.Path(draft) / version
         ready.mkdir()
@@ -109,13 +107,10 @@ def write_tfds(
 
     shapes = {image.shape for images, _ in splits.values() for image in images}
     shape = shapes.pop() if len(shapes) == 1 else (None, None, 3)
-    features = tfds.features.FeaturesDict(
-        {
-            'id': tfds.features.Text(),
-            'image': tfds.features.Image(shape=shape),
-            'label': tfds.features.ClassLabel(names=list(classes)),
-        }
-    )
+    features = tfds.features.FeaturesDict({
+        'id': tfds.features.Text(), 'image': tfds.features.Image(shape=shape),
+        'label': tfds.features.ClassLabel(names=list(classes)),
+    })  # fmt: skip
 
     def record(name: str, image: np.ndarray, label: int) -> bytes:
         png = io.BytesIO()

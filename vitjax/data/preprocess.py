@@ -74,7 +74,7 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
     if not isinstance(image, np.ndarray):
         image = files.read(image, short_side=int(preprocessing.size / preprocessing.crop))
     elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f'an image must be uint8 [H, W, 3]: got {image.dtype} {image.shape}.')
+        raise ValueError(f'an image must be uint8 [H, W, 3]: got {image.dtype} {[*image.shape]}.')
     return square(image, preprocessing)
 
 
@@ -86,7 +86,7 @@ def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocess
     (2, 8, 8, 3)
 
     Raises:
-        ValueError: if there are none.
+        ValueError: for another array, and if there are none.
     """
     return read_squares(images, preprocessing)
 
@@ -160,10 +160,7 @@ def finish(
     if prepared is None:
         return inputs(pixels, preprocessing)
     if prepared != preprocessing:
-        both = f'{prepared} and {preprocessing}'
-        raise ValueError(
-            f'images prepared for one preprocessing cannot be used with another: {both}.'
-        )
+        raise ValueError(f'images prepared for {prepared} cannot be used with {preprocessing}.')
     return normalise(jnp.asarray(pixels), preprocessing)
 
 

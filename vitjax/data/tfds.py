@@ -27,8 +27,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features
     if not {'image', 'label'} <= features.keys():
-        has = ', '.join(features)
-        raise ValueError(f'{source.name} must have image and label: it has {has}.')
+        raise ValueError(f'{source.name} must have image and label: it has {", ".join(features)}.')
     if None not in features['image'].shape:
         source, preprocessing = dataclasses.replace(source, size=None), None
     present = [s for s in SPLITS if s in builder.info.splits]

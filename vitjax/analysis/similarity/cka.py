@@ -61,10 +61,7 @@ class Hsic:
             ValueError: names every layer that is constant over the examples or not finite.
         """
         total = self.on_host()
-        wrong = []
-        for side, own, names in (('x', total.xx, x_names), ('y', total.yy, y_names)):
-            known = names or [f'layer {i} of {side}' for i in range(len(own))]
-            wrong += stacks.faults(np.asarray(own), known)
+        wrong = stacks.faults(total.xx, 'x', x_names) + stacks.faults(total.yy, 'y', y_names)
         if wrong:
             raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
         return np.asarray(total.xy / np.sqrt(total.xx[:, None] * total.yy))

@@ -16,8 +16,9 @@ Representation: TypeAlias = Array | Sequence[Array]
 CONSTANT = 1e-12  # variance over squared mean, below which float32 features are rounding alone
 
 
-def faults(squares: np.ndarray, names: Sequence[str]) -> list[str]:
-    """What is wrong with layers whose squared norms are not positive and finite, by name."""
+def faults(squares: Array, side: str, names: Sequence[str] | None = None) -> list[str]:
+    """What is wrong with the layers of a side whose squared norms are not positive and finite."""
+    names = names or [f'layer {i} of {side}' for i in range(len(squares))]
     constant = 'is the same for every example'
     other = 'has features that are NaN, infinite or too large for float32'
     return [
@@ -73,7 +74,7 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
     wrong = []
     for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
         squares = np.concatenate([_squared_norms(stack) for stack in side])
-        wrong += faults(squares, [f'layer {i} of {name}' for i in range(len(squares))])
+        wrong += faults(squares, name)
     if wrong:
         raise ValueError(f'no similarity is defined: {"; ".join(wrong)}.')
     return left, right
