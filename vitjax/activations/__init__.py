@@ -6,27 +6,14 @@ y = activations.read('captured')
 matrix, low, high = activations.cka(x, y)                 # [layers of x, layers of y]
 """
 
-from vitjax.activations.compare import (
-    METRICS,
-    SAMPLES,
-    Matrix,
-    Probes,
-    as_samples,
-    cka,
-    matrices,
-    open_side,
-    probes,
-    require_same_examples,
-    whole,
-)
-from vitjax.activations.record import Activations, Stack, evenly, from_array, select
+from vitjax.activations.compare import METRICS, cka, matrices, open_side, probes, whole
+from vitjax.activations.record import Activations, evenly, from_array, require_same_examples, select
 from vitjax.activations.results import write_matrix, write_probes
-from vitjax.activations.store import INDEX, is_capture, read, write
-from vitjax.activations.stream import TOKENS, digest_of, of_path, photographs, stream
+from vitjax.activations.store import is_capture, read, write
+from vitjax.activations.stream import TOKENS, digest_of, of_path, stream
 
 __all__ = [
-    'INDEX', 'METRICS', 'SAMPLES', 'TOKENS', 'Activations', 'Matrix', 'Probes', 'Stack',
-    'as_samples', 'cka', 'digest_of', 'evenly', 'from_array', 'is_capture', 'matrices', 'of_path',
-    'open_side', 'photographs', 'probes', 'read', 'require_same_examples', 'select', 'stream',
-    'whole', 'write', 'write_matrix', 'write_probes',
+    'METRICS', 'TOKENS', 'Activations', 'cka', 'digest_of', 'evenly', 'from_array', 'is_capture',
+    'matrices', 'of_path', 'open_side', 'probes', 'read', 'require_same_examples', 'select',
+    'stream', 'whole', 'write', 'write_matrix', 'write_probes',
 ]  # fmt: skip

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitjax.activations.record import Activations, Array, digests, from_array, select
+from vitjax.activations.record import Activations, Report, by_batch, from_array, select, silent
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import probe, similarity
+from vitjax.types import Array
 
 SAMPLES = ('image', 'token')
 METRICS: dict[str, tuple[str, float]] = {  # what a metric is called, and where its colours end
@@ -54,9 +55,8 @@ class Matrix(NamedTuple):
         if self.low is None or self.high is None or not np.isfinite(self.low).all():
             return self.policy
         width = np.abs(self.high - self.low).max() / 2
-        return (
-            f'{self.policy}\n95% interval over batches of {self.batch_size}: ±{width:.3f} at most'
-        )
+        interval = f'95% interval over batches of {self.batch_size}: ±{width:.3f} at most'
+        return f'{self.policy}\n{interval}'
 
 
 class Probes(NamedTuple):
@@ -99,33 +99,6 @@ def open_side(
     return select(found, keep) if keep else found
 
 
-def require_same_examples(a: Activations, b: Activations) -> None:
-    """Refuses to compare representations of different images, or in a different order.
-
-    Where images are not known (a `.npy` from elsewhere) only their number is compared.
-
-    Raises:
-        ValueError: saying which.
-    """
-    if a.examples != b.examples:
-        raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
-    if a.hashes is None or b.hashes is None:
-        return
-    one, other = (digests(np.concatenate([*_by_batch(s.hashes, s.examples)])) for s in (a, b))
-    if one['order'] == other['order']:
-        return
-    if one['images'] == other['images']:
-        raise ValueError(
-            'both sides must have the same images in the same order: the order differs.'
-        )
-    raise ValueError('both sides must have the same images: these are of different ones.')
-
-
-def _by_batch(read: Any, examples: int, size: int = 1024) -> Iterator[Any]:
-    for start in range(0, examples, size):
-        yield read(np.arange(start, min(start + size, examples)))
-
-
 def as_samples(values: list[Array], samples: str) -> list[Array]:
     """Stacks [L, n, ...] as [L, n, f], tokens of an image side by side, or as [L, n T, f].
 
@@ -147,21 +120,16 @@ def as_samples(values: list[Array], samples: str) -> list[Array]:
 
 def whole(activations: Activations, samples: str = 'image') -> list[Array]:
     """All examples at once, as float32 stacks [L, n, f] in memory."""
-    batches = _by_batch(activations.values, activations.examples)
+    batches = by_batch(activations.values, activations.examples)
     columns = zip(*(as_samples(values, samples) for values in batches), strict=True)
     return [np.concatenate(column, axis=1, dtype=np.float32) for column in columns]
 
 
 def cka(
-    a: Activations,
-    b: Activations | None = None,
-    *,
-    batch_size: int = 64,
-    samples: str = 'image',
-    kernel: str = 'linear',
-    bandwidth: float = 1.0,
-    report: Callable[[int, int], object] = lambda done, total: None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    a: Activations, b: Activations | None = None, *, batch_size: int = 64,
+    samples: str = 'image', kernel: str = 'linear', bandwidth: float = 1.0,
+    report: Report = silent,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Minibatch CKA of every layer of a with every layer of b, and its 95% interval.
 
     Memory is one batch of both, whatever the number of examples, and what `bootstrap` needs of
@@ -192,26 +160,19 @@ def cka(
         rows = np.arange(start, stop)
         x = as_samples(a.values(rows), samples)
         y = None if b is None else as_samples(b.values(rows), samples)
-        part = similarity.hsic(x, y, kernel=kernel, bandwidth=bandwidth)
-        parts.append(part.on_host())
+        parts.append(similarity.hsic(x, y, kernel=kernel, bandwidth=bandwidth).on_host())
         report(stop, total)
     matrix = functools.reduce(lambda p, q: p + q, parts).cka(a.names, (b or a).names)
-    if len(parts) == 1:
-        return matrix, np.full_like(matrix, np.nan), np.full_like(matrix, np.nan)
-    return matrix, *similarity.bootstrap(parts)
+    none = np.full((2, *matrix.shape), np.nan)
+    low, high = similarity.bootstrap(parts) if len(parts) > 1 else none
+    return matrix, low, high
 
 
 def matrices(
-    metrics: Sequence[str],
-    x: Activations,
-    y: Activations | None = None,
-    *,
-    samples: str = 'image',
-    bandwidth: float = 1.0,
-    k: int = 10,
-    batch_size: int = 64,
-    report: Callable[[int, int], object] = lambda done, total: None,
-) -> Iterator[Matrix]:
+    metrics: Sequence[str], x: Activations, y: Activations | None = None, *,
+    samples: str = 'image', bandwidth: float = 1.0, k: int = 10, batch_size: int = 64,
+    report: Report = silent,
+) -> Iterator[Matrix]:  # fmt: skip
     """Each metric of every layer of x with every layer of y, one after the other.
 
     `cka` and `rbf` stream over batches; for the others all examples are held in memory, once.
@@ -230,27 +191,23 @@ def matrices(
         ValueError: as the metrics do.
     """
     at_once: dict[str, Callable[..., np.ndarray]] = {
-        'cca': similarity.cca,
-        'svcca': similarity.svcca,
-        'pwcca': similarity.pwcca,
-        'procrustes': similarity.procrustes,
-        'angle': similarity.procrustes_angle,
-        'rsa': similarity.rsa,
-        'knn': functools.partial(similarity.mutual_knn, k=k),
-    }
+        'cca': similarity.cca, 'svcca': similarity.svcca, 'pwcca': similarity.pwcca,
+        'procrustes': similarity.procrustes, 'angle': similarity.procrustes_angle,
+        'rsa': similarity.rsa, 'knn': functools.partial(similarity.mutual_knn, k=k),
+    }  # fmt: skip
 
     @functools.cache
     def sides() -> tuple[list[Array], list[Array] | None]:
         return whole(x, samples), None if y is None else whole(y, samples)
 
+    streamed = functools.partial(
+        cka, batch_size=batch_size, samples=samples, bandwidth=bandwidth, report=report
+    )
     for metric in metrics:
         if metric in at_once:
             found = at_once[metric](*sides()), None, None
         else:
-            found = cka(
-                x, y, batch_size=batch_size, samples=samples, bandwidth=bandwidth, report=report,
-                kernel={'cka': 'linear', 'rbf': 'rbf'}[metric],
-            )  # fmt: skip
+            found = streamed(x, y, kernel={'cka': 'linear', 'rbf': 'rbf'}[metric])
         other = y or x
         yield Matrix(metric, *found, x.names, other.names, _policy(x, other, samples), batch_size)
 
@@ -290,19 +247,14 @@ def probes(
     if fitted.about['weights'] != tested.about['weights']:
         raise ValueError('a probe must be tested on the model that it was fitted on: another.')
     k = min(k, fitted.examples)
-    measures = {
-        f'k-NN (k = {k})': functools.partial(probe.knn, k=k),
-        'ridge': probe.ridge,
-        'linear': probe.linear,
-    }
+    knn = functools.partial(probe.knn, k=k)
+    measures = {f'k-NN (k = {k})': knn, 'ridge': probe.ridge, 'linear': probe.linear}
     pairs = list(zip(whole(fitted), whole(tested), strict=True))
     accuracy = {
         name: np.concatenate([measure(a, fitted.labels, b, tested.labels) for a, b in pairs])
         for name, measure in measures.items()
     }
     interval = {name: probe.wilson(values, tested.examples) for name, values in accuracy.items()}
-    policy = (
-        f'tokens: {fitted.about["tokens"]}; {fitted.examples:,} images to fit, '
-        f'{tested.examples:,} to test'
-    )
+    counts = f'{fitted.examples:,} images to fit, {tested.examples:,} to test'
+    policy = f'tokens: {fitted.about["tokens"]}; {counts}'
     return Probes(accuracy, interval, fitted.names, policy)

@@ -4,13 +4,18 @@ import dataclasses
 import hashlib
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+from vitjax.types import Array
+
+Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
+
+
+def silent(done: int, total: int) -> None:
+    """A `Report` that says nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,17 +131,41 @@ def from_array(path: str | pathlib.Path) -> Activations:
     layers = None if array.ndim == 2 else (0, len(array) - 1)
     array = array[None] if array.ndim == 2 else array
     stack = Stack(path.stem, (array.shape[0], array.shape[2]), layers)
-    return Activations(
-        (stack,),
-        array.shape[1],
-        lambda rows: [np.asarray(array[:, rows])],
-        None,
-        None,
-        {'file': str(path), 'tokens': 'as given'},
-    )
+    about = {'file': str(path), 'tokens': 'as given'}
+
+    def values(rows: np.ndarray) -> list[Array]:
+        return [np.asarray(array[:, rows])]
+
+    return Activations((stack,), array.shape[1], values, hashes=None, labels=None, about=about)
 
 
 def digests(hashes: np.ndarray) -> dict[str, str]:
     """One hash of which images there are, and one of their order."""
     kinds = {'images': np.sort(hashes), 'order': np.asarray(hashes)}
     return {k: hashlib.sha256(v.astype('<u8').tobytes()).hexdigest() for k, v in kinds.items()}
+
+
+def by_batch(read: Any, examples: int) -> Iterator[Any]:
+    """What is read of all examples, a batch at a time."""
+    for start in range(0, examples, 1024):
+        yield read(np.arange(start, min(start + 1024, examples)))
+
+
+def require_same_examples(a: Activations, b: Activations) -> None:
+    """Refuses to compare representations of different images, or in a different order.
+
+    Where images are not known (a `.npy` from elsewhere) only their number is compared.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if a.examples != b.examples:
+        raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
+    if a.hashes is None or b.hashes is None:
+        return
+    one, other = (digests(np.concatenate([*by_batch(s.hashes, s.examples)])) for s in (a, b))
+    if one['order'] == other['order']:
+        return
+    if one['images'] == other['images']:
+        raise ValueError('both sides must have the same images in order: the order differs.')
+    raise ValueError('both sides must have the same images: these are of different ones.')

@@ -3,7 +3,6 @@
 import csv
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,14 @@ def write_matrix(found: Matrix, x: Activations, y: Activations, out: pathlib.Pat
     """Writes a metric's matrix into a directory: `.npz`, `.csv` and a heat map `.png`."""
     out.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
-        found.metric: found.values,
-        'x': found.x,
-        'y': found.y,
-        'policy': found.policy,
-    }
-    if found.low is not None and found.high is not None:
+        found.metric: found.values, 'x': found.x, 'y': found.y, 'policy': found.policy,
+        'about_x': json.dumps(x.about), 'about_y': json.dumps(y.about),
+    }  # fmt: skip
+    if found.low is not None:
         values |= {'low': found.low, 'high': found.high, 'batch_size': found.batch_size}
-    values |= {'about_x': json.dumps(x.about), 'about_y': json.dumps(y.about)}
     np.savez(out / f'{found.metric}.npz', **values)
-    rows = ([f'{value:.6f}' for value in row] for row in found.values)
     head = [f'{found.metric} ({found.policy})', *found.y]
-    _write_table(out / f'{found.metric}.csv', head, found.x, rows)
+    _write_table(out / f'{found.metric}.csv', head, found.x, found.values, digits=6)
     label, most = METRICS[found.metric]
     figure = figures.heat_map(
         found.values, found.x, found.y, measure=label, x_label=x.label, y_label=y.label,
@@ -49,9 +44,8 @@ def write_probes(
         policy=found.policy, about_fitted=json.dumps(fitted.about),
         about_tested=json.dumps(tested.about),
     )  # fmt: skip
-    rows = ([f'{value:.4f}' for value in row] for row in table.T)
     head = [f'accuracy ({found.policy})', *found.accuracy]
-    _write_table(out / 'probe.csv', head, found.layers, rows)
+    _write_table(out / 'probe.csv', head, found.layers, table.T, digits=4)
     figure = figures.probe_accuracy(
         found.layers, found.accuracy, found.interval, title=f'{fitted.label}, {found.policy}'
     )
@@ -59,9 +53,10 @@ def write_probes(
 
 
 def _write_table(
-    path: pathlib.Path, head: Sequence[str], names: Iterable[str], rows: Iterable[Sequence[str]]
+    path: pathlib.Path, head: list[str], names: list[str], rows: np.ndarray, digits: int
 ) -> None:
     with path.open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(head)
-        writer.writerows([name, *row] for name, row in zip(names, rows, strict=True))
+        for name, row in zip(names, rows, strict=True):
+            writer.writerow([name, *(f'{value:.{digits}f}' for value in row)])

@@ -10,24 +10,21 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from vitjax.activations.record import Activations, Stack, digests
+from vitjax.activations.record import Activations, Report, Stack, digests, silent
+from vitjax.types import Array
 
 INDEX = 'index.json'
+Index: TypeAlias = dict[str, Any]  # what the file says
 
 
 def write(
-    activations: Activations,
-    out: str | pathlib.Path,
-    *,
-    dtype: str = 'float32',
-    batch_size: int = 64,
-    report: Callable[[int, int], object] = lambda done, total: None,
-) -> None:
+    activations: Activations, out: str | pathlib.Path, *, dtype: str = 'float32',
+    batch_size: int = 64, report: Report = silent,
+) -> None:  # fmt: skip
     """Writes a capture, or resumes one that was stopped.
 
     Space on the disk is looked for before the first byte, and taken at once.
@@ -58,10 +55,10 @@ def write(
     assert activations.hashes
     for start in range(index['done'], total, batch_size):
         stop = min(start + batch_size, total)
-        hashes[start:stop] = activations.hashes(np.arange(start, stop))
-        values = activations.values(np.arange(start, stop))
+        rows = np.arange(start, stop)
+        hashes[start:stop] = activations.hashes(rows)
+        values = map(np.asarray, activations.values(rows))
         for stack, file, value in zip(activations.stacks, maps, values, strict=True):
-            value = np.asarray(value)
             with np.errstate(over='ignore'):  # looked for below
                 file[:, start:stop] = value
             _require_finite(stack, value, file[:, start:stop])
@@ -93,14 +90,12 @@ def read(directory: str | pathlib.Path) -> Activations:
     )
     maps = [np.load(directory / s.file, mmap_mode='r') for s in stacks]
     hashes = np.load(directory / 'examples.npy', mmap_mode='r')
-    return Activations(
-        stacks,
-        index['examples'],
-        lambda rows: [np.asarray(file[:, rows]) for file in maps],
-        lambda rows: np.asarray(hashes[rows]),
-        np.load(directory / 'labels.npy'),
-        index,
-    )
+
+    def values(rows: np.ndarray) -> list[Array]:
+        return [np.asarray(file[:, rows]) for file in maps]
+
+    labels = np.load(directory / 'labels.npy')
+    return Activations(stacks, index['examples'], values, lambda rows: hashes[rows], labels, index)
 
 
 def is_capture(path: str | pathlib.Path) -> bool:
@@ -120,9 +115,7 @@ def _require_space(activations: Activations, out: pathlib.Path, itemsize: int) -
         )
 
 
-def _allocate(
-    activations: Activations, out: pathlib.Path, dtype: str, index: dict[str, Any]
-) -> None:
+def _allocate(activations: Activations, out: pathlib.Path, dtype: str, index: Index) -> None:
     n = activations.examples
     files: dict[str, Any] = {'examples.npy': ((n,), 'uint64')}
     files |= {s.file: ((s.shape[0], n, *s.shape[1:]), dtype) for s in activations.stacks}
@@ -140,19 +133,18 @@ def _allocate(
     np.save(out / 'labels.npy', activations.labels)
 
 
-def _resume(out: pathlib.Path, index: dict[str, Any]) -> int:
+def _resume(out: pathlib.Path, index: Index) -> int:
     """How many examples `out` has of the same capture."""
     known = _read_index(out)
-    names = sorted({*index, *known} - {'source', 'done', 'images', 'order'})
     lines = [
         f'  {name}: {json.dumps(known.get(name))} -> {json.dumps(index.get(name))}'
-        for name in names
+        for name in sorted({*index, *known} - {'source', 'done', 'images', 'order'})
         if known.get(name) != index.get(name)
     ]
     if lines:
+        different = '\n'.join(line if len(line) < 200 else line[:197] + '...' for line in lines)
         raise ValueError(
-            f'{out} holds another capture (there -> asked); choose another --out:\n'
-            + '\n'.join(line if len(line) < 200 else line[:197] + '...' for line in lines)
+            f'{out} holds another capture (there -> asked); choose another --out:\n{different}'
         )
     index.update({k: known[k] for k in ('images', 'order') if k in known})
     return known['done']
@@ -162,16 +154,15 @@ def _require_finite(stack: Stack, value: np.ndarray, written: np.ndarray) -> Non
     if np.isfinite(written).all():
         return
     layer = next(i for i, part in enumerate(written) if not np.isfinite(part).all())
-    if np.isfinite(value[layer]).all():
-        most = np.abs(value[layer]).max()
-        raise ValueError(
-            f'{stack.names[layer]} does not fit float16: it reaches {most:.3g}, float16 65504; '
-            'use float32.'
-        )
-    raise ValueError(f'{stack.names[layer]} has activations that are NaN or infinite.')
+    name, most = stack.names[layer], np.abs(value[layer]).max()
+    if not np.isfinite(most):
+        raise ValueError(f'{name} has activations that are NaN or infinite.')
+    raise ValueError(
+        f'{name} does not fit float16: it reaches {most:.3g}, float16 65504; use float32.'
+    )
 
 
-def _read_index(directory: pathlib.Path) -> dict[str, Any]:
+def _read_index(directory: pathlib.Path) -> Index:
     try:
         return json.loads((directory / INDEX).read_text())
     except FileNotFoundError:
@@ -180,7 +171,7 @@ def _read_index(directory: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f'{directory / INDEX} cannot be read: {error}.') from None
 
 
-def _write_index(out: pathlib.Path, index: dict[str, Any]) -> None:
+def _write_index(out: pathlib.Path, index: Index) -> None:
     draft = out / 'index.tmp'
     draft.write_text(json.dumps(index, indent=1) + '\n')
     draft.replace(out / INDEX)

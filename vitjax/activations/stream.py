@@ -15,30 +15,22 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax import capture, runs
-from vitjax import experiment as experiments
 from vitjax.activations.record import Activations, Stack
-from vitjax.data import preprocess, sources
-from vitjax.data.folder import photographs
+from vitjax.data import folder, preprocess, sources
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, to_json
 from vitjax.models.trunk import Model
+from vitjax.types import Array, Params
 
 TOKENS = ('class', 'mean', 'patches', 'all')
 
 
 def of_path(
-    path: str | pathlib.Path,
-    *,
-    data: str | None = None,
-    split: str = 'test',
-    size: int | None = None,
-    square: int = 256,
-    keep: str | None = None,
-    model: str | None = None,
-    report: Callable[[Any], object] = print,
-    **how: Any,
-) -> Activations:
+    path: str | pathlib.Path, *, data: str | None = None, split: str = 'test',
+    size: int | None = None, square: int = 256, keep: str | None = None,
+    model: str | None = None, report: Callable[[Any], object] = print, **how: Any,
+) -> Activations:  # fmt: skip
     """`stream` of a run directory or a file of published weights.
 
     Args:
@@ -66,31 +58,23 @@ def of_path(
     plain = pathlib.Path(source.name)
     prepared = _preprocessing(experiment)
     if source.name != 'digits' and ':' not in source.name and plain.is_dir():
-        split, loaded = 'all', photographs(plain, prepared)
-        known = functools.partial(photographs, plain, Preprocessing(square, crop=1.0))
+        split, loaded = 'all', folder.photographs(plain, prepared)
+        known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
     else:
         loaded = sources.load(source, split, prepared)
         undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
         known = functools.partial(sources.load, undecoded, split)
     keep = keep or ('blocks' if experiment.model.trunk.stacks else r'conv_\d+')
     about = {'source': str(path), 'data': source.name, 'split': split}
-    if not loaded.prepared:
-        known = None
+    known = known if loaded.prepared else None
     return stream(experiment, params, loaded, keep=keep, about=about, known=known, **how)
 
 
 def stream(
-    experiment: Experiment,
-    params: Any,
-    data: Data,
-    *,
-    keep: str = 'blocks',
-    tokens: str | None = None,
-    layers: tuple[int, int] | None = None,
-    batch_size: int = 64,
-    about: dict[str, Any] | None = None,
-    known: Callable[[], Data] | None = None,
-) -> Activations:
+    experiment: Experiment, params: Params, data: Data, *, keep: str = 'blocks',
+    tokens: str | None = None, layers: tuple[int, int] | None = None, batch_size: int = 64,
+    about: dict[str, Any] | None = None, known: Callable[[], Data] | None = None,
+) -> Activations:  # fmt: skip
     """Activations of a model on images, computed when read; nothing is kept.
 
     Images are brought to the model's input as `vitjax.data.preprocess` does everywhere, on the
@@ -117,17 +101,19 @@ def stream(
     """
     model = experiment.model
     prepared = _preprocessing(experiment)
-    if tokens is None:
-        tokens = 'class' if model.trunk.class_token else 'mean'
+    tokens = tokens or ('class' if model.trunk.class_token else 'mean')
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
     forward = _forward(model, prepared, data.prepared, keep, tokens, layers)
     shape = (1, *data.images.shape[1:])
     found = jax.eval_shape(forward, params, jax.ShapeDtypeStruct(shape, jnp.uint8))
-    stacks = tuple(
-        Stack(path, (value.shape[0], *value.shape[2:]), _span(path, value.shape[0], layers))
-        for path, value in sorted(found.items(), key=lambda item: network_order(item[0]))
-    )
+
+    def stack(path: str) -> Stack:
+        count, _, *rest = found[path].shape
+        span = (layers or (0, count - 1)) if _is_stack(path) else None
+        return Stack(path, (count, *rest), span)
+
+    stacks = tuple(map(stack, sorted(found, key=network_order)))
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
@@ -142,28 +128,23 @@ def stream(
         # The last batch is filled up with its first image: one shape is compiled once.
         padding = np.repeat(pixels[:1], step - len(pixels), axis=0)
         found = forward(placed, jax.device_put(np.concatenate([pixels, padding]), split))
-        if len(pixels) == step:
-            return found
-        return {path: value[:, : len(pixels)] for path, value in found.items()}
+        return {k: v[:, : len(pixels)] for k, v in found.items()} if len(padding) else found
 
-    def values(rows: np.ndarray) -> list[jax.Array | np.ndarray]:
+    def values(rows: np.ndarray) -> list[Array]:
         pixels = images(tuple(rows))
         parts = [run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
         if len(parts) == 1:
             return [parts[0][stack.path] for stack in stacks]
         return [np.concatenate([p[stack.path] for p in parts], axis=1) for stack in stacks]
 
-    @functools.cache
-    def known_images() -> Any:
-        assert known is not None
-        return known().images
+    hashed = functools.cache(known or (lambda: data))
 
     def hashes(rows: np.ndarray) -> np.ndarray:
-        pixels = images(tuple(rows)) if known is None else known_images()[rows]
+        pixels = hashed().images[rows] if known else images(tuple(rows))
         return np.array([_hash(image) for image in pixels], np.uint64)
 
     facts = {
-        'model': experiments.to_json(experiment)['model'],
+        'model': to_json(experiment)['model'],
         'weights': digest_of(params),
         'preprocessing': dataclasses.asdict(prepared),
         'resampling': 'bicubic',  # a capture that was begun without it is another: bilinear
@@ -172,7 +153,7 @@ def stream(
         'tokens': tokens,
         **(about or {}),
     }
-    return Activations(stacks, len(data), values, hashes, np.asarray(data.labels), facts)
+    return Activations(stacks, len(data), values, hashes, data.labels, facts)
 
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:
@@ -181,20 +162,16 @@ def _preprocessing(experiment: Experiment) -> Preprocessing:
 
 @functools.lru_cache(maxsize=8)
 def _forward(
-    model: Model,
-    preprocessing: Preprocessing,
-    prepared: Preprocessing | None,
-    keep: str,
-    tokens: str,
-    layers: tuple[int, int] | None,
-) -> Callable[..., dict[str, jax.Array]]:
-    def run(params: Any, pixels: jax.Array) -> dict[str, jax.Array]:
+    model: Model, preprocessing: Preprocessing, prepared: Preprocessing | None, keep: str,
+    tokens: str, layers: tuple[int, int] | None,
+) -> Callable[..., dict[str, jax.Array]]:  # fmt: skip
+    def run(params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
         x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
         for path, value in capture.capture(model, params, x, keep=keep)[1].items():
-            stacked = _is_stack(path)
-            value = value if stacked else value[None]
-            if stacked and layers is not None:
+            if not _is_stack(path):
+                value = value[None]
+            elif layers is not None:
                 first, last = layers
                 if not 0 <= first <= last < len(value):
                     raise ValueError(
@@ -211,10 +188,6 @@ def _forward(
 
 def _is_stack(path: str) -> bool:
     return path.split('/')[0] in ('blocks', 'class_blocks')
-
-
-def _span(path: str, count: int, layers: tuple[int, int] | None) -> tuple[int, int] | None:
-    return (layers or (0, count - 1)) if _is_stack(path) else None
 
 
 def network_order(path: str) -> tuple[int, list[Any]]:
@@ -252,19 +225,15 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
     else:  # some paths have the patches alone, as the patch embedding
         prefix = value.shape[2] - math.prod(trunk.grid(size))
     if tokens == 'class' and not (prefix and (trunk.class_token or in_class_blocks)):
-        raise ValueError(
-            f'{path} of {type(model).__name__} has no class token: tokens must be mean, patches '
-            'or all.'
-        )
+        where = f'{path} of {type(model).__name__}'
+        raise ValueError(f'{where} has no class token: tokens must be mean, patches or all.')
     if tokens == 'class':
         return value[:, :, 0]
-    if tokens == 'all':
-        return value
-    patches = value[:, :, prefix:]
+    patches = value if tokens == 'all' else value[:, :, prefix:]
     return patches.mean(2) if tokens == 'mean' else patches
 
 
-def digest_of(params: Any) -> str:
+def digest_of(params: Params) -> str:
     """A SHA-256 of parameters: of their paths, shapes and bytes."""
     out = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -14,6 +14,7 @@ networks have no attention, and none of this applies.
 import jax
 import jax.numpy as jnp
 
+from vitjax.analysis.gradients import stretch
 from vitjax.analysis.tokens import TINY
 
 
@@ -78,9 +79,7 @@ def saliency(class_weights: jax.Array, *, grid: tuple[int, int], token: int = 0)
         token: which of the K class tokens.
     """
     prefix = class_weights.shape[-1] - grid[0] * grid[1]
-    maps = head_maps(class_weights[0], grid=grid, prefix=prefix, query=token).mean(1)
-    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
-    return (maps - low) / jnp.maximum(high - low, TINY)
+    return stretch(head_maps(class_weights[0], grid=grid, prefix=prefix, query=token).mean(1))
 
 
 def rollout(weights: jax.Array, *, discard: float = 0.0) -> jax.Array:
@@ -138,19 +137,7 @@ def class_rollout(class_weights: jax.Array, patches: jax.Array | None = None) ->
         patches: R, [B, N, N]: `rollout(weights)[-1]` for CaiT; None is the identity, for
             PatchConvNet, whose trunk is convolutional.
     """
-    mean = class_weights.mean(2)
-    own, mean = _split_own(mean)
-    if patches is not None:
-        mean = jnp.einsum('lbkn,bnm->lbkm', mean, patches)
-    reached = jnp.concatenate([jnp.zeros_like(own), mean], -1)  # of the input tokens, by patches
-
-    def layer(row: jax.Array, step):
-        own, reached = step
-        row = (row + own * row + reached) / 2
-        return row, row
-
-    start = jnp.zeros_like(reached[0]).at[..., 0].set(1)
-    return jax.lax.scan(layer, start, (own, reached))[1]
+    return _class_rows(class_weights.mean(2), patches, share=0.5)
 
 
 def relevance(weights: jax.Array, grads: jax.Array) -> jax.Array:
@@ -189,34 +176,37 @@ def class_relevance(
         patches: R, [B, N, N]: `relevance(weights, grads)` of CaiT's trunk; None is the identity,
             for PatchConvNet's.
     """
-    own, mean = _split_own(jax.nn.relu(class_weights * grads).mean(2))
+    return _class_rows(jax.nn.relu(class_weights * grads).mean(2), patches, share=1)[-1]
+
+
+def _class_rows(rows: jax.Array, patches: jax.Array | None, *, share: float) -> jax.Array:
+    """Class tokens' rows after every layer, `c <- share (c + a_class c + a_patches R)`.
+
+    Args:
+        rows: a, [Lc, B, K, 1 + N]; [Lc, B, K, N] with one class token per class.
+        patches: R, [B, N, N]; None is the identity.
+        share: of the sum that is kept.
+    """
+    if rows.shape[2] > 1:  # one class token per class looks at patches alone
+        rows = jnp.pad(rows, [(0, 0)] * 3 + [(1, 0)])
+    own, mean = rows[..., :1], rows[..., 1:]
     if patches is not None:
         mean = jnp.einsum('lbkn,bnm->lbkm', mean, patches)
-    reached = jnp.concatenate([jnp.zeros_like(own), mean], -1)
+    reached = jnp.concatenate([jnp.zeros_like(own), mean], -1)  # of the input tokens, by patches
 
     def layer(row: jax.Array, step):
         own, reached = step
-        return row + own * row + reached, None
+        row = (row + own * row + reached) * share
+        return row, row
 
     start = jnp.zeros_like(reached[0]).at[..., 0].set(1)
-    return jax.lax.scan(layer, start, (own, reached))[0]
-
-
-def _split_own(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Class tokens' weights [L, B, K, M] as (on itself [L, B, K, 1], on patches [L, B, K, N])."""
-    if rows.shape[2] == 1:
-        return rows[..., :1], rows[..., 1:]
-    return jnp.zeros_like(rows[..., :1]), rows  # one class token per class: patches only
+    return jax.lax.scan(layer, start, (own, reached))[1]
 
 
 def mean_distance(
-    weights: jax.Array,
-    *,
-    grid: tuple[int, int],
-    patch_size: int,
-    prefix: int = 0,
+    weights: jax.Array, *, grid: tuple[int, int], patch_size: int, prefix: int = 0,
     renormalize: bool = False,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Mean attention distance in pixels, [..., heads] (Dosovitskiy et al. 2021, figure 7).
 
     The distance between the centres of query and key patch, weighted by attention, averaged over
@@ -238,8 +228,8 @@ def mean_distance(
         ValueError: if the keys do not fit the grid.
     """
     to_grid(weights[..., 0, :], grid=grid, prefix=prefix)  # checks the count
-    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, grid), indexing='ij'), -1).reshape(-1, 2)
-    distance = jnp.hypot(*jnp.moveaxis(places[:, None] - places[None], -1, 0)) * patch_size
+    places = jnp.indices(grid).reshape(2, -1)
+    distance = jnp.hypot(*(places[:, :, None] - places[:, None])) * patch_size
     weights = weights[..., prefix:, prefix:]
     far = jnp.einsum('...qk,qk->...q', weights, distance)
     if renormalize:

@@ -48,9 +48,7 @@ def filters(kernel: jax.Array) -> jax.Array:
     Returns:
         [D, h, w, 3] in colour where C is 3; otherwise every input channel in grey, [D, C, h, w].
     """
-    if kernel.shape[2] == 3:
-        return stretch(jnp.moveaxis(kernel, 3, 0))
-    return stretch(jnp.transpose(kernel, (3, 2, 0, 1)))
+    return stretch(jnp.transpose(kernel, (3, 0, 1, 2) if kernel.shape[2] == 3 else (3, 2, 0, 1)))
 
 
 def filter_components(kernel: jax.Array, count: int) -> jax.Array:
@@ -68,15 +66,13 @@ def filter_components(kernel: jax.Array, count: int) -> jax.Array:
     Raises:
         ValueError: if there are fewer components than `count`.
     """
-    shape = kernel.shape[:3]
     flat = kernel.reshape(-1, kernel.shape[3]).T
     if count > min(flat.shape):
         raise ValueError(f'count must be at most {min(flat.shape)}: {count=}.')
-    _, _, components = jnp.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    components = components[:count]
-    largest = jnp.argmax(jnp.abs(components), 1)
-    components = components * jnp.sign(components[jnp.arange(count), largest])[:, None]
-    return stretch(components.reshape(count, *shape))
+    components = jnp.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:count]
+    largest = jnp.argmax(jnp.abs(components), 1, keepdims=True)
+    components *= jnp.sign(jnp.take_along_axis(components, largest, 1))
+    return stretch(components.reshape(count, *kernel.shape[:3]))
 
 
 def grey_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -85,15 +81,9 @@ def grey_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def maximize(
-    score: Callable[[jax.Array], jax.Array],
-    images: jax.Array,
-    *,
-    steps: int = 30,
-    rate: float = 10.0,
-    jitter: int = 0,
-    blur: float = 0.0,
-    key: jax.Array | None = None,
-) -> jax.Array:
+    score: Callable[[jax.Array], jax.Array], images: jax.Array, *, steps: int = 30,
+    rate: float = 10.0, jitter: int = 0, blur: float = 0.0, key: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
     """Gradient ascent in pixels: images [B, H, W, C] that excite a unit, in the same units.
 
     The recipe of Chollet 2021 (Deep Learning with Python, section 9.4.2; Erhan et al. 2009): each
@@ -144,8 +134,7 @@ def gaussian_blur(images: jax.Array, deviation: float) -> jax.Array:
     kernel = jnp.exp(-0.5 * (jnp.arange(-radius, radius + 1) / deviation) ** 2)
     kernel = (kernel / kernel.sum()).astype(images.dtype)
     for axis in (1, 2):
-        pad = [(0, 0)] * images.ndim
-        pad[axis] = (radius, radius)
+        pad = [(radius if i == axis else 0,) * 2 for i in range(images.ndim)]
         padded, size = jnp.pad(images, pad, 'edge'), images.shape[axis]
         shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(kernel))]
         images = jnp.tensordot(kernel, jnp.stack(shifted), 1)
@@ -153,12 +142,9 @@ def gaussian_blur(images: jax.Array, deviation: float) -> jax.Array:
 
 
 def receptive_field(
-    forward: Callable[[jax.Array], jax.Array],
-    images: jax.Array,
-    *,
-    token: int,
-    layers: Sequence[int],
-) -> jax.Array:
+    forward: Callable[[jax.Array], jax.Array], images: jax.Array, *,
+    token: int, layers: Sequence[int],
+) -> jax.Array:  # fmt: skip
     """Effective receptive field of a token at each of `layers`: [len(layers), H, W], 0 or more.
 
     The size of the gradient of the token's summed channels at every pixel (Luo et al. 2016,

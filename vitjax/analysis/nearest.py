@@ -1,13 +1,12 @@
 """Nearest neighbours by cosine, also where all vectors point nearly the same way."""
 
 import functools
-from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+from vitjax.types import Array
 
 
 def by_cosine(bank: Array, queries: Array | None = None, *, k: int) -> tuple[jax.Array, jax.Array]:

@@ -5,8 +5,8 @@ probe's share of right answers on the others, `[L]`.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,15 @@ import optax
 from numpy.typing import ArrayLike
 
 from vitjax.analysis import nearest
+from vitjax.types import Array, PyTree
 
-Array: TypeAlias = jax.Array | np.ndarray
 Labels: TypeAlias = Array | Sequence[int]
 
 
 def knn(
-    train: Array,
-    labels: Labels,
-    test: Array,
-    truth: Labels,
-    *,
-    k: int = 20,
-    temperature: float = 0.07,
-) -> np.ndarray:
+    train: Array, labels: Labels, test: Array, truth: Labels, *,
+    k: int = 20, temperature: float = 0.07,
+) -> np.ndarray:  # fmt: skip
     """Accuracy [L] of a weighted k-nearest-neighbour vote (Wu et al. 2018, sec. 3.4).
 
     Each of the k nearest examples by cosine s votes for its class with weight `exp(s /
@@ -52,11 +47,13 @@ def knn(
         ValueError: for shapes that do not belong together, features that are not finite, k
             outside 1 to n.
     """
-    classes = _check(train, labels, test, truth)
     if not 1 <= k <= len(labels):
         raise ValueError(f'k must be from 1 to the examples: {k=}, {len(labels)} examples.')
-    pairs = (nearest.by_cosine(a, b, k=k) for a, b in zip(train, test, strict=True))
-    return _accuracy((_votes(*pair, labels, classes, temperature) for pair in pairs), truth)
+
+    def votes(known: Array, labels: Array, others: Array, classes: int) -> jax.Array:
+        return _votes(*nearest.by_cosine(known, others, k=k), labels, classes, temperature)
+
+    return _accuracy(votes, train, labels, test, truth)
 
 
 def ridge(
@@ -78,22 +75,15 @@ def ridge(
     Raises:
         ValueError: as `knn`, and for a penalty of 0 or less.
     """
-    classes = _check(train, labels, test, truth)
     if penalty <= 0:
         raise ValueError(f'penalty must be above 0: {penalty=}.')
-    scores = (_ridge(a, labels, b, classes, penalty) for a, b in zip(train, test, strict=True))
-    return _accuracy(scores, truth)
+    return _accuracy(functools.partial(_ridge, penalty=penalty), train, labels, test, truth)
 
 
 def linear(
-    train: Array,
-    labels: Labels,
-    test: Array,
-    truth: Labels,
-    *,
-    penalty: float = 1e-3,
-    steps: int = 100,
-) -> np.ndarray:
+    train: Array, labels: Labels, test: Array, truth: Labels, *,
+    penalty: float = 1e-3, steps: int = 100,
+) -> np.ndarray:  # fmt: skip
     """Accuracy [L] of a linear probe: multinomial logistic regression (Alain and Bengio 2017).
 
     Mean cross-entropy plus `penalty / 2 |W|²` on standardised features, minimised by `steps` steps
@@ -110,11 +100,10 @@ def linear(
     Raises:
         ValueError: as `knn`, and for a negative penalty.
     """
-    classes = _check(train, labels, test, truth)
     if penalty < 0:
         raise ValueError(f'penalty must be 0 or more: {penalty=}.')
-    pairs = zip(train, test, strict=True)
-    return _accuracy((_linear(a, labels, b, classes, penalty, steps) for a, b in pairs), truth)
+    scores = functools.partial(_linear, penalty=penalty, steps=steps)
+    return _accuracy(scores, train, labels, test, truth)
 
 
 def wilson(accuracy: ArrayLike, examples: int, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
@@ -131,29 +120,37 @@ def wilson(accuracy: ArrayLike, examples: int, *, z: float = 1.96) -> tuple[np.n
     return middle - reach, middle + reach
 
 
-def _check(train: Array, labels: Labels, test: Array, truth: Labels) -> int:
-    """The number of classes, if everything belongs together."""
-    fits = train.ndim == test.ndim == 3 and (train.shape[0], train.shape[2]) == (
-        test.shape[0],
-        test.shape[2],
-    )
+def _accuracy(
+    scores: Callable[..., jax.Array], train: Array, labels: Labels, test: Array, truth: Labels
+) -> np.ndarray:
+    """[L]: how often the largest of each layer's scores [m, classes] is the truth.
+
+    Args:
+        scores: of a layer [n, f], its labels, other examples [m, f], and the number of classes.
+        train: as in `knn`.
+        labels: as in `knn`.
+        test: as in `knn`.
+        truth: as in `knn`.
+
+    Raises:
+        ValueError: where they do not belong together, or a layer is not finite.
+    """
+    labels, truth = np.asarray(labels), np.asarray(truth)
+    fits = train.ndim == test.ndim == 3 and train.shape[::2] == test.shape[::2]
     if not fits or len(labels) != train.shape[1] or len(truth) != test.shape[1]:
         raise ValueError(
             'a probe needs [layers, examples, features] and a label for each example: '
             f'train {train.shape} with {len(labels)}, test {test.shape} with {len(truth)}.'
         )
-    if min(np.min(labels), np.min(truth)) < 0:
+    if min(labels.min(), truth.min()) < 0:
         raise ValueError('a probe needs labels from 0: got a negative one.')
     for name, stack in (('train', train), ('test', test)):
         for i, layer in enumerate(stack):
             if not np.isfinite(layer).all():
                 raise ValueError(f'layer {i} of {name} has features that are NaN or infinite.')
-    return int(max(np.max(labels), np.max(truth))) + 1
-
-
-def _accuracy(scores: Iterable[jax.Array], truth: Labels) -> np.ndarray:
-    """[L]: how often the largest of each layer's scores [m, classes] is the truth."""
-    return np.array([(np.asarray(layer).argmax(1) == np.asarray(truth)).mean() for layer in scores])
+    classes = int(max(labels.max(), truth.max())) + 1
+    found = (scores(a, labels, b, classes) for a, b in zip(train, test, strict=True))
+    return np.array([(np.asarray(layer).argmax(1) == truth).mean() for layer in found])
 
 
 @functools.partial(jax.jit, static_argnames='classes')
@@ -161,12 +158,11 @@ def _votes(
     less: jax.Array, index: jax.Array, labels: jax.Array, classes: int, temperature: float
 ) -> jax.Array:
     # Relative to the nearest, so that no weight overflows at a low temperature.
-    return jax.vmap(lambda weights, voters: jnp.zeros(classes).at[voters].add(weights))(
-        jnp.exp(less / temperature), jnp.asarray(labels)[index]
-    )
+    weights, rows = jnp.exp(less / temperature), jnp.arange(len(index))[:, None]
+    return jnp.zeros((len(index), classes)).at[rows, labels[index]].add(weights)
 
 
-def _standardised(train: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _standardised(train: Array, test: Array) -> tuple[Array, Array]:
     """Both by the mean and deviation of `train`; a feature that is constant there becomes 0."""
     train, test = train.astype(jnp.float32), test.astype(jnp.float32)
     mean, deviation = train.mean(0), train.std(0)
@@ -175,9 +171,7 @@ def _standardised(train: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 @functools.partial(jax.jit, static_argnames='classes')
-def _ridge(
-    train: jax.Array, labels: jax.Array, test: jax.Array, classes: int, penalty: float
-) -> jax.Array:
+def _ridge(train: Array, labels: Array, test: Array, classes: int, penalty: float) -> jax.Array:
     x, z = _standardised(train, test)
     y = jax.nn.one_hot(labels, classes)
     covariance = jnp.matmul(x.T, x, precision='highest') / len(x) + penalty * jnp.eye(x.shape[1])
@@ -188,25 +182,20 @@ def _ridge(
 
 @functools.partial(jax.jit, static_argnames=('classes', 'steps'))
 def _linear(
-    train: jax.Array,
-    labels: jax.Array,
-    test: jax.Array,
-    classes: int,
-    penalty: float,
-    steps: int,
+    train: Array, labels: Array, test: Array, classes: int, penalty: float, steps: int
 ) -> jax.Array:
     x, z = _standardised(train, test)
 
     def loss(params: tuple[jax.Array, jax.Array]) -> jax.Array:
         weights, bias = params
         logits = jnp.matmul(x, weights, precision='highest') + bias
-        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return entropy.mean() + penalty / 2 * (weights**2).sum()
 
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 
-    def step(_: int, carry: Any) -> Any:
+    def step(_: int, carry: PyTree) -> PyTree:
         params, state = carry
         value, grad = value_and_grad(params, state=state)
         updates, state = optimizer.update(

@@ -1,13 +1,14 @@
 """Which heads a target hangs on, and parameters without some heads or layers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from vitjax.types import Array, Params
 
-def head_importance(weights: jax.Array, grads: jax.Array) -> jax.Array:
+
+def head_importance(weights: Array, grads: Array) -> jax.Array:
     """How much the target hangs on each head (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
 
     |Σ A ⊙ ∂y/∂A| over queries and keys, which is the derivative by a gate on the head's output,
@@ -22,7 +23,7 @@ def head_importance(weights: jax.Array, grads: jax.Array) -> jax.Array:
     return jnp.abs((weights * grads).sum((-2, -1))).mean(1)
 
 
-def remove_heads(params: Any, removed: jax.Array, *, stack: str = 'blocks') -> Any:
+def remove_heads(params: Params, removed: Array, *, stack: str = 'blocks') -> Params:
     """Parameters in which heads add nothing: their slice of the output projection is zero.
 
     Args:
@@ -36,13 +37,11 @@ def remove_heads(params: Any, removed: jax.Array, *, stack: str = 'blocks') -> A
     split = kernel.reshape(depth, heads, -1, kernel.shape[-1])
     kernel = jnp.where(removed[:, :, None, None], 0, split).reshape(kernel.shape)
     projection = {**attention['projection'], 'kernel': kernel}
-    return {
-        **params,
-        stack: {**params[stack], 'attention': {**attention, 'projection': projection}},
-    }
+    block = {**params[stack], 'attention': {**attention, 'projection': projection}}
+    return {**params, stack: block}
 
 
-def keep_layers(params: Any, layers: Sequence[int]) -> Any:
+def keep_layers(params: Params, layers: Sequence[int]) -> Params:
     """Parameters of a shorter stack, for `model.clone(depth=len(layers))`.
 
     Args:

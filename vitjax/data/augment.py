@@ -47,14 +47,9 @@ class Augment:
 
 
 def augment(
-    settings: Augment,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
-    num_classes: int,
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    index: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    settings: Augment, normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    num_classes: int, key: jax.Array, images: jax.Array, labels: jax.Array, index: jax.Array,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """A training batch: images [B, S, S, 3] float32, normalised, and soft labels [B, num_classes].
 
     Every image's variation is a function of `key` and its `index` alone, so a batch comes out the
@@ -98,10 +93,8 @@ def augment(
         x = jax.vmap(functools.partial(_cutout, settings))(keys, x)
     if _on(settings.mixup) or _on(settings.cutmix):
         if len(images) % 2:
-            raise ValueError(
-                'mixup and cutmix pair images, so each device needs an even number: '
-                f'got {len(images)}.'
-            )
+            need = 'mixup and cutmix pair images, so each device needs an even number'
+            raise ValueError(f'{need}: got {len(images)}.')
         x, soft = _mix(settings, keys[::2], x, soft)
     return x, soft
 
@@ -122,8 +115,7 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
     return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), 'bilinear')
 
 
-def _moves(settings: Augment) -> bool:
-    s = settings
+def _moves(s: Augment) -> bool:
     moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
     return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
 
@@ -147,9 +139,8 @@ def _affine(
     `full` pixels; flip, rotation and zoom act there; `scale` takes it to the input's pixels.
     """
     full = settings.enlarge or settings.size
-    flip, shift, turn, zoom, crop = (
-        purpose(key, n) for n in ('flip', 'shift', 'turn', 'zoom', 'crop')
-    )
+    names = 'flip', 'shift', 'turn', 'zoom', 'crop'
+    flip, shift, turn, zoom, crop = (purpose(key, name) for name in names)
     angle = jax.random.uniform(turn, (), minval=-1) * settings.rotation * 2 * math.pi
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.array([[cos, -sin], [sin, cos]])
@@ -178,9 +169,8 @@ def _sample(settings: Augment, image: jax.Array, matrix: jax.Array, offset: jax.
             y, x = jnp.floor(rows) + dy, jnp.floor(columns) + dx
             weight = (1 - jnp.abs(rows - y)) * (1 - jnp.abs(columns - x))
             if settings.padding:  # black outside; an edge pixel covers half a pixel beyond itself
-                inside = (rows > -0.5) & (rows < height - 0.5)
-                inside &= (columns > -0.5) & (columns < width - 0.5)
-                weight *= inside
+                weight *= (rows > -0.5) & (rows < height - 0.5)
+                weight *= (columns > -0.5) & (columns < width - 0.5)
                 y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
             else:
                 y, x = _reflect(y, height), _reflect(x, width)
@@ -203,7 +193,7 @@ def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.clip((image - mean) * factor + mean + change, 0, 1)
 
 
-def _box(key: jax.Array, size: int, side: jax.Array) -> jax.Array:
+def _box(key: jax.Array, size: int, side: jax.Array | float) -> jax.Array:
     """[size, size] booleans: True in a square of `side` pixels about a random centre, clipped."""
     centre = jax.random.uniform(key, (2,)) * size
     inside = jnp.abs(jnp.arange(size)[:, None] + 0.5 - centre) < side / 2
@@ -211,8 +201,7 @@ def _box(key: jax.Array, size: int, side: jax.Array) -> jax.Array:
 
 
 def _cutout(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
-    side = jnp.asarray(settings.cutout * settings.size)
-    box = _box(purpose(key, 'cutout'), settings.size, side)
+    box = _box(purpose(key, 'cutout'), settings.size, settings.cutout * settings.size)
     return jnp.where(box[..., None], 0.0, image)  # the mean, once normalised
 
 

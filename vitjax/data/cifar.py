@@ -1,6 +1,5 @@
 """CIFAR-10 and CIFAR-100, written as TensorFlow Datasets has them, without tensorflow."""
 
-import importlib
 import io
 import os
 import pathlib
@@ -50,15 +49,13 @@ def prepare(name: str, *, archive: str | None = None, directory: str | None = No
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.draft-') as draft:
         if archive is None:
-            archive = str(pathlib.Path(draft) / file)
+            archive, url = str(pathlib.Path(draft) / file), _CIFAR_URL + file
             try:
-                with urllib.request.urlopen(_CIFAR_URL + file, timeout=20) as response:
+                with urllib.request.urlopen(url, timeout=20) as response:
                     pathlib.Path(archive).write_bytes(response.read())
             except OSError as error:
-                raise ValueError(
-                    f'cannot download {_CIFAR_URL + file} ({error}); fetch it elsewhere and give '
-                    f'it with --archive {file}.'
-                ) from None
+                advice = f'fetch it elsewhere and give it with --archive {file}'
+                raise ValueError(f'cannot download {url} ({error}); {advice}.') from None
         splits, classes = _read_cifar(archive, label_bytes, names)
         ready = pathlib.Path(draft) / version
         ready.mkdir()
@@ -87,10 +84,9 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
     if not classes or not all(parts.values()):
         raise ValueError(f'{archive} must hold .bin files for train and test, and {names}.')
     splits = {}
-    for split, rows in parts.items():
-        rows = np.concatenate(rows)
+    for split, rows in ((split, np.concatenate(own)) for split, own in parts.items()):
         pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        splits[split] = pixels, rows[:, label_bytes - 1].astype(int)  # the fine label comes last
+        splits[split] = pixels, rows[:, label_bytes - 1]  # the fine label comes last
     return splits, classes
 
 
@@ -107,59 +103,34 @@ def write_tfds(
     """
     import tensorflow_datasets as tfds
     from etils import epath
-
-    # Modules made at run time, which a type checker cannot see into.
-    array_record: Any = importlib.import_module('array_record.python.array_record_module')
-    proto: Any = importlib.import_module('tensorflow_datasets.proto')
-    tf_example, tf_feature = proto.tf_example_pb2, proto.tf_feature_pb2
-
-    def feature(value: bytes | int) -> Any:
-        if isinstance(value, bytes):
-            values = tf_feature.BytesList(value=[value])
-            return tf_feature.Feature(bytes_list=values)
-        return tf_feature.Feature(int64_list=tf_feature.Int64List(value=[value]))
+    from tensorflow_datasets.core import file_adapters
 
     shapes = {image.shape for images, _ in splits.values() for image in images}
     shape = shapes.pop() if len(shapes) == 1 else (None, None, 3)
-    features = tfds.features.FeaturesDict(
-        {
-            'id': tfds.features.Text(),
-            'image': tfds.features.Image(shape=shape),
-            'label': tfds.features.ClassLabel(names=list(classes)),
-        }
-    )
+    features = tfds.features.FeaturesDict({
+        'id': tfds.features.Text(), 'image': tfds.features.Image(shape=shape),
+        'label': tfds.features.ClassLabel(names=list(classes)),
+    })  # fmt: skip
+
+    def record(name: str, image: np.ndarray, label: int) -> bytes:
+        png = io.BytesIO()
+        Image.fromarray(image).save(png, 'PNG')
+        png.seek(0)
+        return features.serialize_example({'id': name, 'image': png, 'label': int(label)})
+
     infos = []
-    for split, (pixels, labels) in splits.items():
-        path = directory / f'{name}-{split}.array_record-00000-of-00001'
-        writer = array_record.ArrayRecordWriter(str(path), 'group_size:1')
-        size = 0
-        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, 'PNG')
-            values = {'id': f'{split}_{i:05d}'.encode(), 'image': png.getvalue()}
-            fields = {k: feature(v) for k, v in {**values, 'label': int(label)}.items()}
-            record = tf_example.Example(features=tf_feature.Features(feature=fields))
-            writer.write(record.SerializeToString())
-            size += record.ByteSize()
-        writer.close()
+    for split, examples in splits.items():
         template = tfds.core.ShardedFileTemplate(
-            dataset_name=name,
+            data_dir=epath.Path(directory), filetype_suffix='array_record', dataset_name=name,
             split=split,
-            data_dir=epath.Path(directory),
-            filetype_suffix='array_record',
-        )
-        infos.append(
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[len(pixels)],
-                num_bytes=size,
-                filename_template=template,
-            )
-        )
+        )  # fmt: skip
+        pairs = enumerate(zip(*examples, strict=True))
+        records = [record(f'{split}_{i:05d}', image, label) for i, (image, label) in pairs]
+        path = template.sharded_filepath(shard_index=0, num_shards=1)
+        file_adapters.ArrayRecordFileAdapter.write_examples(path, enumerate(records))
+        size = sum(map(len, records))
+        infos.append(tfds.core.SplitInfo(split, [len(records)], size, template))
     tfds.folder_dataset.write_metadata(
-        data_dir=str(directory),
-        features=features,
-        split_infos=infos,
-        check_data=False,
+        data_dir=str(directory), features=features, split_infos=infos, check_data=False,
         supervised_keys=('image', 'label'),
-    )
+    )  # fmt: skip

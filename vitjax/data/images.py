@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'AVIF', 'BMP', 'ICO')  # no plugin that starts a program
 LARGE = 2**24  # pixels from which an image is reduced while it is read
+# What Pillow raises for a file that is broken, or a bomb.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+          Image.DecompressionBombError)  # fmt: skip
 THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside the GIL
 
 
@@ -55,21 +58,12 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
     except UnidentifiedImageError:
         kinds = ', '.join(FORMATS)
         raise ValueError(f'{file} cannot be read: an image must be one of {kinds}.') from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except BROKEN as error:
         raise ValueError(f'{file} cannot be read: {error}.') from None
     height, width = array.shape[:2]
     if min(height, width) < 2:
-        raise ValueError(
-            f'{file}: an image must have 2 pixels or more each way: it has {width}x{height}.'
-        )
+        rule = 'an image must have 2 pixels or more each way'
+        raise ValueError(f'{file}: {rule}: it has {width}x{height}.')
     return array
 
 

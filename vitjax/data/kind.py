@@ -57,15 +57,14 @@ class Encoded:
             item = self._items[rows[place]]
             image = self._decode(item)
             if image.shape != self.shape[1:]:
-                sizes = [f'{s[-2]}x{s[-3]}' for s in (self.shape, image.shape)]
+                sizes = ' and '.join(f'{s[-2]}x{s[-3]}' for s in (self.shape, image.shape))
                 raise ValueError(
-                    'images must be of one size unless data.size is given: '
-                    f'{sizes[0]} and {sizes[1]} pixels in {item}.'
+                    f'images must be of one size unless data.size is given: {sizes} pixels in '
+                    f'{item}.'
                 )
             out[place] = image
 
-        for _ in images.THREADS.map(fill, range(len(rows))):
-            pass
+        list(images.THREADS.map(fill, range(len(rows))))  # which raises what they raise
         return out
 
 

@@ -31,15 +31,9 @@ def position(step: int, count: int, batch_size: int) -> tuple[int, int]:
 
 
 def batches(
-    seed: int,
-    start: int,
-    steps: int,
-    *,
-    count: int,
-    batch_size: int,
-    process: int = 0,
+    seed: int, start: int, steps: int, *, count: int, batch_size: int, process: int = 0,
     processes: int = 1,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Which examples each of `steps` steps from `start` on shows: [steps, batch / processes] int32.
 
     Process p takes the p-th contiguous slice of every batch, so the batches are the same on any

@@ -9,8 +9,8 @@ are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`); 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +74,7 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
     if not isinstance(image, np.ndarray):
         image = files.read(image, short_side=int(preprocessing.size / preprocessing.crop))
     elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f'an image must be uint8 [H, W, 3]: got {image.dtype} {list(image.shape)}.'
-        )
+        raise ValueError(f'an image must be uint8 [H, W, 3]: got {image.dtype} {[*image.shape]}.')
     return square(image, preprocessing)
 
 
@@ -88,13 +86,13 @@ def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocess
     (2, 8, 8, 3)
 
     Raises:
-        ValueError: if there are none.
+        ValueError: for another array, and if there are none.
     """
-    return _stacked(functools.partial(square, preprocessing=preprocessing), images)
+    return read_squares(images, preprocessing)
 
 
 def read_squares(
-    images: Sequence[files.File | np.ndarray], preprocessing: Preprocessing
+    images: np.ndarray | Sequence[files.File | np.ndarray], preprocessing: Preprocessing
 ) -> np.ndarray:
     """Files and arrays of any sizes, as `read_square` takes them: uint8 [B, size, size, 3].
 
@@ -103,7 +101,9 @@ def read_squares(
     """
     if isinstance(images, str | pathlib.Path):
         raise ValueError(f'images must be a list of images: got {str(images)!r}.')
-    return _stacked(functools.partial(read_square, preprocessing=preprocessing), images)
+    if not len(images):
+        raise ValueError('there must be at least one image: got none.')
+    return np.stack([*files.THREADS.map(lambda image: read_square(image, preprocessing), images)])
 
 
 def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarray:
@@ -113,12 +113,6 @@ def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarra
         ValueError: for a file that cannot be read, by name, and if there are none.
     """
     return normalise(read_squares(paths, preprocessing), preprocessing)
-
-
-def _stacked(make: Callable[[Any], np.ndarray], items: Sequence[Any] | np.ndarray) -> np.ndarray:
-    if not len(items):
-        raise ValueError('there must be at least one image: got none.')
-    return np.stack(list(files.THREADS.map(make, items)))
 
 
 # ---- On the device -----------------------------------------------------------------------------
@@ -166,10 +160,7 @@ def finish(
     if prepared is None:
         return inputs(pixels, preprocessing)
     if prepared != preprocessing:
-        raise ValueError(
-            'images prepared for one preprocessing cannot be used with another: '
-            f'{prepared} and {preprocessing}.'
-        )
+        raise ValueError(f'images prepared for {prepared} cannot be used with {preprocessing}.')
     return normalise(jnp.asarray(pixels), preprocessing)
 
 

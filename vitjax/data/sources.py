@@ -1,19 +1,14 @@
 """Where images come from: the table of the kinds of data, and `load`."""
 
 from vitjax.data import digits, folder, tfds
-from vitjax.data.folder import SUFFIXES
 from vitjax.data.kind import SPLITS, Data, Encoded, Source
 from vitjax.data.preprocess import Preprocessing
 
-__all__ = ['KINDS', 'SPLITS', 'SUFFIXES', 'Data', 'Encoded', 'Source', 'load']
+__all__ = ['KINDS', 'SPLITS', 'Data', 'Encoded', 'Source', 'load']
 
 # The forms of a source's name. Each is read by a function of the source, what follows the colon,
 # the split, and a model's preprocessing or None.
-KINDS = {
-    'digits': digits.load,
-    'tfds:NAME': tfds.load,
-    'folder:PATH': folder.load,
-}
+KINDS = {'digits': digits.load, 'tfds:NAME': tfds.load, 'folder:PATH': folder.load}
 
 
 def load(source: Source, split: str, preprocessing: Preprocessing | None = None) -> Data:

@@ -27,8 +27,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features
     if not {'image', 'label'} <= features.keys():
-        has = ', '.join(features)
-        raise ValueError(f'{source.name} must have image and label: it has {has}.')
+        raise ValueError(f'{source.name} must have image and label: it has {", ".join(features)}.')
     if None not in features['image'].shape:
         source, preprocessing = dataclasses.replace(source, size=None), None
     present = [s for s in SPLITS if s in builder.info.splits]
@@ -37,10 +36,8 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     rows = chosen(source, split, count=len(records), present=present)
     examples = records.__getitems__(rows.tolist())
     labels = np.array([e['label'] for e in examples], np.int32)
-    files = [
-        InMemory(e['image'], f'{source.name} {home}[{row}]')
-        for row, e in zip(rows, examples, strict=True)
-    ]
+    pairs = zip(rows, examples, strict=True)
+    files = [InMemory(e['image'], f'{source.name} {home}[{row}]') for row, e in pairs]
     pixels = decoded(files, source, preprocessing)
     return Data(pixels, labels, tuple(features['label'].names), preprocessing)
 
@@ -51,13 +48,14 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     Raises:
         ValueError: if there is none, with the command that prepares it.
     """
+
+    def version(path: pathlib.Path) -> list[int]:
+        return [int(n) if n.isdigit() else 0 for n in path.name.split('.')]
+
     folder = cifar.data_dir(directory) / name
-    found = sorted(
-        (p.parent for p in folder.rglob('dataset_info.json')),
-        key=lambda p: [int(n) if n.isdigit() else 0 for n in p.name.split('.')],
-    )
+    found = [path.parent for path in folder.rglob('dataset_info.json')]
     if found:
-        return found[-1]
+        return max(found, key=version)
     command = f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
     command += "file_format='array_record').download_and_prepare()\" (needs tensorflow)"
     if name in cifar.CIFAR:

@@ -1,17 +1,11 @@
 """Canonical correlations and Procrustes distance: how alike up to a linear map or a rotation."""
 
-import functools
 import math
 
 import numpy as np
 
-from vitjax.analysis.similarity.stacks import (
-    CONSTANT,
-    Representation,
-    both_sides,
-    count_examples,
-    each_layer,
-)
+from vitjax.analysis.similarity import stacks
+from vitjax.analysis.similarity.stacks import Representation
 
 _RANK = 1e-5  # singular value over the largest, below which float32 cannot tell it from zero
 
@@ -50,7 +44,7 @@ def svcca(
     """
     if not 0 < variance <= 1:
         raise ValueError(f'variance must be above 0 and at most 1: {variance=}.')
-    return _canonical('svcca', x, y, variance=variance)
+    return _canonical('svcca', x, y, variance)
 
 
 def pwcca(x: Representation, y: Representation | None = None) -> np.ndarray:
@@ -61,7 +55,7 @@ def pwcca(x: Representation, y: Representation | None = None) -> np.ndarray:
     invariant to any invertible map of y (as `cca`), to shift and scale of x. Cost and errors as
     `cca`.
     """
-    return _canonical('pwcca', x, y, weighted=True)
+    return _canonical('pwcca', x, y)
 
 
 def procrustes(x: Representation, y: Representation | None = None) -> np.ndarray:
@@ -81,7 +75,7 @@ def procrustes(x: Representation, y: Representation | None = None) -> np.ndarray
     Raises:
         ValueError: for a layer that is constant or not finite.
     """
-    left, right = each_layer(_unit_norm, *both_sides(x, y))
+    left, right = stacks.each_layer(_unit_norm, *stacks.both_sides(x, y))
     nuclear = [[np.linalg.svd(a.T @ b, compute_uv=False).sum() for b in right] for a in left]
     return np.sqrt(np.maximum(2 - 2 * np.array(nuclear), 0))
 
@@ -95,35 +89,30 @@ def procrustes_angle(x: Representation, y: Representation | None = None) -> np.n
 
 
 def _canonical(
-    name: str,
-    x: Representation,
-    y: Representation | None,
-    *,
-    variance: float | None = None,
-    weighted: bool = False,
+    name: str, x: Representation, y: Representation | None, variance: float | None = None
 ) -> np.ndarray:
-    left, right = both_sides(x, y)
-    examples = count_examples(left, right)
+    left, right = stacks.both_sides(x, y)
+    examples = stacks.count_examples(left, right)
     reason = (
         f'{name} needs two examples more than directions (or it is 1, whatever they are): '
         f'{examples} examples'
     )
-    for side, stacks in (('x', left), ('y', right)):
-        widest = max(stack.shape[2] for stack in stacks)
+    for side, own in (('x', left), ('y', right)):
+        widest = max(stack.shape[2] for stack in own)
         if variance is None and widest > examples - 2:
             raise ValueError(f'{reason}, {side} has {widest} features.')
-    bases = each_layer(functools.partial(_basis, variance=variance), left, right)
-    for side, found in zip('xy', bases, strict=True):
-        for i, (basis, _) in enumerate(found):
-            if basis.shape[1] > examples - 2:
-                raise ValueError(
-                    f'{reason}, layer {i} of {side} has {basis.shape[1]} directions that hold '
-                    f'{variance:.2%} of its variance.'
-                )
+
+    def basis(layer: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
+        directions, loadings = _basis(layer, variance)
+        count = directions.shape[1]
+        if count > examples - 2:
+            held = f'{count} directions that hold {variance:.2%} of its variance'
+            raise ValueError(f'{reason}, {label} has {held}.')
+        return directions, loadings
 
     def measure(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
         (u, loadings), (v, _) = a, b
-        if not weighted:
+        if name != 'pwcca':
             return np.linalg.svd(u.T @ v, compute_uv=False).mean()
         w, correlations, _ = np.linalg.svd(u.T @ v, full_matrices=False)
         # U W are the canonical variables of x, so WᵀUᵀX, with UᵀX the loadings, what its features
@@ -131,6 +120,7 @@ def _canonical(
         weights = np.abs(w.T @ loadings).sum(1)
         return (weights * correlations).sum() / weights.sum()
 
+    bases = stacks.each_layer(basis, left, right)
     return np.minimum([[measure(a, b) for b in bases[1]] for a in bases[0]], 1)
 
 
@@ -147,7 +137,7 @@ def _basis(layer: np.ndarray, variance: float | None) -> tuple[np.ndarray, np.nd
     if variance is None:
         # Whether a direction is above rounding must not depend on the units of its features.
         reach = np.abs(centred).max(0)
-        varies = reach > math.sqrt(CONSTANT) * np.abs(layer[0])
+        varies = reach > math.sqrt(stacks.CONSTANT) * np.abs(layer[0])
         centred, reach = centred[:, varies], reach[varies]
     u, s, v = np.linalg.svd(centred / reach, full_matrices=False)
     keep = s > _RANK * s[0]
@@ -157,7 +147,7 @@ def _basis(layer: np.ndarray, variance: float | None) -> tuple[np.ndarray, np.nd
     return u[:, keep], s[keep, None] * v[keep] * reach
 
 
-def _unit_norm(layer: np.ndarray) -> np.ndarray:
+def _unit_norm(layer: np.ndarray, _: str) -> np.ndarray:
     layer = layer - layer.mean(0)
     if layer.shape[0] < layer.shape[1]:  # examples x examples, with the same Gram matrix
         layer = np.linalg.qr(layer.T)[1].T

@@ -14,18 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vitjax.analysis.similarity.stacks import (
-    Array,
-    Representation,
-    Stacks,
-    as_stacks,
-    by_group,
-    centred,
-    count_examples,
-    fault,
-    inner_products,
-    is_constant,
-)
+from vitjax.analysis.similarity import stacks
+from vitjax.analysis.similarity.stacks import Representation, Stacks, centred
+from vitjax.types import Array
 
 _SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache for its product
 
@@ -70,23 +61,16 @@ class Hsic:
             ValueError: names every layer that is constant over the examples or not finite.
         """
         total = self.on_host()
-        wrong = []
-        for side, own, names in (('x', total.xx, x_names), ('y', total.yy, y_names)):
-            label = names or [f'layer {i} of {side}' for i in range(len(own))]
-            wrong += [f'{label[i]} {fault(v)}' for i, v in enumerate(own) if not 0 < v < np.inf]
+        wrong = stacks.faults(total.xx, 'x', x_names) + stacks.faults(total.yy, 'y', y_names)
         if wrong:
             raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
         return np.asarray(total.xy / np.sqrt(total.xx[:, None] * total.yy))
 
 
 def hsic(
-    x: Representation,
-    y: Representation | None = None,
-    *,
-    kernel: str = 'linear',
-    unbiased: bool = True,
-    bandwidth: float = 1.0,
-) -> Hsic:
+    x: Representation, y: Representation | None = None, *,
+    kernel: str = 'linear', unbiased: bool = True, bandwidth: float = 1.0,
+) -> Hsic:  # fmt: skip
     """HSIC of every layer of x with every layer of y on one batch, times its examples.
 
     Biased (Gretton et al. 2005), with H the centring matrix, K and L the Gram matrices:
@@ -114,25 +98,21 @@ def hsic(
     """
     if kernel not in ('linear', 'rbf'):
         raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
-    left = as_stacks(x)
-    right = None if y is None else as_stacks(y)
-    examples, least = count_examples(left, right), 4 if unbiased else 2
+    left = stacks.as_stacks(x)
+    right = None if y is None else stacks.as_stacks(y)
+    examples, least = stacks.count_examples(left, right), 4 if unbiased else 2
     if examples < least:
+        kind = 'unbiased' if unbiased else 'biased'
         raise ValueError(
-            f'a batch must have {least} examples or more for '
-            f'{"unbiased" if unbiased else "biased"} HSIC: got {examples}.'
+            f'a batch must have {least} examples or more for {kind} HSIC: got {examples}.'
         )
     return _hsic(left, right, kernel, unbiased, bandwidth)
 
 
 def cka(
-    x: Representation,
-    y: Representation | None = None,
-    *,
-    kernel: str = 'linear',
-    unbiased: bool = True,
-    bandwidth: float = 1.0,
-) -> np.ndarray:
+    x: Representation, y: Representation | None = None, *,
+    kernel: str = 'linear', unbiased: bool = True, bandwidth: float = 1.0,
+) -> np.ndarray:  # fmt: skip
     """Centred kernel alignment [Lx, Ly] (Kornblith et al. 2019): `HSIC(x,y) / √(HSIC(x)HSIC(y))`.
 
     1 on itself; 0 to 1 where biased; around 0, also slightly below, for unrelated representations
@@ -149,11 +129,9 @@ def cka(
 
 
 def minibatch_cka(
-    batches: Iterable[tuple[Representation, Representation]],
-    *,
-    kernel: str = 'linear',
-    bandwidth: float = 1.0,
-) -> np.ndarray:
+    batches: Iterable[tuple[Representation, Representation]], *,
+    kernel: str = 'linear', bandwidth: float = 1.0,
+) -> np.ndarray:  # fmt: skip
     """Unbiased CKA [Lx, Ly] over a stream of batches (Nguyen et al. 2021, eq. 3).
 
     The HSICs are averaged over the batches, weighted by their examples, and CKA is the ratio of
@@ -189,13 +167,13 @@ def minibatch_cka(
 
 def sum_over_processes(part: Hsic) -> Hsic:
     """The sum of every process's part, in every process, in float64."""
-    # As bytes: jax would round float64 to float32 on the way.
-    leaves, tree = jax.tree.flatten(part.on_host())
-    flat = np.concatenate([leaf.ravel() for leaf in leaves])
-    rows = np.asarray(multihost_utils.process_allgather(flat.view(np.uint8)))
-    summed = rows.reshape(-1, flat.nbytes).view(np.float64).sum(0)
-    parts = np.split(summed, np.cumsum([leaf.size for leaf in leaves])[:-1])
-    return tree.unflatten([p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)])
+
+    def summed(leaf: np.ndarray) -> np.ndarray:
+        # As bytes: jax would round float64 to float32 on the way.
+        rows = np.asarray(multihost_utils.process_allgather(leaf.ravel().view(np.uint8)))
+        return rows.reshape(-1, leaf.nbytes).view(np.float64).sum(0).reshape(leaf.shape)
+
+    return jax.tree.map(summed, part.on_host())
 
 
 def bootstrap(
@@ -235,11 +213,7 @@ def bootstrap(
 
 @functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
 def _hsic(
-    left: Stacks,
-    right: Stacks | None,
-    kernel: str,
-    unbiased: bool,
-    bandwidth: float,
+    left: Stacks, right: Stacks | None, kernel: str, unbiased: bool, bandwidth: float
 ) -> Hsic:
     n = left[0].shape[1]
     sides = [left] if right is None else [left, right]
@@ -250,17 +224,14 @@ def _hsic(
             grams = [_rbf(gram, bandwidth) for gram in grams]
         centre = _u_centred if unbiased else _double_centred
         grams = [centre(gram) for gram in grams]
-        cross = inner_products(grams[0], grams[-1])
+        cross = stacks.inner_products(grams[0], grams[-1])
         own = [(gram**2).sum((1, 2)) for gram in grams]
     else:
         cross, own, norms = _cross_products(sides, unbiased)
     # Times n: batches weigh by their examples.
     scale = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
     for i, side in enumerate(sides):
-        squares = norms[i].sum(1)
-        parts = jnp.split(squares, np.cumsum([len(stack) for stack in side])[:-1])
-        flat = [is_constant(p, stack) for p, stack in zip(parts, side, strict=True)]
-        own[i] = jnp.where(jnp.concatenate(flat), 0, own[i] * scale)
+        own[i] = jnp.where(stacks.is_constant(norms[i].sum(1), side), 0, own[i] * scale)
     return Hsic(cross * scale, own[0], own[-1], jnp.float32(n))
 
 
@@ -298,15 +269,11 @@ def _grams(stack: Array) -> jax.Array:
 
 def _rbf(gram: jax.Array, bandwidth: float) -> jax.Array:
     """Linear Gram matrices [L, n, n] to those of the Gaussian kernel, as `hsic` says."""
-    squares = _squared_distances(gram)
+    norms = jnp.diagonal(gram, axis1=1, axis2=2)
+    squares = jnp.maximum(norms[:, :, None] + norms[:, None, :] - 2 * gram, 0)
     others = ~np.eye(gram.shape[1], dtype=bool)
     scale = bandwidth * jnp.median(jnp.sqrt(squares[:, others]), axis=1)
     return jnp.exp(-squares / (2 * scale[:, None, None] ** 2))
-
-
-def _squared_distances(gram: jax.Array) -> jax.Array:
-    norms = jnp.diagonal(gram, axis1=-2, axis2=-1)
-    return jnp.maximum(norms[..., :, None] + norms[..., None, :] - 2 * gram, 0)
 
 
 def _double_centred(gram: jax.Array) -> jax.Array:
@@ -357,12 +324,12 @@ def _cross_products(
     def squared(layer: jax.Array) -> jax.Array:
         return (jnp.matmul(layer.T, layer, precision='highest') ** 2).sum()
 
-    cross = by_group(across, tuple(features[0]), tuple(features[-1]))
+    cross = stacks.by_group(across, tuple(features[0]), tuple(features[-1]))
     own = [jnp.concatenate([jax.lax.map(squared, stack) for stack in side]) for side in features]
     if unbiased:
         sums = [d.sum(1) for d in norms]
-        pairs = sums[0][:, None] * sums[-1]
-        cross += pairs / ((n - 1) * (n - 2)) - inner_products(norms[0], norms[-1]) * n / (n - 2)
+        pairs = sums[0][:, None] * sums[-1] / ((n - 1) * (n - 2))
+        cross += pairs - stacks.inner_products(norms[0], norms[-1]) * n / (n - 2)
         for i, d in enumerate(norms):
             own[i] += sums[i] ** 2 / ((n - 1) * (n - 2)) - (d**2).sum(1) * n / (n - 2)
     return cross, own, norms

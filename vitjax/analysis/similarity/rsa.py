@@ -9,24 +9,14 @@ import scipy.stats
 from scipy.spatial.distance import pdist
 
 from vitjax.analysis import nearest
-from vitjax.analysis.similarity.stacks import (
-    CONSTANT,
-    Representation,
-    both_sides,
-    count_examples,
-    each_layer,
-    inner_products,
-    layers,
-)
+from vitjax.analysis.similarity import stacks
+from vitjax.analysis.similarity.stacks import Representation
 
 
 def rsa(
-    x: Representation,
-    y: Representation | None = None,
-    *,
-    comparison: str = 'spearman',
-    dissimilarity: str = 'correlation',
-) -> np.ndarray:
+    x: Representation, y: Representation | None = None, *,
+    comparison: str = 'spearman', dissimilarity: str = 'correlation',
+) -> np.ndarray:  # fmt: skip
     """Representational similarity analysis [Lx, Ly] (Kriegeskorte et al. 2008).
 
     Each layer's dissimilarities between all pairs of examples, compared across layers. -1 to 1 for
@@ -55,26 +45,26 @@ def rsa(
         raise ValueError(f"comparison must be 'spearman' or 'cosine': {comparison=}.")
     if dissimilarity not in ('correlation', 'euclidean'):
         raise ValueError(f"dissimilarity must be 'correlation' or 'euclidean': {dissimilarity=}.")
-    left, right = both_sides(x, y)
-    if count_examples(left, right) < 3:
-        raise ValueError(f'rsa needs 3 examples or more: got {count_examples(left, right)}.')
-    tables = []
-    for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
-        rows = []
-        for i, layer in enumerate(layers(side)):
-            if dissimilarity == 'correlation' and _has_flat_example(layer):
-                raise ValueError(
-                    f'correlation needs examples whose features are not all equal: layer {i} of '
-                    f'{name} has one; use euclidean dissimilarity.'
-                )
-            rows.append(_dissimilarities(layer, comparison, dissimilarity))
-            if np.isnan(rows[-1][0]):
-                raise ValueError(
-                    f'rsa is not defined: layer {i} of {name} has dissimilarities that are all '
-                    'alike.'
-                )
-        tables.append(np.stack(rows))
-    return np.asarray(inner_products(tables[0], tables[-1]))
+    left, right = stacks.both_sides(x, y)
+    if (examples := stacks.count_examples(left, right)) < 3:
+        raise ValueError(f'rsa needs 3 examples or more: got {examples}.')
+
+    def table(layer: np.ndarray, label: str) -> np.ndarray:
+        if dissimilarity == 'correlation' and _has_flat_example(layer):
+            raise ValueError(
+                f'correlation needs examples whose features are not all equal: {label} has one; '
+                'use euclidean dissimilarity.'
+            )
+        values = _dissimilarities(layer, comparison, dissimilarity)
+        norm = np.linalg.norm(values)
+        if not norm:
+            raise ValueError(f'rsa is not defined: {label} has dissimilarities that are all alike.')
+        return (values / norm).astype(np.float32)
+
+    rows, columns = stacks.each_layer(table, left, right)
+    tables = np.stack(rows)
+    others = tables if columns is rows else np.stack(columns)
+    return np.asarray(stacks.inner_products(tables, others))
 
 
 def mutual_knn(x: Representation, y: Representation | None = None, *, k: int = 10) -> np.ndarray:
@@ -92,21 +82,21 @@ def mutual_knn(x: Representation, y: Representation | None = None, *, k: int = 1
     Raises:
         ValueError: if k is not from 1 to n - 1; for a layer that is constant or not finite.
     """
-    left, right = both_sides(x, y)
-    examples = count_examples(left, right)
+    left, right = stacks.both_sides(x, y)
+    examples = stacks.count_examples(left, right)
     if not 1 <= k < examples:
         raise ValueError(f'k must be from 1 to the examples less one: {k=}, {examples} examples.')
-    neighbours = each_layer(lambda layer: nearest.by_cosine(layer, k=k)[1], left, right)
+    neighbours = stacks.each_layer(lambda layer, _: nearest.by_cosine(layer, k=k)[1], left, right)
     return np.asarray(_overlap(*map(jnp.stack, neighbours)))
 
 
 def _has_flat_example(layer: np.ndarray) -> bool:
     reach = np.abs(layer - layer.mean(1, keepdims=True)).max(1)
-    return bool((reach <= math.sqrt(CONSTANT) * np.abs(layer[:, 0])).any())
+    return bool((reach <= math.sqrt(stacks.CONSTANT) * np.abs(layer[:, 0])).any())
 
 
 def _dissimilarities(layer: np.ndarray, comparison: str, dissimilarity: str) -> np.ndarray:
-    """[pairs] of norm 1 (NaN if all alike), whose inner products are what `rsa` compares by."""
+    """[pairs], all 0 if alike; scaled to norm 1, their inner products are what `rsa` returns."""
     # From differences, never from norms and inner products: equal distances stay equal.
     if dissimilarity == 'euclidean':
         values = pdist(layer)
@@ -114,12 +104,11 @@ def _dissimilarities(layer: np.ndarray, comparison: str, dissimilarity: str) -> 
         layer = layer - layer.mean(1, keepdims=True)
         layer /= np.linalg.norm(layer, axis=1, keepdims=True)
         values = pdist(layer, 'sqeuclidean')  # twice 1 - Pearson's
-        values[values < CONSTANT] = 0  # the rounding of float32 features
+        values[values < stacks.CONSTANT] = 0  # the rounding of float32 features
     if comparison == 'spearman':
         values = scipy.stats.rankdata(values)
         values -= (len(values) + 1) / 2
-    norm = np.linalg.norm(values)
-    return (values / norm if norm else np.full(len(values), np.nan)).astype(np.float32)
+    return values
 
 
 @jax.jit

@@ -1,13 +1,14 @@
 """Representations as stacks of layers [L, n, f], and what every measure asks of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array: TypeAlias = jax.Array | np.ndarray
+from vitjax.types import Array
+
 Stacks: TypeAlias = tuple[Array, ...]  # one side: stacks [L, n, f] of unequal widths
 # An array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths.
 Representation: TypeAlias = Array | Sequence[Array]
@@ -15,11 +16,16 @@ Representation: TypeAlias = Array | Sequence[Array]
 CONSTANT = 1e-12  # variance over squared mean, below which float32 features are rounding alone
 
 
-def fault(value: float) -> str:
-    """What is wrong with a layer of this squared norm, which is not positive and finite."""
-    if value <= 0:  # below 0 by rounding alone
-        return 'is the same for every example'
-    return 'has features that are NaN, infinite or too large for float32'
+def faults(squares: Array, side: str, names: Sequence[str] | None = None) -> list[str]:
+    """What is wrong with the layers of a side whose squared norms are not positive and finite."""
+    names = names or [f'layer {i} of {side}' for i in range(len(squares))]
+    constant = 'is the same for every example'
+    other = 'has features that are NaN, infinite or too large for float32'
+    return [
+        f'{name} {constant if square <= 0 else other}'  # below 0 by rounding alone
+        for name, square in zip(names, squares, strict=True)
+        if not 0 < square < np.inf
+    ]
 
 
 def as_stacks(x: Representation) -> Stacks:
@@ -35,8 +41,7 @@ def as_stacks(x: Representation) -> Stacks:
             raise ValueError(
                 f'a representation must be [layers, examples, features]: got shape {array.shape}.'
             )
-        array = _replicated(array)
-        stacks.append(array[None] if array.ndim == 2 else array)
+        stacks.append(_replicated(array if array.ndim == 3 else array[None]))
     return tuple(stacks)
 
 
@@ -68,12 +73,8 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
     count_examples(left, right)
     wrong = []
     for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
-        squares = np.concatenate([np.asarray(_squared_norms(stack)) for stack in side])
-        wrong += [
-            f'layer {i} of {name} {fault(square)}'
-            for i, square in enumerate(squares)
-            if not 0 < square < np.inf
-        ]
+        squares = np.concatenate([_squared_norms(stack) for stack in side])
+        wrong += faults(squares, name)
     if wrong:
         raise ValueError(f'no similarity is defined: {"; ".join(wrong)}.')
     return left, right
@@ -83,13 +84,13 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
 def _squared_norms(stack: Array) -> jax.Array:
     """[L]: the squared norm of the centred features, 0 where it is rounding alone."""
     squares = jax.lax.map(lambda layer: (centred(layer) ** 2).sum(), stack)
-    return jnp.where(is_constant(squares, stack), 0, squares)
+    return jnp.where(is_constant(squares, (stack,)), 0, squares)
 
 
-def is_constant(squares: jax.Array, stack: Array) -> jax.Array:
-    """[L]: whether these squared norms of centred features are rounding alone."""
-    first = stack[:, 0].astype(jnp.float32)
-    return squares <= CONSTANT * stack.shape[1] * (first**2).sum(1)
+def is_constant(squares: jax.Array, side: Stacks) -> jax.Array:
+    """[L]: whether these squared norms of a side's centred features are rounding alone."""
+    first = [(stack[:, 0].astype(jnp.float32) ** 2).sum(1) for stack in side]
+    return squares <= CONSTANT * side[0].shape[1] * jnp.concatenate(first)
 
 
 def centred(layer: Array) -> jax.Array:
@@ -109,17 +110,23 @@ def by_group(measure: Callable, left: Stacks, right: Stacks) -> jax.Array:
     return jnp.concatenate([jnp.concatenate([measure(a, b) for b in right], 1) for a in left])
 
 
-def layers(side: Stacks) -> Iterator[np.ndarray]:
-    """Every layer of one side [n, f], in float64 on the host."""
-    return (np.asarray(layer, np.float64) for stack in side for layer in stack)
-
-
 Found = TypeVar('Found')
 
 
 def each_layer(
-    function: Callable[[np.ndarray], Found], left: Stacks, right: Stacks
+    function: Callable[[np.ndarray, str], Found], left: Stacks, right: Stacks
 ) -> tuple[list[Found], list[Found]]:
-    """A function of every layer of both sides; computed once where both are the same."""
-    found = [function(layer) for layer in layers(left)]
-    return found, found if right is left else [function(layer) for layer in layers(right)]
+    """A function of every layer of both sides; computed once where both are the same.
+
+    Args:
+        function: of a layer [n, f], in float64 on the host, and what to call it in an error.
+        left: one side.
+        right: the other.
+    """
+
+    def each(name: str, side: Stacks) -> list[Found]:
+        layers = enumerate(layer for stack in side for layer in stack)
+        return [function(np.asarray(a, np.float64), f'layer {i} of {name}') for i, a in layers]
+
+    found = each('x', left)
+    return found, found if right is left else each('y', right)
