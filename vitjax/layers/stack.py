@@ -7,12 +7,7 @@ import flax.linen as nn
 
 
 def stack(
-    block: type[nn.Module],
-    depth: int,
-    axis: Any,
-    *,
-    static: int = 1,
-    remat: bool = False,
+    block: type[nn.Module], depth: int, axis: Any, *, static: int = 1, remat: bool = False
 ) -> Callable[..., Any]:
     """The one scan over depth: `depth` equal blocks whose parameters carry a leading depth axis.
 

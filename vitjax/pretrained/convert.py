@@ -14,12 +14,7 @@ from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatte
 
 
 def convert(
-    weights: Weights,
-    model: Model,
-    image_size: int,
-    *,
-    seed: int = 0,
-    report: Report = print,
+    weights: Weights, model: Model, image_size: int, *, seed: int = 0, report: Report = print
 ) -> Any:
     """Published weights as parameters of `model` for images of `image_size` pixels.
 

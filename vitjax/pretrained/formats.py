@@ -178,10 +178,7 @@ _AUGREG = {
         'Transformer/encoderblock_{i}/',
         {
             'norm_1': 'LayerNorm_0/',
-            'attention/qkv/kernel': (
-                _qkv(_MHA + '{}/kernel'),
-                'd heads k -> d (heads k)',
-            ),
+            'attention/qkv/kernel': (_qkv(_MHA + '{}/kernel'), 'd heads k -> d (heads k)'),
             'attention/qkv/bias': (_qkv(_MHA + '{}/bias'), 'heads k -> (heads k)'),
             'attention/projection/kernel': (_MHA + 'out/kernel', 'heads k d -> (heads k) d'),
             'attention/projection': _MHA + 'out/',
