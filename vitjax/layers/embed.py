@@ -167,14 +167,17 @@ class TokenEmbed(nn.Module):
         tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
         prefix = self.class_tokens
         if prefix:
-            tokens = jnp.concatenate([self._token('class_token', prefix, tokens), tokens], axis=1)
+            added = self.param('class_token', kernel_init, (prefix, self.width))
+            tokens = jnp.concatenate([repeated(added, tokens), tokens], axis=1)
         grid = grid_of(images.shape[1:3], self.patch_size)
         tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
         if self.registers:
-            added = self._token('registers', self.registers, tokens)
-            tokens = jnp.concatenate([tokens[:, :prefix], added, tokens[:, prefix:]], axis=1)
+            added = self.param('registers', kernel_init, (self.registers, self.width))
+            parts = tokens[:, :prefix], repeated(added, tokens), tokens[:, prefix:]
+            tokens = jnp.concatenate(parts, axis=1)
         return dropout(self, tokens, self.dropout, train)
 
-    def _token(self, name: str, count: int, like: jax.Array) -> jax.Array:
-        token = self.param(name, kernel_init, (count, self.width)).astype(like.dtype)
-        return jnp.broadcast_to(token, (like.shape[0], *token.shape))
+
+def repeated(token: jax.Array, like: jax.Array) -> jax.Array:
+    """Learned tokens [K, width] for each image of tokens [B, N, width]: [B, K, width]."""
+    return jnp.broadcast_to(token.astype(like.dtype), (like.shape[0], *token.shape))
