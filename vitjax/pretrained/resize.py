@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
-from vitjax.models.trunk import Model
+from vitjax.models.trunk import Model, parameter_shapes
 
 
 class Change(NamedTuple):
@@ -36,14 +36,9 @@ Report = Callable[[Change], object]
 
 
 def resize(
-    params: Any,
-    model: Model,
-    image_size: int,
-    *,
-    antialias: bool = True,
-    seed: int = 0,
+    params: Any, model: Model, image_size: int, *, antialias: bool = True, seed: int = 0,
     report: Report = print,
-) -> Any:
+) -> Any:  # fmt: skip
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
     The two may differ in image size, patch size and number of classes: position embeddings are
@@ -78,8 +73,8 @@ def resize(
         old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
         if old != new:
             flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
-            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
-            report(Change('patch kernel', text))
+            how = 'by pseudo-inverse'
+            report(Change('patch kernel', f'patch kernel: {old} -> {new} pixels, {how}'))
     if table in flat and table in wanted:
         prefix = len(flat.get('embed/class_token', ()))
         old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
@@ -100,19 +95,27 @@ def resize(
             flat[path] = jnp.zeros(shape) if path.endswith('bias') else kernel_init(own, shape)
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
-    lines = [f'- {path} {list(wanted[path].shape)}' for path in wanted if path not in flat]
-    lines += [f'+ {path} {list(flat[path].shape)}' for path in flat if path not in wanted]
-    lines += [
-        f'  {path}: is {list(flat[path].shape)}, must be {list(wanted[path].shape)}'
-        for path in wanted
-        if path in flat and flat[path].shape != wanted[path].shape
-    ]
-    if lines:
+    if lines := misfits(flat, wanted):
         raise ValueError(
             f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
             '- missing, + surplus:\n' + '\n'.join(lines)
         )
     return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
+
+
+def misfits(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """A line for each array that is missing (-), surplus (+) or misshapen."""
+
+    def shape(of: Mapping[str, Any], name: str) -> list[int]:
+        return list(of[name].shape)
+
+    lines = [f'- {name} {shape(wanted, name)}' for name in wanted if name not in found]
+    lines += [f'+ {name} {shape(found, name)}' for name in found if name not in wanted]
+    return lines + [
+        f'  {name}: is {shape(found, name)}, must be {shape(wanted, name)}'
+        for name in wanted
+        if name in found and shape(found, name) != shape(wanted, name)
+    ]
 
 
 def _classes(flat: Mapping[str, Any]) -> int:
@@ -130,9 +133,7 @@ def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
 @functools.lru_cache(maxsize=16)
 def shapes_of(model: Model, image_size: int) -> Mapping[str, jax.ShapeDtypeStruct]:
     """Shapes of a model's parameters by path; computes nothing."""
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
-    return types.MappingProxyType(flatten(init['params']))
+    return types.MappingProxyType(flatten(parameter_shapes(model, image_size)))
 
 
 def flatten(tree: Any) -> dict[str, Any]:
