@@ -30,7 +30,5 @@ def stack(
         block,
         # Without the last two, `capture` and `gradients` would lose the blocks silently.
         variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=axes,
-        length=depth,
-    )
+        split_rngs={'params': True, 'dropout': True}, in_axes=axes, length=depth,
+    )  # fmt: skip

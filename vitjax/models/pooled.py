@@ -59,6 +59,7 @@ class Pooled(Model):
         )
         self.norm = LayerNorm(dtype=self.dtype)
 
+    @nn.nowrap  # no named scope of its own
     def pool(self, tokens: jax.Array, train: bool) -> jax.Array:
         """Class tokens [B, class_tokens, width] that have gathered from patch tokens."""
         token = repeated(self.class_token, tokens)
