@@ -26,14 +26,9 @@ class TrainState:
 
 
 def init_state(
-    key: jax.Array,
-    *,
-    model: Any,
-    tx: optax.GradientTransformation,
-    image_shape: tuple[int, ...],
-    ema: bool = False,
-    params: Any = None,
-) -> TrainState:
+    key: jax.Array, *, model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
+    ema: bool = False, params: Any = None,
+) -> TrainState:  # fmt: skip
     """The state before the first step.
 
     Args:
@@ -61,19 +56,11 @@ def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
 
 
 def train_step(
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    model: Any,
-    tx: optax.GradientTransformation,
-    augment: Callable[..., tuple[jax.Array, jax.Array]],
+    state: TrainState, batch: Batch, key: jax.Array, *, model: Any,
+    tx: optax.GradientTransformation, augment: Callable[..., tuple[jax.Array, jax.Array]],
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
-    ema: float = 0.0,
-    accumulate: int = 1,
-    trainable: Any = None,
-    axis: str | None = None,
-) -> tuple[TrainState, Metrics]:
+    ema: float = 0.0, accumulate: int = 1, trainable: Any = None, axis: str | None = None,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One step of training on one batch.
 
     Args:
