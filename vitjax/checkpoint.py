@@ -197,11 +197,7 @@ def require_equal(what: str, saved: Any, wanted: Any) -> None:
     old, new = kinds(saved), kinds(wanted)
     wrong = [f'- {name} {new[name]}' for name in new if name not in old]
     wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
-    wrong += [
-        f'  {name}: saved {old[name]}, wanted {new[name]}'
-        for name in new
-        if name in old and old[name] != new[name]
-    ]
-    if wrong:
-        lines = '\n'.join(wrong)
+    both = [name for name in new if name in old]
+    wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
+    if lines := '\n'.join(wrong):
         raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')

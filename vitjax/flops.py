@@ -122,12 +122,9 @@ def _repeats(eqn: JaxprEqn) -> int:
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
+    for item in jax.tree.leaves(list(params.values())):
+        if isinstance(item, ClosedJaxpr | Jaxpr):
+            yield item.jaxpr if isinstance(item, ClosedJaxpr) else item
 
 
 def _dot(eqn: Any) -> int:

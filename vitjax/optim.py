@@ -109,9 +109,8 @@ def trainable(params: Any, pattern: str) -> Any:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise ValueError(
-            f'optim.train must be a regular expression: {pattern!r}: {error}.'
-        ) from None
+        rule = 'optim.train must be a regular expression'
+        raise ValueError(f'{rule}: {pattern!r}: {error}.') from None
     mask = jax.tree_util.tree_map_with_path(lambda p, _: bool(wanted.fullmatch(_name(p))), params)
     if not any(jax.tree.leaves(mask)):
         raise ValueError(

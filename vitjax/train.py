@@ -98,11 +98,8 @@ def train_step(
     (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     likeliest = soft.argmax(-1, keepdims=True)
     top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1] == likeliest
-    metrics = {
-        'loss': value,
-        'accuracy': top[:, 0].mean(dtype=jnp.float32),
-        'top5': top.any(-1).mean(dtype=jnp.float32),
-    }
+    accuracy, top5 = (hit.mean(dtype=jnp.float32) for hit in (top[:, 0], top.any(-1)))
+    metrics = {'loss': value, 'accuracy': accuracy, 'top5': top5}
     if axis is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis)
     metrics['grad_norm'] = optax.tree.norm(grads)

@@ -78,10 +78,8 @@ class ConvStem(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         layers = self.patch_size.bit_length() - 1
         if 2**layers != self.patch_size or layers == 0:
-            raise ValueError(
-                f'patch_size must be a power of two for a stem of stride-2 convolutions: '
-                f'{self.patch_size=}.'
-            )
+            rule = 'patch_size must be a power of two for a stem of stride-2 convolutions'
+            raise ValueError(f'{rule}: {self.patch_size=}.')
         grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):

@@ -82,9 +82,8 @@ class ViT(Model):
 
     def setup(self):
         if self.pool not in ('class', 'distilled', 'mean', 'flatten'):
-            raise ValueError(
-                f"pool must be 'class', 'distilled', 'mean' or 'flatten': pool={self.pool!r}."
-            )
+            rule = "pool must be 'class', 'distilled', 'mean' or 'flatten'"
+            raise ValueError(f'{rule}: pool={self.pool!r}.')
         self.embed = TokenEmbed(
             self.patch_size, self.width, self.class_tokens, self.registers, self.position,
             self.dropout, self.dtype,

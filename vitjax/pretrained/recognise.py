@@ -76,9 +76,8 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
     best = max(tables, key=lambda label: (known[label], -len(tables[label])))
     if 2 * known[best] <= len(weights):
         some = ', '.join(list(weights)[:3]) or 'nothing'
-        raise ValueError(
-            f'the weights must have names of {", ".join(tables)}: they have {some}, ...'
-        )
+        labels = ', '.join(tables)
+        raise ValueError(f'the weights must have names of {labels}: they have {some}, ...')
     held = every[best]
     if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
         for name, table in held.get('embed/position/table', {}).items():

@@ -105,17 +105,11 @@ def resize(
 
 def misfits(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """A line for each array that is missing (-), surplus (+) or misshapen."""
-
-    def shape(of: Mapping[str, Any], name: str) -> list[int]:
-        return list(of[name].shape)
-
-    lines = [f'- {name} {shape(wanted, name)}' for name in wanted if name not in found]
-    lines += [f'+ {name} {shape(found, name)}' for name in found if name not in wanted]
-    return lines + [
-        f'  {name}: is {shape(found, name)}, must be {shape(wanted, name)}'
-        for name in wanted
-        if name in found and shape(found, name) != shape(wanted, name)
-    ]
+    old, new = ({name: [*x.shape] for name, x in tree.items()} for tree in (found, wanted))
+    lines = [f'- {name} {shape}' for name, shape in new.items() if name not in old]
+    lines += [f'+ {name} {shape}' for name, shape in old.items() if name not in new]
+    both = [name for name in new if name in old]
+    return lines + [f'  {n}: is {old[n]}, must be {new[n]}' for n in both if old[n] != new[n]]
 
 
 def _classes(flat: Mapping[str, Any]) -> int:
