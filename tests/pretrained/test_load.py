@@ -66,13 +66,13 @@ def test_load_a_run(tmp_path):
     prepared = Preprocessing(12, 1.0)
     run = Experiment(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
     runs.write(tmp_path / 'run', run, params)
-    experiment, loaded = pretrained.load(tmp_path / 'run', report=quiet)
+    experiment, loaded, _ = runs.load(tmp_path / 'run', report=quiet)
     assert (experiment.model, experiment.preprocessing) == (TINY, prepared)
     assert experiment.classes == run.classes
     assert_equal_trees(loaded, params)
 
     said = []
-    experiment, loaded = pretrained.load(
+    experiment, loaded, _ = runs.load(
         tmp_path / 'run', image_size=16, num_classes=2, report=said.append
     )
     assert [change.what for change in said] == ['positions', 'head']
@@ -82,7 +82,7 @@ def test_load_a_run(tmp_path):
     logits: Any = experiment.model.apply({'params': loaded}, jnp.zeros((1, 16, 16, 3)))
     assert logits.shape == (1, 2)
     with pytest.raises(ValueError, match='a run directory knows its model'):
-        pretrained.load(tmp_path / 'run', model='vit_tiny_patch16')
+        runs.load(tmp_path / 'run', model='vit_tiny_patch16')
 
 
 def test_preprocessing_of_every_published_family():
