@@ -6,7 +6,6 @@ Built on linen's `capture_intermediates` (module outputs), `sow` (attention weig
 it lies in a stack; `paths` lists them all.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -53,13 +52,9 @@ def capture(
 
 
 def gradients(
-    model: nn.Module,
-    params: Params,
-    images: Array,
-    target: Callable[[jax.Array], jax.Array],
-    *,
+    model: nn.Module, params: Params, images: Array, target: Callable[[jax.Array], jax.Array], *,
     keep: str = '.*',
-) -> tuple[jax.Array, Arrays, Arrays]:
+) -> tuple[jax.Array, Arrays, Arrays]:  # fmt: skip
     """`capture`, with the gradient of `target(logits)` at each captured array.
 
     Returns `(logits, found, grads)`; `grads[path]` has the shape of `found[path]` and is the
@@ -121,15 +116,14 @@ def paths(
 
 def _looking(model: nn.Module) -> nn.Module:
     """The model on explicit attention; without a setting `attention`, a string, as it is."""
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    chosen = isinstance(fields.get('attention'), str)
+    chosen = isinstance(vars(model).get('attention'), str)
     return model.clone(attention='explicit') if chosen else model
 
 
 @functools.lru_cache(maxsize=64)
 def _known_paths(model: nn.Module, shape: tuple[int, ...], dtype: DType) -> tuple[str, ...]:
     images = jax.ShapeDtypeStruct(shape, dtype)
-    shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     return tuple(paths(model, shapes['params'], images))
 
 
@@ -155,13 +149,11 @@ def _capture(model: nn.Module, params: Params, images: Array, keep: str):
 @functools.partial(jax.jit, static_argnames=('model', 'target', 'keep'))
 def _gradients(model: nn.Module, params: Params, images: Array, target: Callable, keep: str):
     def perturb(call, args, kwargs, context):
-        value = call(*args, **kwargs)
-        module = context.module
-        if not _wanted(module, context.method_name, keep):
-            return value
+        value, module = call(*args, **kwargs), context.module
         # Captured already: an inner call of the base class's `__call__`, or an earlier one. What
         # `capture` keeps is the first, and a second perturbation would be added to its gradient.
-        if module.has_variable('intermediates', '__call__'):
+        known = module.has_variable('intermediates', '__call__')
+        if known or not _wanted(module, context.method_name, keep):
             return value
         if isinstance(value, tuple):
             return module.perturb('__call__', value[0]), *value[1:]

@@ -1,10 +1,11 @@
 """Checkpoints of a run: what orbax writes and reads, checked by the parameters' paths."""
 
 import contextlib
+import functools
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import absl.logging
@@ -38,20 +39,13 @@ def manager(run: str | pathlib.Path, *, read_only: bool = False, keep_latest: in
     # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
     # best_fn with max_to_keep would delete the newest checkpoint.
     best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
-    keep = (
-        None if read_only else policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best])
-    )
-    return ocp.CheckpointManager(
-        directory,
-        options=ocp.CheckpointManagerOptions(
-            best_fn=_accuracy,
-            preservation_policy=keep,
-            read_only=read_only,
-            save_interval_steps=0 if read_only else 1,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-        ),
-    )
+    keep = policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best])
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_accuracy, preservation_policy=None if read_only else keep, read_only=read_only,
+        save_interval_steps=0 if read_only else 1, create=not read_only,
+        cleanup_tmp_directories=not read_only,
+    )  # fmt: skip
+    return ocp.CheckpointManager(directory, options=options)
 
 
 @contextlib.contextmanager
@@ -75,14 +69,9 @@ def steps(run: str | pathlib.Path) -> list[int]:
 
 
 def save(
-    manager: Manager,
-    step: int,
-    trees: dict[str, Any],
-    position: dict[str, Any],
-    metrics: dict[str, float] | None = None,
-    *,
-    wait: bool = False,
-) -> None:
+    manager: Manager, step: int, trees: dict[str, Any], position: dict[str, Any],
+    metrics: dict[str, float] | None = None, *, wait: bool = False,
+) -> None:  # fmt: skip
     """Starts saving `trees` (`params` among them) and `position`, plain JSON values, at a step.
 
     `metrics` with an `accuracy` makes the checkpoint a candidate for the best. `wait` returns when
@@ -200,27 +189,15 @@ def require_equal(what: str, saved: Any, wanted: Any) -> None:
         ValueError: naming every difference.
     """
 
-    def flat(tree: Any, of: Callable[[Any], Any]) -> dict[str, Any]:
+    def kinds(tree: Any) -> dict[str, str]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-        return {_path(path): of(leaf) for path, leaf in leaves}
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+        return {name(path): f'{x.dtype}{list(x.shape)}' for path, x in leaves}
 
-    old = flat(saved, lambda x: f'{x.dtype}{list(x.shape)}')
-    new = flat(wanted, lambda x: f'{x.dtype}{list(x.shape)}')
+    old, new = kinds(saved), kinds(wanted)
     wrong = [f'- {name} {new[name]}' for name in new if name not in old]
     wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
-    wrong += [
-        f'  {name}: saved {old[name]}, wanted {new[name]}'
-        for name in new
-        if name in old and old[name] != new[name]
-    ]
-    if wrong:
-        lines = '\n'.join(wrong)
+    both = [name for name in new if name in old]
+    wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
+    if lines := '\n'.join(wrong):
         raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')
-
-
-def _path(path: Any) -> str:
-    """A parameter's path, however a container names its children (dicts, tuples, dataclasses)."""
-    return '/'.join(
-        str(getattr(entry, 'key', getattr(entry, 'name', getattr(entry, 'idx', entry))))
-        for entry in path
-    )

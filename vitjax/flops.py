@@ -5,7 +5,6 @@ multiply-add: the convention of published GMACs, times two. XLA's cost analysis 
 `flax.linen.tabulate` count the body of a scan once, whatever the depth of the stack.
 """
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -70,9 +69,9 @@ def model_flops_by_scope(
 ) -> dict[str, int]:
     """`model_flops` by named scope, as `flops_by_scope` has them."""
     settings = {'attention': 'explicit', 'remat': False}
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     # A field of another type is not the setting that is meant here.
-    model = model.clone(**{k: v for k, v in settings.items() if type(fields.get(k)) is type(v)})
+    settings = {k: v for k, v in settings.items() if type(vars(model).get(k)) is type(v)}
+    model = model.clone(**settings)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
@@ -123,12 +122,9 @@ def _repeats(eqn: JaxprEqn) -> int:
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
+    for item in jax.tree.leaves(list(params.values())):
+        if isinstance(item, ClosedJaxpr | Jaxpr):
+            yield item.jaxpr if isinstance(item, ClosedJaxpr) else item
 
 
 def _dot(eqn: Any) -> int:

@@ -1,6 +1,7 @@
 """The optimizer: schedule, which parameters decay and which train, AdamW."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -80,9 +81,8 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
         raise ValueError(f'optim.accumulate must be at least 1: {settings.accumulate}.')
     rate = schedule(settings, steps)
     if settings.name == 'adamw':
-        update = optax.adamw(
-            rate, settings.b1, settings.b2, weight_decay=settings.decay, mask=_kernels
-        )
+        decay = settings.decay
+        update = optax.adamw(rate, settings.b1, settings.b2, weight_decay=decay, mask=_kernels)
     elif settings.name == 'sgd':
         update = optax.sgd(rate)
     else:
@@ -109,9 +109,8 @@ def trainable(params: Any, pattern: str) -> Any:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise ValueError(
-            f'optim.train must be a regular expression: {pattern!r}: {error}.'
-        ) from None
+        rule = 'optim.train must be a regular expression'
+        raise ValueError(f'{rule}: {pattern!r}: {error}.') from None
     mask = jax.tree_util.tree_map_with_path(lambda p, _: bool(wanted.fullmatch(_name(p))), params)
     if not any(jax.tree.leaves(mask)):
         raise ValueError(
@@ -126,5 +125,4 @@ def _kernels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path).endswith('kernel'), params)
 
 
-def _name(path: Any) -> str:
-    return '/'.join(str(entry.key) for entry in path)
+_name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')

@@ -26,14 +26,9 @@ class TrainState:
 
 
 def init_state(
-    key: jax.Array,
-    *,
-    model: Any,
-    tx: optax.GradientTransformation,
-    image_shape: tuple[int, ...],
-    ema: bool = False,
-    params: Any = None,
-) -> TrainState:
+    key: jax.Array, *, model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
+    ema: bool = False, params: Any = None,
+) -> TrainState:  # fmt: skip
     """The state before the first step.
 
     Args:
@@ -61,19 +56,11 @@ def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
 
 
 def train_step(
-    state: TrainState,
-    batch: Batch,
-    key: jax.Array,
-    *,
-    model: Any,
-    tx: optax.GradientTransformation,
-    augment: Callable[..., tuple[jax.Array, jax.Array]],
+    state: TrainState, batch: Batch, key: jax.Array, *, model: Any,
+    tx: optax.GradientTransformation, augment: Callable[..., tuple[jax.Array, jax.Array]],
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
-    ema: float = 0.0,
-    accumulate: int = 1,
-    trainable: Any = None,
-    axis: str | None = None,
-) -> tuple[TrainState, Metrics]:
+    ema: float = 0.0, accumulate: int = 1, trainable: Any = None, axis: str | None = None,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One step of training on one batch.
 
     Args:
@@ -111,11 +98,8 @@ def train_step(
     (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     likeliest = soft.argmax(-1, keepdims=True)
     top = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1] == likeliest
-    metrics = {
-        'loss': value,
-        'accuracy': top[:, 0].mean(dtype=jnp.float32),
-        'top5': top.any(-1).mean(dtype=jnp.float32),
-    }
+    accuracy, top5 = (hit.mean(dtype=jnp.float32) for hit in (top[:, 0], top.any(-1)))
+    metrics = {'loss': value, 'accuracy': accuracy, 'top5': top5}
     if axis is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis)
     metrics['grad_norm'] = optax.tree.norm(grads)

@@ -33,15 +33,9 @@ class Mixing(NamedTuple):
 
 
 def explicit(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: Key | None = None,
-    tap: Tap | None = None,
-) -> jax.Array:
+    q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None,
+    dropout: float = 0.0, key: Key | None = None, tap: Tap | None = None,
+) -> jax.Array:  # fmt: skip
     """softmax(q kᵀ / √head_width) v with every intermediate written out: [B, Q, heads, head_width].
 
     With `mixing`, heads are mixed before and after the softmax (Touvron et al. 2021, section 3).
@@ -73,14 +67,9 @@ def explicit(
 
 
 def chunked(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: Key | None = None,
-) -> jax.Array:
+    q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = None,
+    dropout: float = 0.0, key: Key | None = None,
+) -> jax.Array:  # fmt: skip
     """`explicit` on one block of rows at a time, exact because softmax rows are independent.
 
     The backward pass recomputes each block, so one block's scores bound the memory of both passes.
@@ -102,9 +91,9 @@ def chunked(
         attend = jax.checkpoint(attend)
 
     def attend_images(block):
-        q, k, v, key = block
         if down == 1:
             return attend(block)
+        q, k, v, key = block
         q = jnp.pad(q, ((0, 0), (0, down * rows - queries), (0, 0), (0, 0)))
         qs = q.reshape(images, down, rows, heads, -1).swapaxes(0, 1)
         keys = None if key is None else jax.random.split(key, down)
@@ -163,20 +152,15 @@ def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = 
         return fused(q, k, v)
     from vitjax.layers.talking import talking_heads  # Pallas is slow to import
 
-    out = talking_heads(
-        q, k, v, mixing.logits_kernel, mixing.weights_kernel,
-        interpret=jax.default_backend() != 'gpu',
-    )  # fmt: skip
+    kernels, interpret = mixing[::2], jax.default_backend() != 'gpu'
+    out = talking_heads(q, k, v, *kernels, interpret=interpret)
     return _add_bias(out, v, mixing.weights_bias)
 
 
 def multi_query(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    mixing: Mixing,
+    q: jax.Array, k: jax.Array, v: jax.Array, mixing: Mixing,
     implementation: Literal['xla', 'cudnn'] | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Talking heads as multi-query attention (Shazeer 2019), which fused kernels offer.
 
     A mixed logit is a product of wider vectors, Σ_h m_hg q_h·k_h = [m_hg q_h]_h · k, where k holds
@@ -186,13 +170,12 @@ def multi_query(
     """
     heads, width = q.shape[2:]
     wide = jnp.einsum('bqhd,hg->bqghd', q, mixing.logits_kernel.astype(q.dtype))
+    k, all_v = (x.reshape(*x.shape[:2], 1, -1) for x in (k, v))
     gathered = jax.nn.dot_product_attention(
-        wide.reshape(*q.shape[:2], heads, -1),
-        *(x.reshape(*x.shape[:2], 1, -1) for x in (k, v)),
-        scale=width**-0.5,
+        wide.reshape(*q.shape[:2], heads, -1), k, all_v, scale=width**-0.5,
         implementation=implementation,
-    ).reshape(wide.shape)
-    out = jnp.einsum('bqghd,gh->bqhd', gathered, mixing.weights_kernel)
+    )  # fmt: skip
+    out = jnp.einsum('bqghd,gh->bqhd', gathered.reshape(wide.shape), mixing.weights_kernel)
     return _add_bias(out, v, mixing.weights_bias)
 
 
@@ -239,16 +222,10 @@ def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
 
 
 def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    *,
-    implementation: str = 'auto',
-    mixing: Mixing | None = None,
-    dropout: float = 0.0,
-    key: Key | None = None,
+    q: jax.Array, k: jax.Array, v: jax.Array, *, implementation: str = 'auto',
+    mixing: Mixing | None = None, dropout: float = 0.0, key: Key | None = None,
     tap: Tap | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Attention by one of `IMPLEMENTATIONS`, which agree to rounding: [B, Q, heads, head_width].
 
     Args:

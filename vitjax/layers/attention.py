@@ -1,5 +1,7 @@
 """Attention as linen modules."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,12 +28,13 @@ def tap(module: nn.Module) -> Tap | None:
 class MultiHeadAttention(nn.Module):
     """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
 
-    `talking` mixes heads around the softmax, as CaiT's trunk does. `implementation` is one of
-    `IMPLEMENTATIONS`; only `explicit` shows its weights to `capture`.
+    `head_width` None is width / num_heads. `talking` mixes heads around the softmax, as CaiT's
+    trunk does. `implementation` is one of `IMPLEMENTATIONS`; only `explicit` shows its weights to
+    `capture`.
     """
 
     num_heads: int
-    head_width: int
+    head_width: int | None = None
     talking: bool = False
     qkv_bias: bool = True
     dropout: float = 0.0
@@ -42,24 +45,14 @@ class MultiHeadAttention(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         heads, width = self.num_heads, tokens.shape[-1]
-        qkv = _dense(3 * heads * self.head_width, 'qkv', self.dtype, self.qkv_bias)(tokens)
-        q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, self.head_width), 2, 0)
+        size = self.head_width or head_width(width, heads)
+        qkv = _dense(3 * heads * size, 'qkv', self.dtype, self.qkv_bias)(tokens)
+        q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, size), 2, 0)
         mixing = None
         if self.talking:
             mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
             mixing = Mixing(*mixes[0].parameters(), *mixes[1].parameters())
-        out = attend(
-            q,
-            k,
-            v,
-            implementation=self.implementation,
-            mixing=mixing,
-            dropout=self.attention_dropout,
-            key=self.make_rng('dropout') if train and self.attention_dropout else None,
-            tap=tap(self),
-        )
-        out = _dense(width, 'projection', self.dtype)(out.reshape(*out.shape[:2], -1))
-        return dropout(self, out, self.dropout, train)
+        return _attended(self, q, k, v, width, train, mixing)
 
 
 class Mix(nn.Module):
@@ -72,8 +65,7 @@ class Mix(nn.Module):
 
     @nn.compact
     def parameters(self) -> tuple[jax.Array, jax.Array]:
-        shape = (self.num_heads, self.num_heads)
-        kernel = self.param('kernel', kernel_init, shape)
+        kernel = self.param('kernel', kernel_init, (self.num_heads, self.num_heads))
         return kernel, self.param('bias', nn.initializers.zeros, (self.num_heads,))
 
 
@@ -102,17 +94,23 @@ class ClassAttention(nn.Module):
             x = _dense(width, name, self.dtype, self.qkv_bias)(x)
             return x.reshape(*x.shape[:2], heads, size)
 
-        out = attend(
-            project('query', tokens),
-            project('key', patches),
-            project('value', patches),
-            implementation=self.implementation,
-            dropout=self.attention_dropout,
-            key=self.make_rng('dropout') if train and self.attention_dropout else None,
-            tap=tap(self),
-        )
-        out = _dense(width, 'projection', self.dtype)(out.reshape(*out.shape[:2], -1))
-        return dropout(self, out, self.dropout, train)
+        q, k, v = project('query', tokens), project('key', patches), project('value', patches)
+        return _attended(self, q, k, v, width, train)
+
+
+def _attended(
+    module: Any, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
+    mixing: Mixing | None = None,
+) -> jax.Array:  # fmt: skip
+    """`attend` with an attention module's settings, then its projection: [B, Q, width]."""
+    rate = module.attention_dropout
+    key = module.make_rng('dropout') if train and rate else None
+    out = attend(
+        q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate, key=key,
+        tap=tap(module),
+    )  # fmt: skip
+    out = _dense(width, 'projection', module.dtype)(out.reshape(*out.shape[:2], -1))
+    return dropout(module, out, module.dropout, train)
 
 
 def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:

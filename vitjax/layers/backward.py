@@ -49,11 +49,8 @@ def _gather_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
     weights, inner = jax.nn.softmax(scores(q, k)), scores(grad, v)
     along = (grad.astype(inner.dtype) * out).sum(-1, keepdims=True)
     inner = weights * (inner - along)
-    return (
-        weighted(inner, k),
-        weighted(inner.swapaxes(2, 3), q),
-        weighted(weights.swapaxes(2, 3), grad),
-    )
+    dk, dv = weighted(inner.swapaxes(2, 3), q), weighted(weights.swapaxes(2, 3), grad)
+    return weighted(inner, k), dk, dv
 
 
 gather.defvjp(_gather, _gather_back)
@@ -85,13 +82,9 @@ def _talk_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array,
     logits, weights, logits_kernel, weights_kernel = kept
     inner = _over_heads(grad, weights_kernel.T)
     inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
-    return (
-        _over_heads(inner, logits_kernel.T),
-        _between_heads(logits, inner),
-        inner.sum((0, 2, 3)),
-        _between_heads(weights, grad),
-        grad.sum((0, 2, 3)),
-    )
+    before = _between_heads(logits, inner), inner.sum((0, 2, 3))
+    after = _between_heads(weights, grad), grad.sum((0, 2, 3))
+    return _over_heads(inner, logits_kernel.T), *before, *after
 
 
 talk.defvjp(_talk, _talk_back)
@@ -166,11 +159,8 @@ def _layer_norm_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.
     along = normal * (inner * normal).mean(-1, keepdims=True)
     dx = inverse * (inner - inner.mean(-1, keepdims=True) - along)
     others = tuple(range(x.ndim - 1))
-    return (
-        dx.astype(x.dtype),
-        (grad * normal).sum(others).astype(scale.dtype),
-        grad.sum(others).astype(scale.dtype),
-    )
+    dscale, dbias = (grad * normal).sum(others), grad.sum(others)
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_back)

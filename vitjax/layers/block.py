@@ -111,9 +111,8 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dense = functools.partial(
-            nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=conv_init
-        )
+        settings: Any = {'use_bias': self.bias, 'dtype': self.dtype, 'kernel_init': conv_init}
+        dense = functools.partial(nn.Dense, **settings)
         squeezed = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
         hidden = nn.relu(dense(round(x.shape[-1] / self.ratio), name='reduce')(squeezed))
         return x * nn.sigmoid(dense(x.shape[-1], name='expand')(hidden))[:, None, None]
@@ -141,16 +140,11 @@ class ConvBlock(nn.Module):
         x = LayerNorm(dtype=self.dtype, name='norm')(tokens)
         x = gelu(dense(name='conv_1')(x))  # a 1x1 convolution is a dense layer
         x = einops.rearrange(x, 'b (h w) d -> b h w d', h=grid[0])
+        groups, run = (width, depthwise) if self.depthwise else (1, convolve)
         x = nn.Conv(
-            width,
-            (3, 3),
-            padding=1,
-            feature_group_count=width if self.depthwise else 1,
-            conv_general_dilated=depthwise if self.depthwise else convolve,
-            dtype=self.dtype,
-            kernel_init=conv_init,
-            name='conv_2',
-        )(x)
+            width, (3, 3), padding=1, feature_group_count=groups, conv_general_dilated=run,
+            dtype=self.dtype, kernel_init=conv_init, name='conv_2',
+        )(x)  # fmt: skip
         x = SqueezeExcite(self.se_ratio, self.se_bias, self.dtype, name='se')(gelu(x))
         x = dense(name='conv_3')(einops.rearrange(x, 'b h w d -> b (h w) d'))
         x = LayerScale(self.layer_scale, name='scale')(x)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -33,21 +34,14 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         rows, columns = ((n - 1) * s + 1 for n, s in zip(grad.shape[1:3], strides, strict=True))
         flat = grad.reshape(-1, grad.shape[-1])
-        out = [
-            x[:, i : i + rows : strides[0], j : j + columns : strides[1]].reshape(len(flat), -1).T
-            @ flat
-            for i in range(shape[0])
-            for j in range(shape[1])
+        met = [
+            x[:, i : i + rows : strides[0], j : j + columns : strides[1]].reshape(len(flat), -1)
+            for i, j in np.ndindex(*shape[:2])
         ]
-        return jnp.stack(out).reshape(shape)
+        return jnp.stack([x.T @ flat for x in met]).reshape(shape)
 
     def transposed(x: jax.Array, grad: jax.Array) -> jax.Array:
-        of_kernel = jax.linear_transpose(functools.partial(plain, x), kernel_like)
-        return of_kernel(grad)[0]
-
-    @jax.custom_vjp
-    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return plain(x, kernel)
+        return jax.linear_transpose(functools.partial(plain, x), kernel_like)(grad)[0]
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return plain(x, kernel), (x, kernel)
@@ -57,6 +51,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         (at_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(grad)
         return at_x, lax.platform_dependent(x, grad, cpu=products, default=transposed)
 
+    run = jax.custom_vjp(plain)
     run.defvjp(forward, backward)
     return run(x, kernel)
 
@@ -72,9 +67,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax
         height, width = x.shape[1:3]
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return sum(
-            padded[:, i : i + height, j : j + width] * kernel[i, j, 0]
-            for i in range(3)
-            for j in range(3)
+            padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i, j in np.ndindex(3, 3)
         )  # pyright: ignore[reportReturnType]
 
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:

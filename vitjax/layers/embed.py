@@ -33,17 +33,15 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
         ValueError: if `patch_size` does not divide the height and the width.
     """
     grid_of(images.shape[1:3], patch_size)
-    return einops.rearrange(
-        images, 'b (h p) (w q) c -> b (h w) (p q c)', p=patch_size, q=patch_size
-    )
+    sides = {'p': patch_size, 'q': patch_size}
+    return einops.rearrange(images, 'b (h p) (w q) c -> b (h w) (p q c)', **sides)
 
 
 def unpatchify(patches: jax.Array, grid: tuple[int, int], channels: int = 3) -> jax.Array:
     """The inverse of `patchify`: patches [B, N, P² · C] on a grid (rows, columns) to images."""
-    p = round((patches.shape[-1] / channels) ** 0.5)
-    return einops.rearrange(
-        patches, 'b (h w) (p q c) -> b (h p) (w q) c', h=grid[0], w=grid[1], p=p, q=p
-    )
+    side = round((patches.shape[-1] / channels) ** 0.5)
+    sizes = {'h': grid[0], 'w': grid[1], 'p': side, 'q': side}
+    return einops.rearrange(patches, 'b (h w) (p q c) -> b (h p) (w q) c', **sizes)
 
 
 class PatchEmbed(nn.Module):
@@ -80,24 +78,17 @@ class ConvStem(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         layers = self.patch_size.bit_length() - 1
         if 2**layers != self.patch_size or layers == 0:
-            raise ValueError(
-                f'patch_size must be a power of two for a stem of stride-2 convolutions: '
-                f'{self.patch_size=}.'
-            )
+            rule = 'patch_size must be a power of two for a stem of stride-2 convolutions'
+            raise ValueError(f'{rule}: {self.patch_size=}.')
         grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):
+            # Padded as PyTorch does: XLA's SAME pads (0, 1) at stride 2.
             x = nn.Conv(
-                self.width // 2 ** (layers - 1 - i),
-                (3, 3),
-                strides=2,
-                padding=1,  # PyTorch's; XLA's SAME pads (0, 1) at stride 2
-                use_bias=self.bias,
-                dtype=self.dtype,
-                conv_general_dilated=convolve,
-                kernel_init=conv_init,
-                name=f'conv_{i + 1}',
-            )(x)
+                self.width // 2 ** (layers - 1 - i), (3, 3), strides=2, padding=1,
+                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=convolve,
+                kernel_init=conv_init, name=f'conv_{i + 1}',
+            )(x)  # fmt: skip
             if i < layers - 1 or self.last_gelu:
                 x = nn.gelu(x, approximate=False)
         return einops.rearrange(x, 'b h w d -> b (h w) d')
@@ -167,14 +158,17 @@ class TokenEmbed(nn.Module):
         tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
         prefix = self.class_tokens
         if prefix:
-            tokens = jnp.concatenate([self._token('class_token', prefix, tokens), tokens], axis=1)
+            token = self.param('class_token', kernel_init, (prefix, self.width))
+            tokens = jnp.concatenate([repeated(token, tokens), tokens], axis=1)
         grid = grid_of(images.shape[1:3], self.patch_size)
         tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
         if self.registers:
-            added = self._token('registers', self.registers, tokens)
-            tokens = jnp.concatenate([tokens[:, :prefix], added, tokens[:, prefix:]], axis=1)
+            added = self.param('registers', kernel_init, (self.registers, self.width))
+            parts = tokens[:, :prefix], repeated(added, tokens), tokens[:, prefix:]
+            tokens = jnp.concatenate(parts, axis=1)
         return dropout(self, tokens, self.dropout, train)
 
-    def _token(self, name: str, count: int, like: jax.Array) -> jax.Array:
-        token = self.param(name, kernel_init, (count, self.width)).astype(like.dtype)
-        return jnp.broadcast_to(token, (like.shape[0], *token.shape))
+
+def repeated(token: jax.Array, like: jax.Array) -> jax.Array:
+    """Learned tokens [K, width] for each image of tokens [B, N, width]: [B, K, width]."""
+    return jnp.broadcast_to(token.astype(like.dtype), (like.shape[0], *token.shape))

@@ -25,13 +25,9 @@ def _torch_bicubic(old: int, new: int) -> np.ndarray:
 
 
 def resample_positions(
-    table: Array,
-    old: tuple[int, int],
-    new: tuple[int, int],
-    *,
-    prefix: int = 0,
+    table: Array, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0,
     antialias: bool = True,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
 
     Args:
@@ -45,10 +41,10 @@ def resample_positions(
     Raises:
         ValueError: if the table's length is not `prefix` plus the old grid's size.
     """
-    if table.shape[0] != prefix + old[0] * old[1]:
+    if len(table) != prefix + old[0] * old[1]:
         raise ValueError(
             f'position embeddings must have prefix + rows x columns = {prefix} + {old[0]}x{old[1]} '
-            f'rows: got {table.shape[0]}.'
+            f'rows: got {len(table)}.'
         )
     table = jnp.asarray(table, jnp.float32)
     if old == new:

@@ -7,12 +7,7 @@ import flax.linen as nn
 
 
 def stack(
-    block: type[nn.Module],
-    depth: int,
-    axis: Any,
-    *,
-    static: int = 1,
-    remat: bool = False,
+    block: type[nn.Module], depth: int, axis: Any, *, static: int = 1, remat: bool = False
 ) -> Callable[..., Any]:
     """The one scan over depth: `depth` equal blocks whose parameters carry a leading depth axis.
 
@@ -35,7 +30,5 @@ def stack(
         block,
         # Without the last two, `capture` and `gradients` would lose the blocks silently.
         variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=axes,
-        length=depth,
-    )
+        split_rngs={'params': True, 'dropout': True}, in_axes=axes, length=depth,
+    )  # fmt: skip

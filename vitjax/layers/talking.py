@@ -9,7 +9,7 @@ accepts the kernels with a warning that Triton will leave Pallas.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,9 @@ Scalars = Sequence[Sequence[Any]]  # [heads][heads]
 
 
 def talking_heads(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    logits_kernel: jax.Array,
-    weights_kernel: jax.Array,
-    *,
-    interpret: bool = False,
-) -> jax.Array:
+    q: jax.Array, k: jax.Array, v: jax.Array, logits_kernel: jax.Array, weights_kernel: jax.Array,
+    *, interpret: bool = False,
+) -> jax.Array:  # fmt: skip
     """Σ_g weights_kernel[g, f] softmax(Σ_h logits_kernel[h, g] q_h k_hᵀ / √head_width)_g v_f.
 
     Queries are [B, Q, heads, head_width], keys and values [B, K, heads, head_width]; the result is
@@ -80,13 +75,7 @@ _talk.defvjp(_forward, _backward)
 
 
 def _call(
-    kernel: Callable[..., None],
-    block: int,
-    keys: int,
-    interpret: bool,
-    blocks: Any,
-    whole: Any,
-    out: Any,
+    kernel: Any, block: int, keys: int, interpret: bool, blocks: Any, whole: Any, out: Any
 ) -> Any:
     """Runs `kernel` on every image and block of tokens.
 
@@ -97,25 +86,21 @@ def _call(
     count = blocks[0].shape[2] // block
 
     def cut(x: Any) -> pl.BlockSpec:
-        rest = (0,) * (x.ndim - 3)
         shape = (None, x.shape[1], x.shape[2] // count, *x.shape[3:])
-        return pl.BlockSpec(shape, lambda b, i: (b, 0, i, *rest))
+        return pl.BlockSpec(shape, lambda b, i: (b, 0, i, *[0] * (x.ndim - 3)))
 
     def keep(x: Any) -> pl.BlockSpec:
         if x.ndim == 2:
             return pl.BlockSpec(x.shape, lambda b, i: (0, 0))
-        rest = (0,) * (x.ndim - 1)
-        return pl.BlockSpec((None, *x.shape[1:]), lambda b, i: (b, *rest))
+        return pl.BlockSpec((None, *x.shape[1:]), lambda b, i: (b, *[0] * (x.ndim - 1)))
 
-    return pl.pallas_call(
-        functools.partial(kernel, keys=keys),
-        grid=(blocks[0].shape[0], count),
-        in_specs=[*map(cut, blocks), *map(keep, whole)],
-        out_specs=[cut(x) for x in out],
+    run = pl.pallas_call(
+        functools.partial(kernel, keys=keys), grid=(blocks[0].shape[0], count), interpret=interpret,
+        in_specs=[*map(cut, blocks), *map(keep, whole)], out_specs=[*map(cut, out)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out],
-        interpret=interpret,
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
-    )(*blocks, *whole)
+    )  # fmt: skip
+    return run(*blocks, *whole)
 
 
 # ---- Kernels: arguments are references, `i` and `j` number blocks of queries and of keys --------
@@ -179,13 +164,7 @@ def _to_queries(
             x + _dot(d.astype(k.dtype), key)
             for x, d, key in zip(queries, _mix_back(inner, before), ks, strict=True)
         )
-        befores = tuple(
-            tuple(befores[h][g] + (scores[h] * inner[g]).sum() for g in heads) for h in heads
-        )
-        afters = tuple(
-            tuple(afters[g][f] + (weights[g] * outer[f]).sum() for f in heads) for g in heads
-        )
-        return queries, befores, afters
+        return queries, _grown(befores, scores, inner), _grown(afters, weights, outer)
 
     empty = jnp.zeros(q.shape[1:], jnp.float32)
     nothing = ((jnp.float32(0),) * len(heads),) * len(heads)
@@ -227,6 +206,12 @@ def _again(
     logits = _masked(_mix(scores, before), j, keys)
     weights = [jnp.exp(x - log[:, None]) for x, log in zip(logits, logs, strict=True)]
     return scores, weights, outer, _mix_back(outer, after)
+
+
+def _grown(totals: Scalars, x: Tiles, y: Tiles) -> Scalars:
+    """Totals [heads][heads] and the inner products of every two tiles."""
+    zipped = zip(totals, x, strict=True)
+    return tuple(tuple(t + (a * b).sum() for t, b in zip(row, y, strict=True)) for row, a in zipped)
 
 
 def _through_softmax(weights: Tiles, inner: Tiles, totals: Tiles) -> Tiles:

@@ -1,20 +1,17 @@
 """CaiT (Touvron et al. 2021, Going deeper with Image Transformers, arXiv:2103.17239)."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attention import ClassAttention, MultiHeadAttention, head_width
-from vitjax.layers.block import Block, ClassBlock, Mlp
+from vitjax.layers.attention import MultiHeadAttention
+from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
-from vitjax.layers.init import kernel_init
-from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Model, Trunk
+from vitjax.models.pooled import Pooled
 
 
-class CaiT(Model):
+class CaiT(Pooled):
     """CaiT: a trunk of talking-heads blocks on patches alone, then class-attention blocks.
 
     Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
@@ -37,61 +34,18 @@ class CaiT(Model):
         remat: recompute each trunk block in the backward pass, for memory.
     """
 
-    patch_size: int = 16
-    width: int = 192
-    depth: int = 24
-    class_depth: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
-    qkv_bias: bool = True
-    layer_scale: float | None = 1e-5
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    attention: str = 'auto'
-    dtype: str = 'float32'
-    remat: bool = False
-
-    @property
-    def trunk(self) -> Trunk:
-        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
-        stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
-        return Trunk(self.patch_size, 0, 'attention', stacks, 1)
-
     def setup(self):
-        width = head_width(self.width, self.num_heads)
         self.embed = TokenEmbed(self.patch_size, self.width, dropout=self.dropout, dtype=self.dtype)
+        attention = MultiHeadAttention(
+            self.num_heads, talking=True, qkv_bias=self.qkv_bias, dropout=self.dropout,
+            attention_dropout=self.attention_dropout, implementation=self.attention,
+            dtype=self.dtype, parent=None,
+        )  # fmt: skip
+        mlp = Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None)
         self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
-            MultiHeadAttention(
-                self.num_heads,
-                width,
-                talking=True,
-                qkv_bias=self.qkv_bias,
-                dropout=self.dropout,
-                attention_dropout=self.attention_dropout,
-                implementation=self.attention,
-                dtype=self.dtype,
-                parent=None,
-            ),
-            Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None),
-            self.layer_scale,
-            self.dtype,
+            attention, mlp, self.layer_scale, self.dtype
         )
-        self.class_token = self.param('class_token', kernel_init, (1, self.width))
-        self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
-            ClassAttention(
-                self.num_heads,
-                qkv_bias=self.qkv_bias,
-                implementation=self.attention,
-                dtype=self.dtype,
-                parent=None,
-            ),
-            Mlp(self.mlp_ratio, dtype=self.dtype, parent=None),
-            self.layer_scale,
-            self.dtype,
-        )
-        self.norm = LayerNorm(dtype=self.dtype)
+        self.add_pooling()
         self.classifier = Head(self.num_classes, dtype=self.dtype, name='head')
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -102,10 +56,7 @@ class CaiT(Model):
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Patch tokens [B, N, width] of any trunk depth to logits, through class attention."""
-        token = self.class_token.astype(tokens.dtype)
-        token = jnp.broadcast_to(token, (tokens.shape[0], *token.shape))
-        token, _ = self.class_blocks(token, tokens, train)
-        return self.classifier(self.norm(token[:, 0]), train)
+        return self.classifier(self.norm(self.pool(tokens, train)[:, 0]))
 
 
 _SIZES = {  # width, depth, LayerScale, stochastic depth: Touvron et al. 2021, tables 3, 8 and code
@@ -118,8 +69,6 @@ _SIZES = {  # width, depth, LayerScale, stochastic depth: Touvron et al. 2021, t
     'm48': (768, 48, 1e-6, 0.4),
 }
 PUBLISHED = {
-    f'cait_{size}': CaiT(
-        width=width, depth=depth, num_heads=width // 48, layer_scale=scale, drop_path=drop
-    )
+    f'cait_{size}': CaiT(16, width, depth, num_heads=width // 48, layer_scale=scale, drop_path=drop)
     for size, (width, depth, scale, drop) in _SIZES.items()
 }

@@ -108,13 +108,11 @@ class VGG16(Model):
                 number += 1
                 x = Conv(width, 'SAME', self.dtype, name=f'conv_{number}')(x)
             x = _pool(x)
-        x = adaptive_average(x, (7, 7))
-        x = x.reshape(x.shape[0], -1)
+        x = adaptive_average(x, (7, 7)).reshape(x.shape[0], -1)
         init = nn.initializers.normal(0.01)
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=init)
-        for i in (1, 2):
-            x = nn.relu(dense(4096, name=f'dense_{i}')(x))
-            x = dropout(self, x, self.dropout, train)
+        for name in ('dense_1', 'dense_2'):
+            x = dropout(self, nn.relu(dense(4096, name=name)(x)), self.dropout, train)
         if self.num_classes:
             x = dense(self.num_classes, name='head')(x)
         return x.astype(jnp.float32)

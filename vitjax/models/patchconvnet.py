@@ -1,20 +1,16 @@
 """PatchConvNet (Touvron et al. 2021b, Augmenting convolutional networks, arXiv:2112.13692)."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attention import ClassAttention
-from vitjax.layers.block import ClassBlock, ConvBlock, Mlp
+from vitjax.layers.block import ConvBlock
 from vitjax.layers.embed import ConvStem
 from vitjax.layers.head import Head, PerClassHead
-from vitjax.layers.init import kernel_init
-from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Model, Trunk
+from vitjax.models.pooled import Pooled
 
 
-class PatchConvNet(Model):
+class PatchConvNet(Pooled):
     """PatchConvNet: a convolutional stem, a column of residual blocks, attention-based pooling.
 
     Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
@@ -44,34 +40,23 @@ class PatchConvNet(Model):
         remat: recompute each trunk block in the backward pass, for memory.
     """
 
-    patch_size: int = 16
     width: int = 384
     depth: int = 60
     class_depth: int = 1
     num_heads: int = 1
     mlp_ratio: float = 3.0
-    num_classes: int = 1000
+    layer_scale: float | None = 1e-6
     class_tokens_per_class: bool = False
     stem_bias: bool = False
     stem_last_gelu: bool = False
     depthwise: bool = True
     se_ratio: int = 4
     se_bias: bool = True
-    qkv_bias: bool = True
-    layer_scale: float | None = 1e-6
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    attention: str = 'auto'
-    dtype: str = 'float32'
-    remat: bool = False
 
     @property
-    def trunk(self) -> Trunk:
-        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
-        stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
-        tokens = self.num_classes if self.class_tokens_per_class else 1
-        return Trunk(self.patch_size, 0, 'attention', stacks, tokens)
+    def class_tokens(self) -> int:
+        """One class token, or one for each class."""
+        return self.num_classes if self.class_tokens_per_class else 1
 
     def setup(self):
         if self.class_tokens_per_class and not self.num_classes:
@@ -82,23 +67,7 @@ class PatchConvNet(Model):
         self.blocks = stack(ConvBlock, self.depth, 0, static=2, remat=self.remat)(
             self.depthwise, self.se_ratio, self.se_bias, self.layer_scale, self.dtype
         )
-        tokens = self.trunk.class_tokens
-        self.class_token = self.param('class_token', kernel_init, (tokens, self.width))
-        self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
-            ClassAttention(
-                self.num_heads,
-                qkv_bias=self.qkv_bias,
-                dropout=self.dropout,
-                attention_dropout=self.attention_dropout,
-                implementation=self.attention,
-                dtype=self.dtype,
-                parent=None,
-            ),
-            Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None),
-            self.layer_scale,
-            self.dtype,
-        )
-        self.norm = LayerNorm(dtype=self.dtype)
+        self.add_pooling(self.dropout, self.attention_dropout)
         if self.class_tokens_per_class:
             self.classifier = PerClassHead(name='head')
         else:
@@ -113,12 +82,8 @@ class PatchConvNet(Model):
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] of any trunk depth to logits, through the attention pooling."""
-        token = self.class_token.astype(tokens.dtype)
-        token = jnp.broadcast_to(token, (tokens.shape[0], *token.shape))
-        token, _ = self.class_blocks(token, tokens, train)
-        if self.class_tokens_per_class:
-            return self.classifier(self.norm(token))
-        return self.classifier(self.norm(token[:, 0]))
+        token = self.pool(tokens, train)
+        return self.classifier(self.norm(token if self.class_tokens_per_class else token[:, 0]))
 
 
 _SIZES = {  # width, depth: Touvron et al. 2021b, table 3; LayerScale as the reference starts it
@@ -130,9 +95,8 @@ _SIZES = {  # width, depth: Touvron et al. 2021b, table 3; LayerScale as the ref
     'l120': (1024, 120, 1e-6),
 }
 PUBLISHED = {
-    f'patchconvnet_{size}': PatchConvNet(width=width, depth=depth, layer_scale=scale)
+    f'patchconvnet_{size}': PatchConvNet(16, width, depth, layer_scale=scale)
     for size, (width, depth, scale) in _SIZES.items()
 }
-PUBLISHED['patchconvnet_s60_multi'] = PUBLISHED['patchconvnet_s60'].clone(
-    class_tokens_per_class=True
-)
+_S60 = PUBLISHED['patchconvnet_s60']
+PUBLISHED['patchconvnet_s60_multi'] = _S60.clone(class_tokens_per_class=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attention import MultiHeadAttention, head_width
+from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
@@ -82,32 +82,20 @@ class ViT(Model):
 
     def setup(self):
         if self.pool not in ('class', 'distilled', 'mean', 'flatten'):
-            raise ValueError(
-                f"pool must be 'class', 'distilled', 'mean' or 'flatten': pool={self.pool!r}."
-            )
+            rule = "pool must be 'class', 'distilled', 'mean' or 'flatten'"
+            raise ValueError(f'{rule}: pool={self.pool!r}.')
         self.embed = TokenEmbed(
-            self.patch_size,
-            self.width,
-            class_tokens=self.class_tokens,
-            registers=self.registers,
-            position=self.position,
-            dropout=self.dropout,
-            dtype=self.dtype,
-        )
+            self.patch_size, self.width, self.class_tokens, self.registers, self.position,
+            self.dropout, self.dtype,
+        )  # fmt: skip
+        attention = MultiHeadAttention(
+            self.num_heads, self.head_width, qkv_bias=self.qkv_bias, dropout=self.dropout,
+            attention_dropout=self.attention_dropout, implementation=self.attention,
+            dtype=self.dtype, parent=None,
+        )  # fmt: skip
+        mlp = Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None)
         self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
-            MultiHeadAttention(
-                self.num_heads,
-                self.head_width or head_width(self.width, self.num_heads),
-                qkv_bias=self.qkv_bias,
-                dropout=self.dropout,
-                attention_dropout=self.attention_dropout,
-                implementation=self.attention,
-                dtype=self.dtype,
-                parent=None,
-            ),
-            Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None),
-            self.layer_scale,
-            self.dtype,
+            attention, mlp, self.layer_scale, self.dtype
         )
         self.norm = LayerNorm(dtype=self.dtype)
         head = functools.partial(Head, self.num_classes, self.head, self.head_dropout, self.dtype)
@@ -154,7 +142,7 @@ _DEIT3 = {  # width, depth, heads, patch: Touvron et al. 2022, and their code fo
 
 def _published() -> Iterator[tuple[str, ViT]]:
     for size, (width, depth, heads) in _SIZES.items():
-        plain = ViT(width=width, depth=depth, num_heads=heads)
+        plain = ViT(16, width, depth, heads)
         for patch in (8, 14, 16, 32):
             yield f'vit_{size}_patch{patch}', plain.clone(patch_size=patch)
         if size in ('tiny', 'small', 'base'):  # Touvron et al. 2020
@@ -166,8 +154,7 @@ def _published() -> Iterator[tuple[str, ViT]]:
             yield f'vit_{size}_patch14_dinov2', dinov2
             yield f'vit_{size}_patch14_reg4_dinov2', dinov2.clone(registers=4)
     for size, (width, depth, heads, patch) in _DEIT3.items():
-        deit3 = ViT(patch_size=patch, width=width, depth=depth, num_heads=heads, layer_scale=1e-4)
-        yield f'deit3_{size}_patch{patch}', deit3
+        yield f'deit3_{size}_patch{patch}', ViT(patch, width, depth, heads, layer_scale=1e-4)
 
 
 PUBLISHED = dict(_published())

@@ -7,15 +7,6 @@ from vitjax.pretrained.recognise import recognise
 from vitjax.pretrained.resize import Change, resize
 
 __all__ = [
-    'Change',
-    'Origin',
-    'assemble',
-    'convert',
-    'fit',
-    'load',
-    'match',
-    'preprocessing',
-    'read',
-    'recognise',
-    'resize',
-]
+    'Change', 'Origin', 'assemble', 'convert', 'fit', 'load', 'match', 'preprocessing', 'read',
+    'recognise', 'resize',
+]  # fmt: skip

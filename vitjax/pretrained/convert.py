@@ -9,17 +9,12 @@ import numpy as np
 
 from vitjax.models.trunk import Model
 from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
-from vitjax.pretrained.recognise import Contents, contents, fields_of
-from vitjax.pretrained.resize import Change, Report, resize, shapes_of, unflatten
+from vitjax.pretrained.recognise import Contents, contents
+from vitjax.pretrained.resize import Change, Report, misfits, resize, shapes_of, unflatten
 
 
 def convert(
-    weights: Weights,
-    model: Model,
-    image_size: int,
-    *,
-    seed: int = 0,
-    report: Report = print,
+    weights: Weights, model: Model, image_size: int, *, seed: int = 0, report: Report = print
 ) -> dict[str, Any]:
     """Published weights as parameters of `model` for images of `image_size` pixels.
 
@@ -67,10 +62,10 @@ class Origin(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """An `Origin` without its tensors yet: their names, and the shape of each."""
+    """An `Origin` without its tensors yet: their names, and an array of the shape of each."""
 
     names: list[list[str]]
-    shape: tuple[int, ...]
+    like: np.ndarray
     origin: Origin
 
 
@@ -89,7 +84,7 @@ def match(
     weights, held = holds.weights, holds.held
     source, size = _as_in_file(holds, model, image_size)
     heads = [name for path in held if path.startswith('head') for name in held[path]]
-    if heads and not fields_of(source)['num_classes']:
+    if heads and not vars(source)['num_classes']:
         weights = {name: value for name, value in weights.items() if name not in heads}
         report(Change('head', f'head: left out; was {holds.num_classes} classes'))
     entries = _entries(source, FORMATS[holds.label][1], size)
@@ -102,7 +97,7 @@ def match(
 
 def _as_in_file(holds: Contents, model: Any, image_size: int) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
-    fields = fields_of(model)
+    fields = vars(model)
     changes: dict[str, Any] = {}
     if patch := holds.patch_size:
         changes['patch_size'] = patch
@@ -118,7 +113,7 @@ def _as_in_file(holds: Contents, model: Any, image_size: int) -> tuple[Any, int]
 def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
     """Where each parameter of a model is to be found, by its path."""
     side = model.trunk.patch_size or 7  # VGG16 pools its maps to 7x7
-    sizes = {'h': side, 'w': side, 'heads': fields_of(model).get('num_heads', 0)}
+    sizes = {'h': side, 'w': side, 'heads': vars(model).get('num_heads', 0)}
     out: dict[str, _Entry] = {}
     for path, leaf in shapes_of(model, image_size).items():
         parts, pattern = _names_of(table, path)
@@ -132,13 +127,10 @@ def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
         names = [[name.replace('{i}', str(i)) for name in parts] for i in layers]
         pattern = pattern or (VECTOR, DENSE, '', CONVOLUTION)[len(shape) - 1]
         theirs, ours = pattern.split('->')
-        there = einops.rearrange(
-            np.broadcast_to(np.float32(0), shape),  # takes no memory
-            f'{ours} -> {theirs}',
-            **_merged(ours, sizes),
-        )
+        like = np.broadcast_to(np.float32(0), shape)  # takes no memory
+        like = einops.rearrange(like, f'{ours} -> {theirs}', **_merged(ours, sizes))
         origin = Origin([], stacked, axis, pattern, _merged(theirs, sizes))
-        out[path] = _Entry(names, there.shape, origin)
+        out[path] = _Entry(names, like, origin)
     return out
 
 
@@ -148,12 +140,15 @@ def _names_of(table: Table, path: str) -> tuple[list[str], str]:
     entry = table.get(path, table.get(module))
     if entry is None:
         raise ValueError(f'published weights have no {path}, which this model has.')
-    if not isinstance(entry, str):
-        return entry[0].split(), entry[1]
-    if entry.endswith('/'):
-        return [name + leaf for name in entry.split()], '... -> ...'
-    leaf = 'bias' if leaf == 'bias' else 'weight'
-    return [name + leaf for name in entry.split()], ''
+    names, pattern = (entry, '') if isinstance(entry, str) else entry
+    if path not in table and leaf != 'kernel':  # a module's pattern is its kernel's
+        pattern = ''
+    if names.endswith('/'):
+        return [name + leaf for name in names.split()], pattern or '... -> ...'
+    if names.endswith('.'):
+        leaf = 'bias' if leaf == 'bias' else 'weight'
+        return [name + leaf for name in names.split()], pattern
+    return names.split(), pattern
 
 
 def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
@@ -164,20 +159,10 @@ def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
 
 def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
     """Raises ValueError with every tensor that is missing, surplus, misshapen or not finite."""
-    wanted = {
-        name: entry.shape for entry in entries.values() for parts in entry.names for name in parts
-    }
-    lines = [f'- {name} {list(shape)}' for name, shape in wanted.items() if name not in weights]
-    lines += [
-        f'+ {name} {list(value.shape)}' for name, value in weights.items() if name not in wanted
-    ]
-    for name, shape in wanted.items():
-        value = weights.get(name)
-        if value is None:
-            continue
-        if value.shape != shape:
-            lines.append(f'  {name}: is {list(value.shape)}, must be {list(shape)}')
-        elif not jnp.issubdtype(value.dtype, jnp.floating):
+    wanted = {name: e.like for e in entries.values() for parts in e.names for name in parts}
+    lines = misfits(weights, wanted)
+    for name, value in ((name, weights[name]) for name in wanted if name in weights):
+        if not jnp.issubdtype(value.dtype, jnp.floating):
             lines.append(f'  {name}: is {value.dtype}, must be floating point')
         elif not np.isfinite(value).all():
             lines.append(f'  {name}: holds NaN or infinity')
@@ -192,14 +177,9 @@ def assemble(origin: Origin) -> np.ndarray:
     """A parameter from its tensors: rearranged, parts concatenated, layers stacked; float32."""
 
     def rearranged(tensor: np.ndarray) -> np.ndarray:
-        return einops.rearrange(
-            tensor.astype(np.float32, copy=False), origin.pattern, **origin.sizes
-        )
+        tensor = tensor.astype(np.float32, copy=False)
+        return einops.rearrange(tensor, origin.pattern, **origin.sizes)
 
-    layers = [
-        np.concatenate([rearranged(part) for part in parts], origin.axis)
-        if len(parts) > 1
-        else rearranged(parts[0])
-        for parts in origin.tensors
-    ]
+    layers = [[rearranged(part) for part in parts] for parts in origin.tensors]
+    layers = [p[0] if len(p) == 1 else np.concatenate(p, origin.axis) for p in layers]
     return np.stack(layers) if origin.stacked else layers[0]

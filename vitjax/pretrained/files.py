@@ -40,9 +40,8 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
     if suffix in _PICKLED:
-        raise ValueError(
-            _CONVERSION.format(path=str(path), new=str(path.with_suffix('.safetensors')))
-        )
+        new = str(path.with_suffix('.safetensors'))
+        raise ValueError(_CONVERSION.format(path=str(path), new=new))
     if suffix not in ('.safetensors', '.npz'):
         raise ValueError(f'weights must be a .safetensors or .npz file: {path}.')
     if not path.is_file():
@@ -75,9 +74,8 @@ def _fetch(repository: str) -> pathlib.Path:
     try:
         import huggingface_hub
     except ImportError:
-        raise ValueError(
-            f"hf-hub:{repository} needs the hub extra: pip install 'vitjax[hub]'."
-        ) from None
+        needs = "needs the hub extra: pip install 'vitjax[hub]'."
+        raise ValueError(f'hf-hub:{repository} {needs}') from None
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, 'model.safetensors'))
     except (OSError, ValueError) as error:  # what its errors derive from

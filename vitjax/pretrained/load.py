@@ -33,14 +33,9 @@ def preprocessing(name: str, image_size: int) -> Preprocessing:
 
 
 def load(
-    path: str | pathlib.Path,
-    *,
-    model: str | None = None,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    num_classes: int | None = None,
-    report: Report = print,
-) -> tuple[Experiment, Params]:
+    path: str | pathlib.Path, *, model: str | None = None, image_size: int | None = None,
+    patch_size: int | None = None, num_classes: int | None = None, report: Report = print,
+) -> tuple[Experiment, Params]:  # fmt: skip
     """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
     The experiment has the model, preprocessing and class names of the parameters, and no data.
@@ -61,32 +56,22 @@ def load(
     if model is None:
         report(Change('model', f'model: {name}'))
     holds = contents(weights, type(models.named(name)))
-    if num_classes is None:
-        num_classes = holds.num_classes
-    fields: dict[str, Any] = {'num_classes': num_classes}
-    if patch_size is not None:
-        fields['patch_size'] = patch_size
-    module = models.named(name, **fields)
+    num_classes = holds.num_classes if num_classes is None else num_classes
+    patches = {} if patch_size is None else {'patch_size': patch_size}
+    module = models.named(name, num_classes=num_classes, **patches)
     size = image_size or holds.image_size or 224
     params = convert(weights, module, size, report=report)
     classes = imagenet_classes()
     return Experiment(
-        model=module,
-        augment=Augment(size=size),
-        preprocessing=preprocessing(name, size),
+        model=module, augment=Augment(size=size), preprocessing=preprocessing(name, size),
         classes=classes if num_classes == len(classes) else (),
-    ), params
+    ), params  # fmt: skip
 
 
 def fit(
-    experiment: Experiment,
-    params: Params,
-    *,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    num_classes: int | None = None,
-    report: Report = print,
-) -> tuple[Experiment, Params]:
+    experiment: Experiment, params: Params, *, image_size: int | None = None,
+    patch_size: int | None = None, num_classes: int | None = None, report: Report = print,
+) -> tuple[Experiment, Params]:  # fmt: skip
     """A trained model at other sizes: `resize`, with an experiment to match.
 
     Args:
@@ -103,7 +88,7 @@ def fit(
     model: Any = experiment.model
     prepared = experiment.preprocessing
     assert prepared is not None
-    wanted = model
+    wanted, size = model, image_size or prepared.size
     if patch_size is not None:
         if model.trunk.patch_size is None:
             raise ValueError(f'{type(model).__name__} has no patches: {patch_size=}.')
@@ -111,12 +96,9 @@ def fit(
     if num_classes is not None and num_classes != model.num_classes:
         wanted = wanted.clone(num_classes=num_classes)
         experiment = dataclasses.replace(experiment, classes=())
-    size = image_size or prepared.size
     if wanted != model or size != prepared.size:
         params = resize(params, wanted, size, report=report)
+    augment, prepared = (dataclasses.replace(x, size=size) for x in (experiment.augment, prepared))
     return dataclasses.replace(
-        experiment,
-        model=wanted,
-        augment=dataclasses.replace(experiment.augment, size=size),
-        preprocessing=dataclasses.replace(prepared, size=size),
+        experiment, model=wanted, augment=augment, preprocessing=prepared
     ), params

@@ -1,6 +1,5 @@
 """What a file of published weights holds: its format, its sizes, and whose they are."""
 
-import dataclasses
 import math
 import pathlib
 import re
@@ -77,9 +76,8 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
     best = max(tables, key=lambda label: (known[label], -len(tables[label])))
     if 2 * known[best] <= len(weights):
         some = ', '.join(list(weights)[:3]) or 'nothing'
-        raise ValueError(
-            f'the weights must have names of {", ".join(tables)}: they have {some}, ...'
-        )
+        labels = ', '.join(tables)
+        raise ValueError(f'the weights must have names of {labels}: they have {some}, ...')
     held = every[best]
     if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
         for name, table in held.get('embed/position/table', {}).items():
@@ -106,25 +104,19 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
         'cait_xxs24'
     """
     holds = contents(weights)
-    facts = _facts(holds)
-    kind = FORMATS[holds.label][0]
-    found = [
-        name
-        for name in models.NAMES
-        if isinstance(model := models.named(name), kind)
-        and facts.items() <= _facts_of(model).items()
-    ]
+    facts, kind = _facts(holds).items(), FORMATS[holds.label][0]
+    known = {name: models.named(name) for name in models.NAMES}
+    known = {name: model for name, model in known.items() if isinstance(model, kind)}
+    found = [name for name, model in known.items() if facts <= _facts_of(model).items()]
     if holds.label in ("transformers' ViT", "AugReg's"):
         found = [name for name in found if not name.startswith('deit')]
     if not found:
-        sizes = ', '.join(f'{field} {value}' for field, value in facts.items() if value)
+        sizes = ', '.join(f'{field} {value}' for field, value in facts if value)
         raise ValueError(f'the weights have {holds.label} names, but no published size: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
-        named = [
-            name for name in found if re.search(rf'(?<![a-z]){name.split("_")[0]}', part.lower())
-        ]
-        if len(named) == 1:
-            return named[0]
+        family = [n for n in found if re.search(rf'(?<![a-z]){n.split("_")[0]}', part.lower())]
+        if len(family) == 1:
+            return family[0]
     if len(found) > 1:
         raise ValueError(
             f'the weights have the names and shapes of several models: {", ".join(found)}; '
@@ -157,17 +149,12 @@ def _facts(holds: Contents) -> dict[str, Any]:
 
 def _facts_of(model: Model) -> dict[str, Any]:
     """What `_facts` must say of a model's weights."""
-    fields = fields_of(model)
+    fields = vars(model)
     same = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
     return {name: fields.get(name, 0) for name in same} | {
         'layer_scale': fields.get('layer_scale') is not None,
         'distilled': fields.get('pool') == 'distilled',
     }
-
-
-def fields_of(model: Model) -> dict[str, Any]:
-    """A model's configuration by field; which fields there are differs between architectures."""
-    return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
 
 
 def _unwrapped(weights: Weights) -> dict[str, np.ndarray]:

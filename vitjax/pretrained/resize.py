@@ -37,14 +37,9 @@ Report = Callable[[Change], object]
 
 
 def resize(
-    params: Params,
-    model: Model,
-    image_size: int,
-    *,
-    antialias: bool = True,
-    seed: int = 0,
+    params: Params, model: Model, image_size: int, *, antialias: bool = True, seed: int = 0,
     report: Report = print,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
     The two may differ in image size, patch size and number of classes: position embeddings are
@@ -79,8 +74,8 @@ def resize(
         old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
         if old != new:
             flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
-            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
-            report(Change('patch kernel', text))
+            how = 'by pseudo-inverse'
+            report(Change('patch kernel', f'patch kernel: {old} -> {new} pixels, {how}'))
     if table in flat and table in wanted:
         prefix = len(flat.get('embed/class_token', ()))
         old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
@@ -101,19 +96,21 @@ def resize(
             flat[path] = jnp.zeros(shape) if path.endswith('bias') else kernel_init(own, shape)
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
-    lines = [f'- {path} {list(wanted[path].shape)}' for path in wanted if path not in flat]
-    lines += [f'+ {path} {list(flat[path].shape)}' for path in flat if path not in wanted]
-    lines += [
-        f'  {path}: is {list(flat[path].shape)}, must be {list(wanted[path].shape)}'
-        for path in wanted
-        if path in flat and flat[path].shape != wanted[path].shape
-    ]
-    if lines:
+    if lines := misfits(flat, wanted):
         raise ValueError(
             f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
             '- missing, + surplus:\n' + '\n'.join(lines)
         )
     return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
+
+
+def misfits(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """A line for each array that is missing (-), surplus (+) or misshapen."""
+    old, new = ({name: [*x.shape] for name, x in tree.items()} for tree in (found, wanted))
+    lines = [f'- {name} {shape}' for name, shape in new.items() if name not in old]
+    lines += [f'+ {name} {shape}' for name, shape in old.items() if name not in new]
+    both = [name for name in new if name in old]
+    return lines + [f'  {n}: is {old[n]}, must be {new[n]}' for n in both if old[n] != new[n]]
 
 
 def _classes(flat: Mapping[str, Any]) -> int:

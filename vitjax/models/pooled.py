@@ -1,0 +1,66 @@
+"""What CaiT and PatchConvNet share: class-attention blocks that read the answer from patches."""
+
+import flax.linen as nn
+import jax
+
+from vitjax.layers.attention import ClassAttention
+from vitjax.layers.block import ClassBlock, Mlp
+from vitjax.layers.embed import repeated
+from vitjax.layers.init import kernel_init
+from vitjax.layers.norm import LayerNorm
+from vitjax.layers.stack import stack
+from vitjax.models.trunk import Model, Trunk
+
+
+class Pooled(Model):
+    """A trunk on patches alone, `blocks`, and the class-attention blocks after it.
+
+    A model made of it adds `embed` and `blocks`, and documents the fields.
+    """
+
+    patch_size: int = 16
+    width: int = 192
+    depth: int = 24
+    class_depth: int = 2
+    num_heads: int = 4
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    qkv_bias: bool = True
+    layer_scale: float | None = 1e-5
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    attention: str = 'auto'
+    dtype: str = 'float32'
+    remat: bool = False
+
+    @property
+    def class_tokens(self) -> int:
+        """How many class tokens gather from the patches."""
+        return 1
+
+    @property
+    def trunk(self) -> Trunk:
+        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
+        stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
+        return Trunk(self.patch_size, 0, 'attention', stacks, self.class_tokens)
+
+    def add_pooling(self, dropout: float = 0.0, attention_dropout: float = 0.0) -> None:
+        """Makes what follows the trunk but for the classifier; for `setup`."""
+        shape = self.class_tokens, self.width
+        self.class_token = self.param('class_token', kernel_init, shape)
+        attention = ClassAttention(
+            self.num_heads, self.qkv_bias, dropout, attention_dropout, self.attention, self.dtype,
+            parent=None,
+        )  # fmt: skip
+        mlp = Mlp(self.mlp_ratio, dropout, dtype=self.dtype, parent=None)
+        self.class_blocks = stack(ClassBlock, self.class_depth, nn.broadcast)(
+            attention, mlp, self.layer_scale, self.dtype
+        )
+        self.norm = LayerNorm(dtype=self.dtype)
+
+    @nn.nowrap  # no named scope of its own
+    def pool(self, tokens: jax.Array, train: bool) -> jax.Array:
+        """Class tokens [B, class_tokens, width] that have gathered from patch tokens."""
+        token = repeated(self.class_token, tokens)
+        return self.class_blocks(token, tokens, train)[0]
