@@ -78,7 +78,7 @@ def test_bad_safetensors_files(tmp_path):
 
 
 def test_other_files(tmp_path):
-    with pytest.raises(ValueError, match=r'there is no weights file .*a\.npz'):
+    with pytest.raises(ValueError, match=r'there is no run and no weights file .*a\.npz'):
         pretrained.read(tmp_path / 'a.npz')
     with pytest.raises(ValueError, match=r'must be a \.safetensors or \.npz file: weights\.h5'):
         pretrained.read('weights.h5')

@@ -163,6 +163,9 @@ def require_same_examples(a: Activations, b: Activations) -> None:
         raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
     if a.hashes is None or b.hashes is None:
         return
+    places = [(side.about.get('data'), side.about.get('split')) for side in (a, b)]
+    if places[0] == places[1] != (None, None) and not any('done' in s.about for s in (a, b)):
+        return  # both read now, from one place
     one, other = (digests(np.concatenate([*by_batch(s.hashes, s.examples)])) for s in (a, b))
     if one['order'] == other['order']:
         return

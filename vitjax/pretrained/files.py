@@ -39,13 +39,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         path = _fetch(str(path).removeprefix('hf-hub:'))
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
+    if not path.exists() and suffix in ('', '.safetensors', '.npz', *_PICKLED):
+        raise ValueError(f'there is no run and no weights file {path}.')
     if suffix in _PICKLED:
         new = str(path.with_suffix('.safetensors'))
         raise ValueError(_CONVERSION.format(path=str(path), new=new))
     if suffix not in ('.safetensors', '.npz'):
         raise ValueError(f'weights must be a .safetensors or .npz file: {path}.')
-    if not path.is_file():
-        raise ValueError(f'there is no weights file {path}.')
     if suffix == '.npz':
         return _read_npz(path)
     try:
