@@ -1,64 +1,53 @@
 """Train a grid of settings, several seeds each: scripts/ablate.py digits --grid model.depth=2,4."""
 
 import dataclasses
-import pathlib
-import sys
 from typing import Annotated, Any, Literal
 
 import command
 import tables
 import tyro
+from tyro.conf import AvoidSubcommands, arg
+
+from vitjax import fields
+from vitjax.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """A grid of settings, its seeds, and what every cell shares.
+
+    Attributes:
+        out: folder of results.csv, seeds.csv, figures/ and cells/; the same command resumes.
+        grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
+            experiment's own grid() without it.
+        seeds: runs of each cell, which train together.
+        match: flops gives each cell as many steps as take the experiment's own arithmetic.
+        dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
+        launcher: devices, a cell on each of this machine's at a time; processes, each cell in
+            one of its own; slurm, each cell a job (the cluster extra).
+        job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
+    """
+
+    experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
+    out: str
+    grid: tuple[str, ...] = ()
+    seeds: int = 3
+    match: Literal['none', 'flops'] = 'none'
+    dry_run: bool = False
+    launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
+    job: tuple[str, ...] = ()
 
 
 def main() -> int:
     """Parses the experiment's name, the grid, then overrides of the experiment, and trains all."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0].startswith('-'):
-        print('usage: ablate.py EXPERIMENT [--grid FIELD=VALUE,VALUE ...] [--seeds N] [--out DIR]')
-        print('\nablate.py EXPERIMENT --help lists everything, train.py --help the experiments.')
-        return 0 if arguments and arguments[0] in ('-h', '--help') else 2
-
-    from vitjax import experiment as experiments
-
-    module = experiments.find(arguments[0])
-
-    @dataclasses.dataclass(frozen=True)
-    class Ablation:
-        """A grid of settings, its seeds, and what every cell shares.
-
-        Attributes:
-            grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
-                experiment's own grid() without it.
-            seeds: runs of each cell, which train together.
-            out: folder of results.csv, seeds.csv, figures/ and cells/; the same command resumes.
-            match: flops gives each cell as many steps as take the experiment's own arithmetic.
-            dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
-            launcher: devices, a cell on each of this machine's at a time; processes, each cell in
-                one of its own; slurm, each cell a job (the cluster extra).
-            job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
-        """
-
-        experiment: Annotated[
-            tyro.conf.AvoidSubcommands[experiments.Experiment], tyro.conf.arg(name='')
-        ]
-        out: str
-        grid: tuple[str, ...] = ()
-        seeds: int = 3
-        match: Literal['none', 'flops'] = 'none'
-        dry_run: bool = False
-        launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
-        job: tuple[str, ...] = ()
-
-    name = pathlib.Path(arguments[0]).stem
-    experiment = command.without_own_length(module.experiment, arguments)
-    asked = tyro.cli(
-        Ablation, default=Ablation(experiment, f'ablations/{name}'),
-        args=arguments[1:], prog=f'ablate.py {arguments[0]}',
-        description=f'Train a grid of settings of: {(module.__doc__ or name).splitlines()[0]}',
+    asked, module = command.of_experiment(
+        Ablation, 'ablations', does='Train a grid of settings of: ',
+        usage='[--grid FIELD=VALUE,VALUE ...] [--seeds N] [--out DIR] [overrides]',
     )  # fmt: skip
     grid: dict[str, Any] = dict(parsed(asked.experiment, axis) for axis in asked.grid)
     if not grid:
         if 'grid' not in vars(module):
+            name = module.__name__
             raise ValueError(f'{name} has no grid() of its own: say --grid FIELD=VALUE,VALUE.')
         grid = module.grid()
 
@@ -71,7 +60,7 @@ def main() -> int:
     if asked.dry_run:
         show(ablation.plan(made, asked.seeds), asked.seeds)
         return 0
-    job = {key: _number(value) for key, value in map(_pair, asked.job)}
+    job = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in map(_pair, asked.job)}
     try:
         rows = ablation.run(made, asked.seeds, asked.out, launcher=asked.launcher, settings=job)
     except Stop as stop:
@@ -89,22 +78,18 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
     Raises:
         ValueError: if there is no such field, or it is no FIELD=VALUE,VALUE.
     """
-    from vitjax import fields
-
     path, text = _pair(axis)
     current = fields.get(experiment, path)
     if dataclasses.is_dataclass(current):
-        raise ValueError(
-            f'{path} is not one value: name a field of it, as in {path}.{fields.names(current)[0]}.'
-        )
-    values = []
-    for part in text.split(','):
-        changed = tyro.cli(
-            tyro.conf.AvoidSubcommands[type(experiment)], default=experiment,
-            args=[f'--{path}', *part.split()], prog='ablate.py EXPERIMENT',
-        )  # fmt: skip
-        values.append(fields.get(changed, path))
-    return path, values
+        one = f'{path}.{fields.names(current)[0]}'
+        raise ValueError(f'{path} is not one value: name a field of it, as in {one}.')
+
+    def read(value: str) -> Any:
+        flag, kind = [f'--{path}', *value.split()], AvoidSubcommands[type(experiment)]
+        changed = tyro.cli(kind, default=experiment, args=flag, prog='ablate.py EXPERIMENT')
+        return fields.get(changed, path)
+
+    return path, [*map(read, text.split(','))]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -114,21 +99,11 @@ def _pair(text: str) -> tuple[str, str]:
     return key.lstrip('-'), value
 
 
-def _number(text: str) -> Any:
-    return int(text) if text.lstrip('-').isdigit() else text
-
-
 def show(rows: list[dict[str, Any]], seeds: int) -> None:
     """Prints the cells of a plan as a table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     known = ('status', 'reason', 'parameters', 'flops', 'steps', 'train_flops', 'seconds')
     settings = [name for name in rows[0] if name not in known]
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in (*settings, 'parameters', 'FLOPs an image', 'steps', 'FLOPs a seed', 'time'):
-        table.add_column(name, justify='right')
+    table = tables.table(*settings, 'parameters', 'FLOPs an image', 'steps', 'FLOPs a seed', 'time')
     for row in rows:
         cells = [str(row[name]) for name in settings]
         if row['status'] != 'planned':
@@ -136,7 +111,7 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
             continue
         cells += [f'{row["parameters"]:,}', tables.scaled(row['flops']), f'{row["steps"]:,}']
         table.add_row(*cells, tables.scaled(row['train_flops']), _time(row['seconds']))
-    Console(width=max(100, Console().width)).print(table)
+    tables.put(table)
     for row in rows:
         if row['status'] != 'planned':
             print(f'{", ".join(f"{n}={row[n]}" for n in settings)}: {row["reason"]}')

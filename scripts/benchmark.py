@@ -9,8 +9,8 @@ import functools
 import itertools
 import json
 import math
-import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import time
@@ -18,12 +18,27 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import command
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tables
 import tyro
 
+from vitjax import fields, flops, program, timing
+from vitjax import models as published
+from vitjax import train as training
+from vitjax.analysis.similarity import minibatch_cka
+from vitjax.data.augment import augment
+from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Data
+from vitjax.experiment import find
+from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import Optim, optimizer
+
 PEERS = pathlib.Path(__file__).parent / 'peers'
 
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # a program read from disk was not compiled
+jax.config.update('jax_enable_compilation_cache', False)  # what is read from disk is not compiled
 
 
 def compile_time(
@@ -42,13 +57,9 @@ def compile_time(
         repeats: compilations, of which the median is taken.
         out: folder for compile.csv.
     """
-    import jax
-
-    from vitjax import models, timing
-
     rows: list[tables.Row] = []
     for depth in depths:
-        fn, args = _pass('forward+backward', models.named(model, depth=depth), 1, image_size)
+        fn, args = _pass('forward+backward', published.named(model, depth=depth), 1, image_size)
         took = []
         for _ in range(repeats):
             jax.clear_caches()
@@ -89,11 +100,6 @@ def attention(
         repeats: runs, of which the median is taken.
         out: folder for attention.csv and attention.png.
     """
-    import jax
-
-    from vitjax import timing
-    from vitjax.flops import flops
-    from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 
     def layer(variant: str, implementation: str) -> Any:
         options: dict[str, Any] = {'implementation': implementation, 'dtype': dtype}
@@ -119,10 +125,8 @@ def attention(
             if direction != 'forward':
                 fn, exact = timing.backward(fn, (0, 1)), timing.backward(exact, (0, 1))
             what = {'variant': variant, 'tokens': count, 'implementation': implementation}
-            cost = flops(exact, params, inputs)
-            measured = timing.measure(
-                fn, (params, inputs), flops=cost, repeats=repeats, dtype=dtype
-            )
+            cost, args = flops.flops(exact, params, inputs), (params, inputs)
+            measured = timing.measure(fn, args, flops=cost, repeats=repeats, dtype=dtype)
             rows.append({**what, 'pass': direction, **measured})
             tables.write(rows, out, 'attention')
     tables.show(rows)
@@ -158,21 +162,18 @@ def model(
             torch.compile on a GPU.
         out: folder for model.csv and model.png.
     """
-    from vitjax import timing
-    from vitjax.flops import model_flops
-
     rows: list[tables.Row] = []
     for name, size, patch, depth, implementation in itertools.product(
         models, image_sizes or (None,), patch_sizes or (None,), depths or (None,), implementations
     ):
-        network, own_size = _network(name)
-        size = size or own_size
-        there = {field.name for field in dataclasses.fields(network)}
+        if name in published.NAMES:
+            network, size = published.named(name), size or 224
+        else:
+            network, size = find(name).experiment.model, size or find(name).experiment.augment.size
+        there = fields.names(network)
         asked = {'patch_size': patch, 'depth': depth, 'remat': remat or None}
         asked |= {'dtype': dtype, 'attention': implementation}
-        network = network.clone(
-            **{key: value for key, value in asked.items() if key in there and value is not None}
-        )
+        network = network.clone(**{k: v for k, v in asked.items() if k in there and v is not None})
         what: tables.Row = {'model': name, 'image_size': size}
         what |= {key: getattr(network, key) for key in ('patch_size', 'depth') if key in there}
         if network.trunk.patch_size:
@@ -180,7 +181,7 @@ def model(
         what['implementation'] = network.attention if 'attention' in there else ''
         for direction in (*PASSES, STEP):
             fn, args = _pass(direction, network, batch, size)
-            cost = batch * model_flops(network, size, backward=direction != 'forward')
+            cost = batch * flops.model_flops(network, size, backward=direction != 'forward')
             runs = STEPS if direction == STEP else 1
             measured = timing.measure(fn, args, flops=cost, repeats=repeats, dtype=dtype, runs=runs)
             row = {**what, 'pass': direction, **measured}
@@ -193,26 +194,9 @@ def model(
             tables.write(rows, out, 'model')
     tables.show(rows)
     for grown in ('tokens', 'depth', 'image_size'):
-        of_models = {name: {r.get(grown) for r in rows if r['model'] == name} for name in models}
-        if all(len(values - {None}) > 1 for values in of_models.values()):
+        values = [{r.get(grown) for r in rows if r['model'] == name} - {None} for name in models]
+        if min(map(len, values)) > 1:
             return tables.growth(rows, grown, ('model', 'implementation'), out, 'model')
-
-
-def _network(name: str) -> tuple[Any, int]:
-    """A published model or an experiment's, and the side of its images."""
-    from vitjax.models import NAMES, named
-
-    if name in NAMES:
-        return named(name), 224
-    experiment = _experiment(name)
-    return experiment.model, experiment.augment.size
-
-
-def _experiment(name: str) -> Any:
-    """An experiment of experiments/, by name."""
-    from vitjax.experiment import find
-
-    return find(name).experiment
 
 
 @functools.cache
@@ -245,7 +229,7 @@ def train(
     """
     rows: list[tables.Row] = []
     for name in experiments:
-        experiment = _experiment(name)
+        experiment = find(name).experiment
         size = batch_size or experiment.batch_size
         for part, seconds in _parts(experiment, size, attention, repeats):
             row = {'experiment': name, 'batch': size, 'part': part, 'seconds': seconds}
@@ -258,43 +242,31 @@ def _parts(
     experiment: Any, batch: int, attention: str | None, repeats: int
 ) -> Iterator[tuple[str, float]]:
     """(part of a training step, seconds), each compiled by itself."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from vitjax import fields, program, timing
-    from vitjax.data.augment import augment
-    from vitjax.data.preprocess import Preprocessing
-    from vitjax.data.sources import Data
-    from vitjax.optim import optimizer
-    from vitjax.train import cross_entropy
-
     network, settings = experiment.model, experiment.augment
     if attention and 'attention' in fields.names(network):
         network = network.clone(attention=attention)
     original = 8 if settings.size == 8 else experiment.data.size or 32
     pixels = np.random.default_rng(0).integers(0, 256, (batch, original, original, 3), np.uint8)
     labels = np.arange(batch, dtype=np.int32) % network.num_classes
-    prepared = Preprocessing(settings.size, 1.0, mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25))
-    experiment = dataclasses.replace(
-        experiment, model=network, preprocessing=prepared, batch_size=batch
-    )
+    mean, deviation = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    prepared = Preprocessing(settings.size, 1.0, mean=mean, deviation=deviation)
+    changes = {'model': network, 'preprocessing': prepared, 'batch_size': batch}
+    experiment = dataclasses.replace(experiment, **changes)
     plan = program.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
     run = program.program(plan, [0], jax.devices()[:1])
     step, numbers = program.training_step(experiment, plan.total)
     key, (state,) = jax.random.key(0), run.init()
     given = {'key': jax.random.key_data(key), **numbers}
     index = jnp.arange(batch)
-    vary = functools.partial(
-        augment, settings, (prepared.mean, prepared.deviation), network.num_classes
-    )
+    vary = functools.partial(augment, settings, (mean, deviation), network.num_classes)
     images, soft = jax.jit(vary)(key, pixels, labels, index)
     tx = optimizer(experiment.optim, plan.total)
     example = {'image': pixels, 'label': labels, 'index': index}
 
     def loss(params: Any) -> jax.Array:
         rngs = {'dropout': key}
-        return cross_entropy(network.apply({'params': params}, images, True, rngs=rngs), soft)
+        logits = network.apply({'params': params}, images, True, rngs=rngs)
+        return training.cross_entropy(logits, soft)
 
     def seconds(fn: Callable[..., Any], *args: Any) -> float:
         return timing.seconds(jax.jit(fn), args, repeats)
@@ -328,13 +300,6 @@ def similarity(
         peer: a Python that has torch and torch_cka: times that on the same features, once.
         out: folder for similarity.csv.
     """
-    import resource
-
-    import jax
-    import numpy as np
-
-    from vitjax.analysis.similarity import minibatch_cka
-
     batches, shape = 4, (64, 197 * 192)
 
     def once(depth: int) -> tuple[float, np.ndarray]:
@@ -345,8 +310,8 @@ def similarity(
             for i in range(batches):
                 start = time.perf_counter()
                 rngs = [np.random.default_rng([i, side]) for side in (0, 1)]
-                pair = [r.standard_normal((depth, *shape), dtype=np.float32) for r in rngs]
-                pair = jax.block_until_ready(jax.device_put(tuple(pair)))
+                pair = tuple(r.standard_normal((depth, *shape), dtype=np.float32) for r in rngs)
+                pair = jax.block_until_ready(jax.device_put(pair))
                 making += time.perf_counter() - start
                 yield pair
 
@@ -378,14 +343,6 @@ STEPS = 3
 
 def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable[..., Any], Any]:
     """A model's forward pass, its gradient or training steps; the shapes of the arguments."""
-    import jax
-    import jax.numpy as jnp
-
-    from vitjax import timing
-    from vitjax.models.trunk import parameter_shapes
-    from vitjax.optim import Optim, optimizer
-    from vitjax.train import TrainState, train_step
-
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
     params = parameter_shapes(network, size)
 
@@ -398,18 +355,18 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     soft = jnp.eye(batch, outputs)
     settings: dict[str, Any] = {'model': network, 'tx': tx, 'augment': lambda _, x, *__: (x, soft)}
 
-    def steps(params: Any, images: jax.Array) -> TrainState:
+    def steps(params: Any, images: jax.Array) -> training.TrainState:
+        def step(_: jax.Array, state: training.TrainState) -> training.TrainState:
+            return training.train_step(state, example, jax.random.key(0), **settings)[0]
+
         example = {'image': images, 'label': None, 'index': None}
-        state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-        key = jax.random.key(0)
-        return jax.lax.fori_loop(
-            0, STEPS, lambda _, state: train_step(state, example, key, **settings)[0], state
-        )
+        state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+        return jax.lax.fori_loop(0, STEPS, step, state)
 
     return steps, (params, images)
 
 
 if __name__ == '__main__':
-    commands = {'compile': compile_time, 'attention': attention, 'model': model}
-    commands |= {'similarity': similarity, 'train': train}
+    commands = {'compile': compile_time}
+    commands |= {each.__name__: each for each in (attention, model, similarity, train)}
     command.guard(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))

@@ -1,6 +1,5 @@
 """Write the activations of a whole split as memory maps with an index."""
 
-import sys
 from typing import Annotated, Literal
 
 import command
@@ -45,8 +44,6 @@ def main(
         model: the model's name where weights do not say it, as in deit_small_patch16.
         batch_size: images at a time.
     """
-    import rich.progress
-
     from vitjax import activations
 
     found = activations.of_path(
@@ -54,16 +51,10 @@ def main(
         tokens=tokens, layers=layers, batch_size=batch_size,
     )  # fmt: skip
     found = activations.evenly(found, examples)
-    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
-    with rich.progress.Progress(*columns, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task('images', total=found.examples)
-        activations.write(
-            found, out, dtype=dtype, batch_size=batch_size,
-            report=lambda done, _: progress.update(task, completed=done),
-        )  # fmt: skip
+    with command.progress('images', found.examples) as report:
+        activations.write(found, out, dtype=dtype, batch_size=batch_size, report=report)
     for stack in found.stacks:
-        shape = (stack.shape[0], found.examples, *stack.shape[1:])
-        print(f'{stack.file}  {dtype} {list(shape)}')
+        print(f'{stack.file}  {dtype} {[stack.shape[0], found.examples, *stack.shape[1:]]}')
     print(f'tokens: {found.about["tokens"]}; {found.examples:,} images; written to {out}')
     print(f'next:\n  python scripts/similarity.py {out}')
 

@@ -1,12 +1,13 @@
 """What every command shares: arguments by tyro, and errors in a line or two."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import platform
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
@@ -33,12 +34,46 @@ def run(main: Callable[..., int | None]) -> None:
     guard(lambda: tyro.cli(main))
 
 
-def without_own_length(experiment: Any, arguments: Sequence[str]) -> Any:
-    """The experiment without its own length, where a command line gives `--steps` or `--epochs`."""
-    given = {argument.split('=')[0] for argument in arguments}
-    if len({'--steps', '--epochs'} & given) == 1:
-        return dataclasses.replace(experiment, epochs=None, steps=None)
-    return experiment
+def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any, Any]:
+    """What a command line asks for that starts with an experiment's name, and that one's module.
+
+    Args:
+        kind: dataclass of `experiment`, `out` and what else there are flags for.
+        folder: where `out` is by default, under the experiment's name.
+        usage: what follows the name, in a line.
+        does: what `--help` says before what the experiment is.
+    """
+    from vitjax import experiment as experiments
+
+    arguments, program = sys.argv[1:], pathlib.Path(sys.argv[0]).name
+    if not arguments or arguments[0].startswith('-'):
+        print(
+            f'usage: {program} EXPERIMENT {usage}\n\nexperiments: {", ".join(experiments.known())}'
+        )
+        print(f'{program} EXPERIMENT --help lists everything that can be set.')
+        sys.exit(0 if arguments and arguments[0] in ('-h', '--help') else 2)
+    module, name = experiments.find(arguments[0]), pathlib.Path(arguments[0]).stem
+    experiment, given = module.experiment, {argument.split('=')[0] for argument in arguments}
+    if len({'--steps', '--epochs'} & given) == 1:  # instead of the experiment's own length
+        experiment = dataclasses.replace(experiment, epochs=None, steps=None)
+    default = kind(experiment, f'{folder}/{name}')
+    what = does + (module.__doc__ or name).split('\n\n')[0]
+    prog = f'{program} {arguments[0]}'
+    return tyro.cli(kind, default=default, args=arguments[1:], prog=prog, description=what), module
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, *, visible: bool = True) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal; yields what to call with how many of `total` are done.
+
+    It is not `visible` before the first call where that may never come.
+    """
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(what, total=total, visible=visible)
+        yield lambda done, *_: bar.update(task, completed=done, visible=True)
 
 
 def guard(call: Callable[[], int | None]) -> None:

@@ -1,6 +1,6 @@
 """Convert published weights to a run directory, which every later command takes."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import command
 from tyro.conf import Positional, arg
@@ -32,11 +32,9 @@ def main(
         weights, model=model, image_size=image_size, patch_size=patch_size, num_classes=num_classes
     )
     runs.write(out, experiment, params)
-    prepared = experiment.preprocessing
-    assert prepared is not None  # load fills it in
-    mean, deviation = (
-        ', '.join(f'{v:g}' for v in values) for values in (prepared.mean, prepared.deviation)
-    )
+    prepared: Any = experiment.preprocessing  # load fills it in
+    colours = prepared.mean, prepared.deviation
+    mean, deviation = (', '.join(f'{value:g}' for value in colour) for colour in colours)
     side = prepared.size
     print(f'parameters: {sum(x.size for x in tree.leaves(params)):,}')
     print(f'images: short side to {int(side / prepared.crop)} pixels, central {side}x{side}')

@@ -47,21 +47,14 @@ def main(
     predicted = logits.argmax(1)
     classes = range(len(held.classes))
     zero: Any = 0  # the precision of a class that is never predicted
-    per_class = np.array(
-        sklearn.metrics.precision_recall_fscore_support(
-            held.labels, predicted, labels=classes, zero_division=zero
-        )
-    )
+    score = sklearn.metrics.precision_recall_fscore_support
+    per_class = np.array(score(held.labels, predicted, labels=classes, zero_division=zero))
     matrix = sklearn.metrics.confusion_matrix(held.labels, predicted, labels=classes)
     values = {
-        **evaluate.scores(logits, held.labels),
-        'precision': float(per_class[0].mean()),
-        'recall': float(per_class[1].mean()),
-        'examples': len(held),
-        'data': source.name,
-        'split': split,
-        'checkpoint': which,
-    }
+        **evaluate.scores(logits, held.labels), 'precision': float(per_class[0].mean()),
+        'recall': float(per_class[1].mean()), 'examples': len(held), 'data': source.name,
+        'split': split, 'checkpoint': which,
+    }  # fmt: skip
     out = pathlib.Path(run)
     (out / 'figures').mkdir(exist_ok=True)
     (out / 'evaluation.json').write_text(json.dumps(values, indent=1) + '\n')

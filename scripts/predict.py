@@ -1,5 +1,6 @@
 """Classify image files with published weights or a run of our own."""
 
+import functools
 import sys
 from typing import Annotated
 
@@ -31,13 +32,8 @@ def main(
         raise ValueError('predict needs an image: got none.')
     if top < 1:
         raise ValueError(f'--top must be 1 or more: {top}.')
-    loaded = runs.load(
-        weights,
-        model=model,
-        image_size=image_size,
-        which=which,
-        report=lambda change: print(change, file=sys.stderr),
-    )
+    report = functools.partial(print, file=sys.stderr)
+    loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
     if not vars(loaded.experiment.model)['num_classes']:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     for path in images:

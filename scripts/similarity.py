@@ -2,15 +2,12 @@
 
 import functools
 import pathlib
-import sys
 from typing import Annotated, Literal
 
 import command
 from tyro.conf import Positional, arg
 
-Metric = Literal[
-    'cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn'
-]  # fmt: skip
+Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
 
 
 def main(
@@ -72,13 +69,15 @@ def main(
         k: nearest neighbours of knn (10) and of the k-NN probe (20).
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
     """
-    import rich.progress
-
     from vitjax import activations
 
     if len(size) > 2:
         raise ValueError(f'size is of A and of B, two at most: {size}.')
-    directory = _directory(a, out)
+    if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
+        raise ValueError(f'there is no {a}.')
+    if out is None and not pathlib.Path(a).is_dir():
+        raise ValueError(f'say where to write with --out: {a} is no directory.')
+    directory = pathlib.Path(out or f'{a}/similarity')
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
@@ -103,15 +102,12 @@ def main(
         return
     x = activations.evenly(open_side(a, split=split, size=a_size), examples)
     y = None if b is None else activations.evenly(open_side(b, split=split, size=b_size), examples)
-    if y is not None and (activations.is_capture(a) or activations.is_capture(b or '')):
+    if y is not None:
         activations.require_same_examples(x, y)
-    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
-    with rich.progress.Progress(*columns, disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task('examples', total=x.examples, visible=False)
+    with command.progress('examples', x.examples, visible=False) as report:
         found = activations.matrices(
             metrics, x, y, samples=samples, bandwidth=bandwidth, k=10 if k is None else k,
-            batch_size=batch_size,
-            report=lambda done, _: bar.update(task, completed=done, visible=True),
+            batch_size=batch_size, report=report,
         )  # fmt: skip
         for matrix in found:
             activations.write_matrix(matrix, x, y or x, directory)
@@ -121,14 +117,6 @@ def main(
             low, high, last = values.min(), values.max(), values[-1, -1]
             print(f'  {low:.4f} to {high:.4f}; last with last {last:.4f}')
     print(f'written to {directory}')
-
-
-def _directory(a: str, out: str | None) -> pathlib.Path:
-    if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
-        raise ValueError(f'there is no {a}.')
-    if out is None and not pathlib.Path(a).is_dir():
-        raise ValueError(f'say where to write with --out: {a} is no directory.')
-    return pathlib.Path(out) if out else pathlib.Path(a) / 'similarity'
 
 
 if __name__ == '__main__':

@@ -30,20 +30,13 @@ def main(
         model: a published size, as in cait_xxs24, or a run directory.
         image_size: side of the input in pixels; a run's own, else 224 (150 for convnet).
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    network, size = find(model)
-    size = image_size or size
+    network, own_size = find(model)
+    size = image_size or own_size
     parts = list(split(network, size))
-    parameters = sum(part.parameters for part in parts if len(part.path) == 1)
-    flops = sum(part.flops for part in parts if len(part.path) == 1)
+    whole = [part for part in parts if len(part.path) == 1]
+    parameters, flops = sum(part.parameters for part in whole), sum(part.flops for part in whole)
 
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column('part')
-    for name in ('output', 'parameters', 'FLOPs'):
-        table.add_column(name, justify='right')
+    table = tables.table('part', 'output', 'parameters', 'FLOPs')
     for part in parts:
         inside = len(part.path) > 1  # a stack: its parts are one layer's, times the depth
         each = part.repeats if inside else 1
@@ -58,7 +51,7 @@ def main(
     table.add_section()
     table.add_row('total', '', f'{parameters:,}', tables.scaled(flops), style='bold')
     print(f'{model}: {type(network).__name__}, one image of {size}x{size} pixels')
-    Console().print(table)
+    tables.put(table)
     print(f'{flops / 2e9:.2f} GMACs; a FLOP is half a multiply-add.')
 
 

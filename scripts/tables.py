@@ -11,14 +11,10 @@ Row = dict[str, Any]
 
 # How a column is headed in a printed table, and how much of its unit is 1 there.
 COLUMNS = {
-    'compile_seconds': ('compile s', 1),
-    'seconds': ('ms', 1e-3),
-    'timm_seconds': ('timm ms', 1e-3),
-    'bytes': ('MiB', 2**20),
-    'flops': ('GFLOP', 1e9),
-    'flops_per_second': ('GFLOP/s', 1e9),
+    'compile_seconds': ('compile s', 1), 'seconds': ('ms', 1e-3), 'timm_seconds': ('timm ms', 1e-3),
+    'bytes': ('MiB', 2**20), 'flops': ('GFLOP', 1e9), 'flops_per_second': ('GFLOP/s', 1e9),
     'images_per_second': ('images/s', 1),
-}
+}  # fmt: skip
 
 
 def write(rows: list[Row], out: str | None, name: str) -> None:
@@ -36,19 +32,29 @@ def write(rows: list[Row], out: str | None, name: str) -> None:
             writer.writerows(rows)
 
 
+def table(*names: str) -> Any:
+    """An empty table, its columns flush right but for the first; rows come with `add_row`."""
+    from rich import box
+    from rich.table import Column, Table
+
+    first, *others = names
+    return Table(first, *(Column(name, justify='right') for name in others), box=box.SIMPLE_HEAD)
+
+
+def put(table: Any) -> None:
+    """Prints a table, however narrow the terminal is: a cut name says nothing."""
+    from rich.console import Console
+
+    Console(width=1000).print(table)
+
+
 def show(rows: list[Row]) -> None:
     """Prints rows as a table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
     names = dict.fromkeys(name for row in rows for name in row)
-    for name in names:
-        table.add_column(_head(name), justify='right')
+    shown = table(*map(_head, names))
     for row in rows:
-        table.add_row(*(_text(name, row.get(name, '')) for name in names))
-    Console(width=1000).print(table)  # no wider than the table is; a cut name says nothing
+        shown.add_row(*(_text(name, row.get(name, '')) for name in names))
+    put(shown)
 
 
 def scaled(count: int) -> str:
@@ -77,22 +83,20 @@ def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None,
         return
     curves: dict[str, dict[tuple[str, str], Any]] = {}
     fits: dict[tuple[str, ...], Row] = {}
-    directions = ('forward', 'forward+backward')
+    passes = ('forward', 'forward+backward')
     units = {'seconds': 'time (s)', 'bytes': 'memory (bytes)'}
-    for direction, (quantity, unit) in itertools.product(directions, units.items()):
+    for direction, (quantity, unit) in itertools.product(passes, units.items()):
         panel = curves.setdefault(f'{direction}, {unit}', {})
         for curve in dict.fromkeys((row[names[0]], row[names[1]]) for row in rows):
-            mine = [r for r in rows if (r[names[0]], r[names[1]], r['pass']) == (*curve, direction)]
-            mine.sort(key=lambda row: row[grown])
+            key = dict(zip((*names, 'pass'), (*curve, direction), strict=True))
+            mine = sorted((r for r in rows if key.items() <= r.items()), key=lambda r: r[grown])
             x = np.array([row[grown] for row in mine])
             y = np.array([row[quantity] for row in mine], float)
             panel[curve] = (x, y)
-            fit = dict(zip((*names, 'pass'), (*curve, direction), strict=True))
-            fits.setdefault((*curve, direction), fit)[f'exponent of {unit}'] = exponent(x, y)
+            fits.setdefault((*curve, direction), key)[f'exponent of {unit}'] = exponent(x, y)
     show(list(fits.values()))
     if out:
-        figure = scaling(curves, x_label=grown)
-        figure.savefig(pathlib.Path(out) / f'{name}.png', dpi=120)
+        scaling(curves, x_label=grown).savefig(pathlib.Path(out) / f'{name}.png', dpi=120)
 
 
 def _head(name: str) -> str:

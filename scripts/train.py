@@ -2,45 +2,29 @@
 
 import dataclasses
 import os
-import pathlib
-import sys
 from typing import Annotated
 
 import command
-import tyro
+from tyro.conf import AvoidSubcommands, arg
+
+from vitjax.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An experiment and its run directory.
+
+    Attributes:
+        out: the run directory.
+    """
+
+    experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
+    out: str
 
 
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
-    arguments = sys.argv[1:]
-    from vitjax import experiment as experiments
-
-    if not arguments or arguments[0].startswith('-'):
-        print('usage: train.py EXPERIMENT [--out DIR] [overrides]\n')
-        print(f'experiments: {", ".join(experiments.known())}')
-        print('train.py EXPERIMENT --help lists what can be overridden.')
-        return 0 if arguments and arguments[0] in ('-h', '--help') else 2
-    module = experiments.find(arguments[0])
-
-    @dataclasses.dataclass(frozen=True)
-    class Run:
-        """An experiment and its run directory.
-
-        Attributes:
-            out: the run directory.
-        """
-
-        experiment: Annotated[
-            tyro.conf.AvoidSubcommands[experiments.Experiment], tyro.conf.arg(name='')
-        ]
-        out: str
-
-    name = pathlib.Path(arguments[0]).stem
-    experiment = command.without_own_length(module.experiment, arguments)
-    run = tyro.cli(
-        Run, default=Run(experiment, f'runs/{name}'), args=arguments[1:],
-        prog=f'train.py {arguments[0]}', description=(module.__doc__ or '').split('\n\n')[0],
-    )  # fmt: skip
+    run, _ = command.of_experiment(Run, 'runs', usage='[--out DIR] [overrides]', does='')
     if 'JAX_COORDINATOR_ADDRESS' in os.environ:  # one of several processes
         import jax
 
@@ -56,11 +40,8 @@ def main() -> int:
     except loop.Stop as stop:
         print(f'stopped at step {stop.step}; the same command resumes')
         return stop.code
-    print('next:')
-    print(f'  python scripts/evaluate.py {run.out}')
-    print(
-        f'  python scripts/visualize.py {run.out} attention --images PHOTO --out {run.out}/figures'
-    )
+    views = f'{run.out} attention --images PHOTO --out {run.out}/figures'
+    print(f'next:\n  python scripts/evaluate.py {run.out}\n  python scripts/visualize.py {views}')
     return 0
 
 

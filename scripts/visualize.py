@@ -70,8 +70,8 @@ def main(
     load = functools.partial(runs.load, weights, model=model, report=changes.append)
     loaded = load(image_size=size)
     held = views.gigabytes(loaded, len(images), *chosen, at=at)
-    preprocessing = loaded.experiment.preprocessing
-    own = preprocessing.size if preprocessing else 0
+    preprocessing: Any = loaded.experiment.preprocessing  # load fills it in
+    own = preprocessing.size
     if held > memory and size is None and own > 224:
         size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
         print(f'{size} pixels, not {own}, at which captured arrays would take {held:.1f} GB')
@@ -79,10 +79,8 @@ def main(
         loaded = load(image_size=size)
         held = views.gigabytes(loaded, len(images), *chosen, at=at)
     if held > memory:
-        raise ValueError(
-            f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}: '
-            'use a smaller --size, fewer --images or fewer views.'
-        )
+        rule = f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}'
+        raise ValueError(f'{rule}: use a smaller --size, fewer --images or fewer views.')
     print(*changes, sep='\n', end='\n' * bool(changes))
     drawings = views.draw(
         loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
@@ -112,21 +110,17 @@ def write(path: pathlib.Path, figure: Any, arrays: Mapping[str, Any]) -> str:
         frames.append(Image.open(buffer).convert('RGB'))
     first, *rest = [frame.quantize(128) for frame in frames]
     pause = [400] * len(rest) + [1600]  # milliseconds; the last layer stays
-    first.save(
-        path.with_suffix('.gif'), save_all=True, append_images=rest, duration=pause, loop=0
-    )  # fmt: skip
+    gif = path.with_suffix('.gif')
+    first.save(gif, save_all=True, append_images=rest, duration=pause, loop=0)
     return f'{path.name}.gif, {path.name}.npz'
 
 
 def description() -> str:
     """What `--help` says first: what the command does, and the views there are, by group."""
-    from vitjax.views import GROUPS, VIEWS
+    from vitjax.views import GROUPS, choose
 
-    groups = (
-        f'{group}: {", ".join(name for name, view in VIEWS.items() if view.group == group)}.'
-        for group in GROUPS
-    )
     what = (main.__doc__ or '').splitlines()[0]
+    groups = [f'{group}: {", ".join(choose([group]))}.' for group in GROUPS]
     return '\n\n'.join([what, 'WHAT is `all`, groups, or single views of them.', *groups])
 
 

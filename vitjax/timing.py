@@ -35,13 +35,7 @@ def seconds(fn: Callable[..., Any], args: Any, repeats: int) -> float:
 
 
 def measure(
-    fn: Callable[..., Any],
-    shapes: PyTree,
-    *,
-    flops: int,
-    repeats: int,
-    dtype: str = 'float32',
-    runs: int = 1,
+    fn: Callable, shapes: PyTree, *, flops: int, repeats: int, dtype: str = 'float32', runs: int = 1
 ) -> dict[str, Any]:
     """Compiles and times a function on random arguments.
 
@@ -60,9 +54,8 @@ def measure(
         arguments, results and temporaries take together, as the compiler says), `flops`,
         `flops_per_second`, `utilisation` (0 to 1).
     """
-    nan = math.nan
-    row: dict[str, Any] = {'status': 'ok', 'compile_seconds': nan, 'seconds': nan, 'bytes': nan}
-    row |= {'flops': flops, 'flops_per_second': nan, 'utilisation': nan}
+    names = ('compile_seconds', 'seconds', 'bytes', 'flops', 'flops_per_second', 'utilisation')
+    row: dict[str, Any] = {'status': 'ok', **dict.fromkeys(names, math.nan), 'flops': flops}
     try:
         program, row['compile_seconds'] = compiled(fn, shapes)
         memory: Any = program.memory_analysis()

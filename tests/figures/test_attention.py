@@ -46,9 +46,7 @@ def test_heads_by_layer_has_a_column_a_layer_and_a_row_a_head():
 
 def test_overlays_and_frames():
     maps = RNG.uniform(size=(2, 3, 3))
-    figure = figures.overlays(
-        PICTURES, [maps, maps], labels=['a', 'b'], titles=['cat', 'dog'], smooth=False
-    )
+    figure = figures.overlays(PICTURES, {'a': maps, 'b': maps}, titles=['cat', 'dog'], smooth=False)
     assert len(figure.axes) == 6
     assert titles(figure) == ['cat', 'dog']
     assert [axis.get_ylabel() for axis in figure.axes[::2]] == ['', 'a', 'b']

@@ -28,16 +28,12 @@ def test_positions_are_a_grid_of_grids(side, shown):
 
 def test_over_depth_draws_a_line_an_image():
     values = RNG.normal(size=(5, 2))
-    figure = figures.over_depth(
-        [values, -values], titles=['a', 'b'], ylabels=['x', 'y'], labels=['cat', 'dog']
-    )
+    figure = figures.over_depth({'a': ('x', values), 'b': ('y', -values)}, labels=['cat', 'dog'])
     assert [axis.get_title() for axis in figure.axes] == ['a', 'b']
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_ydata(), -values[:, 1])
     legend = figure.axes[1].get_legend()
     assert legend and [text.get_text() for text in legend.get_texts()] == ['cat', 'dog']
-    named = figures.over_depth(
-        [values], titles=['a'], ylabels=['x'], labels=['cat', 'dog'], layers=list('pqrst')
-    )
+    named = figures.over_depth({'a': ('x', values)}, labels=['cat', 'dog'], layers=list('pqrst'))
     assert [label.get_text() for label in named.axes[0].get_xticklabels()] == list('pqrst')
 
 
@@ -75,7 +71,8 @@ def test_patches_activations_and_channels():
     shown = drawn(figure.axes[1])
     assert shown.shape == (3 * 6 - 2, 3 * 7 - 2)  # tiles of 4x5, 2 apart
     np.testing.assert_allclose(shown[6:10, 7:12], tiles[0, 4:8, 5:10], rtol=1e-6)
-    maps = [RNG.integers(0, 255, size=(6, 6, c)).astype(np.uint8) for c in (3, 80)]
-    figure = figures.channels(maps, titles=['few', 'many'], columns=8)
-    assert [axis.get_title() for axis in figure.axes] == ['few', 'many']
+    few, many = (RNG.integers(0, 255, size=(6, 6, c)).astype(np.uint8) for c in (3, 80))
+    figure = figures.channels({'few': few, 'many': many}, columns=8)
+    titles = ['few: 3 channels of 6x6', 'many: 80 channels of 6x6, the first 64']
+    assert [axis.get_title() for axis in figure.axes] == titles
     assert drawn(figure.axes[1]).shape == (8 * 7 - 1, 8 * 7 - 1)

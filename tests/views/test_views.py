@@ -91,7 +91,7 @@ def test_a_convolutional_network(draw):
     )  # fmt: skip
     assert len(arrays) == 6
     assert reasons == [
-        'rollout: none: ConvNet has no attention',
+        'rollout: none: ConvNet has no attention; see grad-cam',
         'positions: none: ConvNet has no position embeddings',
         'norms: none: ConvNet has feature maps of unequal shapes, not tokens',
     ]

@@ -1,25 +1,20 @@
 """What attention shows: maps by head and layer, over the image, distances and entropies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import WIDTH, brightest, overlay, panels, row_labels, show, some
+from vitjax.figures.panels import WIDTH, brightest, charts, number, overlay, panels, show, some
 
 _MOST = 12  # with more panels a row each is too small to read
 
 
 def heads(
-    pictures: np.ndarray,
-    maps: np.ndarray,
-    *,
-    titles: Sequence[str] = (),
-    signed: bool = False,
+    pictures: np.ndarray, maps: np.ndarray, *, titles: Sequence[str] = (), signed: bool = False,
     query: tuple[int, int] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """One row an image: the image, then one map for each head.
 
     Args:
@@ -32,14 +27,12 @@ def heads(
     """
     shown = some(maps.shape[1], _MOST)
     titles = titles or [f'head {head + 1}' for head in range(maps.shape[1])]
-    figure, axes = panels(len(maps), 1 + len(shown), side=_side(1 + len(shown)), top=0.1)
+    side = min(1.7, WIDTH / (1 + len(shown)))
+    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=0.1)
     for image, row in enumerate(axes):
-        show(row[0], pictures[image])
-        if query is not None:
-            _mark(row[0], pictures[image], maps.shape[2:], query)
+        _picture(row[0], pictures[image], maps.shape[2:], query)
         for axis, head in zip(row[1:], shown, strict=True):
-            title = titles[head] if image == 0 else ''
-            _map(axis, maps[image, head], title, signed=signed)
+            _map(axis, maps[image, head], '' if image else titles[head], signed=signed)
     return figure
 
 
@@ -50,45 +43,37 @@ def heads_by_layer(
 
     At most twelve layers and twelve heads, evenly spread; each panel has its own scale.
     """
-    layers, shown = some(len(maps), 12), some(maps.shape[1], _MOST)
+    layers, shown = some(len(maps), _MOST), some(maps.shape[1], _MOST)
     side = min(1.4, WIDTH / (1 + len(layers)))
     figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05)
-    show(axes[0, 0], picture)
-    if query is not None:
-        _mark(axes[0, 0], picture, maps.shape[2:], query)
+    _picture(axes[0, 0], picture, maps.shape[2:], query)
     for row, head in zip(axes, shown, strict=True):
         row[1].set_ylabel(f'head {head + 1}', fontsize=9)
         for axis, layer in zip(row[1:], layers, strict=True):
-            title = f'layer {layer + 1}' if head == shown[0] else ''
-            _map(axis, maps[layer, head], title)
+            _map(axis, maps[layer, head], '' if head else f'layer {layer + 1}')
     return figure
 
 
 def overlays(
-    pictures: np.ndarray,
-    maps: Sequence[np.ndarray],
-    *,
-    labels: Sequence[str],
-    titles: Sequence[str] = (),
-    smooth: bool = True,
+    pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], smooth: bool
 ) -> Figure:
     """The images in a row, and below them one row of overlays for each of several kinds of map.
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: each [B, rows, columns], 0 or more; every panel has its own scale.
-        labels: of the kinds, one a row.
+        maps: by kind, which labels its row: [B, rows, columns], 0 or more; every panel has its own
+            scale.
         titles: one for each image.
         smooth: interpolate maps (bicubic) or show their cells.
     """
     count = len(pictures)
     figure, axes = panels(1 + len(maps), count, side=min(2.4, WIDTH / count), top=0.12)
-    for column in range(count):
-        title = titles[column] if titles else ''
-        show(axes[0, column], pictures[column], title)
-        for axis, kind in zip(axes[1:, column], maps, strict=True):
-            overlay(axis, pictures[column], kind[column], smooth=smooth)
-    row_labels(axes, ['', *labels])
+    for axis, picture, title in zip(axes[0], pictures, titles, strict=True):
+        show(axis, picture, title)
+    for row, (label, values) in zip(axes[1:], maps.items(), strict=True):
+        row[0].set_ylabel(label, fontsize=10)
+        for axis, picture, value in zip(row, pictures, values, strict=True):
+            overlay(axis, picture, value, smooth=smooth)
     return figure
 
 
@@ -109,8 +94,7 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         entropy: nats, [layers, heads].
         largest: the entropy of uniform attention, drawn as a line.
     """
-    figure = Figure(figsize=(10, 3.6), layout='constrained')
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = charts(WIDTH, 3.6, 2)
     layers = np.arange(1, len(distance) + 1)
     for axis, values, title, unit in (
         (left, distance, 'mean attention distance', 'pixels'),
@@ -119,8 +103,7 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         axis.plot(layers, values, 'o', color='C0', alpha=0.5, markersize=5, markeredgewidth=0)
         axis.plot(layers, values.mean(1), color='C1', label='mean of heads')
         axis.set(title=title, xlabel='layer', ylabel=unit)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
+        number(axis)
     right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
     # Where all heads are alike, as in a barely trained network, dots would hide under the frame.
     left.set_ylim(0, 1.08 * distance.max())
@@ -131,20 +114,17 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
     return figure
 
 
-def _side(columns: int) -> float:
-    return min(1.7, WIDTH / columns)
-
-
 def _map(axis, values: np.ndarray, title: str = '', *, signed: bool = False) -> None:
-    if signed:
-        most = brightest(np.abs(values))
-        show(axis, values, title, cmap='coolwarm', vmin=-most, vmax=most)
-    else:
-        show(axis, values, title, cmap='inferno', vmin=0, vmax=brightest(values))
+    most = brightest(np.abs(values))
+    low, colours = (-most, 'coolwarm') if signed else (0, 'inferno')
+    show(axis, values, title, cmap=colours, vmin=low, vmax=most)
 
 
-def _mark(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int]) -> None:
-    """A square around the attending patch."""
+def _picture(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int] | None):
+    """An image, with a square around the attending patch."""
+    show(axis, picture)
+    if query is None:
+        return
     height, width = picture.shape[0] / grid[0], picture.shape[1] / grid[1]
     corner = (query[1] * width - 0.5, query[0] * height - 0.5)
     for colour, thick in (('black', 3), ('white', 1.5)):

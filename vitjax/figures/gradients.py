@@ -1,6 +1,5 @@
 """What gradients show: filters, preferred inputs, receptive fields, what can be removed."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import montage, panels, show
+from vitjax.figures.panels import WIDTH, charts, montage, number, panels, show, wrapped
 
 
 def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) -> Figure:
@@ -22,26 +21,21 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
         title: of the filters.
     """
     if pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]:
-        left = montage(pictures[:64], _columns(min(64, len(pictures))), gap=1)
+        left = montage(pictures[:64])
     else:
         grey = pictures[:16, :16]
-        left = montage(grey.reshape(-1, *grey.shape[2:]), grey.shape[1], gap=1)
-    count = 1 if components is None else 2
-    figure, axes = panels(1, count, side=4.8)
+        left = montage(grey.reshape(-1, *grey.shape[2:]), grey.shape[1])
+    figure, axes = panels(1, 1 if components is None else 2, side=4.8)
     show(axes[0, 0], left, title, cmap='gray', vmin=0, vmax=1)
     if components is not None:
-        title = f'{len(components)} principal components'
-        show(axes[0, 1], montage(components, _columns(len(components)), gap=1), title)
+        show(axes[0, 1], montage(components), f'{len(components)} principal components')
     return figure
 
 
 def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
     """What units prefer: pictures [n, H, W, 3], uint8."""
-    columns = min(4, len(pictures))
-    figure, axes = panels(-(-len(pictures) // columns), columns, side=2.4, top=0.3)
-    for axis in axes.flat[len(pictures) :]:
-        axis.axis('off')
-    for axis, picture, title in zip(axes.flat, pictures, titles, strict=False):
+    figure, axes = wrapped(len(pictures), 4, side=2.4)
+    for axis, picture, title in zip(axes, pictures, titles, strict=True):
         show(axis, picture, title)
     return figure
 
@@ -51,30 +45,22 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
 
     `sizes` [n], sides in pixels, go into the titles.
     """
-    columns = min(6, len(fields))
-    figure, axes = panels(-(-len(fields) // columns), columns, top=0.55)
-    for axis in axes.flat[len(fields) :]:
-        axis.axis('off')
+    figure, axes = wrapped(len(fields), 6, top=0.55)
     scale = Normalize(-3, 0)
-    for axis, field, size, title in zip(axes.flat, fields, sizes, titles, strict=False):
+    for axis, field, size, title in zip(axes, fields, sizes, titles, strict=True):
         relative = np.log10(np.maximum(field / max(float(field.max()), 1e-30), 1e-3))
         show(axis, relative, f'{title}\n{size:.0f} px', cmap='inferno', norm=scale)
     colours = ScalarMappable(scale, 'inferno')
-    bar = figure.colorbar(colours, ax=axes, shrink=0.8, ticks=[-3, -2, -1, 0])
+    bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
     bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'], fontsize=8)
     bar.set_label('share of the largest', fontsize=9)
     return figure
 
 
 def importance(
-    heads: np.ndarray | None,
-    shares: np.ndarray | None,
-    left: np.ndarray | None,
-    layers: Sequence[int],
-    without: np.ndarray,
-    *,
-    ylabel: str,
-) -> Figure:
+    heads: np.ndarray | None, shares: np.ndarray | None, left: np.ndarray | None,
+    layers: Sequence[int], without: np.ndarray, *, ylabel: str,
+) -> Figure:  # fmt: skip
     """How much each head matters, and what remains without heads or layers.
 
     Args:
@@ -86,33 +72,25 @@ def importance(
         without: the measure without each of them.
         ylabel: what `left` and `without` measure.
     """
-    figure = Figure(figsize=(10 if heads is not None else 5, 3.4), layout='constrained')
-    axes = figure.subplots(1, 3 if heads is not None else 1, squeeze=False)[0]
+    alone = heads is None
+    figure, axes = charts(5 if alone else WIDTH, 3.4, 1 if alone else 3)
     axes[-1].bar(np.asarray(layers) + 1, without)
-    axes[-1].set(title='one layer removed', xlabel='layer', ylabel=ylabel)
-    whole = [without]
+    axes[-1].set(title='one layer removed', xlabel='layer', ylabel=ylabel if alone else '')
+    number(axes[-1])
+    lowest = min([0.0, *without])
     if heads is not None and shares is not None and left is not None:
         extent = (0.5, heads.shape[1] + 0.5, len(heads) + 0.5, 0.5)
         scaled = heads / max(float(heads.max()), 1e-30)
-        image = axes[0].imshow(
-            scaled, cmap='viridis', aspect='auto', vmin=0, vmax=1, extent=extent
-        )  # fmt: skip
+        image = axes[0].imshow(scaled, aspect='auto', vmin=0, vmax=1, extent=extent)
         axes[0].set(title='importance of heads', xlabel='head', ylabel='layer')
         axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(image, ax=axes[0], label='of the largest')
         axes[1].plot(shares, left, 'o-', markersize=4)
         axes[1].set(title='heads removed', xlabel='share, least important first', ylabel=ylabel)
-        axes[1].xaxis.set_major_formatter(lambda share, _: f'{share:.0%}')
-        axes[2].set_ylabel('')
-        whole.append(left)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    lowest = min((float(np.min(values)) for values in whole if len(values)), default=0.0)
-    for axis in axes[1:] if heads is not None else axes:
-        axis.set_ylim(min(0.0, lowest), 1.05)
-        axis.grid(alpha=0.3)
+        axes[1].xaxis.set_major_formatter('{x:.0%}')
+        axes[1].grid(alpha=0.3)
+        lowest = min([lowest, *left])
+    for axis in axes[-2:]:  # the measure, whether or not there are heads
+        axis.set_ylim(lowest, 1.05)
     return figure
-
-
-def _columns(count: int) -> int:
-    return math.ceil(count**0.5)

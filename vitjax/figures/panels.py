@@ -1,11 +1,13 @@
-"""Rows and columns of pictures, which most figures are."""
+"""Rows and columns of pictures, which most figures are, and what charts share."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 WIDTH = 10.0  # inches of a full-width figure: at 120 dots an inch, text stays legible in a README
 
@@ -33,6 +35,37 @@ def panels(
     return figure, axes
 
 
+def wrapped(count: int, most: int, **layout: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels in rows of at most `most`, and their axes [count]."""
+    columns = min(most, count)
+    figure, axes = panels(-(-count // columns), columns, **layout)
+    for axis in axes.flat[count:]:
+        axis.axis('off')
+    return figure, axes.flat[:count]
+
+
+def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure of charts side by side, its sides in inches, and their axes [columns]."""
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def number(axis: Axes) -> None:
+    """Marks whole numbers alone along x, as layers and epochs are, on a grid."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+
+
+def write_cells(
+    axis: Axes, values: np.ndarray, text: Callable, *, middle: float, size: float
+) -> None:
+    """Writes `text(row, column)` on the cells of a map, black where values are above `middle`."""
+    for (row, column), value in np.ndenumerate(values):
+        if words := text(row, column):
+            colour = 'black' if value > middle else 'white'
+            axis.text(column, row, words, ha='center', va='center', color=colour, size=size)
+
+
 def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> Any:
     """A picture [H, W, 3] in 0..1 (or uint8), or a map [H, W], on an axis with a title."""
     if title:
@@ -48,31 +81,30 @@ def brightest(values: np.ndarray) -> float:
     return max(float(np.percentile(values, 99)), 1e-30)
 
 
-def overlay(
-    axis: Axes, picture: np.ndarray, values: np.ndarray, title: str = '', *, smooth: bool = True
-) -> None:
+def overlay(axis: Axes, picture: np.ndarray, values: np.ndarray, *, smooth: bool = True) -> None:
     """A map [rows, columns] of 0 or more over its picture in grey: bright and solid where large.
 
     `smooth` interpolates the map (bicubic); False shows its cells.
     """
     height, width = picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    show(axis, picture.mean(-1), title, extent=extent, cmap='gray', vmin=0, vmax=1)
+    show(axis, picture.mean(-1), extent=extent, cmap='gray', vmin=0, vmax=1)
     scaled = np.clip(values / brightest(values), 0, 1)
     axis.imshow(
-        scaled,
-        extent=extent,
-        cmap='inferno',
-        alpha=0.3 + 0.5 * scaled,
-        vmin=0,
-        vmax=1,
+        scaled, extent=extent, cmap='inferno', alpha=0.3 + 0.5 * scaled, vmin=0, vmax=1,
         interpolation='bicubic' if smooth else 'nearest',
-    )
+    )  # fmt: skip
     axis.set(xlim=extent[:2], ylim=extent[2:])
 
 
-def montage(pictures: np.ndarray, columns: int, *, gap: int = 1, fill: float = 1.0) -> np.ndarray:
-    """Pictures [n, h, w] or [n, h, w, 3] side by side with gaps between them, as one picture."""
+def montage(
+    pictures: np.ndarray, columns: int | None = None, *, gap: int = 1, fill: float = 1.0
+) -> np.ndarray:
+    """Pictures [n, h, w] or [n, h, w, 3] side by side with gaps between them, as one picture.
+
+    Without `columns` it is about square.
+    """
+    columns = columns or math.ceil(len(pictures) ** 0.5)
     rows = -(-len(pictures) // columns)
     height, width = pictures.shape[1:3]
     shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *pictures.shape[3:])
@@ -86,9 +118,3 @@ def montage(pictures: np.ndarray, columns: int, *, gap: int = 1, fill: float = 1
 def some(count: int, most: int) -> list[int]:
     """At most `most` indices of `count`, evenly spread, the first and the last among them."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
-
-
-def row_labels(axes: np.ndarray, labels: Sequence[str]) -> None:
-    """A label to the left of each row of panels."""
-    for axis, label in zip(axes[:, 0], labels, strict=True):
-        axis.set_ylabel(label, fontsize=10)

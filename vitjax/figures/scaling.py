@@ -22,48 +22,36 @@ def exponent(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.polyfit(np.log(x[there]), np.log(y[there]), 1)[0])
 
 
-def scaling(curves: Curves, *, x_label: str, title: str = '') -> Figure:
+def scaling(curves: Curves, *, x_label: str) -> Figure:
     """One log-log panel for each quantity; the legend gives each curve's exponent.
 
     Args:
         curves: `{panel: {(colour, line): (x, y)}}`, x and y [n]. A y that is not finite ran out of
             memory: a cross at the top of the panel.
         x_label: of all panels.
-        title: above all panels.
     """
-    columns = 2
-    rows = -(-len(curves) // columns)
+    rows = -(-len(curves) // 2)
     figure = Figure(figsize=(1.3 * WIDTH, 3.6 * rows), layout='constrained')
-    axes = figure.subplots(rows, columns, squeeze=False)
-    names = [name for panel in curves.values() for name in panel]
-    colours = {c: f'C{i}' for i, c in enumerate(dict.fromkeys(colour for colour, _ in names))}
+    axes = figure.subplots(rows, 2, squeeze=False)
+    colours, lines = (
+        list(dict.fromkeys(name[part] for panel in curves.values() for name in panel))
+        for part in (0, 1)
+    )
     styles: Any = ['-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))]
-    lines = {
-        line: styles[i % len(styles)] for i, line in enumerate(dict.fromkeys(n[1] for n in names))
-    }
     for axis, (panel, named) in zip(axes.flat, curves.items(), strict=False):
         axis.set(xscale='log', yscale='log', xlabel=x_label, ylabel=panel)
         for (colour, line), (x, y) in named.items():
             label = f'{colour}, {line}' if line else colour
-            slope = exponent(x, y)
-            axis.plot(
-                x,
-                np.where(np.isfinite(y), y, np.nan),
-                color=colours[colour],
-                linestyle=lines[line],
-                marker='o',
-                markersize=3.5,
-                label=label if np.isnan(slope) else f'{label}: {slope:.2f}',
-            )
-            out = np.asarray(x)[~np.isfinite(y)]
-            top = axis.get_xaxis_transform()
-            if len(out):
-                axis.plot(
-                    out, np.full(len(out), 0.97), 'x', color=colours[colour], transform=top,
-                    label='out of memory',
-                )  # fmt: skip
+            slope, there = exponent(x, y), np.isfinite(y)
+            label += '' if np.isnan(slope) else f': {slope:.2f}'
+            style, hue = styles[lines.index(line) % len(styles)], f'C{colours.index(colour)}'
+            known = np.where(there, y, np.nan)
+            axis.plot(x, known, color=hue, ls=style, marker='o', ms=3.5, label=label)
+            if not there.all():
+                top = {'transform': axis.get_xaxis_transform(), 'label': 'out of memory'}
+                axis.plot(x[~there], [0.97] * sum(~there), 'x', color=hue, **top)
         ticks = sorted({float(v) for x, _ in named.values() for v in x})
-        axis.set_xticks(ticks, [f'{v:g}' for v in ticks], minor=False)
+        axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
         axis.legend(
@@ -72,5 +60,4 @@ def scaling(curves: Curves, *, x_label: str, title: str = '') -> Figure:
         )  # fmt: skip
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
-    figure.suptitle(title, fontsize=11)
     return figure

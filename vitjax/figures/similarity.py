@@ -5,18 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from vitjax.figures.panels import charts, write_cells
+
 
 def heat_map(
-    matrix: np.ndarray,
-    x_names: Sequence[str],
-    y_names: Sequence[str],
-    *,
-    measure: str,
-    x_label: str,
-    y_label: str,
-    title: str = '',
-    span: tuple[float, float] | None = None,
-) -> Figure:
+    matrix: np.ndarray, x_names: Sequence[str], y_names: Sequence[str], *, measure: str,
+    x_label: str, y_label: str, title: str = '', span: tuple[float, float] | None = None,
+) -> Figure:  # fmt: skip
     """Similarity of every layer with every layer; the first layers lie at the bottom left.
 
     Args:
@@ -31,10 +26,7 @@ def heat_map(
     """
     rows, columns = matrix.shape
     side = 0.32 if max(rows, columns) <= 30 else 0.22
-    figure = Figure(
-        figsize=(max(4.5, 2.6 + side * columns), max(3.6, 1.7 + side * rows)), layout='constrained'
-    )
-    axis = figure.subplots()
+    figure, (axis,) = charts(max(4.5, 2.6 + side * columns), max(3.6, 1.7 + side * rows))
     low, high = span or (None, None)
     image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=low, vmax=high)
     axis.set_xticks(range(columns), y_names, rotation=90, size=8)
@@ -43,20 +35,15 @@ def heat_map(
     axis.set_title(title, size=9)
     if rows * columns <= 200:
         middle = np.mean(image.get_clim())
-        for (i, j), value in np.ndenumerate(matrix):
-            colour = 'black' if value > middle else 'white'
-            axis.text(j, i, f'{value:.2f}', ha='center', va='center', color=colour, size=6)
+        write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
     figure.colorbar(image, label=measure, shrink=0.8)
     return figure
 
 
 def probe_accuracy(
-    names: Sequence[str],
-    accuracy: Mapping[str, np.ndarray],
-    interval: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    *,
-    title: str = '',
-) -> Figure:
+    names: Sequence[str], accuracy: Mapping[str, np.ndarray],
+    interval: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str = '',
+) -> Figure:  # fmt: skip
     """Accuracy of each probe at every layer, its interval shaded.
 
     Args:
@@ -65,8 +52,7 @@ def probe_accuracy(
         interval: of each probe, low and high, [layers] each.
         title: anything more.
     """
-    figure = Figure(figsize=(max(5.0, 2 + 0.35 * len(names)), 4), layout='constrained')
-    axis = figure.subplots()
+    figure, (axis,) = charts(max(5.0, 2 + 0.35 * len(names)), 4)
     places = np.arange(len(names))
     for i, (probe, values) in enumerate(accuracy.items()):
         axis.plot(places, values, marker='o', markersize=3, color=f'C{i}', label=probe)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+
+from vitjax.figures.panels import charts, number, write_cells
 
 
 def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
@@ -15,8 +16,7 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
     Args:
         records: lines of `metrics.jsonl`: `epoch`, `split`, and the values.
     """
-    figure = Figure(figsize=(12, 3.6), layout='constrained')
-    axes = figure.subplots(1, 3)
+    figure, axes = charts(12, 3.6, 3)
     for axis, name in zip(axes, ('accuracy', 'top5', 'loss'), strict=True):
         for split, colour in (('train', 'C0'), ('validation', 'C1')):
             rows = [r for r in records if r['split'] == split and name in r]
@@ -27,8 +27,7 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
         axis.set(title=title, xlabel='epoch')
         if name != 'loss':
             axis.yaxis.set_major_formatter('{x:.0%}')
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
+        number(axis)
     axes[0].legend(frameon=False)
     return figure
 
@@ -45,14 +44,13 @@ def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[st
     figure = Figure(figsize=(1.5 * count, 3.4), layout='constrained')
     axes = figure.subplots(2, count, squeeze=False)
     extent = (-0.5, images.shape[2] - 0.5, images.shape[1] - 0.5, -0.5)
-    for i in range(count):
-        for row in (0, 1):
-            axes[row, i].imshow(images[i], extent=extent, interpolation='nearest')
-            axes[row, i].axis('off')
-        axes[1, i].imshow(
-            maps[i], extent=extent, cmap='inferno', alpha=0.65, interpolation='bicubic', vmin=0
-        )
-        axes[0, i].set_title(titles[i], fontsize=9)
+    heat: Any = {'cmap': 'inferno', 'alpha': 0.65, 'interpolation': 'bicubic', 'vmin': 0}
+    for column, image, values, title in zip(axes.T, images, maps, titles, strict=True):
+        for axis in column:
+            axis.imshow(image, extent=extent, interpolation='nearest')
+            axis.axis('off')
+        column[0].set_title(title, fontsize=9)
+        column[1].imshow(values, extent=extent, **heat)
     return figure
 
 
@@ -65,8 +63,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """
     count = len(classes)
     side = min(12.0, max(4.0, 2.5 + 0.45 * count))
-    figure = Figure(figsize=(side + 1, side), layout='constrained')
-    axis = figure.subplots()
+    figure, (axis,) = charts(side + 1, side)
     shown = np.ma.masked_less(matrix, 1)
     image = axis.imshow(shown, cmap='viridis', norm=LogNorm(1, max(2, matrix.max())))
     axis.set(xlabel='predicted', ylabel='true')
@@ -75,9 +72,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
         axis.set_yticks(range(count), classes)
     if count <= 20:
         middle = np.sqrt(max(2, matrix.max()))  # of the logarithmic scale
-        for (row, column), number in np.ndenumerate(matrix):
-            if number:
-                colour = 'black' if number > middle else 'white'
-                axis.text(column, row, f'{number}', ha='center', va='center', color=colour, size=7)
+        write_cells(axis, matrix, lambda *cell: str(matrix[cell] or ''), middle=middle, size=7)
     figure.colorbar(image, label='images', shrink=0.8)
     return figure

@@ -1,68 +1,32 @@
 """What a model does with images, drawn: one pass through it, many views of what happened.
 
-To add a view, write a file that defines `VIEW`, and add its line to the table `VIEWS`.
+To add a view, write a file that defines `VIEW`, and add its name to `_FILES`.
 """
 
 import difflib
+import importlib
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from vitjax.runs import Loaded
-from vitjax.views import (
-    activations,
-    class_attention,
-    distance,
-    evolution,
-    field,
-    filters,
-    grad_cam,
-    heads,
-    importance,
-    lens,
-    maximize,
-    norms,
-    patches,
-    positions,
-    rank,
-    relevance,
-    rollout,
-)
-from vitjax.views.seen import Drawing, NotApplicable, Seen, View, kept_paths, look
+from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View, kept_paths, look
 
 __all__ = [
-    'GROUPS',
-    'VIEWS',
-    'Drawing',
-    'NotApplicable',
-    'Seen',
-    'View',
-    'choose',
-    'draw',
-    'gigabytes',
-]
+    'GROUPS', 'VIEWS', 'Drawing', 'NotApplicable', 'Seen', 'View', 'choose', 'draw', 'gigabytes'
+]  # fmt: skip
 
-VIEWS = {
-    'heads': heads.VIEW,
-    'class-attention': class_attention.VIEW,
-    'rollout': rollout.VIEW,
-    'distance': distance.VIEW,
-    'relevance': relevance.VIEW,
-    'positions': positions.VIEW,
-    'evolution': evolution.VIEW,
-    'lens': lens.VIEW,
-    'rank': rank.VIEW,
-    'norms': norms.VIEW,
-    'patches': patches.VIEW,
-    'activations': activations.VIEW,
-    'grad-cam': grad_cam.VIEW,
-    'filters': filters.VIEW,
-    'maximize': maximize.VIEW,
-    'field': field.VIEW,
-    'importance': importance.VIEW,
+# Each is a file of this package; they are listed, drawn and paid for in this order.
+_FILES = (
+    'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions', 'evolution',
+    'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam', 'filters', 'maximize', 'field',
+    'importance',
+)  # fmt: skip
+VIEWS: dict[str, View] = {
+    name.replace('_', '-'): importlib.import_module(f'vitjax.views.{name}').VIEW for name in _FILES
 }
 GROUPS = tuple(dict.fromkeys(view.group for view in VIEWS.values()))
 
@@ -75,7 +39,7 @@ def draw(
     at: str | None = None,
     report: Callable[[str], object] = print,
     **options: Any,
-) -> Iterator[Drawing]:
+) -> Drawings:
     """Runs a model on images once, and draws views of what happened one after another.
 
     The pass runs when this is called; each view is drawn as the iterator reaches it.
@@ -123,7 +87,7 @@ def draw(
 
 def _drawings(
     seen: Seen, names: list[str], options: dict[str, Any], report: Callable[[str], object]
-) -> Iterator[Drawing]:
+) -> Drawings:
     reasons, drawn = [], False
     for name in names:
         view = VIEWS[name]

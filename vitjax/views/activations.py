@@ -1,33 +1,24 @@
 """activations: some layers of the first image, patch by patch or channel by channel."""
 
-from collections.abc import Iterator
-
 import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.figures.panels import some
-from vitjax.views.seen import MAPS, Drawing, Seen, View
+from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """Feature maps of four layers, or the patch tokens of three.
 
     Args:
         seen: with the trunk's tokens, or feature maps.
     """
-    maps = seen.feature_maps()
-    if maps:
+    if maps := seen.feature_maps():
         paths = [list(maps)[i] for i in some(len(maps), 4)]
-        grey = [np.asarray(tokens.channels(maps[path][0])) for path in paths]
-        titles = [
-            f'{path}: {m.shape[2]} channels of {m.shape[0]}x{m.shape[1]}'
-            + (', the first 64' if m.shape[2] > 64 else '')
-            for path, m in zip(paths, grey, strict=True)
-        ]
-        arrays = dict(zip(paths, grey, strict=True))
-        yield Drawing('activations', figures.channels(grey, titles=titles), arrays)
+        grey = {path: np.asarray(tokens.channels(maps[path][0])) for path in paths}
+        yield Drawing('activations', figures.channels(grey), grey)
         return
     blocks = seen.patches()[:, 0]
     layers = some(len(blocks), 3)

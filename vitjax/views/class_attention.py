@@ -1,16 +1,14 @@
 """class-attention: what the class-attention layers read of the patches."""
 
-from collections.abc import Iterator
-
 import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, Drawing, NotApplicable, Seen, View
+from vitjax.views.seen import CLASS_WEIGHTS, Drawing, Drawings, NotApplicable, Seen, View
 
 
-def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
+def draw(seen: Seen, *, smooth: bool = True) -> Drawings:
     """What each head of these layers reads, and the saliency of the first layer.
 
     Args:
@@ -25,7 +23,7 @@ def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
         top = np.argsort(-seen.logits, axis=1)[:, :4]
         rows = np.take_along_axis(np.asarray(weights[-1]).mean(1), top[..., None], 1)
         maps = np.asarray(attention.to_grid(jnp.asarray(rows), grid=seen.grid))
-        titles = [f'{rank} class' for rank in ('1st', '2nd', '3rd', '4th')]
+        titles = ['1st class', '2nd class', '3rd class', '4th class']
         figure = figures.heads(seen.pictures, maps, titles=titles)
         yield Drawing('class_attention', figure, {'maps': maps, 'classes': top})
         each = [attention.saliency(weights, grid=seen.grid, token=int(k)) for k in top[:, 0]]
@@ -39,9 +37,8 @@ def draw(seen: Seen, *, smooth: bool = True) -> Iterator[Drawing]:
         figure = figures.heads(seen.pictures, flat, titles=titles)
         yield Drawing('class_attention', figure, {'maps': maps})
         saliency = np.asarray(attention.saliency(weights, grid=seen.grid))
-    figure = figures.overlays(
-        seen.pictures, [saliency], labels=['saliency'], titles=seen.titles, smooth=smooth
-    )
+    maps = {'saliency': saliency}
+    figure = figures.overlays(seen.pictures, maps, titles=seen.titles, smooth=smooth)
     yield Drawing('saliency', figure, {'maps': saliency})
 
 

@@ -1,16 +1,16 @@
 """distance: how far heads attend, and how evenly."""
 
 import functools
-from collections.abc import Iterator
+import math
 
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import WEIGHTS, Drawing, Seen, View
+from vitjax.views.seen import WEIGHTS, Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """Mean attention distance and entropy of each head, by layer.
 
     Args:
@@ -24,9 +24,8 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     )  # fmt: skip
     far, scaled = distances().mean(1), distances(renormalize=True).mean(1)
     entropy = attention.entropy(weights).mean(1)
-    figure = figures.distances(
-        np.asarray(far), np.asarray(entropy), largest=float(np.log(weights.shape[-1]))
-    )
+    largest = math.log(weights.shape[-1])
+    figure = figures.distances(np.asarray(far), np.asarray(entropy), largest=largest)
     arrays = {'distance': far, 'renormalized': scaled, 'entropy': entropy}
     yield Drawing('distance', figure, arrays)
 

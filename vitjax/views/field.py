@@ -1,7 +1,5 @@
 """field: the pixels that the centre of each layer sees."""
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +8,17 @@ from vitjax import capture
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
-from vitjax.views.seen import MAPS, Drawing, Seen, View
+from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """Effective receptive fields of six layers, and their sizes.
 
     Args:
         seen: with the trunk's tokens, or feature maps.
     """
     model, params, images = seen.model, seen.params, jnp.asarray(seen.images)
-    maps = seen.feature_maps()
-    if maps:
+    if maps := seen.feature_maps():
         fields, titles = [], [list(maps)[i] for i in some(len(maps), 6)]
         for path in titles:
             height, width = maps[path].shape[1:3]

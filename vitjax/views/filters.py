@@ -1,16 +1,15 @@
 """filters: what the first layer looks for."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
-from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
+from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View, layer_index
 
 
-def draw(seen: Seen, *, layer: int | None = None) -> Iterator[Drawing]:
+def draw(seen: Seen, *, layer: int | None = None) -> Drawings:
     """Filters of the first layer, with their principal components where they are in colour.
 
     Args:

@@ -1,17 +1,15 @@
 """grad-cam: which places of a layer are evidence for the class."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import attention as figures
-from vitjax.views.seen import MAPS, Drawing, Seen, View, layer_index
+from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View, layer_index
 
 
 def draw(
     seen: Seen, *, layer: int | None = None, at: str | None = None, smooth: bool = True
-) -> Iterator[Drawing]:
+) -> Drawings:
     """Grad-CAM at the trunk's tokens, feature maps, or any path that has patches.
 
     Args:
@@ -23,21 +21,18 @@ def draw(
     path = at or ('blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1])
     values, grads, label = seen.found[path], seen.grads[path], path
     if path.startswith('blocks'):
-        depth = len(values)
-        if layer is None and seen.trunk.class_token and depth > 1:
-            layer = depth - 1  # patches that leave the last block reach no class token
-        index = layer_index(layer, depth)
+        if layer is None and seen.trunk.class_token and len(values) > 1:
+            layer = len(values) - 1  # patches that leave the last block reach no class token
+        index = layer_index(layer, len(values))
         values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
-    if values.ndim == 3 and values.shape[1] == seen.trunk.prefix + np.prod(seen.grid):
-        values, grads = (
-            x[:, seen.trunk.prefix :].reshape(len(x), *seen.grid, -1) for x in (values, grads)
-        )
+    prefix = seen.trunk.prefix
+    if values.ndim == 3 and values.shape[1] == prefix + np.prod(seen.grid):
+        values, grads = (x[:, prefix:].reshape(len(x), *seen.grid, -1) for x in (values, grads))
     if values.ndim != 4:
         raise ValueError(f'at must have tokens or feature maps: {path} is {list(values.shape)}.')
     maps = np.asarray(gradients.grad_cam(values, grads))
-    figure = figures.overlays(
-        seen.pictures, [maps], labels=[f'Grad-CAM\n{label}'], titles=seen.titles, smooth=smooth
-    )
+    labelled = {f'Grad-CAM\n{label}': maps}
+    figure = figures.overlays(seen.pictures, labelled, titles=seen.titles, smooth=smooth)
     yield Drawing('grad_cam', figure, {'maps': maps})
 
 

@@ -1,22 +1,18 @@
 """heads: which patches the class token, or one patch, attends to."""
 
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View, layer_index
+from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Drawings, Seen, View, layer_index
 
 
 def draw(
-    seen: Seen,
-    *,
-    layer: int | None = None,
-    query: tuple[int, int] | None = None,
+    seen: Seen, *, layer: int | None = None, query: tuple[int, int] | None = None,
     smooth: bool = True,
-) -> Iterator[Drawing]:
+) -> Drawings:  # fmt: skip
     """Each head of a layer, each layer, and the heads' mean over depth.
 
     Args:
@@ -31,10 +27,8 @@ def draw(
     if query is None and not seen.trunk.class_token:
         query = seen.centre
     if query is not None and not (0 <= query[0] < rows and 0 <= query[1] < columns):
-        raise ValueError(
-            f'query must be a row and column of {rows}x{columns} patches, from 0 on: '
-            f'got {query[0]} {query[1]}.'
-        )
+        rule = f'a row and column of {rows}x{columns} patches, from 0 on'
+        raise ValueError(f'query must be {rule}: got {query[0]} {query[1]}.')
     token = 0 if query is None else seen.token(query)
     head_maps = functools.partial(
         attention.head_maps, grid=seen.grid, prefix=seen.trunk.prefix, query=token
@@ -48,8 +42,8 @@ def draw(
     yield Drawing('heads_by_layer', figure, {'maps': maps[:, 0]})
     mean = maps.mean(2)
     frames = [
-        figures.frame(pictures, m, f'layer {i + 1} of {len(mean)}', smooth=smooth)
-        for i, m in enumerate(mean)
+        figures.frame(pictures, m, f'layer {i} of {len(mean)}', smooth=smooth)
+        for i, m in enumerate(mean, 1)
     ]
     yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in seen.found:

@@ -1,7 +1,7 @@
 """importance: how much each head matters, and what remains without heads or layers."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ from vitjax.experiment import Experiment
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
 from vitjax.types import Array, Module, Params
-from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Seen, View
+from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """Each head's importance, and how well the model does without the least important, or a layer.
 
     Args:
@@ -30,22 +30,14 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     path = MIXED if MIXED in seen.found else WEIGHTS
     if path in seen.found:
         heads = np.asarray(prune.head_importance(seen.found[path], seen.grads[path]))
-        order = np.argsort(heads, axis=None)
+        place = heads.argsort(axis=None).argsort().reshape(heads.shape)  # 0: the least important
         shares = np.linspace(0, 0.9, 10)
-        left = []
-        for share in shares:
-            removed = np.zeros(heads.size, bool)
-            removed[order[: round(share * heads.size)]] = True
-            gone = jnp.asarray(removed.reshape(heads.shape))
-            left.append(measure(seen.model, prune.remove_heads(seen.params, gone)))
-        left = np.array(left)
+        gone = [jnp.asarray(place < round(share * heads.size)) for share in shares]
+        left = np.array([measure(seen.model, prune.remove_heads(seen.params, g)) for g in gone])
         arrays = {'importance': heads, 'shares': shares, 'left': left}
-    layers, without = some(depth, 24) if depth > 1 else [], []
-    short = seen.model.clone(depth=depth - 1)
-    for layer in layers:
-        kept = [i for i in range(depth) if i != layer]
-        without.append(measure(short, prune.keep_layers(seen.params, kept)))
-    without = np.array(without)
+    layers, short = some(depth, 24) if depth > 1 else [], seen.model.clone(depth=depth - 1)
+    kept = [[i for i in range(depth) if i != layer] for layer in layers]
+    without = np.array([measure(short, prune.keep_layers(seen.params, k)) for k in kept])
     arrays |= {'layers': np.array(layers), 'without': without}
     figure = figures.importance(heads, shares, left, layers, without, ylabel=ylabel)
     yield Drawing('importance', figure, arrays)
@@ -72,7 +64,7 @@ def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
     return likeness, 'cosine to the whole output'
 
 
-def _labelled(experiment: Experiment, most: int = 256) -> sources.Data | None:
+def _labelled(experiment: Experiment) -> sources.Data | None:
     """Some test images of a run, the same each time; None where there are none of its classes."""
     if experiment.data is None:
         return None
@@ -82,7 +74,7 @@ def _labelled(experiment: Experiment, most: int = 256) -> sources.Data | None:
         return None
     if data.classes != experiment.classes:
         return None
-    chosen = np.random.default_rng(0).permutation(len(data))[:most]
+    chosen = np.random.default_rng(0).permutation(len(data))[:256]
     return dataclasses.replace(data, images=data.images[chosen], labels=data.labels[chosen])
 
 

@@ -1,16 +1,14 @@
 """lens: what each layer would answer."""
 
-from collections.abc import Iterator
-
 import jax
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
-from vitjax.views.seen import Drawing, Seen, View
+from vitjax.views.seen import Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """The answer read from each layer's tokens as if they were the last layer's.
 
     Args:
@@ -21,7 +19,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     logits = tokens.lens(lambda t: read(seen.params, t), blocks)
     if seen.model.num_classes > 1:
         probability = np.asarray(jax.nn.softmax(logits).max(-1))
-        names = [[seen.title(k) for k in row] for row in np.asarray(logits.argmax(-1))]
+        names = [[*map(seen.title, row)] for row in np.asarray(logits.argmax(-1))]
         decided = np.asarray(tokens.decided(logits))
         figure = figures.lens(probability, names, labels=seen.names, decided=decided)
         yield Drawing('lens', figure, {'logits': logits, 'decided': decided})
@@ -31,8 +29,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     else:  # no classes: how close each layer's features already are to the last one's
         values = tokens.evolution(logits)[1]
         title, unit = "each layer's features against the final ones", 'cosine'
-    values = np.asarray(values)
-    figure = figures.over_depth([values], titles=[title], ylabels=[unit], labels=seen.names)
+    figure = figures.over_depth({title: (unit, np.asarray(values))}, labels=seen.names)
     yield Drawing('lens', figure, {'values': values, 'logits': logits})
 
 

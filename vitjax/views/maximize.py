@@ -1,7 +1,7 @@
 """maximize: inputs that units prefer."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,13 @@ import numpy as np
 from vitjax import capture
 from vitjax.analysis import gradients, prune, tokens
 from vitjax.figures import gradients as figures
-from vitjax.views.seen import HIDDEN, MAPS, Drawing, Seen, View, layer_index
+from vitjax.views.seen import HIDDEN, MAPS, Drawing, Drawings, Seen, View, layer_index
 
 
 def draw(
-    seen: Seen,
-    *,
-    layer: int | None = None,
-    at: str | None = None,
-    channels: Sequence[int] = (),
-    steps: int = 30,
-    jitter: int | None = None,
-    blur: float | None = None,
-    seed: int = 0,
-) -> Iterator[Drawing]:
+    seen: Seen, *, layer: int | None = None, at: str | None = None, channels: Sequence[int] = (),
+    steps: int = 30, jitter: int | None = None, blur: float | None = None, seed: int = 0,
+) -> Drawings:  # fmt: skip
     """Gradient ascent from noise for channels of a layer, and for the classes of the images.
 
     Args:
@@ -37,12 +30,12 @@ def draw(
             networks.
         seed: of the noise.
     """
-    path = at or _unit_path(seen)
+    maps = list(seen.feature_maps())
+    path = at or (maps[-1] if maps else HIDDEN if HIDDEN in seen.found else 'blocks')
     values, label, model, params = seen.found[path], path, seen.model, seen.params
     index = None
     if path.startswith('blocks'):
-        depth = len(values)
-        index = depth // 2 if layer is None else layer_index(layer, depth)
+        index = len(values) // 2 if layer is None else layer_index(layer, len(values))
         model = model.clone(depth=index + 1)  # later layers do not matter
         params = prune.keep_layers(params, range(index + 1))
         values, label = values[index], f'layer {index + 1}'
@@ -57,14 +50,24 @@ def draw(
         found = capture.capture(model, params, (pixels - mean) / deviation, keep=path)[1][path]
         found = found if index is None else found[index]
         if found.ndim == 3:
-            found = found[:, -seen.grid[0] * seen.grid[1] :]
-            found = found.reshape(len(found), *seen.grid, -1)
+            patches = found[:, -seen.grid[0] * seen.grid[1] :]
+            found = patches.reshape(len(found), *seen.grid, -1)
         return gradients.border_left_out(found)[jnp.arange(len(units)), units]
 
+    patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
+    key = jax.random.key(seed)
+    ascend = functools.partial(
+        gradients.maximize, steps=steps, jitter=patch if jitter is None else jitter,
+        blur=patch / 14 if blur is None else blur, key=key,
+    )  # fmt: skip
+
+    def preferred(score: Callable[[jax.Array], jax.Array], count: int) -> jax.Array:
+        start = gradients.grey_noise(key, (count, *seen.pixels.shape[1:]))
+        return jax.jit(functools.partial(ascend, score))(start)
+
     unit = 'neuron' if path == HIDDEN else 'channel'
-    goals: list[tuple[Callable[[jax.Array], jax.Array], list[str]]] = [
-        (of_channels, [f'{label}, {unit} {c}' for c in units])
-    ]
+    titles = [f'{label}, {unit} {c}' for c in units]
+    pictures = [preferred(of_channels, len(units))]
     if seen.chosen is not None:
         classes = np.unique(seen.chosen)[:4]
 
@@ -72,29 +75,11 @@ def draw(
             logits = seen.model.apply({'params': seen.params}, (pixels - mean) / deviation)
             return logits[jnp.arange(len(classes)), classes]
 
-        goals.append((of_classes, [seen.title(k) for k in classes]))
-
-    patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
-    key = jax.random.key(seed)
-    jitter = patch if jitter is None else jitter
-    blur = patch / 14 if blur is None else blur
-    pictures, titles = [], []
-    for score, names in goals:
-        start = gradients.grey_noise(key, (len(names), *seen.pixels.shape[1:]))
-        ascend = functools.partial(
-            gradients.maximize, score, steps=steps, jitter=jitter, blur=blur, key=key
-        )
-        pictures.append(jax.jit(ascend)(start))
-        titles += names
+        titles += map(seen.title, classes)
+        pictures.append(preferred(of_classes, len(classes)))
     pixels = jnp.concatenate(pictures)
     figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)
     yield Drawing('maximize', figure, {'pixels': pixels})
-
-
-def _unit_path(seen: Seen) -> str:
-    """Whose channels are maximised: the MLP's neurons, or the last feature maps."""
-    maps = seen.feature_maps()
-    return list(maps)[-1] if maps else HIDDEN if HIDDEN in seen.found else 'blocks'
 
 
 VIEW = View('gradients', draw, f'blocks|{HIDDEN}|{MAPS}')

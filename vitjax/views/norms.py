@@ -1,16 +1,14 @@
 """norms: lengths of patch tokens, where outliers show."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.figures.panels import some
-from vitjax.views.seen import Drawing, Seen, View
+from vitjax.views.seen import Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """Norms over the image at three layers, and how they spread at the last.
 
     Args:
@@ -19,8 +17,7 @@ def draw(seen: Seen) -> Iterator[Drawing]:
     length = np.asarray(tokens.norms(seen.patches()))
     layers = some(len(length), 3)
     maps = length[layers].reshape(len(layers), -1, *seen.grid)
-    figure = figures.norms(seen.pictures, maps, layers=layers)
-    yield Drawing('norms', figure, {'norms': length})
+    yield Drawing('norms', figures.norms(seen.pictures, maps, layers=layers), {'norms': length})
 
 
 VIEW = View('tokens', draw, 'blocks')

@@ -1,15 +1,13 @@
 """patches: what the model is given."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import patchify, unpatchify
-from vitjax.views.seen import Drawing, NotApplicable, Seen, View
+from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """The patches of the first image, and the image rebuilt from them.
 
     Args:

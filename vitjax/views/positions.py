@@ -1,17 +1,16 @@
 """positions: how alike position embeddings are."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import sincos_positions
-from vitjax.views.seen import Drawing, NotApplicable, Seen, View
+from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View
 
 
-def draw(seen: Seen) -> Iterator[Drawing]:
+def draw(seen: Seen) -> Drawings:
     """The cosine of each place's position embedding with every other's.
 
     Args:

@@ -1,13 +1,11 @@
 """rollout: which patches attention through all layers leads back to."""
 
-from collections.abc import Iterator
-
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, NotApplicable, Seen, View
+from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, Drawings, Seen, View
 
 
-def draw(seen: Seen, *, discard: float = 0.9, smooth: bool = True) -> Iterator[Drawing]:
+def draw(seen: Seen, *, discard: float = 0.9, smooth: bool = True) -> Drawings:
     """Attention rollout, over all weights and over the largest alone.
 
     Args:
@@ -15,25 +13,19 @@ def draw(seen: Seen, *, discard: float = 0.9, smooth: bool = True) -> Iterator[D
         discard: share of weights, the smallest, that the second rollout leaves out.
         smooth: interpolate maps over images.
     """
-    maps = {}
-    for name, share in (('rollout', 0.0), ('discarded', discard)):
-        trunk = None
-        if WEIGHTS in seen.found:
-            trunk = attention.rollout(seen.found[WEIGHTS], discard=share)[-1]
-        if CLASS_WEIGHTS in seen.found:
-            rows = attention.class_rollout(seen.found[CLASS_WEIGHTS], trunk)[-1]
-            maps[name] = seen.class_map(rows)
-        elif trunk is None:
-            raise NotApplicable(f'{seen.kind} has no attention')
-        else:
-            maps[name] = seen.answer_map(trunk)
-        if trunk is None or not discard:
+    found, maps = seen.found, []
+    for share in (0.0, discard):
+        matrix = rows = None
+        if WEIGHTS in found:
+            matrix = attention.rollout(found[WEIGHTS], discard=share)[-1]
+        if CLASS_WEIGHTS in found:
+            rows = attention.class_rollout(found[CLASS_WEIGHTS], matrix)[-1]
+        maps.append(seen.answer_map(matrix, rows))
+        if matrix is None or not discard:
             break  # a convolutional trunk has no weights to discard
-    labels = ['rollout', f'smallest {discard:.0%} discarded'][: len(maps)]
-    figure = figures.overlays(
-        seen.pictures, list(maps.values()), labels=labels, titles=seen.titles, smooth=smooth
-    )
-    yield Drawing('rollout', figure, maps)
+    labelled = dict(zip(('rollout', f'smallest {discard:.0%} discarded'), maps, strict=False))
+    figure = figures.overlays(seen.pictures, labelled, titles=seen.titles, smooth=smooth)
+    yield Drawing('rollout', figure, dict(zip(('rollout', 'discarded'), maps, strict=False)))
 
 
 VIEW = View('attention', draw, f'{WEIGHTS}|{CLASS_WEIGHTS}')

@@ -47,6 +47,9 @@ class Drawing(NamedTuple):
     arrays: Mapping[str, Array]
 
 
+Drawings = Iterator[Drawing]
+
+
 class View(NamedTuple):
     """What a view is; each file of this package defines one as `VIEW`.
 
@@ -59,7 +62,7 @@ class View(NamedTuple):
     """
 
     group: str
-    draw: Callable[..., Iterator[Drawing]]
+    draw: Callable[..., Drawings]
     keep: str = ''
     gradients: bool = False
 
@@ -159,7 +162,7 @@ class Seen:
             return self.found[WEIGHTS]
         if self.trunk.class_tokens:
             raise NotApplicable(f'the trunk of {self.kind} is convolutional; see class-attention')
-        raise NotApplicable(f'{self.kind} has no attention')
+        raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
 
     def tokens(self) -> jax.Array:
         """Tokens leaving each block, [L, B, N, D].
@@ -177,22 +180,29 @@ class Seen:
 
     def feature_maps(self) -> Arrays:
         """A convolutional network's feature maps in order; empty for the others."""
-        maps = {path: value for path, value in self.found.items() if re.fullmatch(MAPS, path)}
-        return dict(sorted(maps.items(), key=lambda item: int(item[0].split('_')[1])))
+        paths = [path for path in self.found if re.fullmatch(MAPS, path)]
+        return {path: self.found[path] for path in sorted(paths, key=lambda p: int(p[5:]))}
 
-    def answer_map(self, matrix: jax.Array) -> np.ndarray:
-        """What the answer reads of token-to-token scores [B, N, N]: [B, rows, columns]."""
-        rows = matrix[:, 0] if self.trunk.class_token else matrix.mean(1)
-        return np.asarray(attention.to_grid(rows, grid=self.grid, prefix=self.trunk.prefix))
+    def answer_map(self, matrix: jax.Array | None, rows: jax.Array | None) -> np.ndarray:
+        """What the answer reads of the patches, [B, rows, columns].
 
-    def class_map(self, rows: jax.Array) -> np.ndarray:
-        """What the answer reads of class-attention scores [B, K, 1 + N]: [B, rows, columns].
+        Args:
+            matrix: token-to-token scores of the trunk [B, N, N]; None for a convolutional one.
+            rows: class-attention scores [B, K, 1 + N] where a model has such layers. Of one class
+                token for each class, it is the chosen class's that is read.
 
-        Of one class token for each class, it is the chosen class's that is read.
+        Raises:
+            NotApplicable: if there are neither.
         """
-        own = 0 if rows.shape[1] == 1 else self.chosen
-        rows = rows[np.arange(len(rows)), own]
-        return np.asarray(attention.to_grid(rows, grid=self.grid, prefix=1))
+        if rows is not None:
+            own = 0 if rows.shape[1] == 1 else self.chosen
+            read, prefix = rows[np.arange(len(rows)), own], 1
+        elif matrix is not None:
+            read = matrix[:, 0] if self.trunk.class_token else matrix.mean(1)
+            prefix = self.trunk.prefix
+        else:
+            raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
+        return np.asarray(attention.to_grid(read, grid=self.grid, prefix=prefix))
 
 
 def layer_index(layer: int | None, depth: int) -> int:
@@ -230,14 +240,9 @@ def kept_paths(
 
 
 def look(
-    loaded: Loaded,
-    images: Sequence[str | pathlib.Path | np.ndarray],
-    *,
-    keep: Sequence[str] = (),
-    at: str | None = None,
-    gradients: bool = False,
-    target: str | int | None = None,
-) -> Seen:
+    loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, keep: Sequence[str] = (),
+    at: str | None = None, gradients: bool = False, target: str | int | None = None,
+) -> Seen:  # fmt: skip
     """One pass through a model, and one back if `gradients` are needed.
 
     Args:
@@ -253,21 +258,20 @@ def look(
         ValueError: for an image that cannot be read, and a path or class that the model lacks.
     """
     experiment, params, _ = loaded
-    preprocessing, model = _preprocessing(experiment), loaded.experiment.model
+    model: Module = experiment.model
+    preprocessing = _preprocessing(experiment)
     pixels = read_squares(images, preprocessing)
     inputs = normalise(pixels, preprocessing)
     pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=at)))
-    count: int = model.num_classes  # type: ignore[attr-defined]
     index = None if target is None else class_index(experiment, target)
     if gradients:
-        goal = _goal(count, index)
-        logits, found, grads = capture.gradients(model, params, inputs, goal, keep=pattern)  # type: ignore[arg-type]
+        goal = _goal(model.num_classes, index)
+        logits, found, grads = capture.gradients(model, params, inputs, goal, keep=pattern)
     else:
-        logits, found = capture.capture(model, params, inputs, keep=pattern)  # type: ignore[arg-type]
-        grads = {}
+        (logits, found), grads = capture.capture(model, params, inputs, keep=pattern), {}
     found, grads = jax.tree.map(lambda x: x.astype(jnp.float32), (found, grads))
     logits, chosen = np.asarray(logits), None
-    if count > 1:
+    if model.num_classes > 1:
         chosen = logits.argmax(1) if index is None else np.full(len(logits), index)
     names = tuple(
         f'image {i + 1}' if isinstance(image, np.ndarray) else pathlib.Path(image).stem
