@@ -42,12 +42,9 @@ jax.config.update('jax_enable_compilation_cache', False)  # what is read from di
 
 
 def compile_time(
-    model: str = 'cait_xxs24',
-    depths: tuple[int, ...] = (12, 96),
-    image_size: int = 224,
-    repeats: int = 3,
-    out: str | None = None,
-) -> None:
+    model: str = 'cait_xxs24', depths: tuple[int, ...] = (12, 96), image_size: int = 224,
+    repeats: int = 3, out: str | None = None,
+) -> None:  # fmt: skip
     """Time to compile a model's gradient at several depths.
 
     Args:
@@ -76,14 +73,10 @@ Variant = Literal['multi_head', 'talking_heads', 'class', 'pooling']
 def attention(
     variants: tuple[Variant, ...] = ('multi_head', 'talking_heads', 'class', 'pooling'),
     tokens: tuple[int, ...] = (64, 256, 1024, 4096),
-    implementations: tuple[str, ...] = ('explicit', 'chunked', 'fused'),
-    batch: int = 2,
-    heads: int = 8,
-    head_width: int = 48,
-    dtype: str = 'float32',
-    repeats: int = 10,
+    implementations: tuple[str, ...] = ('explicit', 'chunked', 'fused'), batch: int = 2,
+    heads: int = 8, head_width: int = 48, dtype: str = 'float32', repeats: int = 10,
     out: str | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Time, memory and arithmetic of attention layers against the number of tokens.
 
     A layer is what a model has: projections and attention, self-attention with or without talking
@@ -134,18 +127,11 @@ def attention(
 
 
 def model(
-    models: tuple[str, ...] = ('vit_tiny_patch16', 'cait_xxs24'),
-    image_sizes: tuple[int, ...] = (),
-    patch_sizes: tuple[int, ...] = (),
-    depths: tuple[int, ...] = (),
-    implementations: tuple[str, ...] = ('auto',),
-    batch: int = 8,
-    dtype: str = 'float32',
-    remat: bool = False,
-    repeats: int = 10,
-    peer: str | None = None,
-    out: str | None = None,
-) -> None:
+    models: tuple[str, ...] = ('vit_tiny_patch16', 'cait_xxs24'), image_sizes: tuple[int, ...] = (),
+    patch_sizes: tuple[int, ...] = (), depths: tuple[int, ...] = (),
+    implementations: tuple[str, ...] = ('auto',), batch: int = 8, dtype: str = 'float32',
+    remat: bool = False, repeats: int = 10, peer: str | None = None, out: str | None = None,
+) -> None:  # fmt: skip
     """Time, memory and arithmetic of whole models over image size, patch size and depth.
 
     Args:
@@ -209,11 +195,9 @@ def _peer(python: str, program: str, arguments: tuple[Any, ...]) -> Any:
 
 def train(
     experiments: tuple[str, ...] = ('vit_cifar100', 'patchconvnet_cifar10', 'cait_cifar10'),
-    batch_size: int | None = None,
-    attention: str | None = None,
-    repeats: int = 5,
+    batch_size: int | None = None, attention: str | None = None, repeats: int = 5,
     out: str | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Images per second of experiments' training steps, and where the time goes.
 
     Times, on random images of the experiment's size, its augmentation, its model forward and
@@ -284,11 +268,9 @@ def _parts(
 
 
 def similarity(
-    depths: tuple[int, ...] = (12, 24),
-    repeats: int = 5,
-    peer: str | None = None,
+    depths: tuple[int, ...] = (12, 24), repeats: int = 5, peer: str | None = None,
     out: str | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Time of CKA between all layers of two models, their forward passes excluded.
 
     Layers of ViT-Ti's size at 224 pixels (197 x 192 features), 256 images in batches of 64; the

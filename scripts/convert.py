@@ -7,13 +7,9 @@ from tyro.conf import Positional, arg
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='WEIGHTS')],
-    out: str,
-    model: str | None = None,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    num_classes: int | None = None,
-) -> None:
+    weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
+    image_size: int | None = None, patch_size: int | None = None, num_classes: int | None = None,
+) -> None:  # fmt: skip
     """Write published weights as a run directory.
 
     Args:

@@ -10,12 +10,9 @@ from tyro.conf import Positional, arg
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS_OR_RUN')],
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar='IMAGE...')],
-    top: int = 5,
-    model: str | None = None,
-    image_size: int | None = None,
-    which: str = 'best',
-) -> None:
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar='IMAGE...')], top: int = 5,
+    model: str | None = None, image_size: int | None = None, which: str = 'best',
+) -> None:  # fmt: skip
     """Print the likeliest classes of each image, with the preprocessing of the weights.
 
     Args:

@@ -12,25 +12,14 @@ Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', '
 
 def main(
     a: Annotated[Positional[str], arg(metavar='A')],
-    b: Annotated[Positional[str | None], arg(metavar='[B]')] = None,
-    *,
-    out: str | None = None,
-    metrics: tuple[Metric, ...] = ('cka',),
-    probe: bool = False,
-    data: str | None = None,
-    split: Literal['train', 'validation', 'test'] = 'test',
-    examples: int | None = None,
-    train_examples: int | None = None,
-    keep: str | None = None,
+    b: Annotated[Positional[str | None], arg(metavar='[B]')] = None, *, out: str | None = None,
+    metrics: tuple[Metric, ...] = ('cka',), probe: bool = False, data: str | None = None,
+    split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
+    train_examples: int | None = None, keep: str | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    samples: Literal['image', 'token'] = 'image',
-    size: tuple[int, ...] = (),
-    square: int = 256,
-    model: str | None = None,
-    bandwidth: float = 1.0,
-    k: int | None = None,
-    batch_size: int = 64,
-) -> None:
+    samples: Literal['image', 'token'] = 'image', size: tuple[int, ...] = (), square: int = 256,
+    model: str | None = None, bandwidth: float = 1.0, k: int | None = None, batch_size: int = 64,
+) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
     A and B are captures (scripts/capture.py), run directories, published weights, or .npy files of

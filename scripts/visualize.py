@@ -15,25 +15,13 @@ from tyro.conf import Positional, arg
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')],
-    *,
-    images: tuple[str, ...],
-    out: str,
-    model: str | None = None,
-    size: int | None = None,
-    layer: int | None = None,
-    query: tuple[int, int] | None = None,
-    target: str | None = None,
-    at: str | None = None,
-    channels: tuple[int, ...] = (),
-    interpolation: Literal['bicubic', 'nearest'] = 'bicubic',
-    discard: float = 0.9,
-    steps: int = 30,
-    jitter: int | None = None,
-    blur: float | None = None,
-    memory: float = 3.0,
-    seed: int = 0,
-) -> None:
+    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *, images: tuple[str, ...],
+    out: str, model: str | None = None, size: int | None = None, layer: int | None = None,
+    query: tuple[int, int] | None = None, target: str | None = None, at: str | None = None,
+    channels: tuple[int, ...] = (), interpolation: Literal['bicubic', 'nearest'] = 'bicubic',
+    discard: float = 0.9, steps: int = 30, jitter: int | None = None, blur: float | None = None,
+    memory: float = 3.0, seed: int = 0,
+) -> None:  # fmt: skip
     """Draw what a model does on photographs: figures (PNG, GIF) and their arrays (NPZ).
 
     Args:

@@ -18,13 +18,9 @@ from vitjax.train import eval_step
 
 
 def predict(
-    model: Any,
-    params: Any,
-    data: Data,
-    preprocessing: Preprocessing,
-    batch_size: int,
+    model: Any, params: Any, data: Data, preprocessing: Preprocessing, batch_size: int,
     devices: Sequence[Any] | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image once, over this process's devices.
 
     Args:

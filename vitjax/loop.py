@@ -52,14 +52,9 @@ def train(
 
 
 def train_seeds(
-    experiment: Experiment,
-    outs: Mapping[int, str | pathlib.Path],
-    *,
-    quiet: bool = False,
-    bar: bool | None = None,
-    devices: Sequence[Any] | None = None,
-    caught: list[int] | None = None,
-) -> dict[int, dict[str, Any]]:
+    experiment: Experiment, outs: Mapping[int, str | pathlib.Path], *, quiet: bool = False,
+    bar: bool | None = None, devices: Sequence[Any] | None = None, caught: list[int] | None = None,
+) -> dict[int, dict[str, Any]]:  # fmt: skip
     """Trains several seeds of an experiment, together where that is possible.
 
     Seeds train together on one device (`sharding.spread` says how), each with its own weights,
@@ -192,12 +187,9 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> None:
 
 
 def _save(
-    managers: list[checkpoint.Manager],
-    plan: Plan,
-    at: Position,
-    states: list[TrainState],
+    managers: list[checkpoint.Manager], plan: Plan, at: Position, states: list[TrainState],
     metrics: list[dict[str, float]] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     several = len(managers) > 1 or threading.current_thread() is not threading.main_thread()
     for i, (manager, state) in enumerate(zip(managers, states, strict=True)):
         if at.step not in manager.all_steps():
@@ -208,13 +200,9 @@ def _save(
 
 
 def _evaluate(
-    plan: Plan,
-    at: Position,
-    states: list[TrainState],
-    outs: Runs,
-    records: dict[int, list[Record]],
-    devices: Sequence[Any],
-) -> list[dict[str, float]]:
+    plan: Plan, at: Position, states: list[TrainState], outs: Runs,
+    records: dict[int, list[Record]], devices: Sequence[Any],
+) -> list[dict[str, float]]:  # fmt: skip
     """Validation scores of each seed, logged; pictures of attention where they are due."""
     experiment, found = plan.experiment, []
     assert experiment.preprocessing is not None

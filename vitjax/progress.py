@@ -64,14 +64,9 @@ def from_json(step: int, positions: list[dict[str, Any]]) -> Position:
 
 
 def log(
-    plan: Plan,
-    at: Position,
-    split: str,
-    values: dict[str, float],
-    out: pathlib.Path,
-    lines: list[Record],
-    **more: float,
-) -> None:
+    plan: Plan, at: Position, split: str, values: dict[str, float], out: pathlib.Path,
+    lines: list[Record], **more: float,
+) -> None:  # fmt: skip
     """Adds a line to a run's metrics, on disk and to `lines`."""
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': split, **values}
     lines.append({**record, 'seconds': at.seconds, **more})

@@ -42,15 +42,10 @@ class Loaded(NamedTuple):
 
 
 def load(
-    path: Path,
-    *,
-    model: str | None = None,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    num_classes: int | None = None,
-    which: str = 'best',
+    path: Path, *, model: str | None = None, image_size: int | None = None,
+    patch_size: int | None = None, num_classes: int | None = None, which: str = 'best',
     report: Callable[[Any], object] = print,
-) -> Loaded:
+) -> Loaded:  # fmt: skip
     """Opens a run directory or a file of published weights.
 
     The experiment's model, preprocessing and class names are those of the parameters returned: the

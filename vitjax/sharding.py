@@ -87,14 +87,9 @@ def spread(
 
 
 def many_steps(
-    step: Step,
-    state: TrainState,
-    data: tuple[jax.Array, jax.Array],
-    rows: jax.Array,
-    count: jax.Array,
-    given: Any,
-    axis: str | None = None,
-) -> tuple[TrainState, Metrics]:
+    step: Step, state: TrainState, data: tuple[jax.Array, jax.Array], rows: jax.Array,
+    count: jax.Array, given: Any, axis: str | None = None,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
     """The first `count` of the K steps whose examples are `rows` [K, ..., batch] of `data`.
 
     One compiled program for any count, so that a run stopped anywhere and resumed takes the very

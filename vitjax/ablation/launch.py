@@ -26,14 +26,9 @@ Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its run
 
 
 def run(
-    made: Sequence[Cell],
-    seeds: int,
-    out: str | pathlib.Path,
-    *,
-    launcher: str = 'devices',
-    settings: Mapping[str, Any] | None = None,
-    quiet: bool = False,
-) -> list[Row]:
+    made: Sequence[Cell], seeds: int, out: str | pathlib.Path, *, launcher: str = 'devices',
+    settings: Mapping[str, Any] | None = None, quiet: bool = False,
+) -> list[Row]:  # fmt: skip
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
     A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped,
@@ -98,13 +93,9 @@ def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
 
 
 def train_cell(
-    experiment: Experiment,
-    outs: Mapping[int, pathlib.Path],
-    *,
-    quiet: bool = True,
-    devices: Sequence[Any] | None = None,
-    caught: list[int] | None = None,
-) -> None:
+    experiment: Experiment, outs: Mapping[int, pathlib.Path], *, quiet: bool = True,
+    devices: Sequence[Any] | None = None, caught: list[int] | None = None,
+) -> None:  # fmt: skip
     """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
 
     Seeds that do not fit in memory together train one after the other.
@@ -167,13 +158,9 @@ def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
 
 
 def _on_cluster(
-    jobs: Sequence[Trained],
-    note: Any,
-    folder: pathlib.Path,
-    launcher: str,
-    settings: Mapping[str, Any],
-    console: rich.console.Console,
-) -> None:
+    jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: str,
+    settings: Mapping[str, Any], console: rich.console.Console,
+) -> None:  # fmt: skip
     """Cells as jobs of submitit, each in a process of its own."""
     try:
         import submitit

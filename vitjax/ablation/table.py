@@ -144,13 +144,9 @@ def draw(
 
 
 def _marginal(
-    points: Sequence[Row],
-    accuracy: np.ndarray,
-    xs: Sequence[Any],
-    x: str,
-    ys: Sequence[Any],
+    points: Sequence[Row], accuracy: np.ndarray, xs: Sequence[Any], x: str, ys: Sequence[Any],
     y: str | None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Mean and half interval [len(ys), len(xs), 2]: each seed's mean over all other axes first."""
     table = np.full((len(ys), len(xs), 2), np.nan)
     for (row, second), (column, first) in itertools.product(enumerate(ys), enumerate(xs)):

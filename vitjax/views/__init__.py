@@ -32,14 +32,10 @@ GROUPS = tuple(dict.fromkeys(view.group for view in VIEWS.values()))
 
 
 def draw(
-    loaded: Loaded,
-    images: Sequence[str | pathlib.Path | np.ndarray],
-    *names: str,
-    target: str | int | None = None,
-    at: str | None = None,
-    report: Callable[[str], object] = print,
+    loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *names: str,
+    target: str | int | None = None, at: str | None = None, report: Callable[[str], object] = print,
     **options: Any,
-) -> Drawings:
+) -> Drawings:  # fmt: skip
     """Runs a model on images once, and draws views of what happened one after another.
 
     The pass runs when this is called; each view is drawn as the iterator reaches it.
