@@ -95,7 +95,7 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition('=')
     if not (key and equals and value):
-        raise ValueError(f'settings are written NAME=VALUE: {text!r} is not.')
+        raise ValueError(f'a setting is NAME=VALUE, a grid FIELD=VALUE,VALUE: {text!r} is not.')
     return key.lstrip('-'), value
 
 

@@ -33,7 +33,7 @@ def main(
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
-    if not pathlib.Path(run).is_dir():
+    if pathlib.Path(run).is_file():
         raise ValueError(f'a run is a directory: {run}; scripts/convert.py makes one of weights.')
     experiment, params, _ = runs.load(run, which=which)
     source = sources.Source(data) if data else experiment.data

@@ -2,16 +2,17 @@
 
 import functools
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import command
 from tyro.conf import Positional, arg
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='WEIGHTS_OR_RUN')],
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar='IMAGE...')], top: int = 5,
-    model: str | None = None, image_size: int | None = None, which: str = 'best',
+    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar='PHOTO...')], top: int = 5,
+    model: str | None = None, image_size: int | None = None,
+    which: Literal['best', 'latest'] = 'best',
 ) -> None:  # fmt: skip
     """Print the likeliest classes of each image, with the preprocessing of the weights.
 

@@ -1,11 +1,16 @@
 """Prepare CIFAR-10 or CIFAR-100 for `tfds:cifar10` and `tfds:cifar100`, without tensorflow."""
 
+from typing import Annotated
+
 import command
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 
-def main(name: Positional[str], archive: str | None = None, dir: str | None = None) -> None:
-    """Write what `tfds.data_source` reads.
+def main(
+    name: Annotated[Positional[str], arg(metavar='NAME')], archive: str | None = None,
+    dir: str | None = None,
+) -> None:  # fmt: skip
+    """Prepare CIFAR-10 or CIFAR-100 for tfds:cifar10 and tfds:cifar100, without tensorflow.
 
     Args:
         name: cifar10 or cifar100.

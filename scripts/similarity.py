@@ -34,14 +34,14 @@ def main(
     split and tested on another; of captures, fitted on A and tested on B.
 
     Args:
-        a: what to compare.
-        b: with what.
+        a: a capture, a run, weights or a .npy file.
+        b: the same; A itself without it.
         out: where to write; `similarity` inside A where A is a directory.
-        metrics: which.
+        metrics: which to compute.
         probe: read classes off every layer, instead.
         data: of runs and weights: digits, tfds:NAME, folder:PATH (with a folder for each class), or
             the path of a folder of images; a run has its own.
-        split: of the data; a plain folder has one.
+        split: which split of the data; a plain folder has one.
         examples: only so many, evenly spread over the split; all without it.
         train_examples: the same of what probes are fitted on.
         keep: regular expression over paths ('blocks|embed'); without it a capture's all, of runs

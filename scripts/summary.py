@@ -65,6 +65,8 @@ def find(name: str) -> tuple[Any, int]:
 
     if name in models.NAMES:
         return models.named(name), 150 if name == 'convnet' else 224
+    if pathlib.Path(name).is_file():
+        raise ValueError(f'{name} is no run; scripts/convert.py makes one of weights.')
     if pathlib.Path(name).exists():
         run = runs.read_experiment(name)
         return run.model, run.preprocessing.size if run.preprocessing else run.augment.size

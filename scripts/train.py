@@ -40,7 +40,7 @@ def main() -> int:
     except loop.Stop as stop:
         print(f'stopped at step {stop.step}; the same command resumes')
         return stop.code
-    views = f'{run.out} attention --images PHOTO --out {run.out}/figures'
+    views = f'{run.out} all --images PHOTO --out {run.out}/figures'
     print(f'next:\n  python scripts/evaluate.py {run.out}\n  python scripts/visualize.py {views}')
     return 0
 

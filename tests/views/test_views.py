@@ -66,9 +66,9 @@ def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
 def test_a_patchconvnet_with_a_token_for_each_class(draw):
     arrays, reasons = draw('multi', 'attention', 'grad-cam', 'patches', target='4')
     assert reasons == [
-        'heads: none: the trunk of PatchConvNet is convolutional; see class-attention',
-        'distance: none: the trunk of PatchConvNet is convolutional; see class-attention',
-        'patches: none: PatchConvNet reads pixels through convolutions, not patches',
+        'heads: none: the trunk of PatchConvNet has no attention; see class-attention',
+        'distance: none: the trunk of PatchConvNet has no attention; see class-attention',
+        'patches: none: PatchConvNet has no patch embedding at embed/patch',
     ]
     assert arrays['class_attention']['maps'].shape == (2, 4, 4, 4)
     assert arrays['relevance']['maps'].shape == (2, 4, 4)

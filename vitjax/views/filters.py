@@ -6,7 +6,7 @@ import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
-from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View, layer_index
+from vitjax.views.seen import MAPS, Drawing, Drawings, NotApplicable, Seen, View, layer_index
 
 
 def draw(seen: Seen, *, layer: int | None = None) -> Drawings:
@@ -23,6 +23,8 @@ def draw(seen: Seen, *, layer: int | None = None) -> Drawings:
         kernel, name = kernel.reshape(size, size, 3, -1), 'patch embedding'
     elif 'conv_1' in embed:
         kernel, name = embed['conv_1']['kernel'], "the stem's first convolution"
+    elif not seen.feature_maps():
+        raise NotApplicable(f'{seen.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
     else:
         name = f'conv_{layer_index(1 if layer is None else layer, len(seen.feature_maps())) + 1}'
         kernel = seen.params[name]['conv']['kernel']

@@ -4,7 +4,7 @@ import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import attention as figures
-from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View, layer_index
+from vitjax.views.seen import MAPS, Drawing, Drawings, NotApplicable, Seen, View, layer_index
 
 
 def draw(
@@ -18,7 +18,10 @@ def draw(
         at: captured path; by default the tokens leaving the blocks, or the last feature maps.
         smooth: interpolate maps over images.
     """
-    path = at or ('blocks' if 'blocks' in seen.found else list(seen.feature_maps())[-1])
+    known = [path for path in ('blocks', *reversed(seen.feature_maps())) if path in seen.found]
+    if not (at or known):
+        raise NotApplicable(f'{seen.kind} has no tokens and no feature maps')
+    path = at or known[0]
     values, grads, label = seen.found[path], seen.grads[path], path
     if path.startswith('blocks'):
         if layer is None and seen.trunk.class_token and len(values) > 1:

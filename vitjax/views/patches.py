@@ -15,7 +15,7 @@ def draw(seen: Seen) -> Drawings:
     """
     size = seen.trunk.patch_size
     if size is None or 'patch' not in seen.params['embed']:
-        raise NotApplicable(f'{seen.kind} reads pixels through convolutions, not patches')
+        raise NotApplicable(f'{seen.kind} has no patch embedding at embed/patch')
     cut = patchify(seen.pictures[:1], size)  # type: ignore[arg-type]
     rebuilt = np.asarray(unpatchify(cut, seen.grid))
     pieces = np.asarray(cut[0]).reshape(-1, size, size, 3)

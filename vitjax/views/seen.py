@@ -161,7 +161,7 @@ class Seen:
         if WEIGHTS in self.found:
             return self.found[WEIGHTS]
         if self.trunk.class_tokens:
-            raise NotApplicable(f'the trunk of {self.kind} is convolutional; see class-attention')
+            raise NotApplicable(f'the trunk of {self.kind} has no attention; see class-attention')
         raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
 
     def tokens(self) -> jax.Array:
