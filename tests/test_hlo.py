@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ def shaped(*shape, dtype='float32'):
 
 
 def read(fn, *args):
-    return hlo.read(jax.jit(fn).lower(*args).compile().as_text())
+    text: Any = jax.jit(fn).lower(*args).compile().as_text()
+    return hlo.read(text)
 
 
 def stack(x, kernels):

@@ -1,4 +1,5 @@
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ IMAGES = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
 
 
 def loss(params, images):
-    return jnp.sin(MODEL.apply({'params': params}, images)).sum()
+    logits: Any = MODEL.apply({'params': params}, images)
+    return jnp.sin(logits).sum()
 
 
 @pytest.fixture(scope='module')

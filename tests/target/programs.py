@@ -26,7 +26,7 @@ from vitjax.train import init_state, train_step
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
 DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
-HEADS = SHAPE | DROPS | {'num_heads': 4}
+HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
 ALL = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
 
 # Model, side of its images, and implementations of attention. Where an architecture has the layers
@@ -86,7 +86,7 @@ def forward(model: Any, size: int) -> tuple[Any, ...]:
 def training(model: Any, size: int) -> tuple[Any, ...]:
     tx, usual = optimizer(Optim(), 100), Preprocessing()
     # Augmentation is the same for every model: drawn on once, where compiling is quick.
-    mixed = {'flip': 0.5, 'mixup': 0.2} if isinstance(model, models.ConvNet) else {}
+    mixed: dict[str, Any] = {'flip': 0.5, 'mixup': 0.2} if isinstance(model, models.ConvNet) else {}
     change = Augment(size=size, **mixed)
     vary = functools.partial(augment, change, (usual.mean, usual.deviation), CLASSES)
     state = jax.eval_shape(
