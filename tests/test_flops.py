@@ -135,6 +135,22 @@ def test_what_cannot_be_counted_is_an_error_by_name():
         flops(kernel, SQUARE)
 
 
+def test_an_estimate_counts_loops_once_and_kernels_by_their_arithmetic():
+    def positive(x: jax.Array) -> jax.Array:
+        return x.sum() > 0
+
+    loop = functools.partial(jax.lax.while_loop, positive, product)
+    found = flops_by_scope(jax.named_scope('somewhere')(loop), SQUARE, estimate=True)
+    assert sum(found.values()) == flops(product, SQUARE)
+
+    def body(x, out):
+        out[...] = jax.lax.fori_loop(0, 3, lambda i, total: total + x[...] @ x[...], x[...])
+
+    kernel = pallas.pallas_call(body, grid=(2, 5), out_shape=SQUARE)
+    found = flops_by_scope(jax.named_scope('somewhere')(kernel), SQUARE, estimate=True)
+    assert found == {'somewhere/pallas_call': 2 * 5 * 3 * ONE}
+
+
 @pytest.mark.parametrize(
     ('name', 'size', 'published', 'norms'),  # GMACs by fvcore, as timm lists them
     [

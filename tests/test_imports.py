@@ -17,6 +17,8 @@ SIBLINGS = {
     'optim': set(),
     'flops': set(),
     'timing': set(),
+    'hlo': set(),
+    'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
     'capture': set(),
     'analysis': set(),

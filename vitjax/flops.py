@@ -45,9 +45,14 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
     return sum(flops_by_scope(fn, *args).values())
 
 
-def flops_by_scope(fn: Callable[..., Any], *args: Any) -> dict[str, int]:
-    """`flops` by named scope; linen opens one for each module: `{'ViT/blocks/mlp/hidden': ...}`."""
-    return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr))
+def flops_by_scope(fn: Callable[..., Any], *args: Any, estimate: bool = False) -> dict[str, int]:
+    """`flops` by named scope; linen opens one for each module: `{'ViT/blocks/mlp/hidden': ...}`.
+
+    Where `flops` would raise, `estimate` counts a while loop of unknown length as one pass, and
+    kernels by their arithmetic, under `SCOPE/pallas_call` and the like: cuDNN's attention as two
+    products and its gradient as five, a Pallas kernel as its body once for each step of its grid.
+    """
+    return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr, estimate=estimate))
 
 
 def model_flops(model: Module, image_size: int, *, backward: bool = False) -> int:
@@ -83,7 +88,7 @@ def model_flops_by_scope(
     return flops_by_scope(fn, variables['params'], image)
 
 
-def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Counter[str]:
+def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = (), *, estimate: bool = False) -> Counter[str]:
     total: Counter[str] = Counter()
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
@@ -92,25 +97,39 @@ def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Counter[str]:
             total['/'.join(inside)] += _dot(eqn)
         elif name == 'conv_general_dilated':
             total['/'.join(inside)] += _convolution(eqn)
+        elif estimate and name.startswith(('pallas_call', 'dot_product_attention')):
+            total['/'.join((*inside, name))] += _kernel(eqn)
         elif name.startswith(_OPAQUE):
             raise ValueError(f'flops cannot see into {name}: count an explicit implementation.')
         elif name == 'while':
-            parts = _count(eqn.params['body_jaxpr'].jaxpr, inside)
-            parts += _count(eqn.params['cond_jaxpr'].jaxpr, inside)
-            if parts:
+            parts = _count(eqn.params['body_jaxpr'].jaxpr, inside, estimate=estimate)
+            parts += _count(eqn.params['cond_jaxpr'].jaxpr, inside, estimate=estimate)
+            if estimate:
+                total += parts
+            elif parts:
                 raise ValueError(
                     'flops needs loops of known length: a while loop holds the products of '
                     f'{", ".join(parts)}.'
                 )
         elif name == 'cond':
-            branches = [_count(branch.jaxpr, inside) for branch in eqn.params['branches']]
+            of_each = (branch.jaxpr for branch in eqn.params['branches'])
+            branches = [_count(branch, inside, estimate=estimate) for branch in of_each]
             total += max(branches, key=lambda branch: branch.total())
         else:
             times = _repeats(eqn)
             for inner in _jaxprs(eqn.params):
-                for part, count in _count(inner, inside).items():
+                for part, count in _count(inner, inside, estimate=estimate).items():
                     total[part] += times * count
     return total
+
+
+def _kernel(eqn: Any) -> int:
+    if eqn.primitive.name == 'pallas_call':
+        steps = math.prod(eqn.params['grid_mapping'].grid)
+        return steps * _count(eqn.params['jaxpr'], estimate=True).total()
+    queries, keys = eqn.invars[:2]
+    product = 2 * queries.aval.size * keys.aval.shape[1]  # [B, T, N, H] and [B, S, K, H]
+    return product * (5 if 'bwd' in eqn.primitive.name else 2)
 
 
 def _repeats(eqn: JaxprEqn) -> int:

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -105,6 +106,28 @@ def test_talking_heads_are_multi_query_attention_of_wider_heads():
     half = implementations.multi_query(q, k, v, args[3])
     assert half.dtype == jnp.bfloat16
     assert distance(half.astype('float32'), reference(*args)) < 2e-2
+
+
+@pytest.mark.parametrize(('queries', 'keys'), [(7, 9), (7, 4), (1, 9), (6, 5), (4, 6)])
+def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, monkeypatch):
+    """cuDNN's wrapper refuses odd ones; XLA's implementation takes the same arguments."""
+    q, k, v, _ = make((2, queries, keys, 3, 4), False)
+    inner, lengths = jax.nn.dot_product_attention, set()
+
+    def counted(q, k, v, **options):
+        lengths.update((q.shape[1], k.shape[1]))
+        return inner(q, k, v, **options)
+
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', counted)
+
+    def run(attention):
+        return jax.value_and_grad(lambda args: jnp.sin(attention(*args)).sum())((q, k, v))
+
+    value, gradients = run(implementations.explicit)
+    other, others = run(lambda *args: implementations.at_even_lengths(*args, implementation='xla'))
+    assert lengths and not any(length % 2 for length in lengths)
+    assert distance(other, value) < 1e-6
+    assert distance(others, gradients) < 2e-6
 
 
 @pytest.mark.parametrize('talking', [False, True])
@@ -233,3 +256,51 @@ def test_auto_chooses_by_the_size_of_the_scores_on_cpu(shape, expected):
     assert implementations.choose(q, keys, talking=False, dropout=False) == expected
     talking = 'explicit' if queries == 1 else 'chunked'
     assert implementations.choose(q, keys, talking=True, dropout=False) == talking
+
+
+H100, A100, V100 = (
+    SimpleNamespace(platform='gpu', compute_capability=c) for c in ('9.0', '8.0', '7.0')
+)
+MI300 = SimpleNamespace(platform='gpu', compute_capability='gfx942')
+TPU = SimpleNamespace(platform='tpu')
+
+
+@pytest.mark.parametrize(
+    ('device', 'width', 'dtype', 'expected'),
+    [
+        (H100, 64, 'bfloat16', 'fused'),
+        (H100, 256, 'float16', 'fused'),
+        (H100, 264, 'bfloat16', 'explicit'),
+        (H100, 60, 'bfloat16', 'explicit'),
+        (H100, 64, 'float32', 'explicit'),
+        (A100, 128, 'bfloat16', 'fused'),
+        (A100, 136, 'bfloat16', 'explicit'),
+        (V100, 64, 'float16', 'explicit'),
+        (MI300, 64, 'bfloat16', 'explicit'),
+        (TPU, 64, 'bfloat16', 'explicit'),
+    ],
+)
+def test_auto_chooses_for_the_device_that_it_traces_for(
+    device, width, dtype, expected, monkeypatch
+):
+    """Not for the one that traces: here a CPU, which would cut these scores and has no kernels."""
+    monkeypatch.setattr(implementations, 'device', lambda: device)
+
+    def choose(tokens, **given):
+        q: Any = jax.ShapeDtypeStruct((64, tokens, 6, width), dtype)
+        return implementations.choose(q, tokens, **{'talking': False, 'dropout': False, **given})
+
+    assert choose(197) == expected
+    assert choose(197, talking=True) == choose(197, dropout=True) == 'explicit'
+    assert choose(1024, talking=True) == choose(1024, dropout=True) == 'chunked'
+    assert choose(1) == 'explicit'
+    assert implementations.block_shape(64, 4, 196, 196) == (64, 98)
+
+
+def test_the_device_traced_for_is_the_default_device():
+    first, last = jax.devices()[0], jax.devices()[-1]
+    assert implementations.device() == first
+    with jax.default_device(last):
+        assert implementations.device() == last
+    with jax.default_device('cpu'):
+        assert implementations.device() == first

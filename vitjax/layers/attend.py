@@ -8,8 +8,9 @@ Shapes: queries [B, Q, heads, head_width], keys and values [B, K, heads, head_wi
 weights [B, heads, Q, K].
 """
 
+import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,7 @@ def block_shape(batch: int, heads: int, queries: int, keys: int) -> tuple[int, i
     possible, which pads little.
     """
     image = 4 * heads * queries * keys  # bytes of one image's scores
-    if jax.default_backend() != 'cpu':
+    if device().platform != 'cpu':
         return batch, _even(queries, 128)
     if image <= 2**21:
         return _divisor(batch, 2**21 // image), queries
@@ -140,7 +141,7 @@ def fused(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = N
     """
     heads, width = q.shape[2:]
     if mixing is None and has_kernel(width, q.dtype):
-        return jax.nn.dot_product_attention(q, k, v, implementation='cudnn')
+        return at_even_lengths(q, k, v, implementation='cudnn')
     if mixing and has_kernel(heads * width, q.dtype):
         return multi_query(q, k, v, mixing, implementation='cudnn')
     return chunked(q, k, v, mixing=mixing)
@@ -152,8 +153,7 @@ def pallas(q: jax.Array, k: jax.Array, v: jax.Array, *, mixing: Mixing | None = 
         return fused(q, k, v)
     from vitjax.layers.talking import talking_heads  # Pallas is slow to import
 
-    kernels, interpret = mixing[::2], jax.default_backend() != 'gpu'
-    out = talking_heads(q, k, v, *kernels, interpret=interpret)
+    out = talking_heads(q, k, v, *mixing[::2], interpret=device().platform != 'gpu')
     return _add_bias(out, v, mixing.weights_bias)
 
 
@@ -171,7 +171,7 @@ def multi_query(
     heads, width = q.shape[2:]
     wide = jnp.einsum('bqhd,hg->bqghd', q, mixing.logits_kernel.astype(q.dtype))
     k, all_v = (x.reshape(*x.shape[:2], 1, -1) for x in (k, v))
-    gathered = jax.nn.dot_product_attention(
+    gathered = at_even_lengths(
         wide.reshape(*q.shape[:2], heads, -1), k, all_v, scale=width**-0.5,
         implementation=implementation,
     )  # fmt: skip
@@ -179,9 +179,43 @@ def multi_query(
     return _add_bias(out, v, mixing.weights_bias)
 
 
+def at_even_lengths(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    scale: float | None = None,
+    implementation: Literal['xla', 'cudnn'] | None = None,
+) -> jax.Array:
+    """`jax.nn.dot_product_attention` with one more query or key where their number is odd.
+
+    In a gradient jax's wrapper of cuDNN refuses odd lengths (jax 0.10 to 0.12): cuDNN has that rule
+    for attention with a bias, and the wrapper takes its own placeholder for one. No query sees the
+    key that is added, and the result of the query that is added is cut off, so the result is exact.
+    """
+    queries, keys = q.shape[1], k.shape[1]
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    seen = jnp.full(len(k), keys, jnp.int32) if keys % 2 else None
+    return jax.nn.dot_product_attention(
+        q, k, v, scale=scale, key_value_seq_lengths=seen, implementation=implementation
+    )[:, :queries]
+
+
 def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
     """Adds what a bias of the mixed weights contributes: bias times the sum of all values."""
     return (out + bias[:, None] * v.sum(1, keepdims=True, dtype=bias.dtype)).astype(v.dtype)
+
+
+def device() -> Any:
+    """The device that what is being traced will run on: `jax.default_device`'s, else the first.
+
+    It need not be here: `vitjax.target` traces for devices that are only described.
+    """
+    config: Any = jax.config
+    chosen = config.jax_default_device
+    if chosen is None or isinstance(chosen, str):
+        return jax.devices(chosen)[0]
+    return chosen
 
 
 def has_kernel(width: int, dtype: DType) -> bool:
@@ -190,10 +224,11 @@ def has_kernel(width: int, dtype: DType) -> bool:
     It requires an NVIDIA GPU of compute capability 8 or more, 16-bit numbers, and a width that is a
     multiple of 8, up to 128, or 256 from capability 9 on.
     """
-    device = jax.devices()[0]
-    if device.platform != 'gpu' or 'cuda' not in device.client.platform_version:
+    # AMD's GPUs name their architecture there: 'gfx942'.
+    named = str(getattr(device(), 'compute_capability', ''))
+    if not re.fullmatch(r'\d+\.\d+', named):
         return False
-    capability = float(device.compute_capability)
+    capability = float(named)
     widest = 256 if capability >= 9 else 128 if capability >= 8 else 0
     half = dtype in (jnp.bfloat16, jnp.float16)
     return half and width % 8 == 0 and width <= widest
@@ -215,7 +250,7 @@ def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
         return 'explicit'
     if not talking and not dropout and has_kernel(q.shape[-1], q.dtype):
         return 'fused'
-    if jax.default_backend() == 'cpu':
+    if device().platform == 'cpu':
         large = 4 * batch * heads * rows * keys > 2**23
         return 'chunked' if talking or large else 'explicit'
     return 'chunked' if keys >= 1024 else 'explicit'

@@ -1,0 +1,108 @@
+"""Compiles one small architecture for a machine, in a process without the tests' settings.
+
+    python programs.py MACHINE ARCHITECTURE
+
+Prints a line of JSON for each program: what it is, and its report or the error. Depths and widths
+are small, because compile time does not grow with depth; token counts are those of 224 pixels.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vitjax import models, target
+from vitjax.data.augment import Augment, augment
+from vitjax.data.preprocess import Preprocessing
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import Optim, optimizer
+from vitjax.train import init_state, train_step
+
+BATCH, CLASSES = 4, 10
+SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
+DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
+HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
+ALL = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
+
+# Model, side of its images, and implementations of attention. Where an architecture has the layers
+# of another, and only its number of tokens differs, what a number of tokens can break.
+ARCHITECTURES = {
+    'vit': (models.ViT(**HEADS), 224, ALL),  # 197 tokens
+    'vit_mean': (models.ViT(**HEADS, pool='mean'), 224, ('auto',)),  # 196
+    'vit_registers': (models.ViT(**HEADS, registers=4), 224, ('auto',)),  # 201
+    'cait': (models.CaiT(**HEADS, class_depth=1), 224, ALL),  # 196, and 1 query of 197 keys
+    'patchconvnet': (models.PatchConvNet(**SHAPE, **DROPS), 224, ('auto', 'fused')),
+    'patchconvnet_classes': (
+        models.PatchConvNet(**SHAPE, **DROPS, class_tokens_per_class=True), 224, ('auto', 'fused')
+    ),
+    'convnet': (models.ConvNet(num_classes=CLASSES, dropout=0.1), 64, (None,)),
+    'vgg16': (models.VGG16(num_classes=CLASSES), 64, (None,)),
+}  # fmt: skip
+
+
+def main(machine: str, architecture: str) -> None:
+    where = target.machine(machine)
+    model, size, implementations = ARCHITECTURES[architecture]
+    for dtype in ('bfloat16', 'float32'):
+        for attention in implementations:
+            given: dict[str, Any] = {'dtype': dtype}
+            if attention:
+                given['attention'] = attention
+            for build in (forward, training):
+                report(build.__name__, given, where, *build(model.clone(**given), size))
+    for attention in ('auto', 'explicit', 'chunked') if architecture in ('vit', 'cait') else ():
+        # With attention dropout `auto` is not what it is without.
+        given = {'dtype': 'bfloat16', 'attention': attention, 'attention_dropout': 0.1}
+        report('training', given, where, *training(model.clone(**given), size))
+
+
+def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any) -> None:
+    start = time.perf_counter()
+    row = {'what': what, **settings, 'error': None}
+    try:
+        found = target.compile(fn, *args, machine=where, dtype=settings['dtype'])
+    except Exception as error:  # whatever a compiler raises is what this is for
+        row['error'] = f'{type(error).__name__}: {error}'[:2000]
+    else:
+        row |= {
+            'flops': found.flops, 'seconds': found.seconds, 'cycles': found.cycles,
+            'memory': dataclasses.asdict(found.memory),
+            'kernels': sorted(path for path, cost in found.modules.items() if cost.by == 'kernel'),
+        }  # fmt: skip
+    print(json.dumps(row | {'took': time.perf_counter() - start}), flush=True)
+
+
+def forward(model: Any, size: int) -> tuple[Any, ...]:
+    images = jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.float32)
+    params = parameter_shapes(model, size)
+    return lambda p, x: model.apply({'params': p}, x), params, images
+
+
+def training(model: Any, size: int) -> tuple[Any, ...]:
+    tx, usual = optimizer(Optim(), 100), Preprocessing()
+    # Augmentation is the same for every model: drawn on once, where compiling is quick.
+    mixed: dict[str, Any] = {'flip': 0.5, 'mixup': 0.2} if isinstance(model, models.ConvNet) else {}
+    change = Augment(size=size, **mixed)
+    vary = functools.partial(augment, change, (usual.mean, usual.deviation), CLASSES)
+    state = jax.eval_shape(
+        lambda: init_state(jax.random.key(0), model=model, tx=tx, image_shape=(size, size, 3))
+    )
+    batch = {
+        'image': jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+        'index': jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+    }
+
+    def step(state: Any, batch: Any, seed: Any) -> Any:
+        return train_step(state, batch, jax.random.key(seed), model=model, tx=tx, augment=vary)
+
+    return step, state, batch, jax.ShapeDtypeStruct((), jnp.int32)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
