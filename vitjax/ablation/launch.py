@@ -208,7 +208,9 @@ def _on_cluster(
                     for job, _ in running.values():
                         job.cancel()
                 else:
-                    console.print(f'{len(running)} jobs keep running; the same command collects them')
+                    console.print(
+                        f'{len(running)} jobs keep running; the same command collects them'
+                    )
                 raise Stop(caught[0], 0)
             time.sleep(0.5)
 
