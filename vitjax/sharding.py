@@ -138,23 +138,20 @@ def _program(step: Step) -> Any:
     return jax.jit(take, donate_argnums=0)
 
 
-def _abstract(values: Any, shardings: Any) -> Any:
-    """The shapes of values with a sharding for each, or one for all."""
-    shapes = jax.eval_shape(lambda tree: tree, values)
-    if isinstance(shardings, Sharding):
-        shardings = jax.tree.map(lambda _: shardings, shapes)
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-
-
 _COUNT = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def _rows(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _abstract(values: Any, shardings: Any) -> Any:
+    """The shapes of values, with a tree of shardings, or one for all, or none."""
+    shapes = jax.eval_shape(lambda tree: tree, values)
+    if shardings is None or isinstance(shardings, Sharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, shapes)
+    return jax.tree.map(lambda x, where: x.update(sharding=where), shapes, shardings)
 
 
 def _in_turn(step: Step, given: list[Any], states: Any, batch_size: int, device: Any) -> Spread:
@@ -255,8 +252,8 @@ def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
 
     def program(data: Any, steps: int):
         once = state, data, _rows(steps, batch_size // len(devices))
-        copies = jax.eval_shape(lambda tree: _stack([tree] * len(devices)), once)
-        return mapped, (*copies, _COUNT, jax.eval_shape(lambda tree: tree, given))
+        copy = jax.vmap(lambda tree: tree, in_axes=None, axis_size=len(devices))
+        return mapped, (*jax.eval_shape(copy, once), _COUNT, _abstract(given, None))
 
     return Spread(
         lambda states: replicate(states[0]), get, lambda *data: replicate(data), run, program, True
