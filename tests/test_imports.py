@@ -26,11 +26,12 @@ SIBLINGS = {
     'layers': set(),
     'models': {'layers'},
     'data': {'keys'},
+    'split': set(),
     'train': {'keys'},
     'experiment': {'fields', 'models', 'data', 'optim'},
     'pretrained': {'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'train'},
-    'sharding': {'train'},
+    'sharding': {'train', 'split'},
     'runs': {'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'},
@@ -54,7 +55,7 @@ SIBLINGS = {
 
 # Packages that only some parts import, at the top of a module or inside a function.
 ONLY_IN = {
-    'flax.linen': {'layers', 'models', 'capture'},
+    'flax.linen': {'layers', 'models', 'capture', 'split'},
     'matplotlib': {'figures'},
     'orbax': {'checkpoint'},
     'tensorflow_datasets': {'data'},

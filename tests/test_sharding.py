@@ -154,6 +154,23 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
     assert off < 1e-5
 
 
+@pytest.mark.parametrize('way', ['none', 'pmap', 'fsdp'])
+def test_the_program_to_lower_is_the_one_that_runs(data, way):
+    state, step = start(MODEL, SGD)
+    spread = sharding.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data]
+    function, arguments = spread.program(tuple(shapes), 4)
+    here = spread.put([jax.tree.map(jnp.copy, state)])
+    given = (here[0] if way == 'none' else here), spread.put_data(*data)
+    for planned, real in zip(jax.tree.leaves(arguments[:2]), jax.tree.leaves(given), strict=True):
+        assert (planned.shape, planned.dtype) == (real.shape, real.dtype)
+        assert way == 'pmap' or planned.sharding == real.sharding
+    after, metrics = jax.eval_shape(function, *arguments)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, given[0])
+    assert metrics['loss'].shape == ((8, 4) if way == 'pmap' else (4,))
+    function.lower(*arguments)
+
+
 def test_count_stops_early_and_does_not_recompile(data):
     state, step = start(MODEL, SGD)
     traced = []

@@ -182,7 +182,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
 
 
 def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, dict[str, Any]]:
-    """The one training step, `(state, batch, given, axis=)`, and what it is given beside its key.
+    """The one training step, a `sharding.Step`, and what it is given beside its key.
 
     Numbers of a configuration (rates, decay, strengths, length) that are not 0 are arguments of the
     step: experiments that differ in them alone get the very same function, compiled once.
@@ -211,7 +211,7 @@ def _numbers(settings: Any) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=16)
 def _step(model: Any, change: Augment, optim: Optim, normal: tuple[Any, Any]) -> sharding.Step:
-    def step(state: TrainState, batch: Any, given: dict[str, Any], axis: str | None = None):
+    def step(state: TrainState, batch: Any, given: dict[str, Any], **spreading: Any):
         settings = dataclasses.replace(optim, **given['optim'])
         strengths = dataclasses.replace(change, **given['augment'])
         mask = None if optim.train == '.*' else trainable(state.params, optim.train)
@@ -225,7 +225,7 @@ def _step(model: Any, change: Augment, optim: Optim, normal: tuple[Any, Any]) ->
             ema=settings.ema,
             accumulate=optim.accumulate,
             trainable=mask,
-            axis=axis,
+            **spreading,
         )
 
     return step

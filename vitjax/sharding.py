@@ -5,7 +5,6 @@ compiled once for each step: what differs between two runs of equal shape is an 
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from vitjax import split
 from vitjax.train import Metrics, TrainState
 
 AXIS = 'batch'
-Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, given, axis=)
+Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, given, axis=, gather=)
 
 
 class Spread(NamedTuple):
@@ -33,6 +33,10 @@ class Spread(NamedTuple):
             the first `count` of K steps, whose examples are `rows` of the data, and stops after one
             whose loss or gradient is not finite. The state given is used up. `count` does not
             recompile.
+        program: `(data, steps) -> (function, arguments)`: the jitted function that `run` calls, and
+            the shapes of its arguments with their shardings, for images and labels of which only
+            shape and dtype are read, and K = `steps`. `function.lower(*arguments).compile()` needs
+            no device to be present. Where seeds train in turn it is the program of one.
         processes_slice: whether `rows` are this process's slice of the batch or the whole.
     """
 
@@ -40,6 +44,7 @@ class Spread(NamedTuple):
     get: Callable[[Any], list[TrainState]]
     put_data: Callable[[np.ndarray, np.ndarray], Any]
     run: Callable[..., tuple[Any, Metrics]]
+    program: Callable[[Any, int], tuple[Any, tuple[Any, ...]]]
     processes_slice: bool = False
 
 
@@ -54,8 +59,8 @@ def spread(
             none. `none` is the first device. Several seeds there are one `vmap` over them; on CPU,
             where batched kernels are slow, one after the other by the program of a single seed: as
             fast as alone and with its bits, where a `lax.map` over them takes 1.08 times as long.
-        step: `(state, batch, given, axis=)`, as `functools.partial(train_step, ...)` makes it. The
-            very same object does not compile again.
+        step: `(state, batch, given, axis=, gather=)`, as `functools.partial(train_step, ...)` makes
+            it. The very same object does not compile again.
         given: of each seed what every step is given unchanged: its training key, or a tree with it.
         states: of each seed its state, or the shapes of it.
         batch_size: images a step, over all devices.
@@ -66,14 +71,14 @@ def spread(
             several seeds over several devices.
     """
     devices = jax.devices() if devices is None else devices
-    seeds = len(given)
+    seeds, shapes = len(given), jax.eval_shape(lambda tree: tree, states)
     if way == 'auto':
         way = 'pmap' if len(devices) > 1 and seeds == 1 else 'none'
     if way not in ('none', 'pmap', 'fsdp'):
         raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
     if way == 'none':
         together = seeds > 1 and jax.default_backend() != 'cpu'
-        return (_together if together else _in_turn)(step, given, devices[0])
+        return (_together if together else _in_turn)(step, given, shapes, batch_size, devices[0])
     if seeds > 1:
         raise ValueError(f'several seeds train on one device: parallel={way!r}, {seeds} seeds.')
     if batch_size % len(devices):
@@ -81,9 +86,7 @@ def spread(
             f'batch_size must be a multiple of the number of devices: {batch_size=}, '
             f'{len(devices)} devices.'
         )
-    if way == 'pmap':
-        return _pmap(step, given[0], devices)
-    return _fsdp(step, given[0], states[0], devices)
+    return (_pmap if way == 'pmap' else _fsdp)(step, given[0], shapes[0], batch_size, devices)
 
 
 def many_steps(
@@ -130,7 +133,23 @@ def _program(step: Step) -> Any:
     return jax.jit(take, donate_argnums=0)
 
 
-def _in_turn(step: Step, given: list[Any], device: Any) -> Spread:
+_COUNT = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def _rows(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _abstract(values: Any, shardings: Any) -> Any:
+    """The shapes of values, with a tree of shardings, or one for all, or none."""
+    shapes = jax.eval_shape(lambda tree: tree, values)
+    if shardings is None or isinstance(shardings, Sharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, shapes)
+    return jax.tree.map(lambda x, where: x.update(sharding=where), shapes, shardings)
+
+
+def _in_turn(step: Step, given: list[Any], states: Any, batch_size: int, device: Any) -> Spread:
     """The steps of each seed by the program of a single one; the state is a list of states."""
     program = _program(step)
 
@@ -142,11 +161,15 @@ def _in_turn(step: Step, given: list[Any], device: Any) -> Spread:
         metrics = jax.tree.map(lambda *of_seeds: np.stack(of_seeds, 1), *(m for _, m in ran))
         return [state for state, _ in ran], metrics
 
+    def program_of_one(data: Any, steps: int):
+        values = states[0], data, _rows(steps, batch_size), _COUNT, given[0]
+        return program, _abstract(values, SingleDeviceSharding(device))
+
     put = functools.partial(jax.device_put, device=device)
-    return Spread(put, lambda states: states, lambda *data: put(data), run)
+    return Spread(put, lambda states: states, lambda *data: put(data), run, program_of_one)
 
 
-def _together(step: Step, given: list[Any], device: Any) -> Spread:
+def _together(step: Step, given: list[Any], states: Any, batch_size: int, device: Any) -> Spread:
     """The steps of all seeds at once; leaves of the state have a leading axis of seeds."""
     program = _program(_over_seeds(step))
     stacked = _stack(given)
@@ -157,8 +180,15 @@ def _together(step: Step, given: list[Any], device: Any) -> Spread:
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
         return program(state, data, rows, count, stacked)
 
+    def program_of_all(data: Any, steps: int):
+        state = jax.eval_shape(_stack, states)
+        values = state, data, _rows(steps, len(given), batch_size), _COUNT, stacked
+        return program, _abstract(values, SingleDeviceSharding(device))
+
     put = functools.partial(jax.device_put, device=device)
-    return Spread(lambda states: put(_stack(states)), get, lambda *data: put(data), run)
+    return Spread(
+        lambda states: put(_stack(states)), get, lambda *data: put(data), run, program_of_all
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -182,7 +212,7 @@ def _pmap_program(step: Step, devices: tuple[Any, ...]) -> Any:
     return jax.pmap(take, AXIS, in_axes=(0, 0, 0, None, None), devices=devices, donate_argnums=0)
 
 
-def _pmap(step: Step, given: Any, devices: Any) -> Spread:
+def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> Spread:
     """Data parallel: parameters on every device, the batch split, gradients averaged."""
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     stacked = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -211,55 +241,56 @@ def _pmap(step: Step, given: Any, devices: Any) -> Spread:
         return [jax.tree.map(leaf, state)]
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
-        split = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
-        state, metrics = mapped(state, data, split, count, given)
+        apart = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
+        state, metrics = mapped(state, data, apart, count, given)
         return state, {k: x.addressable_shards[0].data[0][:, None] for k, x in metrics.items()}
 
+    def program(data: Any, steps: int):
+        once = state, data, _rows(steps, batch_size // len(devices))
+        copy = jax.vmap(lambda tree: tree, in_axes=None, axis_size=len(devices))
+        return mapped, (*jax.eval_shape(copy, once), _COUNT, _abstract(given, None))
+
     return Spread(
-        lambda states: replicate(states[0]), get, lambda *data: replicate(data), run, True
+        lambda states: replicate(states[0]), get, lambda *data: replicate(data), run, program, True
     )
 
 
-def _fsdp(step: Step, given: Any, state: Any, devices: Any) -> Spread:
+def _fsdp(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> Spread:
     """Fully sharded: one global program; large parameters, moments and the batch are split."""
     # Auto axes: with make_mesh's default, linen's convolutions fail.
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     whole = NamedSharding(mesh, PartitionSpec())
     split_rows = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    gather = functools.partial(split.boxed, mesh=mesh)
 
     def sharded_step(state: TrainState, batch: Any, given: Any, axis: str | None = None):
         batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
-        return step(state, batch, given, axis=axis)
+        with split.by_image(mesh, batch_size):
+            return step(state, batch, given, axis=axis, gather=gather)
 
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
-        return many_steps(sharded_step, state, data, rows, count, given)
+    def shard(path: Any, leaf: Any) -> NamedSharding:
+        axis = split.split_axis(path, leaf.shape, len(devices))
+        return split.split_along(mesh, axis, leaf.ndim)
 
-    shardings = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, _split(path, leaf.shape, len(devices))), state
+    shardings = jax.tree_util.tree_map_with_path(shard, state)
+    take = jax.jit(
+        functools.partial(many_steps, sharded_step),
+        donate_argnums=0,
+        out_shardings=(shardings, whole),
     )
-    program = jax.jit(take, donate_argnums=0, out_shardings=(shardings, whole))
 
     def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
-        split = jax.device_put(rows[:, 0], split_rows)
-        state, metrics = program(state, data, split, count, given)
+        state, metrics = take(state, data, jax.device_put(rows[:, 0], split_rows), count, given)
         return state, {name: values[:, None] for name, values in metrics.items()}
+
+    def program(data: Any, steps: int):
+        values = state, data, _rows(steps, batch_size), _COUNT, given
+        return take, tuple(map(_abstract, values, (shardings, whole, split_rows, whole, whole)))
 
     return Spread(
         lambda states: jax.device_put(states[0], shardings),
         lambda state: [state],
         lambda *data: jax.device_put(data, whole),
         run,
+        program,
     )
-
-
-def _split(path: Any, shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """Splits the longest axis that the devices divide, of arrays of 2¹⁴ numbers or more.
-
-    Never the depth axis of a stack, which the scan walks along.
-    """
-    stacked = any(str(getattr(entry, 'key', '')).endswith('blocks') for entry in path)
-    axes = [a for a in range(int(stacked), len(shape)) if shape[a] % devices == 0]
-    if not axes or math.prod(shape) < 2**14:
-        return PartitionSpec()
-    longest = max(axes, key=lambda a: shape[a])
-    return PartitionSpec(*[AXIS if a == longest else None for a in range(len(shape))])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.layers.attend import Mixing, Tap, attend
+from vitjax.layers.dense import Dense
 from vitjax.layers.dropout import dropout
 from vitjax.layers.init import kernel_init
 
@@ -114,7 +115,7 @@ def _attended(
 
 
 def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:
-    return nn.Dense(features, bias, dtype=dtype, kernel_init=kernel_init, name=name)
+    return Dense(features, bias, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 def head_width(width: int, num_heads: int) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.backward import gelu
 from vitjax.layers.convolution import convolve, depthwise
+from vitjax.layers.dense import Dense
 from vitjax.layers.dropout import drop_path, dropout
 from vitjax.layers.init import conv_init, kernel_init
 from vitjax.layers.norm import LayerNorm
@@ -28,7 +29,7 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width = x.shape[-1]
         settings: Any = {'dtype': self.dtype, 'kernel_init': kernel_init}
-        x = nn.Dense(int(width * self.ratio), name='hidden', **settings)(x)
+        x = Dense(int(width * self.ratio), name='hidden', **settings)(x)
         # The backward pass keeps one array of the hidden width, the block's widest, instead of two:
         # GELU's result is recomputed from its argument.
         last = nn.remat(_GeluDense, prevent_cse=False)
@@ -136,7 +137,7 @@ class ConvBlock(nn.Module):
         self, tokens: jax.Array, rate: jax.Array | None, grid: tuple[int, int], train: bool
     ):
         width = tokens.shape[-1]
-        dense = functools.partial(nn.Dense, width, dtype=self.dtype, kernel_init=conv_init)
+        dense = functools.partial(Dense, width, dtype=self.dtype, kernel_init=conv_init)
         x = LayerNorm(dtype=self.dtype, name='norm')(tokens)
         x = gelu(dense(name='conv_1')(x))  # a 1x1 convolution is a dense layer
         x = einops.rearrange(x, 'b (h w) d -> b h w d', h=grid[0])
