@@ -28,7 +28,7 @@ KINDS = 'all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter'
 def spread(name):
     model = MODELS[name]
     tx = optimizer(Optim(peak=1e-3), 10)
-    vary = functools.partial(augment, Augment(size=16), ((0.5,) * 3,) * 2, model.num_classes)
+    vary = functools.partial(augment, Augment(size=16), ((0.5,) * 3, (0.5,) * 3), model.num_classes)
     start = functools.partial(
         init_state, jax.random.key(0), model=model, tx=tx, image_shape=(16, 16, 3), ema=True
     )

@@ -286,10 +286,10 @@ def _moved(
     types = [computation[n].type if n in computation else '' for n in instruction.operands]
     if opcode in _FREE or opcode.endswith('-done') or _BOOKKEEPING.search(instruction.rest):
         return 0
-    if opcode == 'copy-start':  # a copy between memories, whose type holds both ends
-        return _size(instruction.type)
     if opcode == 'slice-start':
         return min(_size(types[0]), list(_arrays(instruction.type))[1][1])
+    if opcode.endswith('-start'):  # its type holds both ends
+        return _size(instruction.type)
     if opcode == 'fusion':
         called = computations[_CALLED.findall(instruction.rest)[0]]
         read = (_read(computations, called, i, _size(type)) for i, type in enumerate(types))

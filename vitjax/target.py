@@ -200,7 +200,7 @@ def tracing(machine: Machine) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device: `peak` is the most at any time, all others included."""
+    """Bytes of one device; `peak` is all of them together, donated arguments counted once."""
 
     arguments: int
     outputs: int
@@ -325,9 +325,8 @@ def _options(machine: Machine) -> dict[str, Any]:
 def _memory(analysis: Any) -> Memory:
     arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
     temporaries = analysis.temp_size_in_bytes
-    # Donated arguments are outputs too.
-    together = arguments + outputs + temporaries - analysis.alias_size_in_bytes
-    return Memory(arguments, outputs, temporaries, together)
+    peak = arguments + outputs + temporaries - analysis.alias_size_in_bytes
+    return Memory(arguments, outputs, temporaries, peak)
 
 
 def _modules(
