@@ -3,28 +3,14 @@ import json
 
 import jax
 import pytest
+from tiny_ablation import GRID, TINY
 
 from vitjax import ablation, loop
 from vitjax.ablation import grid as grids
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.experiment import from_json, to_json
 from vitjax.flops import model_flops
-from vitjax.models import CaiT, ViT
+from vitjax.models import CaiT
 from vitjax.models.trunk import parameter_shapes
-from vitjax.optim import Optim
-
-TINY = Experiment(
-    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
-    data=Source('digits'),
-    augment=Augment(size=8),
-    optim=Optim(peak=3e-3),
-    batch_size=64,
-    steps=6,
-    evaluate_every=0.1,
-    parallel='none',
-)
-GRID = {'model.patch_size': (2, 3, 4)}  # 3 does not divide 8
 
 
 def test_cells_are_every_combination_and_say_what_they_set():

@@ -6,26 +6,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from tiny_ablation import GRID, TINY
 
 from vitjax import ablation, loop, runs, sharding
 from vitjax.ablation import launch
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
-from vitjax.models import ViT
 from vitjax.optim import Optim
-
-TINY = Experiment(
-    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
-    data=Source('digits'),
-    augment=Augment(size=8),
-    optim=Optim(peak=3e-3),
-    batch_size=64,
-    steps=6,
-    evaluate_every=0.1,
-    parallel='none',
-)
-GRID = {'model.patch_size': (2, 3, 4)}  # 3 does not divide 8
 
 
 def table(path):

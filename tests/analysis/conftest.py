@@ -1,20 +1,22 @@
-"""Parameters for small models without compiling their initialisation."""
+"""Small models whose parameters are large enough that everything in them matters."""
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import pytest
+from helpers import normal
+from helpers import random_params as make
+
+from vitjax import models
 
 
 @pytest.fixture(scope='session')
 def random_params():
-    """A function of a model and images: parameters large enough that everything matters."""
+    """A function of a model and images."""
+    return lambda model, images: jax.tree.map(jnp.asarray, make(model, images))
 
-    def make(model, images):
-        init = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
-        rng = np.random.default_rng(0)
-        return jax.tree.map(
-            lambda leaf: jax.numpy.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype),
-            init['params'],
-        )
 
-    return make
+@pytest.fixture(scope='session')
+def vit(random_params):
+    """A small ViT, images, and its parameters."""
+    model, images = models.ViT(8, 16, 3, 4, num_classes=3), jnp.asarray(normal(2, 16, 16, 3))
+    return model, images, random_params(model, images)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_close as close
 
 from vitjax import models
 from vitjax.analysis import attention
@@ -20,11 +21,6 @@ TOKENS = PREFIX + GRID[0] * GRID[1]
 def stochastic(*shape, seed=0) -> Any:
     values = np.random.default_rng(seed).gamma(0.5, size=shape)
     return (values / values.sum(-1, keepdims=True)).astype(np.float32)
-
-
-def close(got, wanted, tolerance=2e-6):
-    scale = max(np.abs(wanted).max(), 1e-30)
-    np.testing.assert_allclose(np.asarray(got, np.float64) / scale, wanted / scale, atol=tolerance)
 
 
 @pytest.fixture(scope='module')

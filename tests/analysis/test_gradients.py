@@ -1,11 +1,11 @@
 """Gradient analysis against float64 references in NumPy, closed forms and properties."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_close as close
+from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import gradients
@@ -13,25 +13,8 @@ from vitjax.capture import capture
 from vitjax.capture import gradients as capture_gradients
 
 
-def normal(*shape, seed=0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def close(got, wanted, tolerance=2e-6):
-    scale = max(np.abs(wanted).max(), 1e-30)
-    np.testing.assert_allclose(np.asarray(got, np.float64) / scale, wanted / scale, atol=tolerance)
-
-
 def first_class(logits):
     return logits[:, 0].sum()
-
-
-@pytest.fixture(scope='module')
-def vit(random_params):
-    """A small ViT with parameters large enough that everything in it matters, and images."""
-    model, images = models.ViT(8, 16, 3, 4, num_classes=3), jnp.asarray(normal(2, 16, 16, 3))
-    params = random_params(model, images)
-    return model, images, params
 
 
 @pytest.mark.parametrize('shape', [(2, 5, 3), (2, 4, 5, 3)], ids=['tokens', 'maps'])

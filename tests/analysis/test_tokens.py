@@ -1,26 +1,17 @@
 """Token analysis against float64 references in NumPy and against properties."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_close as close
+from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import tokens
 from vitjax.capture import capture
 from vitjax.layers.embed import patchify, sincos_positions, unpatchify
 from vitjax.layers.resample import resample_positions
-
-
-def normal(*shape, seed=0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def close(got, wanted, tolerance=2e-6):
-    scale = max(np.abs(wanted).max(), 1e-30)
-    np.testing.assert_allclose(np.asarray(got, np.float64) / scale, wanted / scale, atol=tolerance)
 
 
 def cosine(a, b):
