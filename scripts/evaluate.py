@@ -42,6 +42,8 @@ def main(
     assert experiment.preprocessing is not None
     held = sources.load(source, split, experiment.preprocessing)
     evaluate.require_same_classes(held, experiment.classes)
+    if held.classes != experiment.classes:
+        print(f'classes are taken in order: {held.classes[0]} is {experiment.classes[0]}, ...')
     batch = experiment.batch_size
     logits = evaluate.predict(experiment.model, params, held, experiment.preprocessing, batch)
     predicted = logits.argmax(1)

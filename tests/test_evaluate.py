@@ -57,8 +57,9 @@ def test_logits_that_are_not_finite_are_refused(value):
         evaluate.scores(logits, np.zeros(3, int))
 
 
-def test_other_classes_are_refused():
+def test_another_number_of_classes_is_refused():
     data = Data(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ('cat', 'dog'))
     evaluate.require_same_classes(data, ('cat', 'dog'))
+    evaluate.require_same_classes(data, ('n02', 'n03'))  # by order, which the command says
     with pytest.raises(ValueError, match=r'they have 2 \(cat, dog, ...\), the model none'):
         evaluate.require_same_classes(data, ())
