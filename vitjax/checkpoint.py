@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from vitjax.train import TrainState
+from vitjax.types import PyTree
 
 FOLDER = 'checkpoints'
 Manager = ocp.CheckpointManager
@@ -182,14 +183,14 @@ def _saved_shapes(manager: Manager, step: int, item: str) -> Any:
     return metadata.tree
 
 
-def require_equal(what: str, saved: Any, wanted: Any) -> None:
+def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
     """Checks that two trees have the same paths, shapes and dtypes.
 
     Raises:
         ValueError: naming every difference.
     """
 
-    def kinds(tree: Any) -> dict[str, str]:
+    def kinds(tree: PyTree) -> dict[str, str]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
         name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
         return {name(path): f'{x.dtype}{list(x.shape)}' for path, x in leaves}

@@ -15,10 +15,11 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.runs import Loaded
 from vitjax.train import eval_step
+from vitjax.types import Module, Params
 
 
 def predict(
-    model: Any, params: Any, data: Data, preprocessing: Preprocessing, batch_size: int,
+    model: Module, params: Params, data: Data, preprocessing: Preprocessing, batch_size: int,
     devices: Sequence[Any] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image once, over this process's devices.
@@ -52,8 +53,8 @@ def predict(
 
 
 @functools.lru_cache(maxsize=8)
-def _forward(model: Any, preprocessing: Preprocessing, prepared: Preprocessing | None) -> Any:
-    def forward(params: Any, pixels: jax.Array) -> jax.Array:
+def _forward(model: Module, preprocessing: Preprocessing, prepared: Preprocessing | None) -> Any:
+    def forward(params: Params, pixels: jax.Array) -> jax.Array:
         return eval_step(params, preprocess.finish(pixels, preprocessing, prepared), model=model)
 
     return jax.jit(forward)
@@ -121,7 +122,7 @@ def classify(
         ValueError: for an image that cannot be read, a model without classes, and a `top` below 1.
     """
     experiment, params, _ = loaded
-    model: Any = experiment.model
+    model: Module = experiment.model
     if top < 1:
         raise ValueError(f'top must be 1 or more: {top}.')
     if not model.num_classes:
@@ -138,6 +139,6 @@ def classify(
     ]
 
 
-def on_host(params: Any) -> Any:
+def on_host(params: Params) -> Any:
     """Parameters as host arrays, wherever they lie."""
     return jax.tree.map(np.asarray, params)

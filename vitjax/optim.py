@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vitjax.types import Params
+
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
@@ -100,7 +102,7 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     return update
 
 
-def trainable(params: Any, pattern: str) -> Any:
+def trainable(params: Params, pattern: str) -> Any:
     """A tree of booleans like `params`: which paths match the whole of `pattern`.
 
     Raises:
@@ -120,7 +122,7 @@ def trainable(params: Any, pattern: str) -> Any:
     return mask
 
 
-def _kernels(params: Any) -> Any:
+def _kernels(params: Params) -> Any:
     # By name: in a stack every bias and norm scale has two axes or more.
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path).endswith('kernel'), params)
 

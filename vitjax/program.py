@@ -19,6 +19,7 @@ from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
 from vitjax.train import TrainState, init_state, train_step
+from vitjax.types import Module, Params, PyTree
 
 Metrics = dict[str, np.ndarray]  # [steps, seeds]
 
@@ -45,7 +46,7 @@ class Plan:
     total: int
     per_epoch: int
     every: int
-    params: Any = None
+    params: Params | None = None
 
     def evaluates(self, step: int) -> bool:
         """Whether a step is followed by an evaluation."""
@@ -173,7 +174,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         jax.process_index() if apart else 0, jax.process_count() if apart else 1,
     )  # fmt: skip
 
-    def run(state: Any, chunk: feed.Chunk) -> tuple[Any, Metrics]:
+    def run(state: PyTree, chunk: feed.Chunk) -> tuple[Any, Metrics]:
         state, metrics = spread.run(state, chunk.data, chunk.rows, chunk.steps)
         return state, {name: np.asarray(v)[: chunk.steps] for name, v in metrics.items()}
 
@@ -210,8 +211,8 @@ def _numbers(settings: Any) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(model: Any, change: Augment, optim: Optim, normal: tuple[Any, Any]) -> sharding.Step:
-    def step(state: TrainState, batch: Any, given: dict[str, Any], **spreading: Any):
+def _step(model: Module, change: Augment, optim: Optim, normal: tuple[Any, Any]) -> sharding.Step:
+    def step(state: TrainState, batch: PyTree, given: dict[str, Any], **spreading: Any):
         settings = dataclasses.replace(optim, **given['optim'])
         strengths = dataclasses.replace(change, **given['augment'])
         mask = None if optim.train == '.*' else trainable(state.params, optim.train)

@@ -22,6 +22,7 @@ from vitjax import checkpoint, pretrained
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
+from vitjax.types import Params
 
 Path = str | pathlib.Path
 Record = dict[str, Any]  # one line of metrics.jsonl
@@ -37,7 +38,7 @@ class Loaded(NamedTuple):
     """
 
     experiment: Experiment
-    params: Any
+    params: Params
     changes: tuple[Any, ...] = ()
 
 
@@ -112,7 +113,7 @@ def write_experiment(run: Path, experiment: Experiment) -> None:
     _replace(pathlib.Path(run) / 'experiment.json', json.dumps(to_json(experiment), indent=1))
 
 
-def write(run: Path, experiment: Experiment, params: Any) -> None:
+def write(run: Path, experiment: Experiment, params: Params) -> None:
     """Writes parameters and their experiment as a run directory, whole or not at all.
 
     Raises:

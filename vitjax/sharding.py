@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, Singl
 
 from vitjax import split
 from vitjax.train import Metrics, TrainState
+from vitjax.types import PyTree
 
 AXIS = 'batch'
 Step = Callable[..., tuple[TrainState, Metrics]]  # (state, batch, given, axis=, gather=)
@@ -91,7 +92,7 @@ def spread(
 
 def many_steps(
     step: Step, state: TrainState, data: tuple[jax.Array, jax.Array], rows: jax.Array,
-    count: jax.Array, given: Any, axis: str | None = None,
+    count: jax.Array, given: PyTree, axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """The first `count` of the K steps whose examples are `rows` [K, ..., batch] of `data`.
 
@@ -127,7 +128,7 @@ def many_steps(
 
 @functools.lru_cache(maxsize=16)
 def _program(step: Step) -> Any:
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+    def take(state: TrainState, data: PyTree, rows: jax.Array, count: jax.Array, given: PyTree):
         return many_steps(step, state, data, rows, count, given)
 
     return jax.jit(take, donate_argnums=0)
@@ -149,11 +150,11 @@ def _abstract(values: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, where: x.update(sharding=where), shapes, shardings)
 
 
-def _in_turn(step: Step, given: list[Any], states: Any, batch_size: int, device: Any) -> Spread:
+def _in_turn(step: Step, given: list[Any], states: PyTree, batch_size: int, device: Any) -> Spread:
     """The steps of each seed by the program of a single one; the state is a list of states."""
     program = _program(step)
 
-    def run(states: list[TrainState], data: Any, rows: np.ndarray, count: int):
+    def run(states: list[TrainState], data: PyTree, rows: np.ndarray, count: int):
         ran = [
             program(state, data, rows[:, i], count, own)
             for i, (state, own) in enumerate(zip(states, given, strict=True))
@@ -161,7 +162,7 @@ def _in_turn(step: Step, given: list[Any], states: Any, batch_size: int, device:
         metrics = jax.tree.map(lambda *of_seeds: np.stack(of_seeds, 1), *(m for _, m in ran))
         return [state for state, _ in ran], metrics
 
-    def program_of_one(data: Any, steps: int):
+    def program_of_one(data: PyTree, steps: int):
         values = states[0], data, _rows(steps, batch_size), _COUNT, given[0]
         return program, _abstract(values, SingleDeviceSharding(device))
 
@@ -169,7 +170,7 @@ def _in_turn(step: Step, given: list[Any], states: Any, batch_size: int, device:
     return Spread(put, lambda states: states, lambda *data: put(data), run, program_of_one)
 
 
-def _together(step: Step, given: list[Any], states: Any, batch_size: int, device: Any) -> Spread:
+def _together(step: Step, given: list[Any], states: PyTree, batch_size: int, device: Any) -> Spread:
     """The steps of all seeds at once; leaves of the state have a leading axis of seeds."""
     program = _program(_over_seeds(step))
     stacked = _stack(given)
@@ -177,10 +178,10 @@ def _together(step: Step, given: list[Any], states: Any, batch_size: int, device
     def get(state: TrainState) -> list[TrainState]:
         return [jax.tree.map(operator.itemgetter(i), state) for i in range(len(given))]
 
-    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+    def run(state: TrainState, data: PyTree, rows: np.ndarray, count: int):
         return program(state, data, rows, count, stacked)
 
-    def program_of_all(data: Any, steps: int):
+    def program_of_all(data: PyTree, steps: int):
         state = jax.eval_shape(_stack, states)
         values = state, data, _rows(steps, len(given), batch_size), _COUNT, stacked
         return program, _abstract(values, SingleDeviceSharding(device))
@@ -193,7 +194,7 @@ def _together(step: Step, given: list[Any], states: Any, batch_size: int, device
 
 @functools.lru_cache(maxsize=16)
 def _over_seeds(step: Step) -> Step:
-    def mapped(state: TrainState, batch: Any, given: Any, axis: str | None = None):
+    def mapped(state: TrainState, batch: PyTree, given: PyTree, axis: str | None = None):
         shared = {'image': 0, 'label': 0, 'index': None}
         return jax.vmap(functools.partial(step, axis=axis), (0, shared, 0))(state, batch, given)
 
@@ -206,13 +207,13 @@ def _stack(trees: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _pmap_program(step: Step, devices: tuple[Any, ...]) -> Any:
-    def take(state: TrainState, data: Any, rows: jax.Array, count: jax.Array, given: Any):
+    def take(state: TrainState, data: PyTree, rows: jax.Array, count: jax.Array, given: PyTree):
         return many_steps(step, state, data, rows, count, given, axis=AXIS)
 
     return jax.pmap(take, AXIS, in_axes=(0, 0, 0, None, None), devices=devices, donate_argnums=0)
 
 
-def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> Spread:
+def _pmap(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: Any) -> Spread:
     """Data parallel: parameters on every device, the batch split, gradients averaged."""
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     stacked = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -221,7 +222,7 @@ def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
 
     mapped = _pmap_program(step, tuple(devices))
 
-    def replicate(tree: Any) -> Any:
+    def replicate(tree: PyTree) -> Any:
         """[...] to [devices, ...], a copy on each device."""
 
         def leaf(x: Any) -> jax.Array:
@@ -240,12 +241,12 @@ def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
 
         return [jax.tree.map(leaf, state)]
 
-    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+    def run(state: TrainState, data: PyTree, rows: np.ndarray, count: int):
         apart = rows.reshape(len(rows), len(local), -1).swapaxes(0, 1)
         state, metrics = mapped(state, data, apart, count, given)
         return state, {k: x.addressable_shards[0].data[0][:, None] for k, x in metrics.items()}
 
-    def program(data: Any, steps: int):
+    def program(data: PyTree, steps: int):
         once = state, data, _rows(steps, batch_size // len(devices))
         copy = jax.vmap(lambda tree: tree, in_axes=None, axis_size=len(devices))
         return mapped, (*jax.eval_shape(copy, once), _COUNT, _abstract(given, None))
@@ -255,7 +256,7 @@ def _pmap(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
     )
 
 
-def _fsdp(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> Spread:
+def _fsdp(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: Any) -> Spread:
     """Fully sharded: one global program; large parameters, moments and the batch are split."""
     # Auto axes: with make_mesh's default, linen's convolutions fail.
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
@@ -263,7 +264,7 @@ def _fsdp(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
     split_rows = NamedSharding(mesh, PartitionSpec(None, AXIS))
     gather = functools.partial(split.boxed, mesh=mesh)
 
-    def sharded_step(state: TrainState, batch: Any, given: Any, axis: str | None = None):
+    def sharded_step(state: TrainState, batch: PyTree, given: PyTree, axis: str | None = None):
         batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
         with split.by_image(mesh, batch_size):
             return step(state, batch, given, axis=axis, gather=gather)
@@ -279,11 +280,11 @@ def _fsdp(step: Step, given: Any, state: Any, batch_size: int, devices: Any) -> 
         out_shardings=(shardings, whole),
     )
 
-    def run(state: TrainState, data: Any, rows: np.ndarray, count: int):
+    def run(state: TrainState, data: PyTree, rows: np.ndarray, count: int):
         state, metrics = take(state, data, jax.device_put(rows[:, 0], split_rows), count, given)
         return state, {name: values[:, None] for name, values in metrics.items()}
 
-    def program(data: Any, steps: int):
+    def program(data: PyTree, steps: int):
         values = state, data, _rows(steps, batch_size), _COUNT, given
         return take, tuple(map(_abstract, values, (shardings, whole, split_rows, whole, whole)))
 

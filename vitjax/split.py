@@ -19,6 +19,8 @@ import jax
 from flax.core.meta import AxisMetadata
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vitjax.types import Params
+
 
 def split_axis(path: Sequence[Any], shape: tuple[int, ...], devices: int) -> int | None:
     """Which axis of a parameter, or of its moments, is split over devices; None splits none.
@@ -42,7 +44,7 @@ def split_along(mesh: Mesh, axis: int | None, ndim: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def boxed(params: Any, mesh: Mesh) -> Any:
+def boxed(params: Params, mesh: Mesh) -> Any:
     """Split parameters in boxes that gather them where a module reads them; others as they are."""
 
     def box(path: Sequence[Any], value: jax.Array) -> Any:

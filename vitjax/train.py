@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from vitjax.keys import purpose
+from vitjax.types import Module, Params, PyTree
 
 Batch = dict[str, jax.Array]  # image [B, H, W, 3] uint8, label [B], index [B]: see `augment`
 Metrics = dict[str, jax.Array]
@@ -20,14 +21,14 @@ class TrainState:
     """What a step changes; `step` counts the steps taken, `ema` averages the parameters."""
 
     step: jax.Array
-    params: Any
-    opt_state: Any
-    ema: Any = None
+    params: PyTree
+    opt_state: PyTree
+    ema: PyTree = None
 
 
 def init_state(
-    key: jax.Array, *, model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
-    ema: bool = False, params: Any = None,
+    key: jax.Array, *, model: Module, tx: optax.GradientTransformation,
+    image_shape: tuple[int, ...], ema: bool = False, params: PyTree = None,
 ) -> TrainState:  # fmt: skip
     """The state before the first step.
 
@@ -46,7 +47,7 @@ def init_state(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _fresh(model: Any, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
+def _fresh(model: Module, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
     return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))['params']
 
 
@@ -56,7 +57,7 @@ def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
 
 
 def train_step(
-    state: TrainState, batch: Batch, key: jax.Array, *, model: Any,
+    state: TrainState, batch: Batch, key: jax.Array, *, model: Module,
     tx: optax.GradientTransformation, augment: Callable[..., tuple[jax.Array, jax.Array]],
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
     ema: float = 0.0, accumulate: int = 1, trainable: Any = None, axis: str | None = None,
@@ -91,7 +92,7 @@ def train_step(
     if axis is not None:
         noise = jax.random.fold_in(noise, jax.lax.axis_index(axis))
 
-    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+    def objective(params: Params) -> tuple[jax.Array, jax.Array]:
         if trainable is not None:  # no backward pass through what is frozen
             stop = jax.lax.stop_gradient
             params = jax.tree.map(lambda p, t: p if t else stop(p), params, trainable)
@@ -127,6 +128,6 @@ def _ahead(logits: jax.Array, label: jax.Array) -> jax.Array:
     return (~behind).sum(-1)
 
 
-def eval_step(params: Any, images: jax.Array, *, model: Any) -> jax.Array:
+def eval_step(params: Params, images: jax.Array, *, model: Module) -> jax.Array:
     """Logits [B, num_classes] of prepared images [B, H, W, 3]."""
     return model.apply({'params': params}, images, train=False)

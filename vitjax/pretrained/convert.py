@@ -11,6 +11,7 @@ from vitjax.models.trunk import Model
 from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
 from vitjax.pretrained.recognise import Contents, contents
 from vitjax.pretrained.resize import Change, Report, misfits, resize, shapes_of, unflatten
+from vitjax.types import Module
 
 
 def convert(
@@ -95,7 +96,7 @@ def match(
     }
 
 
-def _as_in_file(holds: Contents, model: Any, image_size: int) -> tuple[Any, int]:
+def _as_in_file(holds: Contents, model: Module, image_size: int) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
     fields = vars(model)
     changes: dict[str, Any] = {}
@@ -110,7 +111,7 @@ def _as_in_file(holds: Contents, model: Any, image_size: int) -> tuple[Any, int]
     return model.clone(**changes), holds.image_size or image_size
 
 
-def _entries(model: Any, table: Table, image_size: int) -> dict[str, _Entry]:
+def _entries(model: Module, table: Table, image_size: int) -> dict[str, _Entry]:
     """Where each parameter of a model is to be found, by its path."""
     side = model.trunk.patch_size or 7  # VGG16 pools its maps to 7x7
     sizes = {'h': side, 'w': side, 'heads': vars(model).get('num_heads', 0)}

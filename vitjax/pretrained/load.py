@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 from vitjax import models
 from vitjax.data.augment import Augment
@@ -13,7 +12,7 @@ from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import read
 from vitjax.pretrained.recognise import contents, recognise
 from vitjax.pretrained.resize import Change, Report, resize
-from vitjax.types import Params
+from vitjax.types import Module, Params
 
 
 def preprocessing(name: str, image_size: int) -> Preprocessing:
@@ -85,7 +84,7 @@ def fit(
     Raises:
         ValueError: as `resize` does, and for patches of a model that has none.
     """
-    model: Any = experiment.model
+    model: Module = experiment.model
     prepared = experiment.preprocessing
     assert prepared is not None
     wanted, size = model, image_size or prepared.size

@@ -10,15 +10,16 @@ from vitjax.data import preprocess
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
+from vitjax.types import Module, Params
 
 
-def attention_figure(experiment: Experiment, params: Any, data: Data, count: int = 8) -> Any:
+def attention_figure(experiment: Experiment, params: Params, data: Data, count: int = 8) -> Any:
     """The first images of `data` with the last layer's class-token attention over them.
 
     Mean over heads; of several class tokens, the likeliest class's. None for a model whose answer
     is not read by attention from a class token.
     """
-    model: Any = experiment.model
+    model: Module = experiment.model
     prepared, trunk = experiment.preprocessing, model.trunk
     assert prepared is not None
     stack = {'class': 'blocks', 'attention': 'class_blocks'}.get(trunk.reads)
