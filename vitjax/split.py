@@ -5,6 +5,9 @@ either; left to itself, XLA's partitioner gathers the batch's activations, which
 each parameter is gathered where a module reads it, one layer at a time inside the scan over depth,
 its gradient is added up and split again there, and what modules return stays split by image. The
 models know nothing of it: parameters come to them in boxes, which flax opens where they are read.
+
+Temporaries of a training step of ViT-S/16 in bfloat16, 16 images a chip, as XLA compiles it for v5e
+chips that were absent: 0.58 GB a chip on 8, 0.56 on 256. With activations gathered, 4.9 on 256.
 """
 
 import functools
@@ -98,8 +101,9 @@ _gather.defvjp(_gather_forward, _gather_backward)
 def by_image(mesh: Mesh, batch_size: int) -> AbstractContextManager[None]:
     """While models are traced in this context, what their modules return is split by image.
 
-    That is, all arrays whose first axis has `batch_size` entries. Without it, PatchConvNet's
-    pooling gathers its queries, which start as one class token for all images.
+    That is, all arrays whose first axis has `batch_size` entries. Without it, PatchConvNet-S60
+    compiled for eight H100s gathers the queries of its pooling, which start as one class token for
+    all images.
     """
 
     def keep(x: Any) -> Any:
