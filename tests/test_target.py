@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import topologies
+from jax.experimental import pallas, topologies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax import target
@@ -70,6 +70,19 @@ def test_a_roofline_is_the_longer_of_arithmetic_and_memory(here):
     slow = target.Machine('here', here.devices[:1], target.Chip(1e9, 1e12, {'float32': 1e9}, 1e9))
     found = target.compile(lambda a, b: a @ b, row, square, machine=slow, dtype='float32')
     assert found.seconds == 2 * 4096 * 256**2 / 1e9
+
+
+def test_an_interpreted_kernel_is_ordinary_operations(here):
+    """A custom call is marked because nothing is known of it; here there is none."""
+
+    def body(x, out):
+        out[...] = x[...] @ x[...]
+
+    square = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    kernel = pallas.pallas_call(body, grid=(3,), out_shape=square, interpret=True)
+    found = target.compile(kernel, square, machine=here)
+    assert found.flops == 3 * 2 * 8**3
+    assert {cost.by for cost in found.modules.values()} == {'roofline'}
 
 
 def test_collectives_of_a_sharded_function(here):

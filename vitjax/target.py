@@ -334,16 +334,16 @@ def _modules(
 ) -> dict[str, Cost]:
     """Time by module: the compiler's where it gives it, rooflines elsewhere."""
     chip, count = machine.chip, len(machine.devices)
-    flops, kernel_flops = Counter[str](), Counter[str]()
-    for scope, operations in scopes.items():
-        last = scope.rpartition('/')[2]
-        if last.startswith(('pallas_call', 'dot_product_attention')):
-            kernel_flops[hlo.module_path(scope)] += operations
-        else:
-            flops[hlo.module_path(f'{scope}/_')] += operations
     kernel_bytes = Counter[str]()
     for kernel in read.kernels:
         kernel_bytes[kernel.path] += kernel.bytes
+    flops, kernel_flops = Counter[str](), Counter[str]()
+    for scope, operations in scopes.items():
+        last = scope.rpartition('/')[2]
+        inside = last.startswith(('pallas_call', 'dot_product_attention'))
+        path = hlo.module_path(scope if inside else f'{scope}/_')
+        # Where Pallas interprets a kernel, the program has its operations and no custom call.
+        (kernel_flops if inside and path in kernel_bytes else flops)[path] += operations
     moved = read.bytes - kernel_bytes
 
     def roofline(operations: int, bytes: int) -> float:
