@@ -42,6 +42,7 @@ SIBLINGS = {
     'program': {
         'keys', 'optim', 'models', 'data', 'train', 'experiment', 'checkpoint', 'sharding', 'runs'
     },
+    'forecast': {'flops', 'target', 'data', 'experiment', 'program'},
     'progress': {'runs', 'program'},
     'loop': {
         'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs', 'evaluate',

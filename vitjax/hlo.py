@@ -86,6 +86,9 @@ class _Instruction(NamedTuple):
 
 _Computation = dict[str, _Instruction]
 
+KEPT = 'kept for the gradient'  # for a path: a scan over layers stacks it, and takes it out again
+_STACKING = re.compile(r'jvp\(.*/while/body/.*dynamic_(update_)?(index|slice)')
+
 
 def read(text: str) -> Program:
     """Reads the text of a compiled program.
@@ -186,24 +189,29 @@ def _size(type: str) -> int:
     return sum(size for _, size, main in _arrays(type) if main)
 
 
-def _walk(computations: dict[str, _Computation], name: str, times: int, out: Program) -> int:
-    """Adds a computation that runs `times` times; the number of loops of unknown length in it."""
+def _walk(
+    computations: dict[str, _Computation], name: str, times: int, out: Program, within: str = ''
+) -> int:
+    """Adds a computation that runs `times` times; the number of loops of unknown length in it.
+
+    What has no path of its own belongs to the one that it runs `within`.
+    """
     unknown, computation = 0, computations[name]
     for instruction in computation.values():
         opcode, rest = instruction.opcode, instruction.rest
-        path = _path(instruction)
+        path = _path(instruction) or _path_inside(computations, instruction) or within
         if cycles := re.search(r'"estimated_cycles":"(\d+)"', rest):
             out.cycles[path] += times * int(cycles[1])
         if opcode == 'while':
             trips = _trips(computations, rest)
             unknown += trips is None
             for called in _CALLED.findall(rest):
-                unknown += _walk(computations, called, times * (trips or 1), out)
+                unknown += _walk(computations, called, times * (trips or 1), out, path)
         elif opcode == 'conditional':
             unknown += _walk_branches(computations, rest, times, out)
         elif opcode == 'call':
             for called in _CALLED.findall(rest):
-                unknown += _walk(computations, called, times, out)
+                unknown += _walk(computations, called, times, out, path)
         out.collectives.extend(_collectives(computations, computation, instruction, path, times))
         moved = times * _moved(computations, computation, instruction)
         out.bytes[path] += moved
@@ -215,7 +223,17 @@ def _walk(computations: dict[str, _Computation], name: str, times: int, out: Pro
 
 def _path(instruction: _Instruction) -> str:
     name = re.search(r'op_name="([^"]*)"', instruction.rest)
-    return module_path(name[1]) if name else ''
+    path = module_path(name[1]) if name else ''
+    return KEPT if name and not path and _STACKING.search(name[1]) else path
+
+
+def _path_inside(computations: dict[str, _Computation], instruction: _Instruction) -> str:
+    """Where most of a fusion comes from that has no name of its own; '' for other instructions."""
+    if instruction.opcode != 'fusion':
+        return ''
+    called = computations[_CALLED.findall(instruction.rest)[0]]
+    paths = Counter(path for inner in called.values() if (path := _path(inner)))
+    return max(paths, key=lambda path: paths[path], default='')
 
 
 def _walk_branches(

@@ -148,26 +148,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         ValueError: for devices that do not divide the batch, or several seeds over several devices.
     """
     experiment = plan.experiment
-    size, optim = experiment.augment.size, experiment.optim
-    keys = [jax.random.key(seed) for seed in seeds]
-    tx = optimizer(optim, plan.total)
-
-    def init() -> list[TrainState]:
-        return [
-            init_state(
-                purpose(key, 'init'), model=experiment.model, tx=tx, params=plan.params,
-                image_shape=(size, size, 3), ema=optim.ema > 0,
-            )
-            for key in keys
-        ]  # fmt: skip
-
-    step, numbers = training_step(experiment, plan.total)
-    given = [{'key': np.asarray(jax.random.key_data(purpose(key, 'train'))), **numbers}
-             for key in keys]  # fmt: skip
-    shapes = jax.eval_shape(init)
-    spread = sharding.spread(
-        experiment.parallel, step, given, shapes, batch_size=experiment.batch_size, devices=devices
-    )
+    init, spread = _spread(experiment, plan.total, seeds, devices, plan.params)
     apart = spread.processes_slice
     order = feed.Order(
         tuple(seeds), len(plan.data), experiment.batch_size,
@@ -180,6 +161,58 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
 
     source = feed.feed(plan.data, order, spread.put_data, plan.until)
     return Program(init, spread.put, spread.get, run, source)
+
+
+def lowerable(
+    experiment: Experiment, total: int, shape: tuple[int, ...], devices: Sequence[Any], *,
+    resident: bool = True,
+) -> tuple[Any, tuple[Any, ...]]:  # fmt: skip
+    """What `program` would compile for one seed, for devices that need not be here.
+
+    Args:
+        experiment: with its preprocessing.
+        total: steps in all.
+        shape: of the training images, [N, H, W, 3].
+        devices: as a target machine has them.
+        resident: whether all images stay on the devices.
+
+    Returns:
+        The jitted function and the shapes of its arguments, as `sharding.Spread.program` has them.
+    """
+    _, spread = _spread(experiment, total, (experiment.seed,), devices)
+    count, steps = feed.chunk_shape(shape, experiment.batch_size, resident=resident)
+    data = (
+        jax.ShapeDtypeStruct((count, *shape[1:]), np.uint8),
+        jax.ShapeDtypeStruct((count,), np.int32),
+    )
+    return spread.program(data, steps)
+
+
+def _spread(
+    experiment: Experiment, total: int, seeds: Sequence[int], devices: Sequence[Any] | None,
+    params: Params | None = None,
+) -> tuple[Callable[[], list[TrainState]], sharding.Spread]:  # fmt: skip
+    """The states before the first step, and how to run the steps."""
+    size, optim = experiment.augment.size, experiment.optim
+    keys = [jax.random.key(seed) for seed in seeds]
+    tx = optimizer(optim, total)
+
+    def init() -> list[TrainState]:
+        return [
+            init_state(
+                purpose(key, 'init'), model=experiment.model, tx=tx, params=params,
+                image_shape=(size, size, 3), ema=optim.ema > 0,
+            )
+            for key in keys
+        ]  # fmt: skip
+
+    step, numbers = training_step(experiment, total)
+    given = [{'key': np.asarray(jax.random.key_data(purpose(key, 'train'))), **numbers}
+             for key in keys]  # fmt: skip
+    shapes = jax.eval_shape(init)
+    return init, sharding.spread(
+        experiment.parallel, step, given, shapes, batch_size=experiment.batch_size, devices=devices
+    )
 
 
 def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, dict[str, Any]]:

@@ -78,7 +78,7 @@ def spread(
     if way not in ('none', 'pmap', 'fsdp'):
         raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
     if way == 'none':
-        together = seeds > 1 and jax.default_backend() != 'cpu'
+        together = seeds > 1 and devices[0].platform != 'cpu'
         return (_together if together else _in_turn)(step, given, shapes, batch_size, devices[0])
     if seeds > 1:
         raise ValueError(f'several seeds train on one device: parallel={way!r}, {seeds} seeds.')
@@ -106,7 +106,8 @@ def many_steps(
     def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
         taken = rows[i]
         index = first + jnp.arange(batch)
-        examples = {'image': data[0][taken], 'label': data[1][taken], 'index': index}
+        with jax.named_scope('examples'):
+            examples = {'image': data[0][taken], 'label': data[1][taken], 'index': index}
         return step(state, examples, given, axis=axis)
 
     def more(carry: Any) -> jax.Array:

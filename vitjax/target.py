@@ -30,7 +30,7 @@ class Chip:
     """One kind of accelerator, from its maker's data sheet.
 
     Attributes:
-        memory: bytes.
+        memory: bytes; of TPUs without what their compiler keeps for itself.
         bandwidth: of that memory, bytes a second.
         flops: FLOP/s of dense matrix products, by dtype of their operands; of float32 at jax's
             default precision, which is TF32 on GPUs and one pass of bfloat16 on TPUs.
@@ -53,10 +53,10 @@ CHIPS = {
     'a100': Chip(85.1e9, 2.039e12, _flops(312e12, 156e12), 300e9),
     'h100': Chip(84.9e9, 3.352e12, _flops(989e12, 494e12), 450e9),
     'h200': Chip(151.4e9, 4.8e12, _flops(989e12, 494e12), 450e9),
-    'v4': Chip(34.4e9, 1.23e12, _flops(275e12, 275e12), 300e9, 1.05e9),
-    'v5e': Chip(17.2e9, 0.82e12, _flops(197e12, 197e12), 200e9, 1.5e9),
-    'v5p': Chip(103e9, 2.46e12, _flops(459e12, 459e12), 600e9, 1.75e9),
-    'v6e': Chip(34.4e9, 1.64e12, _flops(918e12, 918e12), 448e9, 1.75e9),
+    'v4': Chip(33.02e9, 1.23e12, _flops(275e12, 275e12), 300e9, 1.05e9),
+    'v5e': Chip(16.91e9, 0.82e12, _flops(197e12, 197e12), 200e9, 1.5e9),
+    'v5p': Chip(102.8e9, 2.46e12, _flops(459e12, 459e12), 600e9, 1.75e9),
+    'v6e': Chip(33.55e9, 1.64e12, _flops(918e12, 918e12), 448e9, 1.75e9),
 }
 
 # What XLA asks of a GPU, beside `Chip`: compute capability, shared memory of a core and the most
@@ -102,8 +102,14 @@ class Machine:
 
     @property
     def memory(self) -> float:
-        """Bytes of one device."""
-        return self.chip.memory if self.chip else device_bytes()
+        """Bytes of one device that a program can have.
+
+        Of a GPU the share that jax reserves: `XLA_CLIENT_MEM_FRACTION`, three quarters unless set.
+        """
+        if self.chip is None or self.name == 'here':
+            return device_bytes()
+        share = os.environ.get('XLA_CLIENT_MEM_FRACTION') or 0.75
+        return self.chip.memory * (float(share) if self.devices[0].platform == 'gpu' else 1)
 
 
 def machine(name: str) -> Machine:
@@ -157,8 +163,10 @@ def _tpus(kind: str, topology: str) -> list[Any]:
     os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', 'true')  # several processes compile at once
     least = '2x2x1' if kind in ('v4', 'v5p') else '2x2'  # libtpu knows no smaller one
     name = f'{kind}:{topology or least}'
+    # Both cores of a v4 are one device, as they are where jax runs on one.
+    config = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
     try:
-        devices = topologies.get_topology_desc(name, platform='tpu').devices
+        devices = topologies.get_topology_desc(name, platform='tpu', **config).devices
     except (NotImplementedError, RuntimeError, ValueError) as error:
         raise _refused(name, 'tpu', error) from None
     return devices if topology else devices[:1]
@@ -240,7 +248,8 @@ class Report:
         bytes: moved from and to memory by one device.
         cycles: of one device, as the compiler estimates; None where it estimates none.
         collectives: in the order that they run.
-        modules: cost by module path, the most expensive first; kernels under `PATH (kernel)`.
+        modules: cost by module path, the most expensive first (by bytes where no chip is known);
+            kernels under `PATH (kernel)`.
         communication: seconds of the collectives at the links' bandwidth, an estimate. They may
             overlap with the rest.
         loops_once: loops whose number of passes the program does not state; all counts are of one.
@@ -363,7 +372,11 @@ def _modules(
         operations, bytes = kernel_flops[path], kernel_bytes[path]
         seconds = roofline(operations, bytes)
         costs[f'{path} (kernel)'] = Cost(operations, bytes, seconds, 'kernel')
-    return dict(sorted(costs.items(), key=lambda item: -item[1].seconds))
+
+    def expense(item: tuple[str, Cost]) -> tuple[float, int]:
+        return (0 if chip is None else -item[1].seconds), -item[1].bytes
+
+    return dict(sorted(costs.items(), key=expense))
 
 
 def _communication(machine: Machine, collectives: list[hlo.Collective]) -> float:

@@ -87,7 +87,9 @@ def train_step(
         soft label) and `grad_norm`.
     """
     key = jax.random.fold_in(key, state.step)
-    images, soft = augment(purpose(key, 'augment'), batch['image'], batch['label'], batch['index'])
+    seed = purpose(key, 'augment')
+    with jax.named_scope('augment'):  # a cost that is not a module's finds its name here
+        images, soft = augment(seed, batch['image'], batch['label'], batch['index'])
     noise = purpose(key, 'dropout')
     if axis is not None:
         noise = jax.random.fold_in(noise, jax.lax.axis_index(axis))
@@ -98,7 +100,8 @@ def train_step(
             params = jax.tree.map(lambda p, t: p if t else stop(p), params, trainable)
         variables = {'params': gather(params)}
         logits = model.apply(variables, images, train=True, rngs={'dropout': noise})
-        return loss(logits, soft), logits
+        with jax.named_scope('loss'):
+            return loss(logits, soft), logits
 
     (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     ahead = _ahead(logits, soft.argmax(-1, keepdims=True))
@@ -107,8 +110,9 @@ def train_step(
     if axis is not None:
         grads, metrics = jax.lax.pmean((grads, metrics), axis)
     metrics['grad_norm'] = optax.tree.norm(grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope('optimizer'):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
     average = state.ema
     if average is not None:
         average = jax.tree.map(lambda a, p: ema * a + (1 - ema) * p, average, params)

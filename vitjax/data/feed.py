@@ -94,9 +94,7 @@ class Ahead:
 
     def __init__(self, data: Data, order: Order, put: Put, until: Callable[[int], int]):
         self._data, self._order, self._put, self._until = data, order, put, until
-        image = math.prod(data.images.shape[1:])
-        batch = order.batch_size * len(order.seeds)
-        self.most = max(1, min(STEPS, BYTES // (batch * image)))
+        self.most = _steps_ahead(data.images.shape, order.batch_size * len(order.seeds))
         self._pool = ThreadPoolExecutor(1)
         self._coming: tuple[int, Future[Any]] | None = None  # its first step, and what is decoded
 
@@ -137,6 +135,24 @@ def feed(data: Data, order: Order, put: Put, until: Callable[[int], int]) -> Fee
     if isinstance(data.images, Encoded):
         return Ahead(data, order, put, until)
     return Resident(data, order, put)
+
+
+def chunk_shape(shape: tuple[int, ...], batch_size: int, *, resident: bool) -> tuple[int, int]:
+    """How many images a chunk has on the devices, and the K of its rows, for one seed.
+
+    Args:
+        shape: of the images, [N, H, W, 3].
+        batch_size: images a step.
+        resident: whether all of them stay on the devices.
+    """
+    if resident:
+        return shape[0], STEPS
+    steps = _steps_ahead(shape, batch_size)
+    return steps * batch_size, steps
+
+
+def _steps_ahead(shape: tuple[int, ...], batch: int) -> int:
+    return max(1, min(STEPS, BYTES // (batch * math.prod(shape[1:]))))
 
 
 def chunks(source: Feed, step: int, until: Callable[[int], int], pace: 'Pace') -> Iterator[Chunk]:

@@ -1,0 +1,192 @@
+"""What a training takes on machines that are not here: memory, operations, time, all estimated."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+from collections import Counter
+from typing import Annotated, Any
+
+import command
+import tables
+from tyro.conf import AvoidSubcommands, arg
+
+from vitjax.experiment import Experiment
+
+MODULES = 10  # of the most expensive
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """An experiment, and the machines to plan it for.
+
+    Attributes:
+        out: where plan.json and plan.png go.
+        target: machines, side by side: here, h100, h100:8 (one host), h100:2x8, v5e, v5e:2x4, ...
+        images: training images, where the data are not here: squares of augment.size pixels.
+    """
+
+    experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
+    out: str
+    target: tuple[str, ...] = ('here',)
+    images: int | None = None
+
+
+def main() -> int:
+    """Compiles the experiment's training step for each machine, and says what that takes."""
+    asked, _ = command.of_experiment(
+        Asked, 'plans', usage='--target MACHINE ... [overrides]', does='Plan: '
+    )
+    import jax
+
+    from vitjax.forecast import forecast
+
+    found, failed = [], []
+    for name in asked.target:
+        try:
+            found.append(
+                forecast(
+                    asked.experiment, name, count=asked.images,
+                    report=lambda line: print(f'{line} ...', file=sys.stderr, flush=True),
+                )
+            )  # fmt: skip
+        except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+            failed.append(f'{name}: {str(error).splitlines()[0][:300]}')
+    if found:
+        show(found)
+        write(found, pathlib.Path(asked.out))
+    for line in failed:
+        print(f'error: {line}', file=sys.stderr)
+    return 0 if found and not failed and all(each.fits for each in found) else 1
+
+
+def show(found: list[Any]) -> None:
+    """Prints machines side by side, and of each what is most expensive."""
+    table = tables.table('', *(each.machine for each in found))
+    columns = [lines(each) for each in found]
+    for head in columns[0]:
+        table.add_row(head, *(column[head] for column in columns))
+    tables.put(table)
+    for each in found:
+        if not each.fits:
+            print(f'{each.machine}: does not fit; {each.change}')
+    for each in found:
+        if each.report:
+            modules(each)
+    print('Times are estimates: by the compiler of TPUs, elsewhere rooflines, never quite reached.')
+
+
+def lines(each: Any) -> dict[str, str]:
+    """What the table says of one machine."""
+    report = each.report
+    values = {
+        'devices': f'{each.devices} ({each.parallel})',
+        'images a step': f'{each.batch_size:,}',
+        'memory of a device, GB': f'{_gb(each.needed)} of {_gb(each.available)}',
+        'fits': 'yes' if each.fits else 'no',
+        'largest batch that fits': f'{each.largest:,}' if each.largest else 'none',
+    }
+    if not report:
+        return values | dict.fromkeys(_COMPILED, '-')
+    sent = Counter[str]()
+    for collective in report.collectives:
+        sent[collective.kind] += collective.bytes * collective.times
+    texts = (
+        f'{_gb(report.memory.arguments)}, {_gb(report.memory.temporaries)}',
+        tables.scaled(report.flops),
+        _gb(report.bytes),
+        ', '.join(f'{kind} {_gb(size)}' for kind, size in sent.items()) or 'none',
+        _number(1e3 * each.step_seconds),
+        _number(1e3 * report.communication),
+        _number(each.batch_size / each.step_seconds),
+        '-' if math.isnan(each.utilisation) else f'{each.utilisation:.0%}',
+        f'{each.steps:,}',
+        _duration(3600 * each.hours),
+        f'{report.compile_seconds:.0f}',
+    )
+    return values | dict(zip(_COMPILED, texts, strict=True))
+
+
+_COMPILED = (
+    '... arguments, temporaries', 'operations of a step', 'bytes moved by a device, GB',
+    'collectives, GB', 'step, ms, estimated', '... of it communication', 'images/s, estimated',
+    'utilisation, estimated', 'steps in all', 'whole training, estimated', 'compiled here in, s',
+)  # fmt: skip
+
+
+def modules(each: Any) -> None:
+    """Prints the most expensive modules of one machine."""
+    table = tables.table(f'{each.machine}: module', 'ms', 'share', 'GFLOP', 'GB', 'estimated by')
+    for path, cost in list(each.report.modules.items())[:MODULES]:
+        share = cost.seconds / each.report.seconds
+        table.add_row(
+            path or OUTSIDE, _number(1e3 * cost.seconds),
+            '-' if math.isnan(share) else f'{share:.0%}',
+            _number(cost.flops / 1e9), _gb(cost.bytes), cost.by,
+        )  # fmt: skip
+    tables.put(table)
+
+
+OUTSIDE = '(outside of modules)'
+
+
+def write(found: list[Any], out: pathlib.Path) -> None:
+    """Writes OUT/plan.json and OUT/plan.png."""
+    from vitjax.figures.forecast import Share, forecast
+
+    out.mkdir(parents=True, exist_ok=True)
+    values = [plain(each) for each in found]
+    (out / 'plan.json').write_text(json.dumps(values, indent=1, allow_nan=False))
+    shares = {}
+    for each in found:
+        memory, costs = {'needed': each.needed}, {}
+        if each.report:
+            size = each.report.memory
+            rest = size.peak - size.arguments - size.temporaries
+            memory = {'arguments': size.arguments, 'temporaries': size.temporaries}
+            memory |= {'results': rest} if rest > 0 else {}
+            costs = dict(list(each.report.modules.items())[:MODULES])
+        shares[f'{each.machine}, {each.batch_size} images'] = Share(
+            memory, each.available, {p or OUTSIDE: (c.seconds, c.by) for p, c in costs.items()}
+        )
+    forecast(shares).savefig(out / 'plan.png', dpi=120)
+    print(f'written: {out}/plan.json, {out}/plan.png')
+
+
+def plain(each: Any) -> dict[str, Any]:
+    """A forecast as JSON values; null for what nobody knows."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(v) for key, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    values = dataclasses.asdict(each)
+    if each.report:
+        values['report']['collectives'] = [c._asdict() for c in each.report.collectives]
+    derived = ('fits', 'step_seconds', 'utilisation', 'hours')
+    return finite({**values, **{name: getattr(each, name) for name in derived}})
+
+
+def _gb(size: float) -> str:
+    return _number(size / 1e9)
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86400, 'days'), (3600, 'h'), (60, 'min')):
+        if seconds >= 2 * unit:
+            return f'{_number(seconds / unit)} {name}'
+    return f'{_number(seconds)} s' if math.isfinite(seconds) else '-'
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return '-'
+    return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
+
+
+if __name__ == '__main__':
+    command.guard(main)

@@ -1,0 +1,73 @@
+"""What a training step takes on machines: memory of a device, and time by module."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from vitjax.figures.panels import WIDTH
+
+
+class Share(NamedTuple):
+    """One machine's bars.
+
+    Attributes:
+        memory: bytes of one device by what they hold.
+        available: bytes of one device.
+        modules: seconds of a step by module, and who estimates them.
+    """
+
+    memory: Mapping[str, float]
+    available: float
+    modules: Mapping[str, tuple[float, str]]
+
+
+def forecast(machines: Mapping[str, Share]) -> Figure:
+    """Memory of one device of each machine against what it has; below, time by module.
+
+    Args:
+        machines: by name.
+    """
+    count = len(machines)
+    rows = -(-count // 2)
+    longest = max((len(share.modules) for share in machines.values()), default=0)
+    heights = [0.9 + 0.3 * count, *[0.9 + 0.22 * longest] * rows]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout='constrained')
+    grid = figure.add_gridspec(1 + rows, 2, height_ratios=heights)
+    _memory(figure.add_subplot(grid[0, :]), machines)
+    for i, (name, share) in enumerate(machines.items()):
+        columns = slice(None) if count == 1 else i % 2
+        _time(figure.add_subplot(grid[1 + i // 2, columns]), name, share)
+    return figure
+
+
+def _memory(axis: Any, machines: Mapping[str, Share]) -> None:
+    kinds = list(dict.fromkeys(kind for share in machines.values() for kind in share.memory))
+    for row, share in enumerate(machines.values()):
+        left = 0.0
+        for kind, size in share.memory.items():
+            axis.barh(row, size / 1e9, left=left, color=f'C{kinds.index(kind)}', height=0.6)
+            left += size / 1e9
+        axis.plot([share.available / 1e9] * 2, [row - 0.4, row + 0.4], color='black', lw=2)
+    for kind in kinds:
+        axis.barh(0, 0, color=f'C{kinds.index(kind)}', label=kind)
+    axis.plot([], [], color='black', lw=2, label='available')
+    axis.set_yticks(range(len(machines)), list(machines))
+    axis.invert_yaxis()
+    axis.set(xlabel='memory of one device (GB)', xlim=(0, None))
+    axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+
+
+def _time(axis: Any, name: str, share: Share) -> None:
+    estimates = {by: f'C{i + 3}' for i, by in enumerate(('compiler', 'roofline', 'kernel'))}
+    for row, (seconds, by) in enumerate(share.modules.values()):
+        axis.barh(row, 1e3 * seconds, color=estimates.get(by, 'C7'), height=0.7)
+    for by in dict.fromkeys(by for _, by in share.modules.values()):
+        axis.barh(0, 0, color=estimates.get(by, 'C7'), label=by)
+    axis.set_yticks(range(len(share.modules)), list(share.modules), fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, None)
+    axis.set_xlabel('ms a step, estimated', fontsize=9)
+    axis.set_title(name, fontsize=10)
+    if share.modules:
+        axis.legend(frameon=False, fontsize=8, loc='lower right', title='by', title_fontsize=8)
