@@ -40,25 +40,30 @@ def main() -> int:
     )
     import jax
 
-    from vitjax.forecast import forecast
+    from vitjax.forecast import forecast, training_images
 
+    try:
+        images = training_images(asked.experiment, asked.images)
+    except ValueError as error:
+        raise ValueError(f'{error}\nWithout them: --images COUNT.') from None
     found, failed = [], []
     for name in asked.target:
         try:
-            found.append(
-                forecast(
-                    asked.experiment, name, count=asked.images,
-                    report=lambda line: print(f'{line} ...', file=sys.stderr, flush=True),
-                )
-            )  # fmt: skip
+            found.append(forecast(asked.experiment, name, images, report=progress))
         except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
-            failed.append(f'{name}: {str(error).splitlines()[0][:300]}')
+            text = str(error)[:500]
+            failed.append(text if text.startswith(name) else f'{name}: {text}')
     if found:
         show(found)
         write(found, pathlib.Path(asked.out))
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     return 0 if found and not failed and all(each.fits for each in found) else 1
+
+
+def progress(line: str) -> None:
+    """Says what takes its time."""
+    print(f'{line} ...', file=sys.stderr, flush=True)
 
 
 def show(found: list[Any]) -> None:
@@ -145,7 +150,7 @@ def write(found: list[Any], out: pathlib.Path) -> None:
             size = each.report.memory
             rest = size.peak - size.arguments - size.temporaries
             memory = {'arguments': size.arguments, 'temporaries': size.temporaries}
-            memory |= {'results': rest} if rest > 0 else {}
+            memory |= {'results': rest} if rest > 0.01 * size.peak else {}
             costs = dict(list(each.report.modules.items())[:MODULES])
         shares[f'{each.machine}, {each.batch_size} images'] = Share(
             memory, each.available, {p or OUTSIDE: (c.seconds, c.by) for p, c in costs.items()}

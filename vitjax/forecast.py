@@ -5,6 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
@@ -77,8 +78,31 @@ class Forecast:
         return self.steps * self.step_seconds / 3600
 
 
+class Images(NamedTuple):
+    """Training images by their shape alone: [N, H, W, 3], and whether they stay on the devices."""
+
+    shape: tuple[int, ...]
+    resident: bool
+
+
+def training_images(experiment: Experiment, count: int | None = None) -> Images:
+    """An experiment's training images; with `count`, of data that are not here.
+
+    Those are taken to be squares of `augment.size` pixels.
+
+    Raises:
+        ValueError: for data that are not there, with the command that prepares them.
+    """
+    source, size = require_data(experiment), experiment.augment.size
+    if count is None:
+        images = program.load_data(source, 'train').images
+        return Images(images.shape, not isinstance(images, Encoded))
+    shape = count, size, size, 3
+    return Images(shape, math.prod(shape) <= source.memory)
+
+
 def forecast(
-    experiment: Experiment, name: str, *, count: int | None = None,
+    experiment: Experiment, name: str, images: Images, *,
     report: Callable[[str], object] = lambda line: None,
 ) -> Forecast:  # fmt: skip
     """Compiles an experiment's training step for a machine, and the largest batch that fits.
@@ -86,13 +110,12 @@ def forecast(
     Args:
         experiment: of which one seed is trained.
         name: of the machine, as `target.machine` takes it.
-        count: training images, where they are not here: they are taken to be squares of
-            `augment.size` pixels. None reads the experiment's own.
+        images: to train on.
         report: is called with a line before each compilation.
 
     Raises:
         ValueError: for an unknown machine, an extra that is not installed, a batch that the devices
-            do not divide, data that are not there.
+            do not divide.
     """
     machine = target.machine(name)
     parallel = experiment.parallel
@@ -100,8 +123,8 @@ def forecast(
         parallel = 'pmap' if len(machine.devices) > 1 else 'none'
     if parallel == 'none':
         machine = dataclasses.replace(machine, devices=machine.devices[:1])
-    shape, resident = _images(experiment, count)
-    steps = program.total_steps(experiment, shape[0])
+    count = images.shape[0]
+    steps = program.total_steps(experiment, count)
     experiment = dataclasses.replace(
         experiment, preprocessing=Preprocessing(experiment.augment.size, crop=1.0)
     )
@@ -112,8 +135,8 @@ def forecast(
         """The report of a step of so many images, and bytes that a device needs for it."""
         report(f'compiling {batch} images a step for {name}')
         fn, args = program.lowerable(
-            dataclasses.replace(experiment, batch_size=batch), steps, shape, machine.devices,
-            resident=resident,
+            dataclasses.replace(experiment, batch_size=batch), steps, images.shape, machine.devices,
+            resident=images.resident,
         )  # fmt: skip
         try:
             found = target.compile(fn, *args, machine=machine, dtype=dtype)
@@ -124,9 +147,10 @@ def forecast(
         return found, found.memory.peak
 
     found, needed = compiled(experiment.batch_size)
+    unit = 2 * devices  # mixup and cutmix pair the images of a device
     largest = _largest(
         lambda batch: compiled(batch)[1], experiment.batch_size, machine.memory,
-        unit=devices, most=shape[0] // devices * devices,
+        unit=unit, most=count // unit * unit,
     )  # fmt: skip
     done = Forecast(
         machine=name, devices=devices, parallel=parallel,
@@ -136,16 +160,6 @@ def forecast(
         peak_flops=machine.chip.flops[dtype] if machine.chip else math.nan,
     )  # fmt: skip
     return done if done.fits else dataclasses.replace(done, change=_change(experiment, done))
-
-
-def _images(experiment: Experiment, count: int | None) -> tuple[tuple[int, ...], bool]:
-    """The shape of the training images, and whether they stay on the devices."""
-    source, size = require_data(experiment), experiment.augment.size
-    if count is None:
-        images = program.load_data(source, 'train').images
-        return images.shape, not isinstance(images, Encoded)
-    shape = count, size, size, 3
-    return shape, math.prod(shape) <= source.memory
 
 
 def _asked(message: str) -> float:

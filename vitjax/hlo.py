@@ -86,7 +86,9 @@ class _Instruction(NamedTuple):
 
 _Computation = dict[str, _Instruction]
 
-KEPT = 'kept for the gradient'  # for a path: a scan over layers stacks it, and takes it out again
+# For a path: what a scan over layers takes out of stacks and puts into them, weights and what the
+# gradient needs.
+STACKS = 'stacks along depth'
 _STACKING = re.compile(r'jvp\(.*/while/body/.*dynamic_(update_)?(index|slice)')
 
 
@@ -224,7 +226,7 @@ def _walk(
 def _path(instruction: _Instruction) -> str:
     name = re.search(r'op_name="([^"]*)"', instruction.rest)
     path = module_path(name[1]) if name else ''
-    return KEPT if name and not path and _STACKING.search(name[1]) else path
+    return STACKS if name and not path and _STACKING.search(name[1]) else path
 
 
 def _path_inside(computations: dict[str, _Computation], instruction: _Instruction) -> str:

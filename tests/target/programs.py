@@ -1,9 +1,12 @@
 """Compiles one small architecture for a machine, in a process without the tests' settings.
 
     python programs.py MACHINE ARCHITECTURE
+    python programs.py MACHINE ARCHITECTURE none|pmap|fsdp [SEEDS]
 
-Prints a line of JSON for each program: what it is, and its report or the error. Depths and widths
-are small, because compile time does not grow with depth; token counts are those of 224 pixels.
+The second form compiles what a run dispatches, many steps at a time, spread over the machine's
+devices. Prints a line of JSON for each program: what it is, and its report or the error. Depths and
+widths are small, because compile time does not grow with depth; token counts are those of 224
+pixels.
 """
 
 import dataclasses
@@ -15,10 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vitjax import models, target
+from vitjax import models, program, sharding, target
 from vitjax.data.augment import Augment, augment
 from vitjax.data.preprocess import Preprocessing
+from vitjax.experiment import Experiment
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer
 from vitjax.train import init_state, train_step
@@ -45,8 +50,10 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-def main(machine: str, architecture: str) -> None:
+def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> None:
     where = target.machine(machine)
+    if way:
+        return spread(where, architecture, way, int(seeds))
     model, size, implementations = ARCHITECTURES[architecture]
     for dtype in ('bfloat16', 'float32'):
         for attention in implementations:
@@ -78,11 +85,43 @@ def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any)
             'flops': found.flops, 'seconds': found.seconds, 'cycles': found.cycles,
             'memory': dataclasses.asdict(found.memory),
             'kernels': sorted(path for path, cost in found.modules.items() if cost.by == 'kernel'),
+            'collectives': [collective._asdict() for collective in found.collectives],
         }  # fmt: skip
     print(json.dumps(row | {'took': time.perf_counter() - start}), flush=True)
 
 
 _compiled: dict[str, target.Report] = {}
+
+
+def spread(where: target.Machine, architecture: str, way: str, seeds: int) -> None:
+    """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
+    model, size, _ = ARCHITECTURES[architecture]
+    # Wide enough for its kernels to be split over all devices.
+    wide = {'width': max(128, len(where.devices))} if 'width' in vars(model) else {}
+    model = model.clone(dtype='bfloat16', **wide)
+    devices = where.devices if way != 'none' else where.devices[:1]
+    experiment = Experiment(
+        model=model, augment=Augment(size=size), parallel=way, batch_size=11 * len(devices),
+        preprocessing=Preprocessing(size),
+    )  # fmt: skip
+    step, numbers = program.training_step(experiment, 100)
+    given = [{'key': np.asarray(jax.random.key_data(jax.random.key(i))), **numbers}
+             for i in range(seeds)]  # fmt: skip
+    state = jax.eval_shape(
+        lambda: init_state(
+            jax.random.key(0), model=model, tx=optimizer(experiment.optim, 100),
+            image_shape=(size, size, 3),
+        )
+    )  # fmt: skip
+    ways = sharding.spread(
+        way, step, given, [state] * seeds, batch_size=experiment.batch_size, devices=devices
+    )
+    data = (
+        jax.ShapeDtypeStruct((50, size, size, 3), np.uint8),
+        jax.ShapeDtypeStruct((50,), np.int32),
+    )
+    function, arguments = ways.program(data, 4)
+    report(way, {'dtype': 'bfloat16', 'seeds': seeds}, where, function, *arguments)
 
 
 def forward(model: Any, size: int) -> tuple[Any, ...]:

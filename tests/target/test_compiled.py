@@ -6,8 +6,10 @@ settings of a whole process.
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -22,15 +24,15 @@ ARCHITECTURES = (
 EXTRAS = {'h100': ('cuda', 'jax-cuda13-plugin'), 'v5e': ('tpu', 'libtpu')}
 
 
-def programs(machine, architecture):
-    extra, distribution = EXTRAS[machine]
+def programs(machine, *arguments):
+    extra, distribution = EXTRAS[machine.partition(':')[0]]
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"compiling for {machine} needs pip install -e '.[{extra}]'.")
     settings = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'XLA_'))}
     ran = subprocess.run(
-        [sys.executable, str(PROGRAMS), machine, architecture],
+        [sys.executable, str(PROGRAMS), machine, *arguments],
         env={**settings, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -68,3 +70,40 @@ def kernels(machine, architecture, row):
         if architecture == 'patchconvnet' and half and attention == 'fused':
             found |= {'class_blocks/attention'}
     return sorted(f'{path} (kernel)' for path in found)
+
+
+@pytest.mark.parametrize('architecture', ['vit', 'cait', 'patchconvnet', 'convnet'])
+@pytest.mark.parametrize('machine', ['h100:8', 'v5e:2x4'])
+def test_many_steps_spread_over_eight_devices_compile(machine, architecture):
+    rows = [programs(machine, architecture, way)[0] for way in ('pmap', 'fsdp')]
+    assert [row['error'] for row in rows] == [None, None]
+    pmap, fsdp = ([c for c in row['collectives'] if c['bytes'] > 64] for row in rows)
+    assert {c['kind'] for c in pmap} == {'all-reduce'}  # of gradients
+    assert 'all-gather' in {c['kind'] for c in fsdp}
+    assert not activations(pmap) and not activations(fsdp)
+    assert rows[1]['memory']['arguments'] < rows[0]['memory']['arguments']
+
+
+@pytest.mark.parametrize('machine', ['h100:32x8', 'v5e:16x16'])
+def test_fsdp_on_256_devices_sends_no_activation(machine):
+    (row,) = programs(machine, 'vit', 'fsdp')
+    assert row['error'] is None
+    assert row['collectives'] and not activations(row['collectives'])
+
+
+@pytest.mark.parametrize('architecture', ['vit', 'cait', 'patchconvnet'])
+@pytest.mark.parametrize('machine', EXTRAS)
+def test_seeds_on_an_axis_compile(machine, architecture):
+    (row,) = programs(machine, architecture, 'none', '3')
+    assert row['error'] is None and row['collectives'] == []
+    assert row['kernels'] == kernels(machine, architecture, {'attention': 'auto', **row})
+
+
+def activations(collectives):
+    """Arrays that are sent with images along an axis: 11 a device, which divides nothing else."""
+    sizes = [
+        (c['kind'], array, math.prod(int(n) for n in re.findall(r'\d+', array.partition('[')[2])))
+        for c in collectives
+        for array in c['arrays']
+    ]
+    return [(kind, array) for kind, array, size in sizes if size and size % 11 == 0]

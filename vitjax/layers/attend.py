@@ -195,10 +195,16 @@ def at_even_lengths(
     """
     queries, keys = q.shape[1], k.shape[1]
     q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
-    seen = jnp.full(len(k), keys, jnp.int32) if keys % 2 else None
+    seen = read = None
+    if keys % 2:
+        # Numbers that depend on k, because under `vmap` (over seeds) the wrapper takes all lengths
+        # for mapped, and fails on those that are not.
+        none = 0 * k[:, 0, 0, 0].astype(jnp.int32)
+        seen, read = keys + none, q.shape[1] + none
     return jax.nn.dot_product_attention(
-        q, k, v, scale=scale, key_value_seq_lengths=seen, implementation=implementation
-    )[:, :queries]
+        q, k, v, scale=scale, implementation=implementation,
+        query_seq_lengths=read, key_value_seq_lengths=seen,
+    )[:, :queries]  # fmt: skip
 
 
 def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
