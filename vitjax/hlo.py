@@ -121,7 +121,8 @@ def module_path(name: str) -> str:
 # What jax's transformations and control flow leave in names.
 _STRUCTURE = {
     'while', 'body', 'cond', 'closed_call', 'checkpoint', 'rematted_computation', 'scan', 'pjit',
-    'custom_jvp_call', 'custom_vjp_call', 'shard_map', 'core_call', 'remat', 'xla_pmap', 'eval_jaxpr',
+    'custom_jvp_call', 'custom_vjp_call', 'shard_map', 'core_call', 'remat', 'xla_pmap',
+    'eval_jaxpr',
 }  # fmt: skip
 
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
