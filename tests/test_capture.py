@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_params
+from helpers import assert_close, exact, random_params
 
 from vitjax.capture import capture, gradients, paths
 from vitjax.flops import model_flops
@@ -41,6 +41,7 @@ def total(logits):
                 'blocks': (3, 2, 8, 8),
                 'blocks/attention': (3, 2, 8, 8),
                 'blocks/attention/weights': (3, 2, 2, 8, 8),
+                'blocks/attention/heads': (3, 2, 8, 2, 4),
                 'blocks/mlp': (3, 2, 8, 8),
                 'blocks/mlp/hidden': (3, 2, 8, 32),
                 'blocks/mlp/output': (3, 2, 8, 8),
@@ -56,8 +57,10 @@ def total(logits):
                 'blocks/attention/mixed_logits': (3, 2, 2, 6, 6),
                 'blocks/attention/weights': (3, 2, 2, 6, 6),
                 'blocks/attention/mixed_weights': (3, 2, 2, 6, 6),
+                'blocks/attention/heads': (3, 2, 6, 2, 4),
                 'class_blocks': (2, 2, 1, 8),
                 'class_blocks/attention/weights': (2, 2, 2, 1, 7),
+                'class_blocks/attention/heads': (2, 2, 1, 2, 4),
                 'norm': (2, 8),
             },
         ),
@@ -73,7 +76,11 @@ def total(logits):
         ),
         (
             MULTI,
-            {'class_blocks': (1, 2, 5, 8), 'class_blocks/attention/weights': (1, 2, 2, 5, 6)},
+            {
+                'class_blocks': (1, 2, 5, 8),
+                'class_blocks/attention/weights': (1, 2, 2, 5, 6),
+                'class_blocks/attention/heads': (1, 2, 5, 2, 4),
+            },
         ),
     ],
 )
@@ -95,6 +102,20 @@ def test_capture_leaves_the_logits_as_they_are(model):
         np.testing.assert_allclose(logits, plain, rtol=1e-5, atol=1e-5)
         if name == 'explicit':
             np.testing.assert_array_equal(logits, plain)
+
+
+@pytest.mark.parametrize('model', [VIT, CAIT, MULTI], ids=['vit', 'cait', 'multi'])
+def test_heads_are_what_the_projection_reads(model):
+    """In a trunk, under talking heads, in class attention and with one class token a class."""
+    params = random_params(model, IMAGES)
+    _, found = capture(model, params, IMAGES, keep='.*attention(/heads)?')
+    paths = [path for path in found if path.endswith('/heads')]
+    assert len(paths) == {VIT: 1, CAIT: 2, MULTI: 1}[model]
+    for path in paths:
+        stack, heads = path.split('/')[0], exact(found[path])
+        projection = params[stack]['attention']['projection']
+        out = np.einsum('lbnc,lcd->lbnd', heads.reshape(*heads.shape[:3], -1), projection['kernel'])
+        assert_close(found[f'{stack}/attention'], out + projection['bias'][:, None, None])
 
 
 def test_convolutional_networks_offer_their_feature_maps():
@@ -168,12 +189,12 @@ def unrolled(params, deltas, monkeypatch):
 
 
 def test_gradients_are_those_of_finite_differences(monkeypatch):
-    keep = 'embed|(class_)?blocks|(class_)?blocks/attention/(mixed_)?(weights|logits)|norm'
+    keep = 'embed|(class_)?blocks|(class_)?blocks/attention/((mixed_)?(weights|logits)|heads)|norm'
     with jax.enable_x64(True):
         params = jax.tree.map(np.float64, random_params(CAIT, IMAGES))
         model = CAIT.clone(dtype='float64', remat=True)
         logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
-        assert len(found) == 8 and found.keys() == grads.keys()
+        assert len(found) == 10 and found.keys() == grads.keys()
         run = jax.jit(lambda deltas: total(unrolled(params, deltas, monkeypatch)))
         np.testing.assert_allclose(run({}), total(logits), rtol=1e-10)
         rng = np.random.default_rng(2)

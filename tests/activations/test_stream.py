@@ -70,6 +70,17 @@ def test_what_is_taken_of_class_tokens_features_maps_and_attention():
         take('blocks/attention/weights', weights, 'class', VIT)
 
 
+def test_what_is_taken_of_heads():
+    """They are tokens, whose channels are the heads' side by side."""
+    heads = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 6, 2, 4)))
+    flat = heads.reshape(3, 2, 6, 8)
+    for policy in activations.TOKENS:
+        wanted = take('blocks', flat, policy, VIT)
+        np.testing.assert_array_equal(take('blocks/attention/heads', heads, policy, VIT), wanted)
+    own = take('class_blocks/attention/heads', heads[:, :, :1], 'class', CaiT(**SHAPE))
+    np.testing.assert_array_equal(own, flat[:, :, 0])
+
+
 def test_layers_come_in_the_order_of_the_network():
     paths = ['conv_10', 'conv_2', 'norm', 'class_blocks', 'embed', 'head', 'blocks']
     wanted = ['embed', 'conv_2', 'conv_10', 'blocks', 'class_blocks', 'norm', 'head']

@@ -216,6 +216,8 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
         if tokens != 'all':
             raise ValueError(f'{path} is attention, not tokens: tokens must be all, not {tokens}.')
         return value
+    if path.endswith('/heads'):  # tokens, whose channels lie side by side
+        value = value.reshape(*value.shape[:3], -1)
     trunk, in_class_blocks = model.trunk, path.startswith('class_blocks')
     if value.ndim == 5:  # a map of features
         value = value.reshape(*value.shape[:2], -1, value.shape[-1])

@@ -13,7 +13,7 @@ from vitjax.layers.init import kernel_init
 
 
 def tap(module: nn.Module) -> Tap | None:
-    """The place that attention weights pass: `capture` stores and `gradients` perturbs them there.
+    """The place that weights and each head's output pass: `capture` stores, `gradients` perturbs.
 
     None where neither is at work.
     """
@@ -106,10 +106,12 @@ def _attended(
     """`attend` with an attention module's settings, then its projection: [B, Q, width]."""
     rate = module.attention_dropout
     key = module.make_rng('dropout') if train and rate else None
+    look = tap(module)
     out = attend(
         q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate, key=key,
-        tap=tap(module),
+        tap=look,
     )  # fmt: skip
+    out = look('heads', out) if look else out
     out = _dense(width, 'projection', module.dtype)(out.reshape(*out.shape[:2], -1))
     return dropout(module, out, module.dropout, train)
 
