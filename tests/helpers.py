@@ -1,5 +1,9 @@
 """What tests need again and again: random arrays and parameters, and distances of trees."""
 
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -57,3 +61,15 @@ def assert_close(found, expected, tolerance=2e-6):
 def assert_equal(a, b):
     """Two trees of the same structure, to the bit."""
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def as_users_do(program):
+    """Runs Python in a process without the tests' quick compilation; it can import the tests."""
+    tests = pathlib.Path(__file__).parent
+    quick = ('XLA_FLAGS', 'JAX_DISABLE_MOST_OPTIMIZATIONS')
+    there = {name: value for name, value in os.environ.items() if name not in quick}
+    there['PYTHONPATH'] = os.pathsep.join([str(tests), str(tests.parent)])
+    done = subprocess.run(
+        [sys.executable, '-c', program], env=there, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, exact, random_params
+from helpers import as_users_do, assert_close, exact, random_params
 
 from vitjax.capture import capture, gradients, paths
 from vitjax.flops import model_flops
@@ -104,13 +104,13 @@ def test_capture_leaves_the_logits_as_they_are(model):
             np.testing.assert_array_equal(logits, plain)
 
 
-@pytest.mark.parametrize('model', [VIT, CAIT, MULTI], ids=['vit', 'cait', 'multi'])
-def test_heads_are_what_the_projection_reads(model):
+@pytest.mark.parametrize(('model', 'count'), [(VIT, 1), (CAIT, 2), (MULTI, 1)])
+def test_heads_are_what_the_projection_reads(model, count):
     """In a trunk, under talking heads, in class attention and with one class token a class."""
     params = random_params(model, IMAGES)
     _, found = capture(model, params, IMAGES, keep='.*attention(/heads)?')
     paths = [path for path in found if path.endswith('/heads')]
-    assert len(paths) == {VIT: 1, CAIT: 2, MULTI: 1}[model]
+    assert len(paths) == count
     for path in paths:
         stack, heads = path.split('/')[0], exact(found[path])
         projection = params[stack]['attention']['projection']
@@ -138,6 +138,85 @@ def test_only_what_matches_the_whole_path_comes_back():
         capture(CAIT, params, IMAGES, keep='(')
     with pytest.raises(ValueError, match=r"'nothing' matches none of"):
         gradients(CAIT, params, IMAGES, total, keep='nothing')
+
+
+TRUNK = '(?!class_blocks).*'
+
+
+@pytest.mark.parametrize(
+    ('model', 'layers'),
+    [(VIT.clone(depth=5, drop_path=0.1), (1, 3)), (CAIT.clone(depth=5), (0, 1, 4)), (MULTI, (1,)),
+     (VIT.clone(remat=True, pool='distilled'), (2,))],
+    ids=['vit', 'cait', 'multi', 'remat'],
+)  # fmt: skip
+def test_chosen_layers_are_those_of_the_whole_capture(model, layers):
+    params = random_params(model, IMAGES)
+    logits, found = capture(model, params, IMAGES, keep=TRUNK)
+    some_logits, some = capture(model, params, IMAGES, keep=TRUNK, layers=layers)
+    assert_close(some_logits, logits, 1e-6)
+    assert some.keys() == found.keys()
+    for path, value in found.items():
+        own = value[np.array(layers)] if path.startswith('blocks') else value
+        assert_close(some[path], own, 1e-6)
+
+
+BITS = """
+import jax, numpy as np
+from helpers import random_params
+from test_capture import CAIT, IMAGES, PATCHCONVNET, VIT, capture
+
+for model in (VIT, CAIT, PATCHCONVNET):
+    params = random_params(model, IMAGES)
+    logits, found = capture(model, params, IMAGES)
+    some_logits, some = capture(model, params, IMAGES, keep='(?!class_blocks).*', layers=(0, 2))
+    np.testing.assert_array_equal(some_logits, logits)
+    for path, value in some.items():
+        own = found[path][np.array([0, 2])] if path.startswith('blocks') else found[path]
+        np.testing.assert_array_equal(value, own, err_msg=path)
+"""
+
+
+def test_chosen_layers_are_the_same_bits():
+    """As users compile: the quick compilation of tests rounds by what else is in the program."""
+    as_users_do(BITS)
+
+
+def test_layers_of_class_blocks_are_chosen_too():
+    params = random_params(CAIT, IMAGES)
+    whole = capture(CAIT, params, IMAGES, keep='class_blocks.*')[1]
+    for path, value in capture(CAIT, params, IMAGES, keep='class_blocks.*', layers=[1])[1].items():
+        assert_close(value, whole[path][1:], 1e-6)
+
+
+def test_layers_that_are_not_there_are_an_error():
+    params = random_params(CAIT, IMAGES)
+    for layers, message in (
+        ((0, 3), r'layers of blocks are 0 to 2: got \(0, 3\)'),
+        ((-1,), r'layers of blocks are 0 to 2: got \(-1,\)'),
+        ((1, 0), r'one or more, each once, in order: got \(1, 0\)'),
+        ((), r'one or more, each once, in order: got \(\)'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            capture(CAIT, params, IMAGES, keep='blocks', layers=layers)
+    with pytest.raises(ValueError, match=r'layers need a stack `blocks`: ConvNet has none'):
+        capture(CONVNET, random_params(CONVNET, LARGER), LARGER, keep='conv_1', layers=(0,))
+
+
+def test_one_layer_costs_one_layers_memory_and_no_copy_of_the_parameters():
+    model = CAIT.clone(depth=24, width=64)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+
+    def needs(layers):
+        keep = 'blocks/attention/weights'
+        run = jax.jit(lambda p, x: capture(model, p, x, keep=keep, layers=layers))
+        memory: Any = run.lower(params, images).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    blocks = sum(4 * leaf.size for leaf in jax.tree.leaves(params['blocks']))
+    layer = 4 * 2 * 2 * 256**2
+    assert needs(None) > 24 * layer
+    assert needs((11,)) < blocks + layer
 
 
 def test_what_is_not_kept_is_not_stored():

@@ -7,8 +7,10 @@ it lies in a stack; `paths` lists them all.
 """
 
 import functools
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,10 +18,16 @@ import jax.numpy as jnp
 
 from vitjax.types import Array, Arrays, DType, Params, PyTree, Shapes
 
+STACKS = ('blocks', 'class_blocks')  # paths whose arrays carry a leading depth axis begin so
+NOTHING = r'(?!)'  # matches no path
+
+Edits = Mapping[str, Any]
+
 
 def capture(
-    model: nn.Module, params: Params, images: Array, *, keep: str = '.*'
-) -> tuple[jax.Array, Arrays]:
+    model: nn.Module, params: Params, images: Array, *, keep: str = '.*',
+    layers: Sequence[int] | None = None,
+) -> tuple[jax.Array, Arrays]:  # fmt: skip
     """Runs a model on images [B, H, W, C] and returns `(logits, {path: array})`.
 
     Attention runs as `explicit`, whatever the model trains with, so that its weights are there.
@@ -32,9 +40,11 @@ def capture(
         params: its parameters.
         images: normalised images.
         keep: regular expression that has to match a whole path.
+        layers: which layers of a stack, from 0 and in order, to keep, as in `(5, 11)`: one costs
+            one layer's memory. None keeps all. It takes a model of `vitjax.models`.
 
     Raises:
-        ValueError: if `keep` matches nothing; it lists the paths there are.
+        ValueError: if `keep` matches nothing, or a stack has no such layer; it lists what there is.
 
     Example:
         >>> from vitjax.models import ViT
@@ -46,9 +56,15 @@ def capture(
         ((2, 5), (2, 5, 8))
         >>> found['blocks/attention/weights'].shape  # of 3 layers
         (3, 2, 2, 5, 5)
+        >>> logits, found = capture(model, params, images, keep='blocks', layers=[1])
+        >>> found['blocks'].shape
+        (1, 2, 5, 8)
     """
-    _require_match(model, images, keep)
-    return _capture(_looking(model), params, images, keep)
+    matching = require_match(model, images, keep)
+    if layers is None:
+        return _capture(looking(model), params, images, keep)
+    chosen = _require_layers(model, layers, matching)
+    return _capture_layers(looking(model), params, images, keep, chosen)
 
 
 def gradients(
@@ -85,8 +101,8 @@ def gradients(
         >>> bool(jnp.allclose(grads['norm'], params['head']['output']['kernel'][:, 0]))
         True
     """
-    _require_match(model, images, keep)
-    return _gradients(_looking(model), params, images, target, keep)
+    require_match(model, images, keep)
+    return _gradients(looking(model), params, images, target, keep)
 
 
 def paths(
@@ -108,42 +124,105 @@ def paths(
         dense (2, 7)
         head (2, 5)
     """
-    model = _looking(model)
+    model = looking(model)
     abstract = jax.ShapeDtypeStruct(jnp.shape(images), jnp.result_type(images))
     _, found = jax.eval_shape(lambda p, x: _capture(model, p, x, '.*'), params, abstract)
     return {path: value.shape for path, value in found.items()}
 
 
-def _looking(model: nn.Module) -> nn.Module:
-    """The model on explicit attention; without a setting `attention`, a string, as it is."""
+def looking(model: nn.Module) -> nn.Module:
+    """The model as `capture` runs it: on explicit attention, where `attention` is a setting."""
     chosen = isinstance(vars(model).get('attention'), str)
     return model.clone(attention='explicit') if chosen else model
 
 
+def known_paths(model: nn.Module, images: Array) -> dict[str, tuple[int, ...]]:
+    """`paths` of a model for images of this shape, remembered."""
+    return _known_paths(model, jnp.shape(images), jnp.result_type(images))
+
+
 @functools.lru_cache(maxsize=64)
-def _known_paths(model: nn.Module, shape: tuple[int, ...], dtype: DType) -> tuple[str, ...]:
+def _known_paths(
+    model: nn.Module, shape: tuple[int, ...], dtype: DType
+) -> dict[str, tuple[int, ...]]:
     images = jax.ShapeDtypeStruct(shape, dtype)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    return tuple(paths(model, shapes['params'], images))
+    return paths(model, shapes['params'], images)
 
 
-def _require_match(model: nn.Module, images: Array, keep: str) -> None:
+def require_match(model: nn.Module, images: Array, keep: str) -> dict[str, tuple[int, ...]]:
+    """The paths that `keep` matches, with their shapes.
+
+    Raises:
+        ValueError: if there are none; it lists the paths there are.
+    """
     try:
         pattern = re.compile(keep)
     except re.error as error:
         raise ValueError(f'keep must be a regular expression: {keep!r}: {error}.') from None
-    known = _known_paths(model, jnp.shape(images), jnp.result_type(images))
-    if not any(pattern.fullmatch(path) for path in known):
+    known = known_paths(model, images)
+    found = {path: shape for path, shape in known.items() if pattern.fullmatch(path)}
+    if not found:
         raise ValueError(
             f'keep must match a path of {type(model).__name__}: {keep!r} matches none of '
             f'{", ".join(known)}.'
         )
+    return found
+
+
+def _require_layers(
+    model: Any, layers: Sequence[int], matching: dict[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    require_blocks(model)
+    chosen = tuple(map(int, layers))
+    if not chosen or list(chosen) != sorted({*chosen}):
+        raise ValueError(f'layers must be one or more, each once, in order: got {chosen}.')
+    for path, shape in matching.items():
+        if path.split('/')[0] in STACKS and not 0 <= chosen[0] <= chosen[-1] < shape[0]:
+            raise ValueError(f'layers of {path} are 0 to {shape[0] - 1}: got {chosen}.')
+    return chosen
+
+
+def require_blocks(model: Any) -> None:
+    """Refuses a model without a stack `blocks` to choose layers of.
+
+    Raises:
+        ValueError: with its name.
+    """
+    if 'blocks' not in model.trunk.stacks:
+        raise ValueError(f'layers need a stack `blocks`: {type(model).__name__} has none.')
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep'))
 def _capture(model: nn.Module, params: Params, images: Array, keep: str):
     logits, state = _apply(model, {'params': params}, images, keep, ['intermediates'])
     return logits, _flatten(state['intermediates'], keep)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'keep', 'layers'))
+def _capture_layers(
+    model: Any, params: Params, images: Array, keep: str, layers: tuple[int, ...]
+) -> tuple[jax.Array, Arrays]:
+    tokens, found = enter(model, params, images, keep=keep)
+    grid = model.trunk.grid(*images.shape[1:3])
+    parts: list[Arrays] = []
+    depth = model.trunk.stacks['blocks']
+    # Neighbours that are kept, or not, run as one loop over them.
+    for kept, run in itertools.groupby(range(depth), lambda layer: layer in layers):
+
+        def layer(tokens: jax.Array, index: jax.Array, keep: str = keep if kept else NOTHING):
+            tokens, found = one_layer(model, params, tokens, index, grid, keep=keep)
+            return tokens, {path: value[0] for path, value in found.items()}
+
+        tokens, part = jax.lax.scan(layer, tokens, jnp.array([*run]))
+        parts.append(part)
+    blocks = [part for part in parts if part]
+    for path in blocks[0] if blocks else ():
+        found[path] = jnp.concatenate([part[path] for part in blocks])
+    logits, after = leave(model, params, tokens, keep=keep)
+    of_stack = {path for path in after if path.split('/')[0] in STACKS}
+    index = jnp.array(layers)
+    return logits, found | {p: v[index] if p in of_stack else v for p, v in after.items()}
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'target', 'keep'))
@@ -181,11 +260,56 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
     return logits, _flatten(found, keep), _flatten(grads, keep)
 
 
-def _apply(model: nn.Module, variables: dict, images: Array, keep: str, mutable: list[str]):
+# ---- A model in parts ---------------------------------------------------------------------------
+#
+# Those of `vitjax.models` with a stack `blocks`, as `looking` has them. Each part returns what it
+# found at the paths that match `keep`; `edits` is what `vitjax.intervene` writes there.
+
+
+def enter(
+    model: Any, params: Params, images: Array, *, keep: str, edits: Edits | None = None
+) -> tuple[jax.Array, Arrays]:
+    """Images to the tokens that enter the first block."""
+    variables = {'params': params, 'edits': edits or {}}
+    embed = lambda model, images: model.embed(images)  # noqa: E731
+    tokens, state = _apply(model, variables, images, keep, ['intermediates'], embed)
+    return tokens, _flatten(state.get('intermediates', {}), keep)
+
+
+def one_layer(
+    model: Any, params: Params, tokens: jax.Array, index: Array | int, grid: tuple[int, int], *,
+    keep: str, edits: Edits | None = None,
+) -> tuple[jax.Array, Arrays]:  # fmt: skip
+    """Tokens through the block with this index, which may be traced; found arrays are [1, ...].
+
+    Only this block's parameters are read, out of the stack's, and `edits` are of it alone.
+    """
+    own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1), params['blocks'])
+    variables = {'params': {**params, 'blocks': own}, 'edits': edits or {}}
+    model = model.clone(depth=1)
+    tokens, state = _apply(model, variables, tokens, keep, ['intermediates'], 'through', grid)
+    return tokens, _flatten(state.get('intermediates', {}), keep)
+
+
+def leave(
+    model: Any, params: Params, tokens: jax.Array, *, keep: str, edits: Edits | None = None
+) -> tuple[jax.Array, Arrays]:
+    """Tokens that leave any block to logits."""
+    variables = {'params': params, 'edits': edits or {}}
+    logits, state = _apply(model, variables, tokens, keep, ['intermediates'], 'readout')
+    return logits, _flatten(state.get('intermediates', {}), keep)
+
+
+def _apply(
+    model: nn.Module, variables: dict, images: Array, keep: str, mutable: list[str],
+    method: str | Callable | None = None, *args: Any,
+):  # fmt: skip
     wanted = functools.partial(_wanted, keep=keep)
+    settings: dict[str, Any] = {} if callable(method) else {'train': False}
     return model.apply(
-        variables, images, train=False, capture_intermediates=wanted, mutable=mutable
-    )
+        variables, images, *args, **settings, method=method, capture_intermediates=wanted,
+        mutable=mutable,
+    )  # fmt: skip
 
 
 def _wanted(module: nn.Module, method: str, keep: str) -> bool:

@@ -168,17 +168,10 @@ def _forward(
     def run(params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
         x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
-        for path, value in capture.capture(model, params, x, keep=keep)[1].items():
-            if not _is_stack(path):
-                value = value[None]
-            elif layers is not None:
-                first, last = layers
-                if not 0 <= first <= last < len(value):
-                    raise ValueError(
-                        f'layers must be from 0 to {len(value) - 1}, the first not after the '
-                        f'last: {first} {last} of {path}.'
-                    )
-                value = value[first : last + 1]
+        chosen = None if layers is None else _span(layers)
+        found = capture.capture(model, params, x, keep=keep, layers=chosen)[1]
+        for path, value in found.items():
+            value = value if _is_stack(path) else value[None]
             taken = take_tokens(path, value, tokens, model, preprocessing.size)
             out[path] = taken.astype(jnp.float32)
         return out
@@ -186,8 +179,15 @@ def _forward(
     return jax.jit(run)
 
 
+def _span(layers: tuple[int, int]) -> range:
+    first, last = layers
+    if not 0 <= first <= last:
+        raise ValueError(f'layers must be a first and a last one, from 0 on: {first} {last}.')
+    return range(first, last + 1)
+
+
 def _is_stack(path: str) -> bool:
-    return path.split('/')[0] in ('blocks', 'class_blocks')
+    return path.split('/')[0] in capture.STACKS
 
 
 def network_order(path: str) -> tuple[int, list[Any]]:

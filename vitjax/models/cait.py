@@ -1,5 +1,6 @@
 """CaiT (Touvron et al. 2021, Going deeper with Image Transformers, arXiv:2103.17239)."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -50,9 +51,14 @@ class CaiT(Pooled):
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images, train)
-        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
-        tokens, _ = self.blocks(tokens, rates, train)
+        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
         return self.readout(tokens, train)
+
+    @nn.nowrap  # no named scope of its own
+    def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:
+        """Tokens [B, N, width] that enter the first trunk block to those that leave the last."""
+        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
+        return self.blocks(tokens, rates, train)[0]
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Patch tokens [B, N, width] of any trunk depth to logits, through class attention."""

@@ -1,5 +1,6 @@
 """PatchConvNet (Touvron et al. 2021b, Augmenting convolutional networks, arXiv:2112.13692)."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -75,10 +76,14 @@ class PatchConvNet(Pooled):
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images)
-        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
-        grid = self.trunk.grid(*images.shape[1:3])
-        tokens, _ = self.blocks(tokens, rates, grid, train)
+        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
         return self.readout(tokens, train)
+
+    @nn.nowrap  # no named scope of its own
+    def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:
+        """Tokens [B, N, width] that enter the first trunk block to those that leave the last."""
+        rates = jnp.full(self.depth, self.drop_path) if self.drop_path else None
+        return self.blocks(tokens, rates, grid, train)[0]
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] of any trunk depth to logits, through the attention pooling."""

@@ -51,7 +51,8 @@ class Model(nn.Module):
     """A linen module called as `(images, train)` that says what its trunk is.
 
     A model has the fields `num_classes` and `dtype`; with tokens also `patch_size`, `width` and
-    `depth`, and a method `readout(tokens, train)` from the tokens that leave any block to logits.
+    `depth`, and two methods: `through(tokens, grid, train)` through the blocks, and
+    `readout(tokens, train)` from the tokens that leave any block to logits.
     Its parts have the names that captures, views and resizing look for: `embed` (its patch
     embedding `embed/patch/projection`), `blocks`, `class_blocks`, `norm` and `head` (its last layer
     `head/output`); without tokens `conv_1`, `conv_2`, ...

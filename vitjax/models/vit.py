@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -105,9 +106,14 @@ class ViT(Model):
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         tokens = self.embed(images, train)
-        rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path else None
-        tokens, _ = self.blocks(tokens, rates, train)
+        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
         return self.readout(tokens, train)
+
+    @nn.nowrap  # no named scope of its own
+    def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:
+        """Tokens [B, N, width] that enter the first block to those that leave the last."""
+        rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path else None
+        return self.blocks(tokens, rates, train)[0]
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
