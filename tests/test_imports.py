@@ -21,6 +21,7 @@ SIBLINGS = {
     'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
     'capture': set(),
+    'intervene': {'capture'},
     'analysis': set(),
     'figures': set(),
     'layers': set(),
@@ -56,7 +57,7 @@ SIBLINGS = {
 
 # Packages that only some parts import, at the top of a module or inside a function.
 ONLY_IN = {
-    'flax.linen': {'layers', 'models', 'capture', 'split'},
+    'flax.linen': {'layers', 'models', 'capture', 'intervene', 'split'},
     'matplotlib': {'figures'},
     'orbax': {'checkpoint'},
     'tensorflow_datasets': {'data'},

@@ -195,8 +195,7 @@ def require_blocks(model: Any) -> None:
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep'))
 def _capture(model: nn.Module, params: Params, images: Array, keep: str):
-    logits, state = _apply(model, {'params': params}, images, keep, ['intermediates'])
-    return logits, _flatten(state['intermediates'], keep)
+    return run(model, params, images, keep=keep)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep', 'layers'))
@@ -208,13 +207,13 @@ def _capture_layers(
     parts: list[Arrays] = []
     depth = model.trunk.stacks['blocks']
     # Neighbours that are kept, or not, run as one loop over them.
-    for kept, run in itertools.groupby(range(depth), lambda layer: layer in layers):
+    for kept, segment in itertools.groupby(range(depth), lambda layer: layer in layers):
 
         def layer(tokens: jax.Array, index: jax.Array, keep: str = keep if kept else NOTHING):
             tokens, found = one_layer(model, params, tokens, index, grid, keep=keep)
             return tokens, {path: value[0] for path, value in found.items()}
 
-        tokens, part = jax.lax.scan(layer, tokens, jnp.array([*run]))
+        tokens, part = jax.lax.scan(layer, tokens, jnp.array([*segment]))
         parts.append(part)
     blocks = [part for part in parts if part]
     for path in blocks[0] if blocks else ():
@@ -238,7 +237,7 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
             return module.perturb('__call__', value[0]), *value[1:]
         return module.perturb('__call__', value)
 
-    def run(perturbations):
+    def perturbed(perturbations):
         with nn.intercept_methods(perturb):
             variables = {'params': params}
             if perturbations is not None:
@@ -246,11 +245,11 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
             mutable = ['intermediates'] + ['perturbations'] * (perturbations is None)
             return _apply(model, variables, images, keep, mutable)
 
-    shapes = jax.eval_shape(lambda: run(None)[1]['perturbations'])
+    shapes = jax.eval_shape(lambda: perturbed(None)[1]['perturbations'])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def scalar(perturbations):
-        logits, state = run(perturbations)
+        logits, state = perturbed(perturbations)
         value = target(logits)
         if value.shape != ():
             raise ValueError(f'target must return a scalar: its shape is {value.shape}.')
@@ -260,10 +259,19 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
     return logits, _flatten(found, keep), _flatten(grads, keep)
 
 
-# ---- A model in parts ---------------------------------------------------------------------------
+# ---- A model, whole and in parts ----------------------------------------------------------------
 #
-# Those of `vitjax.models` with a stack `blocks`, as `looking` has them. Each part returns what it
-# found at the paths that match `keep`; `edits` is what `vitjax.intervene` writes there.
+# As `looking` has it. Each returns what it found at the paths that match `keep`; `edits` is what
+# `vitjax.intervene` writes there. Parts are of the models of `vitjax.models` that have `blocks`.
+
+
+def run(
+    model: nn.Module, params: Params, images: Array, *, keep: str, edits: Edits | None = None
+) -> tuple[jax.Array, Arrays]:
+    """Images to logits."""
+    variables = {'params': params, 'edits': edits or {}}
+    logits, state = _apply(model, variables, images, keep, ['intermediates'])
+    return logits, _flatten(state.get('intermediates', {}), keep)
 
 
 def enter(

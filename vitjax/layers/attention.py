@@ -13,12 +13,14 @@ from vitjax.layers.init import kernel_init
 
 
 def tap(module: nn.Module) -> Tap | None:
-    """The place that weights and each head's output pass: `capture` stores, `gradients` perturbs.
+    """The place that weights and each head's output pass, for `capture` and `intervene`.
 
-    None where neither is at work.
+    None where nobody looks.
     """
 
     def look(name: str, value: jax.Array) -> jax.Array:
+        if written := module.get_variable('edits', name):
+            value = written['__call__'](value)
         module.sow('intermediates', name, value)
         return value if module.is_initializing() else module.perturb(name, value)
 

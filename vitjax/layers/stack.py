@@ -28,7 +28,7 @@ def stack(
     axes: Any = (axis, *[nn.broadcast] * static)
     return nn.scan(
         block,
-        # Without the last two, `capture` and `gradients` would lose the blocks silently.
-        variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0},
+        # Without the last three, `capture`, `gradients` and `intervene` would lose the blocks.
+        variable_axes={'params': 0, 'intermediates': 0, 'perturbations': 0, 'edits': 0},
         split_rngs={'params': True, 'dropout': True}, in_axes=axes, length=depth,
     )  # fmt: skip
