@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import as_users_do, assert_close, assert_equal, exact, random_params
+from helpers import as_users_do, assert_close, assert_equal, exact, normal, random_params
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from references import attention as reference_attention
 from references import dense
@@ -136,12 +136,13 @@ def test_edits_at_all_layers_are_those_of_an_unrolled_model():
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES, keep='embed')
     rng = np.random.default_rng(3)
-    factor, shift = rng.normal(size=(2, 2)), rng.normal(size=(2, 1, 1, 8))
+    factor = rng.normal(size=(2, 2)).astype(np.float32)
+    shift = rng.normal(size=(2, 1, 1, 8)).astype(np.float32)
     embed = exact(found['embed'])
     assert_close(logits, unrolled(params, embed, np.ones((2, 2)), np.zeros(2)))
     edits = {
-        HEADS: Edit(value=np.float32(factor)[:, None, None, :, None], how=times),
-        'blocks': Edit(value=np.float32(shift[:, None]).reshape(2, 1, 1, 8), how=add),
+        HEADS: Edit(value=factor[:, None, None, :, None], how=times),
+        'blocks': Edit(value=shift, how=add),
     }
     wanted = unrolled(params, embed, factor, shift)
     assert_close(intervene(model, params, IMAGES, edits)[0], wanted)
@@ -160,19 +161,16 @@ def test_a_key_that_is_cut_has_no_influence(model):
     with jax.enable_x64(True):
         model = model.clone(dtype='float64')
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
-        images, stack = np.float64(IMAGES), 'class_blocks' if model.trunk.class_tokens else 'blocks'
-        shape = paths(model, params, images)[f'{stack}/attention/weights']
-        key = shape[-1] - 1  # the last patch: the lower right corner
+        images: Any = np.float64(IMAGES)
         edits = {}
         for path in (name for name in paths(model, params, images) if 'weights' in name):
-            last = paths(model, params, images)[path][-1] - 1
+            last = paths(model, params, images)[path][-1] - 1  # the patch in the lower right corner
             if path.endswith('/mixed_weights'):
                 edits[path] = Edit(places(model, images, path, keys=last))
             else:
                 cut = np.zeros((1, 1, 1, 1, last + 1), bool)
                 cut[..., last] = True
                 edits[path] = Edit(value=cut, how=renormalise)
-        assert key and stack
 
         def answer(pixels, edits):
             return jnp.sin(intervene(model, params, pixels, edits)[0]).sum()
@@ -223,7 +221,7 @@ def each_head(model, path):
 def test_a_sweep_and_a_map_over_edits_are_one_edit_at_a_time(model, path):
     params, where = random_params(model, IMAGES), each_head(model, path)
     depth, heads = where.shape[:2]
-    mean = np.float32(np.random.default_rng(5).normal(size=(depth, 1, 1, heads, 4)))
+    mean = normal(depth, 1, 1, heads, 4, seed=5)
     run = functools.partial(intervene, model, params, IMAGES, keep='norm')
     wanted = [[run({path: Edit(w, mean)}) for w in row] for row in where]
     logits = np.array([[one[0] for one in row] for row in wanted])
@@ -255,9 +253,9 @@ def test_a_sweep_may_edit_several_layers_from_each_on():
 
 
 def test_eight_devices_are_one():
-    images = np.float32(np.random.default_rng(6).normal(size=(8, 8, 12, 3)))
+    images = normal(8, 8, 12, 3, seed=6)
     params = random_params(VIT, images)
-    value = np.float32(np.random.default_rng(7).normal(size=(3, 8, 8, 2, 4)))
+    value = normal(3, 8, 8, 2, 4, seed=7)
     where = places(VIT, images, HEADS, layers=[0, 2], heads=1)
     run = jax.jit(lambda x, v: intervene(VIT, params, x, {HEADS: Edit(where, v)}, keep=HEADS))
     logits, found = run(images, value)
@@ -293,7 +291,7 @@ class Foreign(nn.Module):
 def test_what_cannot_be_written_is_an_error():
     params = random_params(VIT, IMAGES)
 
-    def ask(edits, message, model=VIT, params=params, run=intervene, **options):
+    def ask(edits, message, model: Any = VIT, params=params, run: Any = intervene, **options):
         with pytest.raises(ValueError, match=message):
             run(model, params, IMAGES, edits, **options)
 
