@@ -57,7 +57,7 @@ def test_implementations_agree_with_the_reference_and_each_other(shape, talking)
     args = make(shape, talking)
     out, gradients = value_and_gradients('explicit', args)
     assert distance(out, reference(*args)) < 1e-5
-    all_of_them = ('chunked', 'fused', 'pallas', 'auto')
+    all_of_them = ('chunked', 'multi_query', 'fused', 'pallas', 'auto')
     for implementation in all_of_them if shape == SHAPES[2] else ('chunked',):
         other, others = value_and_gradients(implementation, args)
         assert distance(other, out) < 1e-5
@@ -92,18 +92,22 @@ def test_attention_is_the_same_when_somebody_looks(talking):
     assert distance(gradients, others) < 1e-5
 
 
-def test_talking_heads_are_multi_query_attention_of_wider_heads():
+@pytest.mark.parametrize('implementation', [None, 'xla'])
+def test_talking_heads_are_multi_query_attention_of_wider_heads(implementation):
     args: Any = make((2, 7, 9, 4, 3), True)
+
+    def multi_query(q, k, v, mixing):
+        return implementations.multi_query(q, k, v, mixing=mixing, implementation=implementation)
 
     def run(attention):
         return jax.value_and_grad(lambda args: jnp.sin(attention(*args)).sum())(args)
 
     value, gradients = run(lambda q, k, v, m: implementations.explicit(q, k, v, mixing=m))
-    other, others = run(implementations.multi_query)
+    other, others = run(multi_query)
     assert distance(other, value) < 1e-5
     assert distance(others, gradients) < 1e-5
     q, k, v = (x.astype('bfloat16') for x in args[:3])
-    half = implementations.multi_query(q, k, v, args[3])
+    half = multi_query(q, k, v, args[3])
     assert half.dtype == jnp.bfloat16
     assert distance(half.astype('float32'), reference(*args)) < 2e-2
 
@@ -134,7 +138,7 @@ def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, m
 def test_gradients_are_those_of_finite_differences(talking):
     with jax.enable_x64(True):
         args = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), make((2, 5, 4, 3, 2), talking))
-        for implementation in ('explicit', 'chunked'):
+        for implementation in ('explicit', 'chunked', 'multi_query'):
             check_grads(
                 lambda q, k, v, m, i=implementation: attend(q, k, v, implementation=i, mixing=m),
                 args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7,
@@ -191,7 +195,7 @@ def test_attention_dropout_keeps_the_mean_and_drops_the_rate(implementation, mon
     assert len(np.unique(rows, axis=0)) == len(rows)  # no block repeats another's bits
 
 
-@pytest.mark.parametrize('implementation', ['fused', 'pallas'])
+@pytest.mark.parametrize('implementation', ['multi_query', 'fused', 'pallas'])
 def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
     q = jnp.ones((1, 3, 2, 4))
     np.testing.assert_array_equal(attend(q, q, q, dropout=0.5), attend(q, q, q))
@@ -202,7 +206,9 @@ def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
 
 def test_unknown_implementation_is_an_error_that_names_all():
     q = jnp.ones((1, 3, 2, 4))
-    with pytest.raises(ValueError, match=r"auto.*explicit.*chunked.*fused.*pallas.*: 'flash'"):
+    with pytest.raises(
+        ValueError, match=r"auto.*explicit.*chunked.*multi_query.*fused.*pallas.*: 'flash'"
+    ):
         attend(q, q, q, implementation='flash')
 
 
@@ -221,7 +227,9 @@ def test_a_tap_may_replace_what_it_sees():
 
 
 @pytest.mark.parametrize('talking', [False, True])
-@pytest.mark.parametrize('implementation', ['explicit', 'chunked', 'fused', 'pallas'])
+@pytest.mark.parametrize(
+    'implementation', ['explicit', 'chunked', 'multi_query', 'fused', 'pallas']
+)
 def test_scores_are_float32_in_bfloat16(implementation, talking):
     q, k, v, mixing = make((2, 33, 33, 2, 8), talking)
     q, k, v = (x.astype('bfloat16') for x in (q, k, v))
@@ -236,7 +244,7 @@ def test_gradients_in_bfloat16_are_those_in_float32(heads, width, talking):
     args = make((2, 197, 197, heads, width), talking)
     out, gradients = value_and_gradients('explicit', args)
     half = (*(x.astype('bfloat16') for x in args[:3]), args[3])
-    for implementation in ('explicit', 'chunked', 'fused', 'pallas'):
+    for implementation in ('explicit', 'chunked', 'multi_query', 'fused', 'pallas'):
         other, others = value_and_gradients(implementation, half)
         assert distance(other.astype('float32'), out) < 1e-2
         assert distance(others, gradients) < 2e-2
@@ -291,7 +299,8 @@ def test_auto_chooses_for_the_device_that_it_traces_for(
         return implementations.choose(q, tokens, **{'talking': False, 'dropout': False, **given})
 
     assert choose(197) == expected
-    assert choose(197, talking=True) == choose(197, dropout=True) == 'explicit'
+    assert choose(197, talking=True) == 'multi_query'
+    assert choose(197, dropout=True) == choose(197, talking=True, dropout=True) == 'explicit'
     assert choose(1024, talking=True) == choose(1024, dropout=True) == 'chunked'
     assert choose(1) == 'explicit'
     assert implementations.block_shape(64, 4, 196, 196) == (64, 98)

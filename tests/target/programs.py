@@ -2,10 +2,12 @@
 
     python programs.py MACHINE ARCHITECTURE
     python programs.py MACHINE ARCHITECTURE none|pmap|fsdp [SEEDS]
+    python programs.py MACHINE NAME gradient
 
 The second form compiles what a run dispatches, many steps at a time, spread over the machine's
-devices. Prints a line of JSON for each program: what it is, and its report or the error. Depths and
-widths are small, because compile time does not grow with depth; token counts are those of 224
+devices; the third the gradient of a published model in bfloat16 on 64 images of 224 pixels. Prints
+a line of JSON for each program: what it is, and its report or the error. Depths and widths of the
+first two are small, because compile time does not grow with depth; token counts are those of 224
 pixels.
 """
 
@@ -26,7 +28,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer
-from vitjax.train import init_state, train_step
+from vitjax.train import cross_entropy, init_state, train_step
 
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
@@ -40,7 +42,8 @@ ARCHITECTURES = {
     'vit': (models.ViT(**HEADS), 224, ALL),  # 197 tokens
     'vit_mean': (models.ViT(**HEADS, pool='mean'), 224, ('auto',)),  # 196
     'vit_registers': (models.ViT(**HEADS, registers=4), 224, ('auto',)),  # 201
-    'cait': (models.CaiT(**HEADS, class_depth=1), 224, ALL),  # 196, and 1 query of 197 keys
+    # 196, and 1 query of 197 keys
+    'cait': (models.CaiT(**HEADS, class_depth=1), 224, (*ALL, 'multi_query')),
     'patchconvnet': (models.PatchConvNet(**SHAPE, **DROPS), 224, ('auto', 'fused')),
     'patchconvnet_classes': (
         models.PatchConvNet(**SHAPE, **DROPS, class_tokens_per_class=True), 224, ('auto', 'fused')
@@ -52,6 +55,9 @@ ARCHITECTURES = {
 
 def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> None:
     where = target.machine(machine)
+    if way == 'gradient':
+        model = models.named(architecture, num_classes=1000).clone(dtype='bfloat16')
+        return report('gradient', {'dtype': 'bfloat16'}, where, *gradient(model, 64, 224))
     if way:
         return spread(where, architecture, way, int(seeds))
     model, size, implementations = ARCHITECTURES[architecture]
@@ -128,6 +134,17 @@ def forward(model: Any, size: int) -> tuple[Any, ...]:
     images = jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.float32)
     params = parameter_shapes(model, size)
     return lambda p, x: model.apply({'params': p}, x), params, images
+
+
+def gradient(model: Any, batch: int, size: int) -> tuple[Any, ...]:
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch, model.num_classes), jnp.float32)
+
+    def loss(params: Any, images: Any, labels: Any) -> Any:
+        noise = {'dropout': jax.random.key(0)}
+        return cross_entropy(model.apply({'params': params}, images, True, rngs=noise), labels)
+
+    return jax.grad(loss), parameter_shapes(model, size), images, labels
 
 
 def training(model: Any, size: int) -> tuple[Any, ...]:
