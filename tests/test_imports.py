@@ -36,6 +36,9 @@ SIBLINGS = {
     'runs': {'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'},
+    'studies': {
+        'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+    },
     'views': {
         'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
         'evaluate',

@@ -1,0 +1,83 @@
+"""What an intervention does to an answer, and how sure that is over images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from vitjax.analysis.tokens import TINY, cosines
+from vitjax.types import Array
+
+
+def answer_drop(logits: Array, clean: Array, *, classes: bool = True) -> jax.Array:
+    """How far the answer falls: of logits [..., B, K] against those without an edit [B, K].
+
+    The logit of the class that was the likeliest without the edit, before minus after: [..., B].
+    Without `classes` they are features, and it is 1 minus their share along what they were.
+    """
+    logits, clean = jnp.asarray(logits), jnp.asarray(clean)
+    if classes:
+        chosen = jax.nn.one_hot(clean.argmax(-1), clean.shape[-1], dtype=clean.dtype)
+        return (clean * chosen).sum(-1) - (logits * chosen).sum(-1)
+    length = jnp.maximum((clean**2).sum(-1), TINY)
+    return 1 - (logits * clean).sum(-1) / length
+
+
+def loss_rise(logits: Array, clean: Array, labels: Array) -> jax.Array:
+    """How far the cross-entropy of labels [B] rises, in nats: [..., B]; arrays as `answer_drop`."""
+
+    def loss(logits: Array) -> jax.Array:
+        odds = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
+        at = jnp.broadcast_to(jnp.asarray(labels)[..., None], (*odds.shape[:-1], 1))
+        return -jnp.take_along_axis(odds, at, -1)[..., 0]
+
+    return loss(logits) - loss(clean)
+
+
+def token_turn(features: Array, clean: Array) -> jax.Array:
+    """1 minus the cosine of what the head reads [..., B, D] to what it was [B, D]: 0 to 2."""
+    features, clean = jnp.asarray(features), jnp.asarray(clean)
+    return 1 - cosines(features, jnp.broadcast_to(clean, features.shape))
+
+
+def bootstrap(
+    values: Array, *, seed: int = 0, draws: int = 1000, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over images of values [..., B], and the bootstrap interval of it: each [...].
+
+    Percentiles of the means of `draws` samples of as many images, with replacement (Efron 1979).
+    One image has no interval: NaN.
+
+    >>> mean, low, high = bootstrap(np.arange(100.0))
+    >>> float(mean), bool(43 < low < 45), bool(54 < high < 56)
+    (49.5, True, True)
+    """
+    values = np.asarray(values, np.float64)
+    count, mean = values.shape[-1], values.mean(-1)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=draws) / count
+    means = values @ drawn.T
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    return mean, low, high
+
+
+def first_order(
+    value: Array, other: Array | float, grads: Array, *, over: tuple[int, ...]
+) -> Array:
+    """Attribution patching (Nanda 2023): how far a target falls if `value` becomes `other`.
+
+    The target's gradient times the difference, summed over the axes `over`. With `other` 0 on
+    heads, its size is `prune.head_importance`.
+    """
+    return ((jnp.asarray(value) - other) * grads).sum(over)
+
+
+def rank_correlation(exact: Array, estimate: Array) -> float:
+    """Spearman's, over sites, of the mean size over images of two effects [layers, sites, images].
+
+    -1 to 1; NaN for fewer than three sites in all.
+    """
+    a, b = (np.abs(np.asarray(x)).mean(-1).ravel() for x in (exact, estimate))
+    ranks = [scipy.stats.rankdata(x) for x in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1]) if len(a) > 2 else float('nan')

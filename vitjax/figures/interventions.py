@@ -1,0 +1,175 @@
+"""What interventions did, drawn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from vitjax.figures.panels import WIDTH, charts, number, some, write_cells
+
+
+def heads(
+    exact: Mapping[str, np.ndarray], size: np.ndarray, estimate: np.ndarray, *, measure: str,
+    title: str,
+) -> Figure:  # fmt: skip
+    """Effects of each head by kind of ablation [layers, heads], and size against its estimate."""
+    figure, axes = charts(WIDTH, 3.8, len(exact) + 1)
+    most = max(float(np.abs(values).max()) for values in exact.values()) or 1.0
+    for axis, (kind, values) in zip(axes, exact.items(), strict=False):
+        axis.imshow(values, cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto')
+        axis.set(title=f'{kind} ablation', xlabel='head', ylabel='layer')
+        axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
+        axis.set_yticks(range(len(values)), range(1, len(values) + 1))
+        if values.size <= 160:
+            for (row, column), value in np.ndenumerate(values):
+                colour = 'white' if abs(value) > 0.6 * most else 'black'
+                axis.text(
+                    column, row, f'{value:.2g}', ha='center', va='center', size=6, color=colour
+                )
+    figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
+    layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
+    dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
+    figure.colorbar(dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True))
+    axes[-1].set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
+    for scale in (axes[-1].set_xscale, axes[-1].set_yscale):
+        scale('log')
+    for own in (axes[-1].xaxis, axes[-1].yaxis):  # labels between the powers of ten collide
+        own.set_minor_formatter(NullFormatter())
+    axes[-1].grid(alpha=0.3)
+    figure.suptitle(title, size=9)
+    return figure
+
+
+def places(
+    exact: np.ndarray, estimate: np.ndarray, prefix: int, shape: tuple[int, int], *, measure: str,
+    title: str,
+) -> Figure:  # fmt: skip
+    """Effects over places: maps of the patches at some layers, exact above estimated, and sums.
+
+    Args:
+        exact: [layers, places].
+        estimate: the same.
+        prefix: places that are no squares of patches.
+        shape: rows and columns of squares.
+        measure: what effects are.
+        title: anything more.
+    """
+    shown = some(len(exact), 6)
+    figure = Figure(figsize=(WIDTH, 5.6), layout='constrained')
+    grid = figure.add_gridspec(3, len(shown), height_ratios=[1, 1, 1.1])
+    for row, (name, values) in enumerate((('exact', exact), ('estimated', estimate))):
+        patches = values[:, prefix:]
+        most = max(float(np.abs(patches).max()), 1e-30)
+        for column, layer in enumerate(shown):
+            axis = figure.add_subplot(grid[row, column])
+            axis.imshow(patches[layer].reshape(shape), cmap='RdBu_r', vmin=-most, vmax=most)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f'layer {layer + 1}' if row == 0 else '', size=9)
+            if column == 0:
+                axis.set_ylabel(name)
+        own = figure.axes[-len(shown) :]
+        figure.colorbar(own[0].images[0], ax=own, shrink=0.9)
+    axis = figure.add_subplot(grid[2, :])
+    layers = np.arange(1, len(exact) + 1)
+    for i in range(prefix):
+        name = 'class token' if i == 0 else f'token {i + 1}'
+        axis.plot(layers, exact[:, i], 'o-', markersize=3, label=name)
+    axis.plot(layers, exact[:, prefix:].max(1), 's-', markersize=3, label='largest patch')
+    axis.plot(layers, exact[:, prefix:].mean(1), '^-', markersize=3, label='mean patch')
+    axis.set(xlabel='layer', ylabel=measure)
+    number(axis)
+    axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, size=9)
+    return figure
+
+
+def regions(
+    values: tuple[np.ndarray, ...], names: Sequence[str], side: int, *, measure: str, title: str
+) -> Figure:
+    """Effects of regions cut by layer: mean, low and high [layers, regions] each.
+
+    The first side x side regions are cells of a grid, whose means are a map over layers; the others
+    are curves.
+    """
+    mean, low, high = values
+    cells, layers = side * side, np.arange(1, len(mean) + 1)
+    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    most = max(float(np.abs(mean[:, :cells]).max()), 1e-30)
+    image = left.imshow(
+        mean[:, :cells], cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto', origin='lower'
+    )
+    left.set_xticks(range(cells), names[:cells], rotation=90, size=8)
+    left.set_yticks(range(len(mean)), layers, size=8)
+    left.set(title='cells', xlabel='row,column of the cell', ylabel='layer')
+    figure.colorbar(image, ax=left, label=measure)
+    for i in range(cells, len(names)):
+        right.plot(layers, mean[:, i], 'o-', markersize=3, label=names[i])
+        right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
+    right.set(title='patches', xlabel='layer', ylabel=measure)
+    number(right)
+    right.legend(frameon=False)
+    figure.suptitle(title, size=9)
+    return figure
+
+
+def lesions(
+    what: Sequence[Mapping[str, Any]], mean: np.ndarray, low: np.ndarray, high: np.ndarray, *,
+    measure: str, title: str,
+) -> Figure:  # fmt: skip
+    """A measure with single layers skipped, swapped, repeated, and against how many are removed.
+
+    Args:
+        what: `kind`, and `layer` or `removed`, of each lesion.
+        mean: of the measure, by lesion.
+        low: of its interval.
+        high: of its interval.
+        measure: its name.
+        title: anything more.
+    """
+    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    for kind, mark in (('skipped', 'o-'), ('swapped', 's-'), ('repeated', '^-')):
+        rows = [i for i, row in enumerate(what) if row['kind'] == kind]
+        layers = [what[i]['layer'] for i in rows]
+        name = 'swapped with the next' if kind == 'swapped' else kind
+        (line,) = left.plot(layers, mean[rows], mark, markersize=3, label=name)
+        left.fill_between(layers, low[rows], high[rows], color=line.get_color(), alpha=0.15)
+    left.set(title='one layer', xlabel='layer', ylabel=measure)
+    removed = np.array([row.get('removed', 0) for row in what])
+    counts = np.unique(removed[removed > 0])
+    right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='a set')
+    own = [mean[removed == count].mean() for count in counts]
+    right.plot([0, *counts], [mean[0], *own], 'o-', markersize=3, color='C0', label='their mean')
+    right.set(title='layers removed at random', xlabel='how many', ylabel=measure)
+    for axis in (left, right):
+        axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
+        axis.set_ylim(min(0.0, float(mean.min())), 1.05)
+        number(axis)
+        axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, size=9)
+    return figure
+
+
+def steering(
+    mean: np.ndarray, low: np.ndarray, high: np.ndarray, strengths: Sequence[float], *,
+    toward: str, title: str,
+) -> Figure:  # fmt: skip
+    """Share of images that are answered as another class, [layers, strengths]."""
+    figure, (left, right) = charts(WIDTH, 3.6, 2)
+    image = left.imshow(mean, cmap='viridis', vmin=0, vmax=1, aspect='auto', origin='lower')
+    left.set_xticks(range(len(strengths)), [f'{s:g}' for s in strengths])
+    left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
+    left.set(xlabel='strength', ylabel='layer')
+    write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5, size=8)
+    figure.colorbar(image, ax=left, label=f'answered as {toward}')
+    for layer in some(len(mean), 5):
+        (line,) = right.plot(strengths, mean[layer], 'o-', markersize=3, label=f'layer {layer + 1}')
+        right.fill_between(
+            strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
+        )
+    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(-0.02, 1.02))
+    right.grid(alpha=0.3)
+    right.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, size=9)
+    return figure

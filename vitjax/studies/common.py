@@ -1,0 +1,213 @@
+"""What studies share: the images they are made on, their batches, and what they leave behind."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vitjax import capture
+from vitjax.analysis import effects
+from vitjax.data import preprocess, sources
+from vitjax.data.preprocess import Preprocessing
+from vitjax.experiment import Experiment
+from vitjax.runs import Loaded
+from vitjax.types import Array, Arrays, Module
+
+Report = Callable[[int], object]  # takes how many images are done
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Images as a model takes them.
+
+    Attributes:
+        names: of files, or where in the split they are.
+        inputs: normalised [B, H, W, 3].
+        labels: classes [B]; None where there are none, or others than the model's.
+        source: where they are from.
+    """
+
+    names: tuple[str, ...]
+    inputs: np.ndarray
+    labels: np.ndarray | None
+    source: str
+
+    def take(self, rows: Any) -> 'Samples':
+        """Some of them."""
+        labels = None if self.labels is None else self.labels[rows]
+        names = tuple(np.array(self.names)[rows])
+        return dataclasses.replace(self, names=names, inputs=self.inputs[rows], labels=labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a study found.
+
+    Attributes:
+        name: of its files.
+        arrays: by name; the last axis of effects is images.
+        rows: of the table.
+        figure: matplotlib's.
+        policy: what was edited and measured, in words.
+        said: lines to print.
+    """
+
+    name: str
+    arrays: Mapping[str, Array]
+    rows: Sequence[Mapping[str, Any]]
+    figure: Any
+    policy: str
+    said: tuple[str, ...] = ()
+
+    def write(self, out: str | pathlib.Path, samples: Samples, **about: Any) -> str:
+        """Writes `NAME.npz`, `NAME.csv` and `NAME.png` into a directory; returns their names."""
+        out = pathlib.Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        facts = {'policy': self.policy, 'images': len(samples.inputs), 'source': samples.source}
+        facts |= {'interval': 'bootstrap over images, 95%', **about}
+        arrays: dict[str, Any] = {name: np.asarray(x) for name, x in self.arrays.items()}
+        np.savez_compressed(
+            out / f'{self.name}.npz', about=json.dumps(facts), names=list(samples.names), **arrays
+        )
+        with (out / f'{self.name}.csv').open('w', newline='') as file:
+            columns = dict.fromkeys(key for row in self.rows for key in row)
+            writer = csv.DictWriter(file, [*columns, 'images', 'policy'])
+            writer.writeheader()
+            for row in self.rows:
+                cells = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()}
+                writer.writerow({**cells, 'images': len(samples.inputs), 'policy': self.policy})
+        self.figure.savefig(out / f'{self.name}.png', dpi=120)
+        return f'{self.name}.npz, {self.name}.csv, {self.name}.png'
+
+
+def samples(
+    loaded: Loaded, files: Sequence[str | pathlib.Path] = (), *, data: str | None = None,
+    split: str = 'test', examples: int | None = None,
+) -> Samples:  # fmt: skip
+    """Images of files, or of a split of a data set, as the model takes them.
+
+    Args:
+        loaded: the model.
+        files: photographs; without them it is the split.
+        data: as in `sources.Source.name`; None is the run's own.
+        split: of the data.
+        examples: only so many, evenly spread over the split; None takes all.
+
+    Raises:
+        ValueError: for files that cannot be read, and a model without data of its own.
+    """
+    prepared = preprocessing(loaded.experiment)
+    if files:
+        names = tuple(pathlib.Path(file).stem for file in files)
+        return Samples(names, preprocess.load([*files], prepared), None, 'files')
+    source = loaded.experiment.data
+    if data is not None:
+        source = dataclasses.replace(source or sources.Source(), name=data)
+    if source is None:
+        raise ValueError('say which images: --images FILE ... or --data; the model has no data.')
+    found = sources.load(source, split, prepared)
+    count = len(found) if examples is None else min(examples, len(found))
+    rows = np.linspace(0, len(found) - 1, count).round().astype(int)
+    pixels = np.asarray(found.images[rows])
+    run = jax.jit(lambda x: preprocess.finish(x, prepared, found.prepared))
+    labels = np.asarray(found.labels)[rows]
+    model: Any = loaded.experiment.model
+    known = len(found.classes) == model.num_classes > 0
+    names = tuple(f'{split}[{row}]' for row in rows)
+    name = f'{source.name}, {split} split'
+    return Samples(names, np.asarray(run(pixels)), labels if known else None, name)
+
+
+def preprocessing(experiment: Experiment) -> Preprocessing:
+    """The model's."""
+    return experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
+
+
+def batches(
+    model: Module, given: Samples, memory: float, report: Report, *, held: float = 0.0
+) -> Iterator[slice]:
+    """Rows of as many images at a time as keep a pass within `memory` gigabytes.
+
+    A pass holds about three times what a layer's paths capture of each image, and `held` bytes of
+    each image besides.
+
+    Raises:
+        ValueError: if one image takes more.
+    """
+    known = capture.known_paths(model, given.inputs[:1])
+    layer = sum(4.0 * np.prod(shape[1:]) for p, shape in known.items() if p.startswith('blocks'))
+    each = 3 * layer + held
+    if each > memory * 1e9:
+        rule = f'a pass of one image takes about {each / 1e9:.2g} GB, --memory allows {memory:g}'
+        raise ValueError(f'{rule}: use a smaller --size.')
+    # On CPU few images at a time are as fast as many: they stay in cache.
+    size = int(min(16, memory * 1e9 // each, len(given.inputs)))
+    for start in range(0, len(given.inputs), size):
+        yield slice(start, start + size)
+        report(min(start + size, len(given.inputs)))
+
+
+def measured(
+    logits: Array, found: Arrays, clean: tuple[Array, Arrays], labels: np.ndarray | None,
+    classes: bool,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """What edits did to the answer, the loss and what the head reads: arrays [..., B].
+
+    Args:
+        logits: [..., B, K] with the edits.
+        found: with `norm` [..., B, D].
+        clean: the same without edits.
+        labels: [B] or None.
+        classes: whether logits are of classes, and not features.
+    """
+    lead = np.ndim(logits) - np.ndim(clean[0])
+
+    def flat(x: Array, axes: int) -> np.ndarray:
+        return np.asarray(x).reshape(*np.shape(x)[:axes], -1)
+
+    features, before = flat(found['norm'], lead + 1), flat(clean[1]['norm'], 1)
+    out = {'answer': effects.answer_drop(logits, clean[0], classes=classes)}
+    if labels is not None:
+        out['loss'] = effects.loss_rise(logits, clean[0], labels)
+    out['token'] = effects.token_turn(features, before)
+    return {name: np.asarray(value) for name, value in out.items()}
+
+
+LABELS = {
+    'answer': "drop of the answer's logit", 'loss': 'rise of the loss, nats',
+    'token': '1 - cosine of what the head reads',
+}  # fmt: skip
+
+
+def label(measure: str, classes: bool) -> str:
+    """What a measure is, for figures."""
+    return LABELS[measure] if classes or measure != 'answer' else 'share of the features lost'
+
+
+def goal(model: Module) -> Callable[[jax.Array], jax.Array]:
+    """The target whose gradient estimates `answer`."""
+    return _likeliest if model.num_classes else _features
+
+
+def _likeliest(logits: jax.Array) -> jax.Array:
+    return logits.max(-1).sum()
+
+
+def _features(features: jax.Array) -> jax.Array:
+    # 1 - share along the clean features, to first order, is minus this one's change.
+    length = jax.lax.stop_gradient((features**2).sum(-1, keepdims=True))
+    return ((features * jax.lax.stop_gradient(features)) / length).sum()
+
+
+def summary(values: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Of measures [..., B] the mean over images, and its interval as `NAME_low` and `NAME_high`."""
+    out = {}
+    for name, value in values.items():
+        mean, low, high = effects.bootstrap(value, seed=seed)
+        out |= {name: mean, f'{name}_low': low, f'{name}_high': high}
+    return out

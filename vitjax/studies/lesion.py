@@ -1,0 +1,123 @@
+"""lesion: layers skipped, swapped, repeated (Veit et al. 2016), and accuracy then."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import capture
+from vitjax.capture import NOTHING, enter, leave, looking, one_layer
+from vitjax.figures import interventions as figures
+from vitjax.runs import Loaded
+from vitjax.studies.common import Report, Samples, Study, batches, measured, summary
+from vitjax.types import Array, Module, Params
+
+
+def reordered(model: Module, params: Params, images: Array, orders: Array) -> jax.Array:
+    """Logits [orders, B, classes] with the blocks of the trunk run in other orders.
+
+    Args:
+        model: a model of `vitjax.models` with `blocks`.
+        params: its parameters.
+        images: normalised images.
+        orders: int [orders, steps], layers from 0; -1 runs none at that step.
+
+    Raises:
+        ValueError: for a model without blocks, and layers that it does not have.
+    """
+    capture.require_blocks(model)
+    depth, orders = model.trunk.stacks['blocks'], np.asarray(orders)
+    if orders.min() < -1 or orders.max() >= depth:
+        raise ValueError(f'layers of blocks are 0 to {depth - 1}, or -1: got {orders.tolist()}.')
+    return _reordered(looking(model), params, images, jnp.asarray(orders))
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _reordered(model: Any, params: Params, images: Array, orders: jax.Array) -> jax.Array:
+    grid = model.trunk.grid(*images.shape[1:3])
+    tokens, _ = enter(model, params, images, keep=NOTHING)
+
+    def step(tokens: jax.Array, layer: jax.Array):
+        def through(tokens: jax.Array) -> jax.Array:
+            return one_layer(model, params, tokens, layer, grid, keep=NOTHING)[0]
+
+        return jax.lax.cond(layer >= 0, through, lambda tokens: tokens, tokens), None
+
+    def one(order: jax.Array) -> jax.Array:
+        return leave(model, params, jax.lax.scan(step, tokens, order)[0], keep=NOTHING)[0]
+
+    return jax.lax.map(one, orders)
+
+
+def lesions(depth: int, draws: int, seed: int) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Which lesions there are, as rows, and the orders [lesions, depth + 1] that make them."""
+    every, rng = list(range(depth)), np.random.default_rng(seed)
+    made: list[tuple[dict[str, Any], Sequence[int]]] = [({'kind': 'none', 'layer': 0}, every)]
+    for i in every if depth > 1 else []:
+        made.append(({'kind': 'skipped', 'layer': i + 1}, [j for j in every if j != i]))
+        made.append(({'kind': 'repeated', 'layer': i + 1}, sorted([*every, i])))
+    for i in every[:-1]:
+        swapped = [*every[:i], i + 1, i, *every[i + 2 :]]
+        made.append(({'kind': 'swapped', 'layer': i + 1}, swapped))
+    for count in range(1, depth):
+        for draw in range(draws):
+            kept = sorted(rng.permutation(depth)[count:])
+            what = {'kind': 'random', 'removed': count, 'draw': draw + 1}
+            made.append((what, kept))
+    orders = np.full((len(made), depth + 1), -1)
+    for row, (_, order) in zip(orders, made, strict=True):
+        row[: len(order)] = order
+    remain = [' '.join(str(j + 1) for j in order) for _, order in made]
+    rows = [{**what, 'order': order} for (what, _), order in zip(made, remain, strict=True)]
+    return rows, orders
+
+
+def lesion(
+    loaded: Loaded, given: Samples, *, draws: int = 5, memory: float = 3.0, seed: int = 0,
+    report: Report = lambda done: None,
+) -> Study:  # fmt: skip
+    """Accuracy with layers skipped, swapped with the next, repeated, and removed at random.
+
+    Without labels it is agreement with the whole model; of a model without classes, the cosine of
+    its features to the whole model's. `value` is [lesions, images].
+
+    Args:
+        loaded: a model with a stack `blocks`.
+        given: the images.
+        draws: random sets of layers of each size.
+        memory: gigabytes that a pass may take.
+        seed: of the sets and the bootstrap.
+        report: takes how many images are done.
+    """
+    model: Module = loaded.experiment.model
+    capture.require_blocks(model)
+    what, orders = lesions(model.trunk.stacks['blocks'], draws, seed)
+    parts, labelled = [], given.labels is not None
+    for rows in batches(model, given, memory, report):
+        logits = reordered(model, loaded.params, given.inputs[rows], orders)
+        if model.num_classes:
+            right = given.labels[rows] if given.labels is not None else logits[0].argmax(-1)
+            parts.append(np.asarray(logits.argmax(-1) == right))
+        else:
+            clean = (logits[0], {'norm': logits[0]})
+            parts.append(1 - measured(logits, {'norm': logits}, clean, None, False)['token'])
+    value = np.concatenate(parts, -1).astype(np.float64)
+    name = 'accuracy' if labelled else 'agreement' if model.num_classes else 'cosine'
+    table = summary({name: value}, seed)
+    lines = [
+        {**row, **{key: float(column[i]) for key, column in table.items()}}
+        for i, row in enumerate(what)
+    ]
+    figure = figures.lesions(
+        what,
+        table[name],
+        table[f'{name}_low'],
+        table[f'{name}_high'],
+        measure=name,
+        title=f'{len(given.inputs)} images ({given.source})',
+    )
+    policy = 'blocks of the trunk run in another order; `order` says which, from 1'
+    return Study('lesion', {'value': value, 'orders': orders}, lines, figure, policy)
