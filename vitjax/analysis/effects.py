@@ -76,8 +76,9 @@ def first_order(
 def rank_correlation(exact: Array, estimate: Array) -> float:
     """Spearman's, over sites, of the mean size over images of two effects [layers, sites, images].
 
-    -1 to 1; NaN for fewer than three sites in all.
+    -1 to 1; NaN for fewer than three sites in all, or all alike.
     """
     a, b = (np.abs(np.asarray(x)).mean(-1).ravel() for x in (exact, estimate))
-    ranks = [scipy.stats.rankdata(x) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1]) if len(a) > 2 else float('nan')
+    if len(a) < 3 or min(np.ptp(a), np.ptp(b)) == 0:
+        return float('nan')
+    return float(np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1])

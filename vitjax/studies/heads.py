@@ -52,8 +52,9 @@ def heads(
         for path in paths:
             stack, one = path.split('/')[0], np.eye(known[path][3], dtype=bool)
             where = one[None, :, None, None, :, None]
-            for kind, value in (('zero', 0.0), ('mean', mean[path])):
-                edit = Edit(where, value if kind == 'zero' else np.asarray(value)[:, None])
+            average = np.asarray(mean[path])
+            for kind, value in (('zero', np.zeros_like(average)), ('mean', average)):
+                edit = Edit(where, value[:, None])
                 swept = sweep(model, params, images, {path: edit}, keep='norm')
                 effect = measured(*swept, clean, labels, model.num_classes > 0)
                 estimate = effects.first_order(found[path], value, grads[path], over=(2, 4))
