@@ -102,14 +102,14 @@ def test_seeds_on_an_axis_compile(machine, architecture):
 @pytest.mark.parametrize(
     ('machine', 'name', 'cycles', 'temporaries'),
     [
-        ('v5e', 'vit_small_patch16', 68e6, 2.0e9),
+        ('v5e', 'vit_small_patch16', 72e6, 2.0e9),
         ('v5e', 'cait_xxs24', 95e6, 2.4e9),
         ('h100', 'vit_small_patch16', None, 1.8e9),
         ('h100', 'cait_xxs24', None, 2.2e9),
     ],
 )
 def test_gradients_of_published_sizes_stay_as_fast_and_small(machine, name, cycles, temporaries):
-    """As compilers estimate, a twentieth above what they did: layouts and copies show here."""
+    """As compilers estimate, a twentieth above libtpu 0.0.42 and 0.0.52: copies show here."""
     (row,) = programs(machine, name, 'gradient')
     assert row['error'] is None
     assert row['memory']['temporaries'] < temporaries
