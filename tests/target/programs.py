@@ -69,7 +69,10 @@ def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> No
             for build in (forward, training):
                 report(build.__name__, given, where, *build(model.clone(**given), size))
     for attention in ('auto', 'explicit', 'chunked') if architecture in ('vit', 'cait') else ():
-        # With attention dropout `auto` is not what it is without.
+        # With attention dropout `auto` is not what it is without. On a ViT's blocks of rows with it
+        # libtpu 0.0.42, which comes with jax 0.10, overflows its stack; 0.0.52 compiles them.
+        if (architecture, attention) == ('vit', 'chunked') and where.devices[0].platform == 'tpu':
+            continue
         given = {'dtype': 'bfloat16', 'attention': attention, 'attention_dropout': 0.1}
         report('training', given, where, *training(model.clone(**given), size))
 
