@@ -102,9 +102,9 @@ def lines(each: Any) -> dict[str, str]:
         tables.scaled(report.flops),
         _gb(report.bytes),
         ', '.join(f'{kind} {_gb(size)}' for kind, size in sent.items()) or 'none',
-        _number(1e3 * each.step_seconds),
-        _number(1e3 * report.communication),
-        _number(each.batch_size / each.step_seconds),
+        tables.number(1e3 * each.step_seconds),
+        tables.number(1e3 * report.communication),
+        tables.number(each.batch_size / each.step_seconds),
         '-' if math.isnan(each.utilisation) else f'{each.utilisation:.0%}',
         f'{each.steps:,}',
         _duration(3600 * each.hours),
@@ -126,9 +126,9 @@ def modules(each: Any) -> None:
     for path, cost in list(each.report.modules.items())[:MODULES]:
         share = cost.seconds / each.report.seconds
         table.add_row(
-            path or OUTSIDE, _number(1e3 * cost.seconds),
+            path or OUTSIDE, tables.number(1e3 * cost.seconds),
             '-' if math.isnan(share) else f'{share:.0%}',
-            _number(cost.flops / 1e9), _gb(cost.bytes), cost.by,
+            tables.number(cost.flops / 1e9), _gb(cost.bytes), cost.by,
         )  # fmt: skip
     tables.put(table)
 
@@ -177,20 +177,14 @@ def plain(each: Any) -> dict[str, Any]:
 
 
 def _gb(size: float) -> str:
-    return _number(size / 1e9)
+    return tables.number(size / 1e9)
 
 
 def _duration(seconds: float) -> str:
     for unit, name in ((86400, 'days'), (3600, 'h'), (60, 'min')):
         if seconds >= 2 * unit:
-            return f'{_number(seconds / unit)} {name}'
-    return f'{_number(seconds)} s' if math.isfinite(seconds) else '-'
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return '-'
-    return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
+            return f'{tables.number(seconds / unit)} {name}'
+    return f'{tables.number(seconds)} s' if math.isfinite(seconds) else '-'
 
 
 if __name__ == '__main__':

@@ -57,6 +57,13 @@ def show(rows: list[Row]) -> None:
     put(shown)
 
 
+def number(value: float) -> str:
+    """Three digits, or whole from a thousand on; `-` for what is not finite."""
+    if not math.isfinite(value):
+        return '-'
+    return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
+
+
 def scaled(count: int) -> str:
     """A count with three digits and a unit: 1.26 G."""
     for unit, name in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
@@ -104,9 +111,8 @@ def _head(name: str) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    if value == '' or isinstance(value, float) and math.isnan(value):
+    if value == '':
         return '-'
     if name in COLUMNS or isinstance(value, float):
-        value = value / COLUMNS.get(name, ('', 1))[1]
-        return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
+        return number(value / COLUMNS.get(name, ('', 1))[1])
     return str(value)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import as_users_do, assert_close, exact, random_params
+from tiny_models import CAIT, CONVNET, MULTI, PATCHCONVNET, VIT
 
 from vitjax.capture import capture, gradients, paths
 from vitjax.flops import model_flops
@@ -14,15 +15,7 @@ from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.block import Block, ClassBlock, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.norm import LayerNorm
-from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 
-SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
-SHAPE |= {'layer_scale': 0.5}
-VIT = ViT(**SHAPE, depth=3, registers=1)
-CAIT = CaiT(**SHAPE, depth=3, class_depth=2)
-PATCHCONVNET = PatchConvNet(**SHAPE, depth=3)
-MULTI = PATCHCONVNET.clone(class_tokens_per_class=True)
-CONVNET = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 LARGER: Any = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
 

@@ -46,7 +46,7 @@ SIBLINGS = {
     'program': {
         'keys', 'optim', 'models', 'data', 'train', 'experiment', 'checkpoint', 'sharding', 'runs'
     },
-    'forecast': {'flops', 'target', 'data', 'experiment', 'program'},
+    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'runs', 'program'},
     'loop': {
         'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs', 'evaluate',

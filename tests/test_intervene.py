@@ -13,18 +13,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from references import attention as reference_attention
 from references import dense
 from scipy.special import erf
+from tiny_models import CAIT, CONVNET, MULTI, VIT
 
 from vitjax.capture import capture, paths
 from vitjax.intervene import Edit, add, intervene, places, renormalise, sweep
-from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 
-SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
-SHAPE |= {'layer_scale': 0.5}
-VIT = ViT(**SHAPE, depth=3, registers=1)
-CAIT = CaiT(**SHAPE, depth=3, class_depth=2)
-PATCHCONVNET = PatchConvNet(**SHAPE, depth=3)
-MULTI = PATCHCONVNET.clone(class_tokens_per_class=True)
-CONVNET = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 OTHERS: Any = np.float32(np.random.default_rng(2).normal(size=(2, 8, 12, 3)))
 LARGER: Any = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))

@@ -279,9 +279,12 @@ def enter(
 ) -> tuple[jax.Array, Arrays]:
     """Images to the tokens that enter the first block."""
     variables = {'params': params, 'edits': edits or {}}
-    embed = lambda model, images: model.embed(images)  # noqa: E731
-    tokens, state = _apply(model, variables, images, keep, ['intermediates'], embed)
+    tokens, state = _apply(model, variables, images, keep, ['intermediates'], _embed)
     return tokens, _flatten(state.get('intermediates', {}), keep)
+
+
+def _embed(model: Any, images: jax.Array, train: bool) -> jax.Array:
+    return model.embed(images)  # PatchConvNet's stem is the same in training
 
 
 def one_layer(
@@ -313,9 +316,8 @@ def _apply(
     method: str | Callable | None = None, *args: Any,
 ):  # fmt: skip
     wanted = functools.partial(_wanted, keep=keep)
-    settings: dict[str, Any] = {} if callable(method) else {'train': False}
     return model.apply(
-        variables, images, *args, **settings, method=method, capture_intermediates=wanted,
+        variables, images, *args, train=False, method=method, capture_intermediates=wanted,
         mutable=mutable,
     )  # fmt: skip
 

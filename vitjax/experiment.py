@@ -73,6 +73,11 @@ def require_data(experiment: Experiment) -> Source:
     return experiment.data
 
 
+def preprocessing(experiment: Experiment) -> Preprocessing:
+    """What its model's input is: as recorded, else whole squares of `augment.size` pixels."""
+    return experiment.preprocessing or Preprocessing(experiment.augment.size, crop=1.0)
+
+
 def with_length(experiment: Experiment, **length: Any) -> Experiment:
     """The experiment with another length, `steps` or `epochs`, in place of its own."""
     return dataclasses.replace(experiment, **{'steps': None, 'epochs': None, **length})

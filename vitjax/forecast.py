@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import jax
 
-from vitjax import program, target
+from vitjax import program, sharding, target
 from vitjax.data.kind import Encoded
-from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment, require_data
+from vitjax.experiment import Experiment, preprocessing, require_data
 from vitjax.flops import model_flops
 
 
@@ -27,7 +26,8 @@ class Forecast:
         batch_size: images a step, over all devices.
         dtype: of the arithmetic.
         steps: of the whole training.
-        needed: bytes of one device that the program takes; NaN where the compiler does not say.
+        needed: bytes of one device that the program takes; infinite where it does not fit and the
+            compiler does not say by how much.
         available: bytes of one device that a program can have.
         largest: the largest batch that was compiled and fits, over all devices; 0 where none does.
         report: of one step; None where the compiler refuses a program that does not fit.
@@ -118,16 +118,12 @@ def forecast(
             do not divide.
     """
     machine = target.machine(name)
-    parallel = experiment.parallel
-    if parallel == 'auto':
-        parallel = 'pmap' if len(machine.devices) > 1 else 'none'
+    parallel = sharding.resolved(experiment.parallel, len(machine.devices))
     if parallel == 'none':
         machine = dataclasses.replace(machine, devices=machine.devices[:1])
     count = images.shape[0]
     steps = program.total_steps(experiment, count)
-    experiment = dataclasses.replace(
-        experiment, preprocessing=Preprocessing(experiment.augment.size, crop=1.0)
-    )
+    experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
     dtype, devices = vars(experiment.model)['dtype'], len(machine.devices)
 
     @functools.cache

@@ -73,10 +73,7 @@ def spread(
     """
     devices = jax.devices() if devices is None else devices
     seeds, shapes = len(given), jax.eval_shape(lambda tree: tree, states)
-    if way == 'auto':
-        way = 'pmap' if len(devices) > 1 and seeds == 1 else 'none'
-    if way not in ('none', 'pmap', 'fsdp'):
-        raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
+    way = resolved(way, len(devices), seeds)
     if way == 'none':
         together = seeds > 1 and devices[0].platform != 'cpu'
         return (_together if together else _in_turn)(step, given, shapes, batch_size, devices[0])
@@ -88,6 +85,19 @@ def spread(
             f'{len(devices)} devices.'
         )
     return (_pmap if way == 'pmap' else _fsdp)(step, given[0], shapes[0], batch_size, devices)
+
+
+def resolved(way: str, devices: int, seeds: int = 1) -> str:
+    """What `spread` takes a way for: `auto` is `pmap` on several devices for one seed, else `none`.
+
+    Raises:
+        ValueError: for an unknown way.
+    """
+    if way == 'auto':
+        return 'pmap' if devices > 1 and seeds == 1 else 'none'
+    if way not in ('none', 'pmap', 'fsdp'):
+        raise ValueError(f"parallel must be 'auto', 'none', 'pmap' or 'fsdp': {way!r}.")
+    return way
 
 
 def many_steps(

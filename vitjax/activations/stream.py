@@ -19,7 +19,7 @@ from vitjax.activations.record import Activations, Stack
 from vitjax.data import folder, preprocess, sources
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
-from vitjax.experiment import Experiment, to_json
+from vitjax.experiment import Experiment, preprocessing, to_json
 from vitjax.models.trunk import Model
 from vitjax.types import Array, Params
 
@@ -56,7 +56,7 @@ def of_path(
     elif source is None or not pathlib.Path(path).is_dir():
         raise ValueError(f'--data must say which images: {path} has none of its own.')
     plain = pathlib.Path(source.name)
-    prepared = _preprocessing(experiment)
+    prepared = preprocessing(experiment)
     if source.name != 'digits' and ':' not in source.name and plain.is_dir():
         split, loaded = 'all', folder.photographs(plain, prepared)
         known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
@@ -100,7 +100,7 @@ def stream(
             asked for.
     """
     model = experiment.model
-    prepared = _preprocessing(experiment)
+    prepared = preprocessing(experiment)
     tokens = tokens or ('class' if model.trunk.class_token else 'mean')
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
@@ -154,10 +154,6 @@ def stream(
         **(about or {}),
     }
     return Activations(stacks, len(data), values, hashes, data.labels, facts)
-
-
-def _preprocessing(experiment: Experiment) -> Preprocessing:
-    return experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,5 +1,7 @@
 """What an intervention does to an answer, and how sure that is over images."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,4 +83,5 @@ def rank_correlation(exact: Array, estimate: Array) -> float:
     a, b = (np.abs(np.asarray(x)).mean(-1).ravel() for x in (exact, estimate))
     if len(a) < 3 or min(np.ptp(a), np.ptp(b)) == 0:
         return float('nan')
-    return float(np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1])
+    found: Any = scipy.stats.spearmanr(a, b)
+    return float(found.statistic)

@@ -13,8 +13,7 @@ import numpy as np
 from vitjax import capture
 from vitjax.analysis import effects
 from vitjax.data import preprocess, sources
-from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import preprocessing
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Module
 
@@ -121,11 +120,6 @@ def samples(
     names = tuple(f'{split}[{row}]' for row in rows)
     name = f'{source.name}, {split} split'
     return Samples(names, np.asarray(run(pixels)), labels if known else None, name)
-
-
-def preprocessing(experiment: Experiment) -> Preprocessing:
-    """The model's."""
-    return experiment.preprocessing or Preprocessing(experiment.augment.size, 1.0)
 
 
 def batches(
