@@ -85,7 +85,7 @@ def attention(
     Args:
         variants: which layers.
         tokens: patches.
-        implementations: explicit, chunked, multi_query, fused, pallas, auto.
+        implementations: explicit, chunked, packed, multi_query, fused, pallas, auto.
         batch: images at a time.
         heads: of attention; pooling has one.
         head_width: channels of a head; a layer's width is heads x head_width.
@@ -139,7 +139,7 @@ def model(
         image_sizes: sides of the input in pixels; an experiment's own, else 224, without it.
         patch_sizes: instead of the published one.
         depths: of the trunk, instead of the published one.
-        implementations: of attention: explicit, chunked, multi_query, fused, pallas, auto.
+        implementations: of attention: explicit, chunked, packed, multi_query, fused, pallas, auto.
         batch: images at a time.
         dtype: of the arithmetic, float32 or bfloat16.
         remat: recompute blocks in the backward pass.

@@ -110,7 +110,9 @@ def module_path(name: str) -> str:
     >>> module_path('jit(step)/transpose(jvp(ViT))/while/body/closed_call/blocks/mlp/hidden/dot')
     'blocks/mlp/hidden'
     """
-    parts = [part for part in name.split('/')[:-1] if re.fullmatch(r'[a-z_]\w*', part)]
+    # A method other than __call__ is named with its module: qkv.thirds.
+    parts = [part.partition('.')[0] for part in name.split('/')[:-1]]
+    parts = [part for part in parts if re.fullmatch(r'[a-z_]\w*', part)]
     parts = [part for part in parts if part not in _STRUCTURE]
     # A hand-written gradient has its module's name twice: blocks/mlp/blocks/mlp/output/output.
     while parts[:1] and parts[0] in parts[1:]:

@@ -57,7 +57,7 @@ def test_implementations_agree_with_the_reference_and_each_other(shape, talking)
     args = make(shape, talking)
     out, gradients = value_and_gradients('explicit', args)
     assert distance(out, reference(*args)) < 1e-5
-    all_of_them = ('chunked', 'multi_query', 'fused', 'pallas', 'auto')
+    all_of_them = ('chunked', 'packed', 'multi_query', 'fused', 'pallas', 'auto')
     for implementation in all_of_them if shape == SHAPES[2] else ('chunked',):
         other, others = value_and_gradients(implementation, args)
         assert distance(other, out) < 1e-5
@@ -112,6 +112,15 @@ def test_talking_heads_are_multi_query_attention_of_wider_heads(implementation):
     assert distance(half.astype('float32'), reference(*args)) < 2e-2
 
 
+@pytest.mark.parametrize(('heads', 'width'), [(1, 150), (3, 64), (4, 64), (5, 48), (2, 128)])
+def test_packed_is_exact_however_heads_fill_its_groups(heads, width):
+    args = make((2, 7, 9, heads, width), False)
+    out, gradients = value_and_gradients('explicit', args)
+    other, others = value_and_gradients('packed', args)
+    assert distance(other, out) < 1e-5
+    assert distance(others, gradients) < 1e-5
+
+
 @pytest.mark.parametrize(('queries', 'keys'), [(7, 9), (7, 4), (1, 9), (6, 5), (4, 6)])
 def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, monkeypatch):
     """cuDNN's wrapper refuses odd ones; XLA's implementation takes the same arguments."""
@@ -138,7 +147,7 @@ def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, m
 def test_gradients_are_those_of_finite_differences(talking):
     with jax.enable_x64(True):
         args = jax.tree.map(lambda x: jnp.asarray(x, 'float64'), make((2, 5, 4, 3, 2), talking))
-        for implementation in ('explicit', 'chunked', 'multi_query'):
+        for implementation in ('explicit', 'chunked', 'packed', 'multi_query'):
             check_grads(
                 lambda q, k, v, m, i=implementation: attend(q, k, v, implementation=i, mixing=m),
                 args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7,
@@ -195,7 +204,7 @@ def test_attention_dropout_keeps_the_mean_and_drops_the_rate(implementation, mon
     assert len(np.unique(rows, axis=0)) == len(rows)  # no block repeats another's bits
 
 
-@pytest.mark.parametrize('implementation', ['multi_query', 'fused', 'pallas'])
+@pytest.mark.parametrize('implementation', ['packed', 'multi_query', 'fused', 'pallas'])
 def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
     q = jnp.ones((1, 3, 2, 4))
     np.testing.assert_array_equal(attend(q, q, q, dropout=0.5), attend(q, q, q))
@@ -207,7 +216,7 @@ def test_attention_dropout_needs_a_key_and_no_fused_kernel(implementation):
 def test_unknown_implementation_is_an_error_that_names_all():
     q = jnp.ones((1, 3, 2, 4))
     with pytest.raises(
-        ValueError, match=r"auto.*explicit.*chunked.*multi_query.*fused.*pallas.*: 'flash'"
+        ValueError, match=r"auto.*explicit.*chunked.*packed.*multi_query.*fused.*pallas.*: 'flash'"
     ):
         attend(q, q, q, implementation='flash')
 
@@ -228,7 +237,7 @@ def test_a_tap_may_replace_what_it_sees():
 
 @pytest.mark.parametrize('talking', [False, True])
 @pytest.mark.parametrize(
-    'implementation', ['explicit', 'chunked', 'multi_query', 'fused', 'pallas']
+    'implementation', ['explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas']
 )
 def test_scores_are_float32_in_bfloat16(implementation, talking):
     q, k, v, mixing = make((2, 33, 33, 2, 8), talking)
@@ -244,7 +253,7 @@ def test_gradients_in_bfloat16_are_those_in_float32(heads, width, talking):
     args = make((2, 197, 197, heads, width), talking)
     out, gradients = value_and_gradients('explicit', args)
     half = (*(x.astype('bfloat16') for x in args[:3]), args[3])
-    for implementation in ('explicit', 'chunked', 'multi_query', 'fused', 'pallas'):
+    for implementation in ('explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas'):
         other, others = value_and_gradients(implementation, half)
         assert distance(other.astype('float32'), out) < 1e-2
         assert distance(others, gradients) < 2e-2
@@ -285,7 +294,9 @@ TPU = SimpleNamespace(platform='tpu')
         (A100, 136, 'bfloat16', 'explicit'),
         (V100, 64, 'float16', 'explicit'),
         (MI300, 64, 'bfloat16', 'explicit'),
-        (TPU, 64, 'bfloat16', 'explicit'),
+        (TPU, 64, 'bfloat16', 'packed'),
+        (TPU, 32, 'float32', 'explicit'),  # 192 channels are one group of heads and a half
+        (TPU, 80, 'bfloat16', 'explicit'),
     ],
 )
 def test_auto_chooses_for_the_device_that_it_traces_for(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from helpers import distance, exact, random_params
 from references import attention as reference
 from references import dense
 
+from vitjax.layers import attention
 from vitjax.layers.attend import Mixing
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 
@@ -29,6 +32,32 @@ def test_multi_head_attention_is_the_papers(talking, bias):
     out = reference(heads_of(q, 3), heads_of(k, 3), heads_of(v, 3), mixing)
     expected = dense(out.reshape(2, 7, 15), params['projection'])
     assert distance(jax.jit(module.apply)({'params': params}, tokens), expected) < 1e-5
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_thirds_are_the_products_of_one_kernel(bias, monkeypatch):
+    """As on TPU, where they are three products; whoever looks sees the one that is cut."""
+    module = MultiHeadAttention(2, 64, qkv_bias=bias, implementation='packed')
+    tokens = jax.random.normal(jax.random.key(0), (2, 7, 6))
+    params = random_params(module, tokens)
+
+    def run(tokens, params):
+        def scalar(params):
+            out: Any = module.apply({'params': params}, tokens)
+            return jnp.sin(out).sum(), out
+
+        return jax.grad(scalar, has_aux=True)(params)
+
+    gradients, out = run(tokens, params)
+    monkeypatch.setattr(attention, 'in_thirds', lambda: True)
+    others, other = run(tokens, params)
+    assert distance(other, out) < 1e-5
+    assert distance(others, gradients) < 1e-5
+    made = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens))['params']
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+    _, seen = module.apply({'params': params}, tokens, capture_intermediates=True)
+    seen: Any = seen
+    assert seen['intermediates']['qkv']['__call__'][0].shape == (2, 7, 3 * 128)
 
 
 @pytest.mark.parametrize('count', [1, 4])

@@ -15,6 +15,13 @@ def test_the_slope_of_gelu_is_its_own_forward_and_backward():
     assert jax.grad(lambda x: backward.gelu(x).sum().astype('float32'))(half).dtype == 'bfloat16'
 
 
+def test_the_gradient_of_affine_is_its_own():
+    with jax.enable_x64(True):
+        args = (normal(2, 3, 5), normal(5, 4, seed=1), normal(4, seed=2))
+        args = tuple(jnp.asarray(x, 'float64') for x in args)
+        check_grads(backward.affine, args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7)
+
+
 def test_the_gradient_of_layer_norm_is_its_own():
     with jax.enable_x64(True):
         args = (normal(2, 3, 5), normal(5, seed=1), normal(5, seed=2))

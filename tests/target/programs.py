@@ -34,7 +34,7 @@ BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
 DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
 HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
-ALL = ('auto', 'explicit', 'chunked', 'fused', 'pallas')
+ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused', 'pallas')
 
 # Model, side of its images, and implementations of attention. Where an architecture has the layers
 # of another, and only its number of tokens differs, what a number of tokens can break.

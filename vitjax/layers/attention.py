@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attend import Mixing, Tap, attend
+from vitjax.layers.attend import Mixing, Tap, attend, in_thirds
 from vitjax.layers.dense import Dense
 from vitjax.layers.dropout import dropout
 from vitjax.layers.init import kernel_init
@@ -49,8 +49,12 @@ class MultiHeadAttention(nn.Module):
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         heads, width = self.num_heads, tokens.shape[-1]
         size = self.head_width or head_width(width, heads)
-        qkv = _dense(3 * heads * size, 'qkv', self.dtype, self.qkv_bias)(tokens)
-        q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, size), 2, 0)
+        project = _dense(3 * heads * size, 'qkv', self.dtype, self.qkv_bias)
+        if in_thirds() and tap(self) is None:
+            q, k, v = (x.reshape(*x.shape[:2], heads, size) for x in project.thirds(tokens))
+        else:
+            qkv = project(tokens)
+            q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, size), 2, 0)
         mixing = None
         if self.talking:
             mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
@@ -118,7 +122,7 @@ def _attended(
     return dropout(module, out, module.dropout, train)
 
 
-def _dense(features: int, name: str, dtype: str, bias: bool = True) -> nn.Dense:
+def _dense(features: int, name: str, dtype: str, bias: bool = True) -> Any:
     return Dense(features, bias, dtype=dtype, kernel_init=kernel_init, name=name)
 
 

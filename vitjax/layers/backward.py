@@ -7,6 +7,8 @@ to rounding. Below, dx stands for the gradient of the loss with respect to x.
 
 import functools
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +58,87 @@ def _gather_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
 gather.defvjp(_gather, _gather_back)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def gather_packed(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
+    """softmax(q kᵀ / √head_width) v of all heads side by side: all [B, tokens, heads · head_width].
+
+    As many heads as fit into 128 channels are taken at a time. Their products run over all of those
+    channels, where one side holds zeros outside of the head, so that no array of single heads' rows
+    is ever laid out: matrix units of 128 by 128 multiply the zeros in the time of the rest, and
+    lanes of 128 numbers make a slice of 128 channels a view. The backward pass keeps its arguments
+    and the result, as `gather`'s does.
+    """
+    return _gather_packed(q, k, v, heads)[0]
+
+
+def _gather_packed(
+    q: jax.Array, k: jax.Array, v: jax.Array, heads: int
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    groups = [_gather_group(*group) for group in _groups(heads, q, k, v)]
+    out = jnp.concatenate(groups, axis=-1)
+    return out, (q, k, v, out)
+
+
+def _gather_packed_back(
+    heads: int, kept: tuple[jax.Array, ...], grad: jax.Array
+) -> tuple[jax.Array, ...]:
+    grads = [_gather_group_back(*group) for group in _groups(heads, *kept, grad)]
+    return tuple(jnp.concatenate(parts, axis=-1) for parts in zip(*grads, strict=True))
+
+
+gather_packed.defvjp(_gather_packed, _gather_packed_back)
+
+
+def _groups(heads: int, *arrays: jax.Array) -> Iterator[tuple[Any, ...]]:
+    """The arrays' channels of the heads of each group, after how many those are."""
+    width = arrays[0].shape[-1] // heads
+    size = max(1, 128 // width)
+    for first in range(0, heads, size):
+        last = min(first + size, heads)
+        yield last - first, *(x[..., first * width : last * width] for x in arrays)
+
+
+def _of_heads(heads: int, x: jax.Array) -> jax.Array:
+    """A group's channels [B, N, C] once for each head, zero outside of it: [B, heads, N, C]."""
+    return x[:, None] * _masks(heads, x)[:, None]
+
+
+def _masks(heads: int, x: jax.Array) -> jax.Array:
+    return jnp.repeat(jnp.eye(heads, dtype=x.dtype), x.shape[-1] // heads, axis=1)
+
+
+def _group_scores(heads: int, q: jax.Array, k: jax.Array) -> jax.Array:
+    precise = jnp.promote_types(q.dtype, jnp.float32)
+    q = _of_heads(heads, q)
+    return jnp.einsum('bhqc,bkc->bhqk', q, k, preferred_element_type=precise)
+
+
+def _group_sums(heads: int, weights: jax.Array, v: jax.Array) -> jax.Array:
+    return jnp.einsum('bhqk,bhkc->bqc', weights.astype(v.dtype), _of_heads(heads, v))
+
+
+def _group_weights(heads: int, q: jax.Array, k: jax.Array) -> jax.Array:
+    return jax.nn.softmax(_group_scores(heads, q, k) * (q.shape[-1] // heads) ** -0.5)
+
+
+def _gather_group(heads: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    return _group_sums(heads, _group_weights(heads, q, k), v)
+
+
+def _gather_group_back(
+    heads: int, q: jax.Array, k: jax.Array, v: jax.Array, out: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, ...]:
+    # The sums of `_gather_back`; those over a head's channels are a product too.
+    weights, inner = _group_weights(heads, q, k), _group_scores(heads, grad, v)
+    along = grad.astype(inner.dtype) * out
+    along = jnp.einsum('bqc,hc->bhq', along, _masks(heads, along), precision='highest')
+    inner = weights * (inner - along[..., None]) * (q.shape[-1] // heads) ** -0.5
+    weights, inner = weights.astype(q.dtype), inner.astype(q.dtype)
+    dk = jnp.einsum('bhqk,bhqc->bkc', inner, _of_heads(heads, q))
+    dv = jnp.einsum('bhqk,bhqc->bkc', weights, _of_heads(heads, grad))
+    return _group_sums(heads, inner, k), dk, dv
+
+
 @jax.custom_vjp
 def talk(logits: jax.Array, *mixing: jax.Array) -> jax.Array:
     """Mixed weights of talking heads from the logits of the heads, both [B, heads, Q, K].
@@ -101,6 +184,32 @@ def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
     """Σ over images, queries and keys of a[:, h] b[:, g]: [heads, heads]."""
     a, b = (x.reshape(*x.shape[:2], -1) for x in (a, b))
     return jnp.einsum('bhn,bgn->bhg', a, b).sum(0)
+
+
+@jax.custom_vjp
+def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """A dense layer: x [..., D] times kernel [D, C], plus bias [C].
+
+    The gradient treats the bias as one more row of the kernel, whose input is always 1: one product
+    instead of a product and a sum over all rows, which on a TPU costs as much as the product.
+    """
+    return x @ kernel + bias
+
+
+def _affine(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return affine(x, kernel, bias), (x, kernel)
+
+
+def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel = kept
+    ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a tile of them, because a TPU would fill it
+    rows = jnp.einsum('...d,...c->dc', jnp.pad(x, ones, constant_values=1), grad)
+    return grad @ kernel.T, rows[: len(kernel)], rows[len(kernel)]
+
+
+affine.defvjp(_affine, _affine_back)
 
 
 # ---- Elementwise and by row ----------------------------------------------------------------------

@@ -30,7 +30,7 @@ class CaiT(Pooled):
         drop_path: stochastic depth, the same in every trunk block, none in the class blocks.
         dropout: after the embeddings, projections and MLP layers.
         attention_dropout: on what multiplies the values, after the second mixing.
-        attention: auto, explicit, chunked, multi_query, fused or pallas.
+        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
     """

@@ -42,7 +42,7 @@ class ViT(Model):
         registers: extra tokens after the class token (Darcet et al. 2024).
         position: `learned` or `sincos` position embeddings.
         head: widths of hidden layers in the head.
-        attention: auto, explicit, chunked, multi_query, fused or pallas.
+        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each block in the backward pass, for memory.
     """
