@@ -5,19 +5,20 @@ import functools
 import json
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from helpers import assert_close, distance, normal, random_params
 
-from vitjax import studies
+from vitjax import studies, timing
 from vitjax.analysis import prune
-from vitjax.capture import capture, gradients
+from vitjax.capture import capture, gradients, known_paths
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.intervene import Edit, add, intervene, places
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.runs import Loaded
-from vitjax.studies.common import Samples, goal
+from vitjax.studies.common import Samples, frugal, goal, image_bytes
 from vitjax.studies.lesion import reordered
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 3}
@@ -77,6 +78,23 @@ def test_a_mean_is_over_all_images_though_batches_are_small():
     np.testing.assert_allclose(small.arrays['blocks_mean_answer'][1, 1], wanted, atol=2e-6)
     with pytest.raises(ValueError, match='one image takes about .* GB, --memory allows 1e-09'):
         studies.heads(opened(VIT), GIVEN, memory=1e-9)
+
+
+@pytest.mark.parametrize('model', [VIT, PATCHCONVNET], ids=['vit', 'patchconvnet'])
+def test_memory_of_a_pass_is_within_its_bound(model):
+    """Of gradients, which take the most, at a size where arrays outweigh what is fixed."""
+    big = model.clone(patch_size=2, width=32, depth=6)
+    few, many = (jax.ShapeDtypeStruct((count, 32, 32, 3), 'float32') for count in (1, 3))
+    params = random_params(big, few)
+    run = functools.partial(gradients, frugal(big), target=goal(big), keep='blocks')
+
+    def bytes_of(images):
+        return timing.program_bytes(timing.compiled(run, (params, images))[0])
+
+    held = 16.0 * np.prod(known_paths(big, few)['blocks'])
+    bound = image_bytes(big, few, held)
+    taken = (bytes_of(many) - bytes_of(few)) / 2
+    assert 0.3 * bound < taken < bound
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT])

@@ -7,7 +7,17 @@ from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, sweep
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, goal, label, measured, summary
+from vitjax.studies.common import (
+    Report,
+    Samples,
+    Study,
+    batches,
+    frugal,
+    goal,
+    label,
+    measured,
+    summary,
+)
 from vitjax.types import Module
 
 
@@ -48,7 +58,7 @@ def heads(
         images = given.inputs[rows]
         labels = None if given.labels is None else given.labels[rows]
         clean = capture.capture(model, params, images, keep='norm')
-        _, found, grads = capture.gradients(model, params, images, goal(model), keep=keep)
+        _, found, grads = capture.gradients(frugal(model), params, images, goal(model), keep=keep)
         for path in paths:
             stack, one = path.split('/')[0], np.eye(known[path][3], dtype=bool)
             where = one[None, :, None, None, :, None]

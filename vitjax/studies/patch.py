@@ -7,7 +7,17 @@ from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, sweep
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, goal, label, measured, summary
+from vitjax.studies.common import (
+    Report,
+    Samples,
+    Study,
+    batches,
+    frugal,
+    goal,
+    label,
+    measured,
+    summary,
+)
 from vitjax.types import Module
 
 
@@ -48,7 +58,9 @@ def patch(
     for rows in batches(model, given, memory, report, held=held):
         images, labels = inputs[rows], None if given.labels is None else given.labels[rows]
         clean = capture.capture(model, params, images, keep='norm')
-        _, found, grads = capture.gradients(model, params, images, goal(model), keep='blocks')
+        _, found, grads = capture.gradients(
+            frugal(model), params, images, goal(model), keep='blocks'
+        )
         other = capture.capture(model, params, others[rows], keep='blocks')[1]['blocks']
         edit = Edit(masks[None, :, None, :, None], other[:, None])
         swept = sweep(model, params, images, {'blocks': edit}, keep='norm')
