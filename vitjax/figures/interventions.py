@@ -173,3 +173,29 @@ def steering(
     right.legend(frameon=False, fontsize=8)
     figure.suptitle(title, size=9)
     return figure
+
+
+def over_seeds(curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str) -> Figure:
+    """Effects against layers: a thin line a seed, their mean, its interval shaded.
+
+    Args:
+        curves: by title of the panel: layers [n] or how many are removed, values [n, seeds], and
+            mean, low and high of these, [n] each.
+        measure: what values are.
+        title: of the figure.
+    """
+    columns = min(len(curves), 2 if len(curves) <= 4 else 3)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3), layout='constrained')
+    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
+        axis.plot(places, values, color='grey', linewidth=0.8)
+        axis.plot(places, mean, 'o-', markersize=3, color='C0')
+        axis.fill_between(places, low, high, color='C0', alpha=0.2, linewidth=0)
+        axis.set_title(name, size=9)
+        axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
+        number(axis)
+    for axis in axes[len(curves) :]:
+        axis.axis('off')
+    figure.suptitle(title, size=9)
+    return figure

@@ -54,6 +54,8 @@ class Study:
         figure: matplotlib's.
         policy: what was edited and measured, in words.
         said: lines to print.
+        measure: what the table's first measure is, for figures.
+        interval: what the table's intervals are over.
     """
 
     name: str
@@ -62,13 +64,15 @@ class Study:
     figure: Any
     policy: str
     said: tuple[str, ...] = ()
+    measure: str = ''
+    interval: str = 'bootstrap over images, 95%'
 
     def write(self, out: str | pathlib.Path, samples: Samples, **about: Any) -> str:
         """Writes `NAME.npz`, `NAME.csv` and `NAME.png` into a directory; returns their names."""
         out = pathlib.Path(out)
         out.mkdir(parents=True, exist_ok=True)
         facts = {'policy': self.policy, 'images': len(samples.inputs), 'source': samples.source}
-        facts |= {'interval': 'bootstrap over images, 95%', **about}
+        facts |= {'interval': self.interval, **about}
         arrays: dict[str, Any] = {name: np.asarray(x) for name, x in self.arrays.items()}
         np.savez_compressed(
             out / f'{self.name}.npz', about=json.dumps(facts), names=list(samples.names), **arrays

@@ -92,12 +92,13 @@ def heads(
                     {'stack': stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1, **cells}
                 )
     main = paths[0].split('/')[0]
+    measure = label('answer', model.num_classes > 0)
     figure = figures.heads(
         {k: arrays[f'{main}_{k}_answer'].mean(-1) for k in ('zero', 'mean')},
         np.abs(arrays[f'{main}_zero_answer']).mean(-1),
         np.abs(arrays[f'{main}_zero_estimate']).mean(-1),
-        measure=label('answer', model.num_classes > 0),
+        measure=measure,
         title=f'{main}, {count} images ({given.source})',
     )
     policy = 'each head of each layer at all tokens: zero, or its mean over the images by token'
-    return Study('heads', arrays, rows, figure, policy, tuple(said))
+    return Study('heads', arrays, rows, figure, policy, tuple(said), measure)

@@ -97,4 +97,12 @@ def knockout(
     most = np.sort(share, 1)[:, -outliers:].mean() / np.median(share)
     said = (f'norms of the {outliers} largest of {count} patches: {most:.1f} times the median',)
     extra = {'norms': share, 'regions': np.array(names)}
-    return Study('knockout', {**arrays, **extra}, lines, figure, policy, said)
+    return Study(
+        'knockout',
+        {**arrays, **extra},
+        lines,
+        figure,
+        policy,
+        said,
+        label('answer', model.num_classes > 0),
+    )

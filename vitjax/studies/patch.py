@@ -77,19 +77,20 @@ def patch(
          **{name: float(value[layer, place]) for name, value in table.items()}}
         for layer, place in np.ndindex(arrays['answer'].shape[:2])
     ]  # fmt: skip
+    measure = label('answer', model.num_classes > 0)
     figure = figures.places(
         arrays['answer'].mean(-1),
         arrays['estimate'].mean(-1),
         prefix,
         shape,
-        measure=label('answer', model.num_classes > 0),
+        measure=measure,
         title=f'{len(inputs)} images ({given.source})',
     )
     by = 'the next image' if noise is None else f'the image with noise of deviation {noise:g}'
     policy = f'tokens leaving each block replaced by those of {by}, {region}x{region} patches'
     rank = effects.rank_correlation(arrays['answer'], arrays['estimate'])
     said = (f'rank correlation of estimated and exact effects {rank:.2f}',)
-    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, said)
+    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, said, measure)
 
 
 def squares(model: Module, images: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:
