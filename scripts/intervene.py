@@ -16,8 +16,9 @@ def main(
     images: tuple[str, ...] = (), data: str | None = None,
     split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
     size: int | None = None, model: str | None = None, region: int = 1, noise: float | None = None,
-    regions: int = 3, onward: bool = False, outliers: int = 8, draws: int = 5,
-    source: str | None = None, toward: str | None = None, memory: float = 3.0, seed: int = 0,
+    regions: int = 3, onward: bool = False, outliers: int = 8, aside: int | None = None,
+    draws: int = 5, source: str | None = None, toward: str | None = None, memory: float = 3.0,
+    seed: int = 0,
 ) -> None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 
@@ -46,6 +47,8 @@ def main(
         regions: of knockout, cells each way.
         onward: of knockout, cut at a layer and all after it.
         outliers: of knockout, how many patches of the largest norm are cut together.
+        aside: of knockout, layer from 1 where these patches are moved to a register that was never
+            trained (Jiang et al. 2025); of a ViT.
         draws: of lesion, random sets of layers of each size.
         source: of steer, the class whose images are steered, by name or number.
         toward: of steer, the class that they are steered to.
@@ -60,7 +63,8 @@ def main(
     count = 256 if examples is None else examples
     options: dict[str, Any] = {
         'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
-        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers}, 'steer': {},
+        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers,
+                     'aside': aside}, 'steer': {},
     }[what]  # fmt: skip
     options |= {'memory': memory, 'seed': seed}
 

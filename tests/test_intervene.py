@@ -315,3 +315,19 @@ def test_what_cannot_be_written_is_an_error():
             places(VIT, IMAGES, HEADS, **chosen)
     with pytest.raises(ValueError, match='need a stack `blocks`: ConvNet has none'):
         sweep(CONVNET, random_params(CONVNET, LARGER), LARGER, {'conv_1': Edit()})
+
+
+def test_a_sweep_may_have_edits_in_every_pass():
+    """Of whole layers at another path, before, at and after the layer that is swept."""
+    params = random_params(VIT, IMAGES)
+    variants = np.eye(2, dtype=bool)[None, :, None, None, :, None]
+    shift = normal(3, 1, 8, 8, seed=8)
+    always = {'blocks': Edit(value=shift, how=add), 'blocks/mlp': Edit(value=0.5, how=times)}
+    swept, _ = sweep(VIT, params, IMAGES, {HEADS: Edit(variants)}, always=always)
+    for layer, head in ((0, 1), (1, 0), (2, 1)):
+        edit = Edit(places(VIT, IMAGES, HEADS, layers=layer, heads=head))
+        wanted, _ = intervene(VIT, params, IMAGES, {HEADS: edit, **always})
+        assert_close(swept[layer, head], wanted)
+    for wrong in (HEADS, 'norm'):
+        with pytest.raises(ValueError, match=f'than the swept ones: got {wrong}'):
+            sweep(VIT, params, IMAGES, {HEADS: Edit(variants)}, always={wrong: Edit()})
