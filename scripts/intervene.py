@@ -75,7 +75,8 @@ def main(
         how, run = dict(options), functools.partial(vars(studies)[what], loaded)
         total, used = len(given.inputs) * (2 if what == 'heads' else 1), given
         if what == 'steer':
-            of, to = (class_index(loaded.experiment, name or '') for name in (source, toward))
+            of = class_index(loaded.experiment, source or '', '--source')
+            to = class_index(loaded.experiment, toward or '', '--toward')
             how |= {'source': of, 'toward': to}
             run = functools.partial(
                 run, studies.samples(loaded, split='train', data=data, examples=4 * count)

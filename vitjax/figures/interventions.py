@@ -31,7 +31,9 @@ def heads(
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
     layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
     dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
-    figure.colorbar(dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True))
+    figure.colorbar(
+        dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True, min_n_ticks=1)
+    )
     axes[-1].set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
     for scale in (axes[-1].set_xscale, axes[-1].set_yscale):
         scale('log')
@@ -107,6 +109,8 @@ def regions(
     for i in range(cells, len(names)):
         right.plot(layers, mean[:, i], 'o-', markersize=3, label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
+    # Of a few patches it may be a thousandth of what it is of all.
+    right.set_yscale('symlog', linthresh=max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30))
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
     right.legend(frameon=False)

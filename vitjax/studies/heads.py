@@ -82,9 +82,10 @@ def heads(
                 if name.startswith(f'{stack}_{kind}_')
             }
             rank = effects.rank_correlation(own['answer'], own['estimate'])
-            said.append(
-                f'{stack}, {kind}: rank correlation of estimated and exact effects {rank:.2f}'
-            )
+            if np.isfinite(rank):
+                said.append(
+                    f'{stack}, {kind}: rank correlation of estimated and exact effects {rank:.2f}'
+                )
             table = summary(own, seed)
             for layer, head in np.ndindex(own['answer'].shape[:2]):
                 cells = {name: float(value[layer, head]) for name, value in table.items()}
