@@ -98,8 +98,9 @@ def main(
         for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
             folder = pathlib.Path(out, cell, path.name)
             found.write(folder, given, weights=str(path), what=what)
-        joined = studies.across({of: found for of, (found, _) in made.items()}, cell=cell)
-        write(joined, made[min(made)][1], pathlib.Path(out, cell), weights)
+        given = made[min(made)][1]
+        joined = studies.across({of: found for of, (found, _) in made.items()}, given, cell=cell)
+        write(joined, given, pathlib.Path(out, cell), weights)
 
 
 if __name__ == '__main__':

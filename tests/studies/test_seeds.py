@@ -40,7 +40,7 @@ def test_heads_in_another_order_are_the_same_seed():
     found = {i: studies.heads(opened(p), GIVEN) for i, p in enumerate((params, permuted(params)))}
     one, other = (np.array([row['answer'] for row in study.rows]) for study in found.values())
     assert np.abs(one - other).max() > 1e-3  # they do lie elsewhere
-    joined = studies.across(found, cell='two')
+    joined = studies.across(found, GIVEN, cell='two')
     assert [row['rank'] for row in joined.rows[:4]] == [1, 2, 1, 2]
     for row in joined.rows:
         assert row['answer'] == pytest.approx(row['answer_low'], abs=1e-5)
@@ -48,6 +48,8 @@ def test_heads_in_another_order_are_the_same_seed():
     first, second = (joined.rows[i]['answer'] for i in (0, 1))
     assert first > second
     assert 'rank within the layer' in joined.policy
+    title = joined.figure.get_suptitle()
+    assert 'two: 2 seeds' in title and '5 images (noise)' in title and 'by rank' in title
     assert "Kendall's W over seeds 1.00" in joined.said[0]
 
 
@@ -60,7 +62,7 @@ def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
         'steer': [studies.steer(run, GIVEN, GIVEN, source=0, toward=1) for run in runs],
     }
     for name, found in made.items():
-        joined = studies.across(dict(enumerate(found)), cell='three')
+        joined = studies.across(dict(enumerate(found)), GIVEN, cell='three')
         measure = next(iter(joined.arrays))
         values = np.array([[row[measure] for row in study.rows] for study in found]).T
         np.testing.assert_array_equal(joined.arrays[measure], values)
@@ -71,13 +73,13 @@ def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
         assert (tmp_path / f'{name}.csv').exists()
     other = dataclasses.replace(made['lesion'][0], rows=made['lesion'][0].rows[1:])
     with pytest.raises(ValueError, match='lesion of different models cannot be joined'):
-        studies.across({0: made['lesion'][1], 1: other}, cell='c')
+        studies.across({0: made['lesion'][1], 1: other}, GIVEN, cell='c')
 
 
 def test_agreement_is_kendall_s():
     layers = np.arange(1, 4)
     same = np.array([[3.0, 30.0], [2.0, 20.0], [1.0, 10.0]])
-    assert 'W over seeds 1.00; largest at 1 in 2 of 2' in agreement('t', layers, same)
-    assert 'lowest at 3 in 2 of 2' in agreement('t', layers, same, lowest=True)
+    assert 'W over seeds 1.00; largest at layer 1 in 2 of 2' in agreement('t', layers, same)
+    assert 'lowest at layer 3 in 2 of 2' in agreement('t', layers, same, lowest=True)
     turned = np.stack([same[:, 0], -same[:, 1]], 1)
     assert 'W over seeds 0.00' in agreement('t', layers, turned)

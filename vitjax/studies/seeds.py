@@ -8,7 +8,7 @@ import scipy.stats
 
 from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
-from vitjax.studies.common import Study
+from vitjax.studies.common import Samples, Study
 
 Row = Mapping[str, Any]
 
@@ -16,17 +16,18 @@ INTERVAL = "Student's over seeds, 95%"
 SIGNED = ('answer', 'loss')  # measures that are 0 where nothing happens
 
 
-def across(found: Mapping[int, Study], *, cell: str) -> Study:
+def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
     """The same study of several seeds, made on the same images, as one.
 
     Rows are joined by what they are of: a layer, a region, a lesion, a strength. Heads of different
     seeds have no identity in common, so they are joined by their rank within their layer, the
-    largest effect on the answer first. Every measure is a mean over seeds with Student's 95%
-    interval; `answer_clear` and `loss_clear` count the seeds in which the bootstrap interval over
-    images excludes 0. Arrays are `MEASURE` [rows, seeds].
+    largest effect on the answer first, which noise makes larger. Every measure is a mean over seeds
+    with Student's 95% interval; `answer_clear` and `loss_clear` count the seeds in which the
+    bootstrap interval over images excludes 0. Arrays are `MEASURE` [rows, seeds].
 
     Args:
         found: by seed.
+        given: the images.
         cell: what the seeds share, for the title.
 
     Raises:
@@ -50,7 +51,9 @@ def across(found: Mapping[int, Study], *, cell: str) -> Study:
                 ends = [(t[i][f'{measure}_low'], t[i][f'{measure}_high']) for t in tables]
                 rows[i][f'{measure}_clear'] = sum(low * high > 0 for low, high in ends)
     lines = curves(name, rows, arrays, measures)
-    title = f'{cell}: {len(studies)} seeds, mean and 95% interval over them'
+    title = f'{cell}: {len(studies)} seeds, mean and 95% interval over them; '
+    title += f'{len(given.inputs)} images ({given.source})'
+    title += '; heads by rank within their layer' * (name == 'heads')
     drawn = {k: (x, values, *effects.student(values)) for k, (x, values) in lines.items()}
     measure = studies[0].measure
     figure = figures.over_seeds(drawn, measure=measure, title=title)
@@ -58,7 +61,11 @@ def across(found: Mapping[int, Study], *, cell: str) -> Study:
     if name == 'heads':
         policy += '; heads of seeds joined by their rank within the layer'
     lowest = name == 'lesion'  # where the measure is what is left
-    said = tuple(f'{cell}, {agreement(k, *line, lowest=lowest)}' for k, line in lines.items())
+    said = tuple(
+        f'{cell}, {agreement(title, *line, lowest=lowest)}'
+        for title, line in lines.items()
+        if 'removed' not in title
+    )
     extra = {'seeds': np.array([*found])}
     return Study(name, {**arrays, **extra}, rows, figure, policy, said, measure, INTERVAL)
 
@@ -130,7 +137,5 @@ def agreement(title: str, places: np.ndarray, values: np.ndarray, *, lowest: boo
         said += f"Kendall's W over seeds {12 * spread / (seeds**2 * (count**3 - count)):.2f}; "
     top = places[values.argmin(0) if lowest else values.argmax(0)]
     most = max(dict.fromkeys(top), key=lambda place: (top == place).sum())
-    return (
-        said
-        + f'{"lowest" if lowest else "largest"} at {most} in {(top == most).sum()} of {seeds} seeds'
-    )
+    which = 'lowest' if lowest else 'largest'
+    return f'{said}{which} at layer {most} in {(top == most).sum()} of {seeds} seeds'
