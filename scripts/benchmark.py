@@ -25,7 +25,6 @@ import tables
 import tyro
 
 from vitjax import fields, flops, program, timing
-from vitjax import intervene as interventions
 from vitjax import models as published
 from vitjax import train as training
 from vitjax.analysis.similarity import minibatch_cka
@@ -34,6 +33,7 @@ from vitjax.data.augment import augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.experiment import find
+from vitjax.intervene import Edit, intervene, places, sweep
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer
@@ -320,7 +320,7 @@ def similarity(
     tables.show(rows)
 
 
-def intervene(
+def interventions(
     model: str = 'vit_small_patch16', images: int = 16, image_size: int = 224, passes: int = 6,
     repeats: int = 3, peer: str | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
@@ -345,21 +345,18 @@ def intervene(
     shapes = (parameter_shapes(network, image_size), shape)
     params, inputs = timing.random_arrays(shapes)
     depth, _, _, heads, _ = known_paths(network, inputs)[path]
-    variants = np.eye(heads, dtype=bool)[None, :, None, None, :, None]
+    each = np.eye(heads, dtype=bool)[None, :, None, None, :, None]
     sites = np.linspace(0, depth * heads - 1, passes).round().astype(int)
-    places = [divmod(int(site), heads) for site in sites]
-    wheres = [interventions.places(network, inputs, path, layers=i, heads=j) for i, j in places]
+    sites = [divmod(int(site), heads) for site in sites]
+    wheres = [places(network, inputs, path, layers=i, heads=j) for i, j in sites]
 
     def together(params: Any, images: jax.Array) -> jax.Array:
-        edit = interventions.Edit(variants)
-        return interventions.sweep(network, params, images, {path: edit})[0]
+        return sweep(network, params, images, {path: Edit(each)})[0]
 
     def one(params: Any, images: jax.Array, where: Any) -> jax.Array:
-        return interventions.intervene(
-            network, params, images, {path: interventions.Edit(where)}
-        )[0]  # fmt: skip
+        return intervene(network, params, images, {path: Edit(where)})[0]
 
-    sweep = timing.compiled(together, shapes)[0]
+    whole = timing.compiled(together, shapes)[0]
     single = timing.compiled(one, (*shapes, jax.ShapeDtypeStruct(wheres[0].shape, bool)))[0]
     rows: list[tables.Row] = []
     names = ['one program', 'a loop'] + ["a loop over timm's model in PyTorch"] * bool(peer)
@@ -367,25 +364,22 @@ def intervene(
     single(params, inputs, wheres[0])
     for turn in range(repeats):
         start = time.perf_counter()
-        found = jax.block_until_ready(sweep(params, inputs))
+        found = jax.block_until_ready(whole(params, inputs))
         took[names[0]].append(time.perf_counter() - start)
         start = time.perf_counter()
         wanted = [jax.block_until_ready(single(params, inputs, where)) for where in wheres]
         took[names[1]].append((time.perf_counter() - start) * depth * heads / passes)
-        asked = (model, image_size, images, tuple(places), turn)
+        asked = (model, image_size, images, tuple(sites), turn)
         if peer and (seconds := _peer(peer, 'timm_heads', asked)):
             took[names[2]].append(seconds * depth * heads / passes)
-        difference = max(
-            float(abs(found[i, j] - each).max())
-            for (i, j), each in zip(places, wanted, strict=True)
-        )
+        difference = np.abs(np.array([found[site] for site in sites]) - wanted).max()
         rows = [
             {'what': name, 'ablations': depth * heads, 'images': images,
              'seconds': statistics.median(own),
              'times_as_long': statistics.median(np.divide(own, took[names[0]][: len(own)]))}
             for name, own in took.items() if own
         ]  # fmt: skip
-        rows[0]['bytes'] = timing.program_bytes(sweep)
+        rows[0]['bytes'] = timing.program_bytes(whole)
         rows[1] |= {'bytes': timing.program_bytes(single), 'largest_difference': difference}
         tables.write(rows, out, 'intervene')
     tables.show(rows)
@@ -422,6 +416,6 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
 
 
 if __name__ == '__main__':
-    commands = {'compile': compile_time}
-    commands |= {each.__name__: each for each in (attention, intervene, model, similarity, train)}
+    commands = {'compile': compile_time, 'intervene': interventions}
+    commands |= {each.__name__: each for each in (attention, model, similarity, train)}
     command.guard(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))

@@ -98,7 +98,7 @@ def test_cka_is_measured_beside_a_peer(tmp_path):
 
 def test_heads_are_ablated_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='100.0')
-    benchmark.intervene('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
+    benchmark.interventions('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
     asked = (tmp_path / 'python.asked').read_text().splitlines()
     assert asked == [f'["vit_tiny_patch32", 32, 2, [[0, 0], [11, 2]], {i}]' for i in (0, 1)]
     one, loop, theirs = rows(tmp_path / 'intervene.csv')

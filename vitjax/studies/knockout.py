@@ -110,13 +110,14 @@ def knockout(
     ]  # fmt: skip
     span = 'and all after it' if onward else 'alone'
     measure = 'answer' if model.num_classes else 'token'
+    moves = '' if aside is None else f', outliers moved aside at layer {aside}'
     triple = tuple(table[f'{measure}{end}'] for end in ('', '_low', '_high'))
     figure = figures.regions(
         triple,
         names,
         regions,
         measure=label(measure, model.num_classes > 0),
-        title=f'{stack}, cut at a layer {span}; {len(inputs)} images ({given.source})',
+        title=f'{stack}, cut at a layer {span}{moves}; {len(inputs)} images ({given.source})',
     )
     policy = f"class token's weights to a region zero, the others renormalised, at a layer {span}"
     share = np.concatenate(norms, 1)  # [layers, images, patches]
