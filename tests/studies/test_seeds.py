@@ -81,5 +81,8 @@ def test_agreement_is_kendall_s():
     same = np.array([[3.0, 30.0], [2.0, 20.0], [1.0, 10.0]])
     assert 'W over seeds 1.00; largest at layer 1 in 2 of 2' in agreement('t', layers, same)
     assert 'lowest at layer 3 in 2 of 2' in agreement('t', layers, same, lowest=True)
+    tied = np.array([[2.0, 20.0], [2.0, 20.0], [1.0, 10.0]])
+    assert 'W over seeds 1.00' in agreement('t', layers, tied)
+    assert 'W over' not in agreement('t', layers, np.ones((3, 2)))
     turned = np.stack([same[:, 0], -same[:, 1]], 1)
     assert 'W over seeds 0.00' in agreement('t', layers, turned)

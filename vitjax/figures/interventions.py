@@ -179,7 +179,9 @@ def steering(
     return figure
 
 
-def over_seeds(curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str) -> Figure:
+def over_seeds(
+    curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, share: bool = False
+) -> Figure:
     """Effects against layers: a thin line a seed, their mean, its interval shaded.
 
     Args:
@@ -187,8 +189,9 @@ def over_seeds(curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, ti
             mean, low and high of these, [n] each.
         measure: what values are.
         title: of the figure.
+        share: values are 0 to 1, whatever their intervals.
     """
-    columns = min(len(curves), 2 if len(curves) <= 4 else 3)
+    columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3), layout='constrained')
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
@@ -199,6 +202,8 @@ def over_seeds(curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, ti
         axis.set_title(name, size=9)
         axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
         number(axis)
+        if share:
+            axis.set_ylim(-0.03, 1.03)
     for axis in axes[len(curves) :]:
         axis.axis('off')
     figure.suptitle(title, size=9)

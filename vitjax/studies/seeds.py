@@ -14,6 +14,7 @@ Row = Mapping[str, Any]
 
 INTERVAL = "Student's over seeds, 95%"
 SIGNED = ('answer', 'loss')  # measures that are 0 where nothing happens
+SHARES = ('accuracy', 'agreement', 'moved')
 
 
 def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
@@ -56,7 +57,8 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
     title += '; heads by rank within their layer' * (name == 'heads')
     drawn = {k: (x, values, *effects.student(values)) for k, (x, values) in lines.items()}
     measure = studies[0].measure
-    figure = figures.over_seeds(drawn, measure=measure, title=title)
+    share = measures[0] in SHARES
+    figure = figures.over_seeds(drawn, measure=measure, title=title, share=share)
     policy = f'{studies[0].policy}; seeds: {", ".join(map(str, found))}'
     if name == 'heads':
         policy += '; heads of seeds joined by their rank within the layer'
@@ -131,10 +133,13 @@ def agreement(title: str, places: np.ndarray, values: np.ndarray, *, lowest: boo
     """How alike seeds rank layers: Kendall's W of values [layers, seeds], and the extreme ones."""
     count, seeds = values.shape
     said = f'{title}: '
-    if seeds > 1 and count > 2:
+    if seeds > 1 and count > 2 and np.ptp(values, 0).all():
         ranks = scipy.stats.rankdata(values, axis=0)
         spread = ((ranks.sum(1) - ranks.sum(1).mean()) ** 2).sum()
-        said += f"Kendall's W over seeds {12 * spread / (seeds**2 * (count**3 - count)):.2f}; "
+        tied = [np.unique(own, return_counts=True)[1] for own in values.T]
+        ties = sum((own**3 - own).sum() for own in tied)
+        most = seeds**2 * (count**3 - count) - seeds * ties
+        said += f"Kendall's W over seeds {12 * spread / most:.2f}; "
     top = places[values.argmin(0) if lowest else values.argmax(0)]
     most = max(dict.fromkeys(top), key=lambda place: (top == place).sum())
     which = 'lowest' if lowest else 'largest'
