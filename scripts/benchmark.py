@@ -28,10 +28,12 @@ from vitjax import fields, flops, program, timing
 from vitjax import models as published
 from vitjax import train as training
 from vitjax.analysis.similarity import minibatch_cka
+from vitjax.capture import known_paths
 from vitjax.data.augment import augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.experiment import find
+from vitjax.intervene import Edit, intervene, places, sweep
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer
@@ -318,6 +320,71 @@ def similarity(
     tables.show(rows)
 
 
+def interventions(
+    model: str = 'vit_small_patch16', images: int = 16, image_size: int = 224, passes: int = 6,
+    repeats: int = 3, peer: str | None = None, out: str | None = None,
+) -> None:  # fmt: skip
+    """Time of zeroing every head of every layer of a model, one at a time.
+
+    One program, which starts each pass from the input of its layer, beside a loop of whole passes,
+    compiled once; with `peer`, beside that loop in PyTorch, with hooks on timm's model. They take
+    turns. Passes of a loop are all alike, so some are timed and the loop's seconds are as many
+    times theirs.
+
+    Args:
+        model: a published size.
+        images: at a time.
+        image_size: side in pixels.
+        passes: of each loop that are timed, of one for each head of each layer.
+        repeats: turns, of which medians are taken, of the ratios too.
+        peer: a Python that has torch and timm.
+        out: folder for intervene.csv.
+    """
+    network, path = published.named(model), 'blocks/attention/heads'
+    shape = jax.ShapeDtypeStruct((images, image_size, image_size, 3), jnp.float32)
+    shapes = (parameter_shapes(network, image_size), shape)
+    params, inputs = timing.random_arrays(shapes)
+    depth, _, _, heads, _ = known_paths(network, inputs)[path]
+    each = np.eye(heads, dtype=bool)[None, :, None, None, :, None]
+    sites = np.linspace(0, depth * heads - 1, passes).round().astype(int)
+    sites = [divmod(int(site), heads) for site in sites]
+    wheres = [places(network, inputs, path, layers=i, heads=j) for i, j in sites]
+
+    def together(params: Any, images: jax.Array) -> jax.Array:
+        return sweep(network, params, images, {path: Edit(each)})[0]
+
+    def one(params: Any, images: jax.Array, where: Any) -> jax.Array:
+        return intervene(network, params, images, {path: Edit(where)})[0]
+
+    whole = timing.compiled(together, shapes)[0]
+    single = timing.compiled(one, (*shapes, jax.ShapeDtypeStruct(wheres[0].shape, bool)))[0]
+    rows: list[tables.Row] = []
+    names = ['one program', 'a loop'] + ["a loop over timm's model in PyTorch"] * bool(peer)
+    took: dict[str, list[float]] = {name: [] for name in names}
+    single(params, inputs, wheres[0])
+    for turn in range(repeats):
+        start = time.perf_counter()
+        found = jax.block_until_ready(whole(params, inputs))
+        took[names[0]].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        wanted = [jax.block_until_ready(single(params, inputs, where)) for where in wheres]
+        took[names[1]].append((time.perf_counter() - start) * depth * heads / passes)
+        asked = (model, image_size, images, tuple(sites), turn)
+        if peer and (seconds := _peer(peer, 'timm_heads', asked)):
+            took[names[2]].append(seconds * depth * heads / passes)
+        difference = np.abs(np.array([found[site] for site in sites]) - wanted).max()
+        rows = [
+            {'what': name, 'ablations': depth * heads, 'images': images,
+             'seconds': statistics.median(own),
+             'times_as_long': statistics.median(np.divide(own, took[names[0]][: len(own)]))}
+            for name, own in took.items() if own
+        ]  # fmt: skip
+        rows[0]['bytes'] = timing.program_bytes(whole)
+        rows[1] |= {'bytes': timing.program_bytes(single), 'largest_difference': difference}
+        tables.write(rows, out, 'intervene')
+    tables.show(rows)
+
+
 PASSES = ('forward', 'forward+backward')
 STEP = 'training step'  # forward, backward and AdamW, `STEPS` in a loop, as a run dispatches them
 STEPS = 3
@@ -349,6 +416,6 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
 
 
 if __name__ == '__main__':
-    commands = {'compile': compile_time}
+    commands = {'compile': compile_time, 'intervene': interventions}
     commands |= {each.__name__: each for each in (attention, model, similarity, train)}
     command.guard(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))

@@ -1,5 +1,6 @@
 """Change what happens inside a trained model, and measure what its answers hang on."""
 
+import functools
 import pathlib
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,9 @@ def main(
     images: tuple[str, ...] = (), data: str | None = None,
     split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
     size: int | None = None, model: str | None = None, region: int = 1, noise: float | None = None,
-    regions: int = 3, onward: bool = False, outliers: int = 8, draws: int = 5,
-    source: str | None = None, toward: str | None = None, memory: float = 3.0, seed: int = 0,
+    regions: int = 3, onward: bool = False, outliers: int = 8, aside: int | None = None,
+    draws: int = 5, source: str | None = None, toward: str | None = None, memory: float = 3.0,
+    seed: int = 0,
 ) -> None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 
@@ -26,8 +28,12 @@ def main(
     lesion: layers skipped, swapped, repeated and removed, and accuracy then.
     steer: the difference of two classes' means added at a layer.
 
+    Of an ablation's folder (scripts/ablate.py) each finished run, in OUT/CELL/seed_K, and in
+    OUT/CELL what holds over the seeds of a cell, with intervals over them.
+
     Args:
-        weights: a run directory, or published weights (.safetensors, .npz, hf-hub:owner/name).
+        weights: a run directory, published weights (.safetensors, .npz, hf-hub:owner/name), or an
+            ablation's folder.
         what: heads, patch, knockout, lesion or steer.
         out: directory to write to.
         images: photographs; without them images of `data`.
@@ -41,44 +47,60 @@ def main(
         regions: of knockout, cells each way.
         onward: of knockout, cut at a layer and all after it.
         outliers: of knockout, how many patches of the largest norm are cut together.
+        aside: of knockout, layer from 1 where these patches are moved to a register that was never
+            trained (Jiang et al. 2025); of a ViT.
         draws: of lesion, random sets of layers of each size.
         source: of steer, the class whose images are steered, by name or number.
         toward: of steer, the class that they are steered to.
         memory: gigabytes that a pass may take.
         seed: of what is random, and of the bootstrap.
     """
-    from vitjax import runs, studies
+    from vitjax import ablation, runs, studies
     from vitjax.views.seen import class_index
 
     if what == 'steer' and (source is None or toward is None or images):
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')
-    loaded = runs.load(weights, model=model, image_size=size)
     count = 256 if examples is None else examples
-    pick: dict[str, Any] = {'data': data, 'examples': count}
-    given = studies.samples(loaded, images, split=split, **pick)
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
-        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers}, 'steer': {},
+        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers,
+                     'aside': aside}, 'steer': {},
     }[what]  # fmt: skip
-    how |= {'memory': memory, 'seed': seed}
-    total = len(given.inputs) * (2 if what == 'heads' else 1)
-    with command.progress('images', total) as report:
+    options |= {'memory': memory, 'seed': seed}
+
+    def study(path: str) -> tuple[Any, Any]:
+        """What the intervention does to one trained model, and the images it was made on."""
+        loaded = runs.load(path, model=model, image_size=size)
+        given = studies.samples(loaded, images, split=split, data=data, examples=count)
+        how, run = dict(options), functools.partial(vars(studies)[what], loaded)
+        total, used = len(given.inputs) * (2 if what == 'heads' else 1), given
         if what == 'steer':
-            how |= {
-                'source': class_index(loaded.experiment, source or ''),
-                'toward': class_index(loaded.experiment, toward or ''),
-            }
-            fitted = studies.samples(loaded, split='train', data=data, examples=4 * count)
-            found = studies.steer(loaded, fitted, given, report=report, **how)
-            given = given.take(given.labels == how['source'])
-        else:
-            run = {'heads': studies.heads, 'patch': studies.patch, 'lesion': studies.lesion,
-                   'knockout': studies.knockout}[what]  # fmt: skip
-            found = run(loaded, given, report=report, **how)
-    print(*found.said, sep='\n', end='\n' * bool(found.said))
-    names = found.write(pathlib.Path(out), given, weights=weights, what=what)
-    print(f'{found.policy}; {len(given.inputs)} images of {given.source}')
-    print(f'{names} written to {out}')
+            of = class_index(loaded.experiment, source or '', '--source')
+            to = class_index(loaded.experiment, toward or '', '--toward')
+            how |= {'source': of, 'toward': to}
+            run = functools.partial(
+                run, studies.samples(loaded, split='train', data=data, examples=4 * count)
+            )
+            used = given if given.labels is None else given.take(given.labels == of)
+        with command.progress('images', total) as report:
+            return run(given, report=report, **how), used
+
+    def write(found: Any, given: Any, folder: pathlib.Path, source: str) -> None:
+        names = found.write(folder, given, weights=source, what=what)
+        print(*found.said, sep='\n', end='\n' * bool(found.said))
+        print(f'{found.policy}; {len(given.inputs)} images of {given.source}')
+        print(f'{names} written to {folder}')
+
+    if not (pathlib.Path(weights) / 'cells').is_dir():
+        return write(*study(weights), pathlib.Path(out), weights)
+    for cell, of_seeds in ablation.finished(weights).items():
+        made = {seed_of: study(str(path)) for seed_of, path in of_seeds.items()}
+        for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
+            folder = pathlib.Path(out, cell, path.name)
+            found.write(folder, given, weights=str(path), what=what)
+        given = made[min(made)][1]
+        joined = studies.across({of: found for of, (found, _) in made.items()}, given, cell=cell)
+        write(joined, given, pathlib.Path(out, cell), weights)
 
 
 if __name__ == '__main__':

@@ -17,8 +17,9 @@ def main(
     split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
     train_examples: int | None = None, keep: str | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    samples: Literal['image', 'token'] = 'image', size: tuple[int, ...] = (), square: int = 256,
-    model: str | None = None, bandwidth: float = 1.0, k: int | None = None, batch_size: int = 64,
+    layers: tuple[int, int] | None = None, samples: Literal['image', 'token'] = 'image',
+    size: tuple[int, ...] = (), square: int = 256, model: str | None = None,
+    bandwidth: float = 1.0, k: int | None = None, batch_size: int = 64,
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -48,6 +49,8 @@ def main(
             and weights the blocks.
         tokens: of runs and weights: the class token, the mean over the patches, all patches, or all
             tokens; without it the class token where the model has one, else the mean.
+        layers: of runs and weights: first and last of each stack, from 0, which alone are captured;
+            all without it.
         samples: whether the tokens of an image are one flat vector, or each is a sample.
         size: side in pixels of A's images and, where two are given, of B's; what each was made for
             without it. Positions are resampled.
@@ -70,7 +73,7 @@ def main(
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
-        batch_size=batch_size,
+        layers=layers, batch_size=batch_size,
     )  # fmt: skip
     if probe:
         captured = activations.is_capture(a)

@@ -53,8 +53,8 @@ SIBLINGS = {
         'views', 'program', 'progress',
     },
     'ablation': {
-        'fields', 'flops', 'signals', 'figures', 'models', 'data', 'experiment', 'runs', 'program',
-        'loop',
+        'fields', 'flops', 'signals', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
+        'program', 'loop',
     },
 }  # fmt: skip
 

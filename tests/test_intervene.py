@@ -35,8 +35,10 @@ def test_every_captured_path_can_be_written(model, images):
     _, changed = intervene(model, params, images, edits, keep='.*')
     for path, value in changed.items():
         assert np.all(value == 10), path
-    for path in {'embed', 'blocks/norm_1', 'class_blocks/norm_1', 'blocks/mlp', 'norm'} & {*found}:
-        _, changed = intervene(model, params, images, {path: Edit(value=1.0, how=add)}, keep=path)
+    shifted = {'embed', 'blocks/norm_1', 'class_blocks/norm_1', 'blocks/mlp', 'norm'} & {*found}
+    for path in shifted:  # one program: which of them it is, is data
+        edits = {name: Edit(value=np.float32(name == path), how=add) for name in shifted}
+        _, changed = intervene(model, params, images, edits, keep='.*')
         first = changed[path][:1] if path.startswith(('blocks', 'class_')) else changed[path]
         before = found[path][: len(first)] if first.ndim == found[path].ndim else found[path]
         assert_close(first, before + 1, 1e-5)
@@ -69,10 +71,12 @@ for model, stack in ((VIT, trunk), (CAIT, pooling), (CAIT, trunk)):
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES)
     # Not of LayerScale: a product and then a sum are rounded once, or twice where it is written.
-    for path in found if stack != pooling else ():
-        if re.fullmatch(shown, path):
-            own, _ = intervene(model, params, IMAGES, {path: Edit(value=found[path])})
-            np.testing.assert_array_equal(own, logits, err_msg=path)
+    edited = [path for path in found if re.fullmatch(shown, path) and stack != pooling]
+    for path in edited:  # one program: which of them it is, is data
+        own = {p: Edit(np.array(p == path), found[p]) for p in edited}
+        np.testing.assert_array_equal(
+            intervene(model, params, IMAGES, own)[0], logits, err_msg=path
+        )
 
     other_logits, other = capture(model, params, OTHERS)
     depth = len(other[stack])
@@ -179,22 +183,25 @@ def test_a_key_that_is_cut_has_no_influence(model):
 
 def test_gradients_through_an_edit_are_those_of_finite_differences():
     with jax.enable_x64(True):
-        model = CAIT.clone(dtype='float64', remat=True)
+        model = CAIT.clone(dtype='float64', remat=True, depth=2, class_depth=1)
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
         rng = np.random.default_rng(4)
         known = paths(model, params, IMAGES)
-        for path in ('blocks/attention/mixed_weights', HEADS, 'blocks', 'class_blocks', 'embed'):
-            where = rng.random(known[path]) < 0.5
-            value, toward = rng.normal(size=(2, *known[path]))
+        edited = ('blocks/attention/mixed_weights', HEADS, 'blocks', 'class_blocks', 'embed')
+        where = {path: rng.random(known[path]) < 0.5 for path in edited}
+        values = {path: rng.normal(size=known[path]) for path in edited}
 
-            def score(value, path=path, where=where):
-                logits, _ = intervene(model, params, IMAGES, {path: Edit(where, value)})
-                return jnp.sin(logits).sum()
+        def score(values):
+            edits = {path: Edit(where[path], value) for path, value in values.items()}
+            return jnp.sin(intervene(model, params, IMAGES, edits)[0]).sum()
 
-            grad, step = jax.grad(score)(value), 1e-5
-            assert not np.any(grad[~where]) and np.any(grad[where])
-            change = score(value + step * toward) - score(value - step * toward)
-            np.testing.assert_allclose((grad * toward).sum(), change / (2 * step), rtol=1e-6)
+        grads, step = jax.grad(score)(values), 1e-5
+        for path in edited:
+            grad, toward = grads[path], rng.normal(size=known[path])
+            assert not np.any(grad[~where[path]]) and np.any(grad[where[path]])
+            up, down = ({**values, path: values[path] + s * toward} for s in (step, -step))
+            change = (score(up) - score(down)) / (2 * step)
+            np.testing.assert_allclose((grad * toward).sum(), change, rtol=1e-6)
 
 
 def each_head(model, path):
@@ -315,3 +322,19 @@ def test_what_cannot_be_written_is_an_error():
             places(VIT, IMAGES, HEADS, **chosen)
     with pytest.raises(ValueError, match='need a stack `blocks`: ConvNet has none'):
         sweep(CONVNET, random_params(CONVNET, LARGER), LARGER, {'conv_1': Edit()})
+
+
+def test_a_sweep_may_have_edits_in_every_pass():
+    """Of whole layers at another path, before, at and after the layer that is swept."""
+    params = random_params(VIT, IMAGES)
+    variants = np.eye(2, dtype=bool)[None, :, None, None, :, None]
+    shift = normal(3, 1, 8, 8, seed=8)
+    always = {'blocks': Edit(value=shift, how=add), 'blocks/mlp': Edit(value=0.5, how=times)}
+    swept, _ = sweep(VIT, params, IMAGES, {HEADS: Edit(variants)}, always=always)
+    for layer, head in ((0, 1), (1, 0), (2, 1)):
+        edit = Edit(places(VIT, IMAGES, HEADS, layers=layer, heads=head))
+        wanted, _ = intervene(VIT, params, IMAGES, {HEADS: edit, **always})
+        assert_close(swept[layer, head], wanted)
+    for wrong in (HEADS, 'norm'):
+        with pytest.raises(ValueError, match=f'than the swept ones: got {wrong}'):
+            sweep(VIT, params, IMAGES, {HEADS: Edit(variants)}, always={wrong: Edit()})

@@ -18,7 +18,7 @@ from vitjax.data import sources
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
-from vitjax.models import ViT
+from vitjax.models import ConvNet, ViT
 from vitjax.optim import Optim
 from vitjax.train import train_step
 
@@ -139,7 +139,8 @@ def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
 
 def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatch):
     whole = {seed: tmp_path / f'whole_{seed}' for seed in (3, 4)}
-    loop.train_seeds(TINY, whole, quiet=True)
+    watched = dataclasses.replace(TINY, watch=('cka', 'rank'), model=TINY.model.clone(depth=2))
+    loop.train_seeds(watched, whole, quiet=True)
     outs = {seed: tmp_path / f'seed_{seed}' for seed in (3, 4)}
     save, saved = checkpoint.save, []
 
@@ -151,13 +152,17 @@ def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatc
 
     monkeypatch.setattr(checkpoint, 'save', killed)
     with pytest.raises(KeyboardInterrupt):
-        loop.train_seeds(TINY, outs, quiet=True)
+        loop.train_seeds(watched, outs, quiet=True)
     monkeypatch.undo()
     assert checkpoint.steps(outs[3])[-1] == 40 and checkpoint.steps(outs[4]) == [20]
-    loop.train_seeds(TINY, {**outs, 5: tmp_path / 'seed_5'}, quiet=True)
+    loop.train_seeds(watched, {**outs, 5: tmp_path / 'seed_5'}, quiet=True)
     for seed in (3, 4):
         assert losses(outs[seed]) == losses(whole[seed])
         assert equal(runs.load(outs[seed]).params, runs.load(whole[seed]).params)
+        seen = (whole[seed] / 'watch.jsonl').read_text()
+        assert (outs[seed] / 'watch.jsonl').read_text() == seen and seen.count('\n') == 3
+        with Image.open(outs[seed] / 'figures' / 'watch.gif') as film:
+            assert getattr(film, 'n_frames', 1) == 3
     assert runs.tested(tmp_path / 'seed_5')
 
 
@@ -218,6 +223,8 @@ def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
         ({'batch_size': 2000}, 'batch_size=2000, 1294 images'),
         ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
         ({'model': TINY.model.clone(patch_size=3)}, 'patch_size must divide the image'),
+        ({'watch': ('cka', 'norm')}, "watch must be of cka, rank: got 'norm'"),
+        ({'model': ConvNet(num_classes=10), 'watch': ('cka',)}, 'ConvNet has none'),
         ({'weights': 'no/such.safetensors'}, 'no/such.safetensors'),
     ],
 )

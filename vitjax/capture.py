@@ -136,7 +136,9 @@ def looking(model: nn.Module) -> nn.Module:
     return model.clone(attention='explicit') if chosen else model
 
 
-def known_paths(model: nn.Module, images: Array) -> dict[str, tuple[int, ...]]:
+def known_paths(
+    model: nn.Module, images: Array | jax.ShapeDtypeStruct
+) -> dict[str, tuple[int, ...]]:
     """`paths` of a model for images of this shape, remembered."""
     return _known_paths(model, jnp.shape(images), jnp.result_type(images))
 

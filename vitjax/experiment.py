@@ -5,7 +5,7 @@ import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -15,6 +15,9 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.models.trunk import Model
 from vitjax.optim import Optim
+
+Watched = Literal['cka', 'rank']
+WATCHED = get_args(Watched)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,9 @@ class Experiment:
         patience: epochs without a better validation accuracy after which to stop; 0 never stops.
         evaluate_every: epochs between evaluations and checkpoints.
         attention_every: epochs between pictures of attention on validation images; 0 draws none.
+        watch: what of the layers to follow on validation images at each evaluation, into
+            `watch.jsonl`, and to draw over training time at the end: `cka` of depth with depth,
+            effective `rank`.
         parallel: auto, none, pmap or fsdp.
         weights: run directory or published weights to start from; None starts afresh.
         preprocessing: what the model's input is; filled in when a run starts.
@@ -50,6 +56,7 @@ class Experiment:
     patience: int = 0
     evaluate_every: float = 1
     attention_every: int = 0
+    watch: tuple[Watched, ...] = ()
     parallel: str = 'auto'
     weights: str | None = None
     preprocessing: tyro.conf.Suppress[Preprocessing | None] = None

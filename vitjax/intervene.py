@@ -181,6 +181,7 @@ def _intervene(
 def sweep(
     model: nn.Module, params: Params, images: Array, edits: Edits, *, keep: str | None = None,
     layers: Sequence[int] | None = None, span: int = 1, at_once: int = 1,
+    always: Edits | None = None,
 ) -> tuple[jax.Array, Arrays]:  # fmt: skip
     """Variants of edits at one layer after another: `(logits [L, V, B, classes], {path: array})`.
 
@@ -199,9 +200,11 @@ def sweep(
         layers: from 0, where to edit; None takes all of the stack.
         span: of how many layers, from that one on.
         at_once: variants that run as one batch. One is best on CPU.
+        always: edits of other paths of `blocks`, as in `intervene`, that every pass has.
 
     Raises:
-        ValueError: as `intervene`; for paths of different stacks or of none.
+        ValueError: as `intervene`; for paths of different stacks or of none, or `always` of those
+            that are swept.
     """
     require_blocks(model)
     stacks = {path.split('/')[0] for path in edits}
@@ -211,19 +214,23 @@ def sweep(
     if keep is not None:
         require_match(model, images, keep)
     fitted = {path: _fit(model, images, path, edit, extra=1) for path, edit in edits.items()}
+    wrong = [path for path in always or {} if path in edits or path.split('/')[0] != 'blocks']
+    if wrong:
+        raise ValueError(f'always takes other paths of blocks than the swept ones: got {wrong[0]}.')
+    held = {path: _fit(model, images, path, edit) for path, edit in (always or {}).items()}
     (stack,), depth = stacks, _shape(model, images, next(iter(edits)))[0]
     chosen = range(depth) if layers is None else layers
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
         raise ValueError(f'layers of {stack} are 0 to {depth - 1}: got {wrong[0]}.')
     index = jnp.array(sorted(chosen), jnp.int32)
     how = stack, keep or NOTHING, span, at_once
-    return _sweep(looking(model), params, images, fitted, index, *how)
+    return _sweep(looking(model), params, images, fitted, held, index, *how)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'stack', 'keep', 'span', 'at_once'))
 def _sweep(
-    model: Any, params: Params, images: Array, edits: Edits, layers: jax.Array, stack: str,
-    keep: str, span: int, at_once: int,
+    model: Any, params: Params, images: Array, edits: Edits, held: Edits, layers: jax.Array,
+    stack: str, keep: str, span: int, at_once: int,
 ) -> tuple[jax.Array, Arrays]:  # fmt: skip
     variants = max(leaf.shape[1] for leaf in jax.tree.leaves(edits))
     grid = model.trunk.grid(*images.shape[1:3])
@@ -231,9 +238,11 @@ def _sweep(
     blocks = model.trunk.stacks['blocks']
 
     def plain(layer: jax.Array, tokens: jax.Array) -> jax.Array:
-        return one_layer(model, params, tokens, layer, grid, keep=NOTHING)[0]
+        return written({}, layer, tokens)
 
     def written(edits: Edits, layer: jax.Array, tokens: jax.Array) -> jax.Array:
+        own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, layer, 1), dict(held))
+        edits = {**own, **edits}
         with _writing(edits) as collection:
             keep = _also(NOTHING, edits)
             out, _ = one_layer(model, params, tokens, layer, grid, keep=keep, edits=collection)

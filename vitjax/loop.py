@@ -22,8 +22,10 @@ from vitjax.progress import Position
 from vitjax.runs import Record
 from vitjax.signals import Stop, signals
 from vitjax.train import TrainState
+from vitjax.views import watch
 from vitjax.views.validation import attention_figure
 
+WATCH = 'watch.jsonl'
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
@@ -94,6 +96,7 @@ def train_seeds(
             console.print(progress.result(record, folders[seed]))
     pending = {seed: out for seed, out in folders.items() if not records[seed]}
     if pending:
+        watch.require(experiment)
         plan = program.plan(experiment, report=lambda change: console.print(str(change)))
         for group in _groups(experiment, pending, len(around.devices)):
             records |= _train(plan, {seed: pending[seed] for seed in group}, around)
@@ -203,7 +206,7 @@ def _evaluate(
     plan: Plan, at: Position, states: list[TrainState], outs: Runs,
     records: dict[int, list[Record]], devices: Sequence[Any],
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Validation scores of each seed, logged; pictures of attention where they are due."""
+    """Validation scores of each seed, logged; what is watched, and attention where it is due."""
     experiment, found = plan.experiment, []
     assert experiment.preprocessing is not None
     data = load_data(require_data(experiment), 'validation', experiment.preprocessing)
@@ -220,6 +223,9 @@ def _evaluate(
         progress.log(plan, at, 'validation', found[-1], out, records[seed])
         if draws and (figure := attention_figure(experiment, params, data)) is not None:
             runs.save_figure(figure, out, f'attention_epoch_{epoch:03d}.png')
+        if experiment.watch:
+            seen = watch.look(experiment, params, data)
+            runs.note(out, {'step': at.step, 'epoch': at.step / plan.per_epoch, **seen}, WATCH)
     return found
 
 
@@ -262,5 +268,8 @@ def _finish(out: pathlib.Path, around: Around) -> Record:
     record |= {**scores(logits, data.labels), 'seconds': last['seconds']}
     runs.append(out, record)
     runs.save_figure(figures.learning_curves(records), out, 'learning_curves.png')
+    if jax.process_index() == 0 and (seen := runs.read_metrics(out, WATCH)):
+        for figure, kind in zip(watch.drawings(seen), ('png', 'gif'), strict=True):
+            runs.save_figure(figure, out, f'watch.{kind}')
     around.console.print(progress.result(record, out))
     return record

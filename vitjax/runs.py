@@ -180,9 +180,9 @@ def lock(run: Path) -> Iterator[None]:
 # ---- Metrics -----------------------------------------------------------------------------------
 
 
-def read_metrics(run: Path) -> list[Record]:
+def read_metrics(run: Path, name: str = 'metrics.jsonl') -> list[Record]:
     """The lines of a run's `metrics.jsonl`, except a last one that a kill cut short."""
-    path = pathlib.Path(run) / 'metrics.jsonl'
+    path = pathlib.Path(run) / name
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
@@ -196,12 +196,15 @@ def tested(run: Path) -> Record | None:
 
 
 def rewind(run: Path, step: int) -> list[Record]:
-    """Drops the lines after a step, which will be written again; returns those that stay."""
-    records = [record for record in read_metrics(run) if record['step'] <= step]
-    if jax.process_index() == 0:
-        path = pathlib.Path(run) / 'metrics.jsonl'
-        _replace(path, '\n'.join(map(json.dumps, records)), end='\n' * bool(records))
-    return records
+    """Drops the lines after a step, which will be written again; returns the metrics that stay."""
+    kept = {}
+    for name in ('watch.jsonl', 'metrics.jsonl'):
+        path = pathlib.Path(run) / name
+        kept[name] = [record for record in read_metrics(run, name) if record['step'] <= step]
+        if jax.process_index() == 0 and (path.exists() or name == 'metrics.jsonl'):
+            lines = map(json.dumps, kept[name])
+            _replace(path, '\n'.join(lines), end='\n' * bool(kept[name]))
+    return kept['metrics.jsonl']
 
 
 def append(run: Path, record: Record) -> None:
@@ -209,12 +212,18 @@ def append(run: Path, record: Record) -> None:
     if jax.process_index() > 0:
         return
     run = pathlib.Path(run)
-    with (run / 'metrics.jsonl').open('a') as file:
-        file.write(json.dumps(record) + '\n')
+    note(run, record, 'metrics.jsonl')
     if writer := _events(run):
         for name in sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'}):
             writer.add_scalar(f'{name}/{record["split"]}', record[name], record['step'])
         writer.flush()
+
+
+def note(run: Path, record: Record, name: str) -> None:
+    """Adds a line to a JSONL file of a run."""
+    if jax.process_index() == 0:
+        with (pathlib.Path(run) / name).open('a') as file:
+            file.write(json.dumps(record) + '\n')
 
 
 @functools.lru_cache(maxsize=1)
@@ -227,11 +236,14 @@ def _events(run: pathlib.Path) -> Any:
 
 
 def save_figure(figure: Any, run: Path, name: str) -> None:
-    """Writes a figure into the run's `figures/`."""
+    """Writes a figure, or an animation, into the run's `figures/`."""
     if jax.process_index() == 0:
         folder = pathlib.Path(run) / 'figures'
         folder.mkdir(exist_ok=True)
-        figure.savefig(folder / name, dpi=120)
+        if name.endswith('.gif'):
+            figure.save(folder / name, writer='pillow', dpi=100)
+        else:
+            figure.savefig(folder / name, dpi=120)
 
 
 def _replace(path: pathlib.Path, text: str, end: str = '\n') -> None:

@@ -50,19 +50,15 @@ def measure(
 
     Returns:
         `status` (ok, or `out of memory` where the compiler asks for more than the device has or the
-        device itself runs out: times are then NaN), `compile_seconds`, `seconds`, `bytes` (what
-        arguments, results and temporaries take together, as the compiler says), `flops`,
+        device itself runs out: times are then NaN), `compile_seconds`, `seconds`, `bytes`
+        (`program_bytes`), `flops`,
         `flops_per_second`, `utilisation` (0 to 1).
     """
     names = ('compile_seconds', 'seconds', 'bytes', 'flops', 'flops_per_second', 'utilisation')
     row: dict[str, Any] = {'status': 'ok', **dict.fromkeys(names, math.nan), 'flops': flops}
     try:
         program, row['compile_seconds'] = compiled(fn, shapes)
-        memory: Any = program.memory_analysis()
-        row['bytes'] = (
-            memory.argument_size_in_bytes + memory.output_size_in_bytes
-            + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-        )  # fmt: skip
+        row['bytes'] = program_bytes(program)
         if row['bytes'] > device_bytes():
             return row | {'status': 'out of memory'}
         row['seconds'] = seconds(program, random_arrays(shapes), repeats) / runs
@@ -79,6 +75,15 @@ def compiled(fn: Callable[..., Any], shapes: PyTree) -> tuple[Any, float]:
     start = time.perf_counter()
     program = jax.jit(fn).lower(*shapes).compile()
     return program, time.perf_counter() - start
+
+
+def program_bytes(program: Any) -> int:
+    """What arguments, results and temporaries of a compiled program take, as the compiler says."""
+    memory = program.memory_analysis()
+    return (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    )  # fmt: skip
 
 
 def backward(run: Callable[..., jax.Array], argnums: Any = 0) -> Callable[..., Any]:

@@ -22,22 +22,22 @@ DEVICE = 'cuda' if GPU else 'cpu'
 
 def main(name: str, size: int, batch: int, dtype: str, repeats: int) -> list[float]:
     """Seconds of the three passes, in the order in which ours are measured."""
-    names = [n for n in (f'{name}_{size}', f'{name}_224', name) if timm.is_model(n)]
-    if not names:
+    known = timm_name(name, size)
+    if known is None:
         return []
     torch.set_float32_matmul_precision('highest')
     half = dtype == 'bfloat16'
     images = torch.randn(batch, 3, size, size, device=DEVICE)
     labels = torch.arange(batch, device=DEVICE)
 
-    inferring, inputs = make(names[0], size).eval(), images
+    inferring, inputs = make(known, size).eval(), images
     if half:
         inferring, inputs = inferring.bfloat16(), images.bfloat16()
     forward = fastest(inferring)
     with torch.inference_mode():
         times = [median(lambda: forward(inputs), repeats)]
 
-    training = make(names[0], size).train()
+    training = make(known, size).train()
     trained, optimizer = fastest(training), torch.optim.AdamW(training.parameters(), 1e-4)
 
     def backward(loss: Callable[[Any], Any]) -> None:
@@ -52,6 +52,11 @@ def main(name: str, size: int, batch: int, dtype: str, repeats: int) -> list[flo
 
     times.append(median(lambda: backward(lambda out: out.square().sum()), repeats))
     return [*times, median(step, repeats)]
+
+
+def timm_name(name: str, size: int) -> str | None:
+    """What timm calls our model; None where it has none."""
+    return next((n for n in (f'{name}_{size}', f'{name}_224', name) if timm.is_model(n)), None)
 
 
 def make(name: str, size: int) -> Any:

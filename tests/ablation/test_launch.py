@@ -64,6 +64,17 @@ def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     assert alone['accuracy'] == runs.read_metrics(run)[-1]['accuracy']
 
 
+def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
+    out, _ = finished
+    found = ablation.finished(out)
+    assert {cell: [*own] for cell, own in found.items()} == {
+        'model.patch_size=2': [0, 1], 'model.patch_size=4': [0, 1]
+    }  # fmt: skip
+    assert found['model.patch_size=4'][1] == out / 'cells' / 'model.patch_size=4' / 'seed_1'
+    with pytest.raises(ValueError, match='has finished runs in cells/CELL/seed_K: .* has none'):
+        ablation.finished(tmp_path)
+
+
 def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypatch):
     out, rows = finished
     tried = []

@@ -96,6 +96,17 @@ def test_cka_is_measured_beside_a_peer(tmp_path):
     assert float(row['largest_difference']) > 0.5  # noise is not its own copy
 
 
+def test_heads_are_ablated_beside_a_peer(tmp_path):
+    peer = fake_python(tmp_path, printed='100.0')
+    benchmark.interventions('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
+    asked = (tmp_path / 'python.asked').read_text().splitlines()
+    assert asked == [f'["vit_tiny_patch32", 32, 2, [[0, 0], [11, 2]], {i}]' for i in (0, 1)]
+    one, loop, theirs = rows(tmp_path / 'intervene.csv')
+    assert float(theirs['seconds']) == 100 * 36 / 2
+    assert float(theirs['times_as_long']) > 1
+    assert float(loop['largest_difference']) < 1e-4 < float(one['seconds'])
+
+
 def test_a_peer_that_fails_leaves_our_own_numbers(tmp_path):
     peer = fake_python(tmp_path, printed='', code=1)
     benchmark.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))

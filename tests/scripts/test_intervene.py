@@ -1,10 +1,13 @@
-"""From a run directory to files, as a user asks for them."""
+"""From run directories to files, as a user asks for them."""
 
+import csv
+import json
 import pathlib
 import subprocess
 import sys
 from typing import Any
 
+import intervene
 import numpy as np
 import pytest
 from helpers import normal, random_params
@@ -12,17 +15,25 @@ from PIL import Image
 
 from vitjax import models, runs
 from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 
-MODEL = models.ViT(patch_size=4, width=12, depth=2, num_heads=2, num_classes=3)
+SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 12, 'depth': 2, 'num_heads': 2}
+MODEL = models.ViT(**SHAPE, num_classes=3)
+CELLS = {'cait': models.CaiT(**SHAPE, num_classes=10, class_depth=1),
+         'patchconvnet': models.PatchConvNet(**SHAPE, num_classes=10)}  # fmt: skip
 SCRIPT = pathlib.Path(__file__).parents[2] / 'scripts' / 'intervene.py'
+
+
+def write(run, model, seed=0, **known):
+    experiment = Experiment(model=model, preprocessing=Preprocessing(8, crop=1.0), **known)
+    runs.write(run, experiment, random_params(model, normal(1, 8, 8, 3), seed=seed))
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('intervene')
-    known = Experiment(model=MODEL, preprocessing=Preprocessing(8), classes=('cat', 'dog', 'owl'))
-    runs.write(folder / 'run', known, random_params(MODEL, normal(1, 8, 8, 3)))
+    write(folder / 'run', MODEL, classes=('cat', 'dog', 'owl'))
     random = np.random.default_rng(0)
     for i in range(3):
         pixels = random.integers(0, 256, (10, 14, 3), np.uint8)
@@ -30,26 +41,67 @@ def folder(tmp_path_factory):
     return folder
 
 
-def ask(folder, *arguments) -> Any:
-    call = [sys.executable, str(SCRIPT), 'run', *arguments, '--out', 'out']
-    return subprocess.run(call, cwd=folder, capture_output=True, text=True)
-
-
 def test_photographs_to_files(folder):
-    done = ask(folder, 'patch', '--images', '0.png', '1.png', '2.png')
+    """The command itself, with pixels of files in place of a data set."""
+    call = [sys.executable, str(SCRIPT), 'run', 'patch', '--images', '0.png', '1.png', '2.png']
+    done = subprocess.run([*call, '--out', 'o'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'the next image' in done.stdout and '3 images of files' in done.stdout
-    assert {p.name for p in (folder / 'out').iterdir()} == {'patch.csv', 'patch.npz', 'patch.png'}
-    with np.load(folder / 'out' / 'patch.npz') as arrays:
+    assert {p.name for p in (folder / 'o').iterdir()} == {'patch.csv', 'patch.npz', 'patch.png'}
+    with np.load(folder / 'o' / 'patch.npz') as arrays:
         assert arrays['answer'].shape == (2, 5, 3)
         assert list(arrays['names']) == ['0', '1', '2']
 
 
-def test_what_cannot_be_is_said_in_a_line(folder):
-    for arguments, message in (
-        (['heads'], 'say which images: --images FILE ... or --data; the model has no data.'),
-        (['steer', '--source', 'cat'], 'steer needs --source and --toward, two classes'),
-    ):
-        done = ask(folder, *arguments)
-        assert done.returncode == 1 and done.stderr.startswith(f'error: {message}')
-        assert done.stderr.count('\n') == 1
+@pytest.fixture(scope='module')
+def ablation(tmp_path_factory):
+    """Two seeds of a model as an ablation leaves them, and one seed that is not finished."""
+    folder = tmp_path_factory.mktemp('ablation')
+    for cell, model in CELLS.items():
+        for seed in (0, 1, 2):
+            run = folder / cell / 'cells' / cell / f'seed_{seed}'
+            write(run, model, seed, data=Source('digits'), classes=tuple('0123456789'))
+            if seed < 2:
+                line = {'step': 1, 'epoch': 1, 'split': 'test', 'accuracy': 0.1}
+                (run / 'metrics.jsonl').write_text(json.dumps(line))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('what', 'cell'),
+    [('heads', 'patchconvnet'), ('patch', 'cait'), ('knockout', 'cait'), ('steer', 'cait'),
+     ('lesion', 'patchconvnet')],
+)  # fmt: skip
+def test_an_ablation_s_runs_alone_and_over_seeds(ablation, what, cell, tmp_path, capsys):
+    given: Any = {'outliers': 1, 'regions': 1}
+    given |= {'source': '3', 'toward': '5'} if what == 'steer' else {}
+    out = tmp_path / 'out'
+    intervene.main(str(ablation / cell), what, out=str(out), examples=20, draws=1, **given)
+    wanted = {f'{what}.{kind}' for kind in ('csv', 'npz', 'png')}
+    assert {p.name for p in (out / cell).iterdir()} == wanted | {'seed_0', 'seed_1'}
+    assert {p.name for p in (out / cell / 'seed_1').iterdir()} == wanted
+    assert f'{cell}, ' in capsys.readouterr().out
+    with (out / cell / f'{what}.csv').open() as file:
+        rows = [*csv.DictReader(file)]
+    assert 'seeds: 0, 1' in rows[0]['policy'] and len(rows) > 1
+    with np.load(out / cell / f'{what}.npz') as arrays:
+        assert json.loads(str(arrays['about']))['interval'] == "Student's over seeds, 95%"
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'what': 'heads'}, 'say which images: --images FILE ... or --data; the model has no data'),
+        ({'what': 'steer', 'source': 'cat'}, 'steer needs --source and --toward, two classes'),
+        (
+            {'what': 'steer', 'source': 'cat', 'toward': 'cow', 'data': 'digits'},
+            "--toward must be a class or 0 to 2: 'cow'",
+        ),
+        ({'what': 'knockout', 'aside': 3, 'images': ('0.png',), 'outliers': 1}, '1 to 2: got 3'),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(folder, monkeypatch, given: Any, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=message) as error:
+        intervene.main('run', out='out', regions=1, **given)
+    assert str(error.value).count('\n') == 0

@@ -43,6 +43,17 @@ def captures(run, tmp_path_factory):
     return out
 
 
+def test_chosen_layers_of_a_run(run, captures, tmp_path):
+    """They alone are captured; a capture has its own."""
+    similarity.main(str(run), out=str(tmp_path), layers=(1, 1), examples=32, tokens='mean')
+    found = np.load(tmp_path / 'cka.npz')
+    assert list(found['x']) == ['blocks[1]'] and found['cka'].shape == (1, 1)
+    with pytest.raises(ValueError, match='layers are chosen of a run or weights: .*test has its'):
+        similarity.main(str(captures / 'test'), out=str(tmp_path), layers=(0, 1))
+    with pytest.raises(ValueError, match='layers of blocks are 0 to 1: got'):
+        similarity.main(str(run), out=str(tmp_path), layers=(0, 2))
+
+
 def test_cka_of_a_capture(captures, capsys):
     out = captures / 'result'
     similarity.main(str(captures / 'test'), out=str(out), metrics=('cka', 'procrustes'))

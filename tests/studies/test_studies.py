@@ -5,19 +5,20 @@ import functools
 import json
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from helpers import assert_close, distance, normal, random_params
 
-from vitjax import studies
+from vitjax import studies, timing
 from vitjax.analysis import prune
-from vitjax.capture import capture, gradients
+from vitjax.capture import capture, gradients, known_paths
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.intervene import Edit, add, intervene, places
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.runs import Loaded
-from vitjax.studies.common import Samples, goal
+from vitjax.studies.common import Samples, frugal, goal, image_bytes
 from vitjax.studies.lesion import reordered
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 3}
@@ -79,6 +80,23 @@ def test_a_mean_is_over_all_images_though_batches_are_small():
         studies.heads(opened(VIT), GIVEN, memory=1e-9)
 
 
+@pytest.mark.parametrize('model', [VIT, PATCHCONVNET], ids=['vit', 'patchconvnet'])
+def test_memory_of_a_pass_is_within_its_bound(model):
+    """Of gradients, which take the most, at a size where arrays outweigh what is fixed."""
+    big = model.clone(patch_size=2, width=32, depth=6)
+    few, many = (jax.ShapeDtypeStruct((count, 32, 32, 3), 'float32') for count in (1, 3))
+    params = random_params(big, few)
+    run = functools.partial(gradients, frugal(big), target=goal(big), keep='blocks')
+
+    def bytes_of(images):
+        return timing.program_bytes(timing.compiled(run, (params, images))[0])
+
+    held = 16.0 * np.prod(known_paths(big, few)['blocks'])
+    bound = image_bytes(big, few, held)
+    taken = (bytes_of(many) - bytes_of(few)) / 2
+    assert 0.3 * bound < taken < bound
+
+
 @pytest.mark.parametrize('model', [VIT, CAIT])
 def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
     found = studies.patch(opened(model), GIVEN, region=2)
@@ -109,7 +127,7 @@ def test_a_class_token_that_sees_no_patches():
     for kind in set(clean.argmax(1)):
         same = left[0, names.index('all'), clean.argmax(1) == kind]
         np.testing.assert_allclose(same, same[0], atol=2e-6)
-    row = found.arrays['norms'].argmax(1)
+    row = found.arrays['norms'][-1].argmax(1)
     for image, patch in enumerate(row):
         cell = found.arrays['answer'][0, patch, image]
         outlier = found.arrays['answer'][0, names.index('outliers'), image]

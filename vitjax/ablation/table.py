@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from vitjax import runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
+from vitjax.analysis.effects import student
 from vitjax.figures import ablation as figures
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
@@ -37,6 +37,21 @@ def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
         for seed, run in outs.items()
         if runs.tested(run)
     ]
+
+
+def finished(out: str | pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
+    """The finished runs of an ablation's folder, by cell and seed.
+
+    Raises:
+        ValueError: if it holds none.
+    """
+    found: dict[str, dict[int, pathlib.Path]] = {}
+    for run in (pathlib.Path(out) / 'cells').glob('*/seed_*'):
+        if runs.tested(run):
+            found.setdefault(run.parent.name, {})[int(run.name.removeprefix('seed_'))] = run
+    if not found:
+        raise ValueError(f'an ablation has finished runs in cells/CELL/seed_K: {out} has none.')
+    return {cell: dict(sorted(own.items())) for cell, own in sorted(found.items())}
 
 
 def said(row: Row) -> str:
@@ -84,11 +99,8 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Mean and half the width of Student's confidence interval of it; NaN for one value."""
-    count = len(values)
-    if count < 2:
-        return float(np.mean(values)), float('nan')
-    quantile = scipy.stats.t.ppf((1 + level) / 2, count - 1)
-    return float(np.mean(values)), float(quantile * np.std(values, ddof=1) / np.sqrt(count))
+    mean, low, _ = student(np.array(values), level)
+    return float(mean), float(mean - low)
 
 
 def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list[Row]:

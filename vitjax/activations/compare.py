@@ -76,23 +76,28 @@ class Probes(NamedTuple):
 
 
 def open_side(
-    path: str, *, keep: str | None = None, tokens: str | None = None, **how: Any
-) -> Activations:
+    path: str, *, keep: str | None = None, tokens: str | None = None,
+    layers: tuple[int, int] | None = None, **how: Any,
+) -> Activations:  # fmt: skip
     """What a path stands for: a `.npy`, a capture, a run directory or published weights.
 
     Args:
         path: any of them.
         keep: which captured paths; None is a capture's all, of runs and weights the blocks.
         tokens: as in `stream`; a capture has its own.
+        layers: the same.
         **how: of runs and weights, further arguments of `of_path`.
 
     Raises:
-        ValueError: as those who open them do, and for other tokens than a capture has.
+        ValueError: as those who open them do, for other tokens than a capture has, and for layers
+            of what is no model.
     """
+    if layers is not None and (path.endswith('.npy') or is_capture(path)):
+        raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
     if path.endswith('.npy'):
         return from_array(path)
     if not is_capture(path):
-        return of_path(path, keep=keep, tokens=tokens, **how)
+        return of_path(path, keep=keep, tokens=tokens, layers=layers, **how)
     found = read(path)
     if tokens not in (None, found.about['tokens']):
         raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')

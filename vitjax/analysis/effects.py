@@ -64,6 +64,20 @@ def bootstrap(
     return mean, low, high
 
 
+def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of values [..., n], as seeds are, and Student's confidence interval of it: each [...].
+
+    One value has no interval: NaN.
+    """
+    values = np.asarray(values, np.float64)
+    count, mean = values.shape[-1], values.mean(-1)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    quantile = scipy.stats.t.ppf((1 + level) / 2, count - 1)
+    half = quantile * values.std(-1, ddof=1) / np.sqrt(count)
+    return mean, mean - half, mean + half
+
+
 def first_order(
     value: Array, other: Array | float, grads: Array, *, over: tuple[int, ...]
 ) -> Array:

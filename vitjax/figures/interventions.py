@@ -31,7 +31,9 @@ def heads(
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
     layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
     dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
-    figure.colorbar(dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True))
+    figure.colorbar(
+        dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True, min_n_ticks=1)
+    )
     axes[-1].set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
     for scale in (axes[-1].set_xscale, axes[-1].set_yscale):
         scale('log')
@@ -107,6 +109,8 @@ def regions(
     for i in range(cells, len(names)):
         right.plot(layers, mean[:, i], 'o-', markersize=3, label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
+    # Of a few patches it may be a thousandth of what it is of all.
+    right.set_yscale('symlog', linthresh=max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30))
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
     right.legend(frameon=False)
@@ -171,5 +175,36 @@ def steering(
     right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(-0.02, 1.02))
     right.grid(alpha=0.3)
     right.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, size=9)
+    return figure
+
+
+def over_seeds(
+    curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, share: bool = False
+) -> Figure:
+    """Effects against layers: a thin line a seed, their mean, its interval shaded.
+
+    Args:
+        curves: by title of the panel: layers [n] or how many are removed, values [n, seeds], and
+            mean, low and high of these, [n] each.
+        measure: what values are.
+        title: of the figure.
+        share: values are 0 to 1, whatever their intervals.
+    """
+    columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3), layout='constrained')
+    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
+        axis.plot(places, values, color='grey', linewidth=0.8)
+        axis.plot(places, mean, 'o-', markersize=3, color='C0')
+        axis.fill_between(places, low, high, color='C0', alpha=0.2, linewidth=0)
+        axis.set_title(name, size=9)
+        axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
+        number(axis)
+        if share:
+            axis.set_ylim(-0.03, 1.03)
+    for axis in axes[len(curves) :]:
+        axis.axis('off')
     figure.suptitle(title, size=9)
     return figure

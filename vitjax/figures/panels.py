@@ -52,7 +52,7 @@ def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.nd
 
 def number(axis: Axes) -> None:
     """Marks whole numbers alone along x, as layers and epochs are, on a grid."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(alpha=0.3)
 
 

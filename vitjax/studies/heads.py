@@ -7,7 +7,17 @@ from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, sweep
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, goal, label, measured, summary
+from vitjax.studies.common import (
+    Report,
+    Samples,
+    Study,
+    batches,
+    frugal,
+    goal,
+    label,
+    measured,
+    summary,
+)
 from vitjax.types import Module
 
 
@@ -48,7 +58,7 @@ def heads(
         images = given.inputs[rows]
         labels = None if given.labels is None else given.labels[rows]
         clean = capture.capture(model, params, images, keep='norm')
-        _, found, grads = capture.gradients(model, params, images, goal(model), keep=keep)
+        _, found, grads = capture.gradients(frugal(model), params, images, goal(model), keep=keep)
         for path in paths:
             stack, one = path.split('/')[0], np.eye(known[path][3], dtype=bool)
             where = one[None, :, None, None, :, None]
@@ -72,9 +82,10 @@ def heads(
                 if name.startswith(f'{stack}_{kind}_')
             }
             rank = effects.rank_correlation(own['answer'], own['estimate'])
-            said.append(
-                f'{stack}, {kind}: rank correlation of estimated and exact effects {rank:.2f}'
-            )
+            if np.isfinite(rank):
+                said.append(
+                    f'{stack}, {kind}: rank correlation of estimated and exact effects {rank:.2f}'
+                )
             table = summary(own, seed)
             for layer, head in np.ndindex(own['answer'].shape[:2]):
                 cells = {name: float(value[layer, head]) for name, value in table.items()}
@@ -82,12 +93,13 @@ def heads(
                     {'stack': stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1, **cells}
                 )
     main = paths[0].split('/')[0]
+    measure = label('answer', model.num_classes > 0)
     figure = figures.heads(
         {k: arrays[f'{main}_{k}_answer'].mean(-1) for k in ('zero', 'mean')},
         np.abs(arrays[f'{main}_zero_answer']).mean(-1),
         np.abs(arrays[f'{main}_zero_estimate']).mean(-1),
-        measure=label('answer', model.num_classes > 0),
+        measure=measure,
         title=f'{main}, {count} images ({given.source})',
     )
     policy = 'each head of each layer at all tokens: zero, or its mean over the images by token'
-    return Study('heads', arrays, rows, figure, policy, tuple(said))
+    return Study('heads', arrays, rows, figure, policy, tuple(said), measure)

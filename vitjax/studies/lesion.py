@@ -120,4 +120,4 @@ def lesion(
         title=f'{len(given.inputs)} images ({given.source})',
     )
     policy = 'blocks of the trunk run in another order; `order` says which, from 1'
-    return Study('lesion', {'value': value, 'orders': orders}, lines, figure, policy)
+    return Study('lesion', {'value': value, 'orders': orders}, lines, figure, policy, measure=name)

@@ -7,7 +7,17 @@ from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, sweep
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, goal, label, measured, summary
+from vitjax.studies.common import (
+    Report,
+    Samples,
+    Study,
+    batches,
+    frugal,
+    goal,
+    label,
+    measured,
+    summary,
+)
 from vitjax.types import Module
 
 
@@ -48,7 +58,9 @@ def patch(
     for rows in batches(model, given, memory, report, held=held):
         images, labels = inputs[rows], None if given.labels is None else given.labels[rows]
         clean = capture.capture(model, params, images, keep='norm')
-        _, found, grads = capture.gradients(model, params, images, goal(model), keep='blocks')
+        _, found, grads = capture.gradients(
+            frugal(model), params, images, goal(model), keep='blocks'
+        )
         other = capture.capture(model, params, others[rows], keep='blocks')[1]['blocks']
         edit = Edit(masks[None, :, None, :, None], other[:, None])
         swept = sweep(model, params, images, {'blocks': edit}, keep='norm')
@@ -65,19 +77,20 @@ def patch(
          **{name: float(value[layer, place]) for name, value in table.items()}}
         for layer, place in np.ndindex(arrays['answer'].shape[:2])
     ]  # fmt: skip
+    measure = label('answer', model.num_classes > 0)
     figure = figures.places(
         arrays['answer'].mean(-1),
         arrays['estimate'].mean(-1),
         prefix,
         shape,
-        measure=label('answer', model.num_classes > 0),
+        measure=measure,
         title=f'{len(inputs)} images ({given.source})',
     )
     by = 'the next image' if noise is None else f'the image with noise of deviation {noise:g}'
     policy = f'tokens leaving each block replaced by those of {by}, {region}x{region} patches'
     rank = effects.rank_correlation(arrays['answer'], arrays['estimate'])
     said = (f'rank correlation of estimated and exact effects {rank:.2f}',)
-    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, said)
+    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, said, measure)
 
 
 def squares(model: Module, images: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -87,4 +87,5 @@ def steer(
     at = 'the class token' if model.trunk.class_token else 'all patches'
     policy = f'mean of {named[1]} minus mean of {named[0]}, times a strength, added to {at}'
     extra = {'direction': direction, 'strengths': np.array(strengths)}
-    return Study('steer', {**arrays, **extra}, lines, figure, policy)
+    measure = f'answered as {named[1]}'
+    return Study('steer', {**arrays, **extra}, lines, figure, policy, measure=measure)

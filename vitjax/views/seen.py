@@ -286,8 +286,8 @@ def _preprocessing(experiment: Experiment) -> Preprocessing:
     return experiment.preprocessing
 
 
-def class_index(experiment: Experiment, target: str | int) -> int:
-    """The index of a class, given by index, by name or by one of its names.
+def class_index(experiment: Experiment, target: str | int, what: str = 'target') -> int:
+    """The index of a class, given by index, by name or by one of its names; errors say `what`.
 
     Raises:
         ValueError: if the model has no such class.
@@ -295,7 +295,7 @@ def class_index(experiment: Experiment, target: str | int) -> int:
     count: int = experiment.model.num_classes  # type: ignore[attr-defined]
     target = str(target)
     if count < 2:
-        raise ValueError(f'target {target}: the model has no classes to choose from.')
+        raise ValueError(f'{what} {target}: the model has no classes to choose from.')
     if target.isdecimal() and int(target) < count:
         return int(target)
     names = [name.lower() for name in experiment.classes]
@@ -303,7 +303,7 @@ def class_index(experiment: Experiment, target: str | int) -> int:
     if not found:
         close = difflib.get_close_matches(target.lower(), names, n=3)
         hint = f'; close: {"; ".join(close)}' if close else ''
-        raise ValueError(f'target must be a class or 0 to {count - 1}: {target!r}{hint}.')
+        raise ValueError(f'{what} must be a class or 0 to {count - 1}: {target!r}{hint}.')
     return found[0]
 
 

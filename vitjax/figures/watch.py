@@ -1,0 +1,87 @@
+"""How layers change as a model trains: a strip of pictures, and a film."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+from vitjax.figures.panels import WIDTH, number, some
+
+Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
+
+
+def strip(records: Records) -> Figure:
+    """CKA of depth with depth at some epochs in a row, and effective rank over all epochs."""
+    with_cka, with_rank = ('cka' in records[0], 'rank' in records[0])
+    figure = Figure(figsize=(WIDTH, 2.3 * with_cka + 3.0 * with_rank), layout='constrained')
+    heights = [2.3] * with_cka + [3.0] * with_rank
+    parts = [*figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]]
+    if with_cka:
+        part, shown = parts.pop(0), some(len(records), 6)
+        axes = part.subplots(1, len(shown), squeeze=False)[0]
+        images = [_similarity(axis, records[i]) for axis, i in zip(axes, shown, strict=True)]
+        axes[0].set_ylabel('layer')
+        part.colorbar(images[0], ax=axes, label='CKA', shrink=0.8)
+        part.suptitle(_policy(records[0]), size=9)
+    if with_rank:
+        axis = parts[0].subplots()
+        epochs = [record['epoch'] for record in records]
+        ranks = np.array([record['rank'] for record in records])
+        shown = some(ranks.shape[1], 8)
+        for layer in shown:
+            colour = f'C{shown.index(layer)}'
+            axis.plot(epochs, ranks[:, layer], color=colour, label=f'layer {layer + 1}')
+        axis.set(xlabel='epoch', ylabel='effective rank of the patches')
+        number(axis)
+        axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def film(records: Records) -> FuncAnimation:
+    """A frame for each record: CKA of depth with depth, and effective rank by layer."""
+    kinds = [kind for kind in ('cka', 'rank') if kind in records[0]]
+    figure = Figure(figsize=(4.4 * len(kinds), 3.8), layout='constrained')
+    axes = dict(zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True))
+    ranks = np.array([record.get('rank', [0]) for record in records])
+    image = None
+    if 'cka' in axes:
+        image = _similarity(axes['cka'], records[0])
+        axes['cka'].set_ylabel('layer')
+        figure.colorbar(image, ax=axes['cka'], label='CKA', shrink=0.8)
+    line: Any = None
+    if 'rank' in axes:
+        axis = axes['rank']
+        (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-', markersize=3)
+        axis.set(xlabel='layer', ylabel='effective rank of the patches')
+        axis.set_ylim(0, 1.05 * ranks.max())
+        number(axis)
+
+    def draw(index: int) -> list[Any]:
+        record = records[index]
+        if image is not None:
+            image.set_data(record['cka'])
+            axes['cka'].set_title('')
+        if line is not None:
+            line.set_ydata(record['rank'])
+        figure.suptitle(f'epoch {record["epoch"]:.4g}', size=10)
+        return [artist for artist in (image, line) if artist is not None]
+
+    return FuncAnimation(figure, draw, frames=len(records), interval=250)
+
+
+def _similarity(axis: Any, record: dict[str, Any]) -> Any:
+    """CKA of every layer with every layer, the first at the bottom left."""
+    matrix = np.array(record['cka'])
+    axis.set_title(f'epoch {record["epoch"]:.4g}', size=9)
+    axis.set_xlabel('layer')
+    ticks = some(len(matrix), 4)
+    for set_ticks in (axis.set_xticks, axis.set_yticks):
+        set_ticks(ticks, [tick + 1 for tick in ticks], size=8)
+    return axis.imshow(matrix, origin='lower', cmap='magma', vmin=0, vmax=1)
+
+
+def _policy(record: dict[str, Any]) -> str:
+    taken = {'class': 'class token', 'mean': 'mean of the patches'}[record['tokens']]
+    return f'CKA of depth with depth: {taken}, {record["images"]} validation images'
