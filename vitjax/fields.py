@@ -64,10 +64,11 @@ def check(value: Any, kind: Any, path: str) -> None:
         ValueError: the path, the rule and the value, in one line.
     """
     kind, rules, optional = _parts(kind)
+    record = dataclasses.is_dataclass(kind)
     if value is None and optional:
         return
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, typing.cast(type, kind)):
+    if record:
+        if not isinstance(value, kind):
             raise _wrong(path, f'a {kind.__name__}', value)
         require(value, path)
     elif typing.get_origin(kind) is tuple:
@@ -79,9 +80,13 @@ def check(value: Any, kind: Any, path: str) -> None:
     else:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and (kind is bool or not isinstance(value, bool))
-        fits = fits and (kind is not float or abs(value) <= sys.float_info.max)  # NaN is not
+        fits = fits and (kind is not float or _finite(value))
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
+
+
+def _finite(value: Any) -> bool:
+    return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
 
 
 def _check_tuple(value: Any, kind: Any, rules: list[Any], path: str) -> None:
@@ -103,10 +108,10 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
         ValueError: for a field that does not exist, and for what has no fields where some belong.
     """
     kind, _, optional = _parts(kind)
+    record, made = map(dataclasses.is_dataclass, (kind, values))
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
         return tuple(values)
-    made = dataclasses.is_dataclass(values) or (values is None and optional)
-    if made or not dataclasses.is_dataclass(kind):
+    if not record or made or (values is None and optional):
         return values
     check(values, dict, path)
     known = declared(kind)
@@ -114,7 +119,7 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
         if name not in known:
             raise _unknown(_join(path, name), name, [*known])
     inside = {name: make(known[name], value, _join(path, name)) for name, value in values.items()}
-    return typing.cast(Any, kind)(**inside)
+    return kind(**inside)
 
 
 def _parts(kind: Any) -> tuple[Any, list[Any], bool]:

@@ -8,10 +8,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from vitjax.keys import purpose
 from vitjax.ranges import Amount, Rate, Share, Side, whole
 
 Padding = Annotated[int, whole(0, 16_384)]
-from vitjax.keys import purpose
 
 
 @dataclasses.dataclass(frozen=True)
