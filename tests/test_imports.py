@@ -13,8 +13,9 @@ PACKAGE = ROOT / 'vitjax'
 SIBLINGS = {
     'types': set(),
     'keys': set(),
-    'fields': set(),
-    'optim': set(),
+    'ranges': set(),
+    'fields': {'ranges'},
+    'optim': {'ranges'},
     'flops': set(),
     'timing': set(),
     'hlo': set(),
@@ -25,11 +26,11 @@ SIBLINGS = {
     'analysis': set(),
     'figures': set(),
     'layers': set(),
-    'models': {'layers'},
-    'data': {'keys'},
+    'models': {'ranges', 'fields', 'layers'},
+    'data': {'ranges', 'fields', 'keys'},
     'split': set(),
     'train': {'keys'},
-    'experiment': {'fields', 'models', 'data', 'optim'},
+    'experiment': {'ranges', 'fields', 'models', 'data', 'optim'},
     'pretrained': {'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'train'},
     'sharding': {'train', 'split'},
@@ -44,7 +45,8 @@ SIBLINGS = {
         'evaluate',
     },
     'program': {
-        'keys', 'optim', 'models', 'data', 'train', 'experiment', 'checkpoint', 'sharding', 'runs'
+        'ranges', 'fields', 'keys', 'optim', 'models', 'data', 'train', 'experiment',
+        'checkpoint', 'sharding', 'runs',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'runs', 'program'},
@@ -53,8 +55,8 @@ SIBLINGS = {
         'views', 'program', 'progress',
     },
     'ablation': {
-        'fields', 'flops', 'signals', 'figures', 'models', 'data', 'experiment', 'runs', 'program',
-        'loop',
+        'ranges', 'fields', 'flops', 'signals', 'figures', 'models', 'data', 'experiment', 'runs',
+        'program', 'loop',
     },
 }  # fmt: skip
 
@@ -64,7 +66,7 @@ ONLY_IN = {
     'matplotlib': {'figures'},
     'orbax': {'checkpoint'},
     'tensorflow_datasets': {'data'},
-    'tyro': {'experiment'},
+    'tyro': {'experiment', 'ranges'},
     'rich': {'progress', 'loop', 'ablation'},
     'tensorboardX': {'runs'},
     'submitit': {'ablation'},

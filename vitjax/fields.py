@@ -64,10 +64,9 @@ def check(value: Any, kind: Any, path: str) -> None:
         ValueError: the path, the rule and the value, in one line.
     """
     kind, rules, optional = _parts(kind)
-    record = dataclasses.is_dataclass(kind)
     if value is None and optional:
         return
-    if record:
+    if _has_fields(kind):
         if not isinstance(value, kind):
             raise _wrong(path, f'a {kind.__name__}', value)
         require(value, path)
@@ -108,18 +107,21 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
         ValueError: for a field that does not exist, and for what has no fields where some belong.
     """
     kind, _, optional = _parts(kind)
-    record, made = map(dataclasses.is_dataclass, (kind, values))
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
         return tuple(values)
-    if not record or made or (values is None and optional):
+    if not _has_fields(kind) or _has_fields(values) or (values is None and optional):
         return values
     check(values, dict, path)
-    known = declared(kind)
-    for name in values:
+    known, inside = declared(kind), {}
+    for name, value in typing.cast(dict[str, Any], values).items():
         if name not in known:
             raise _unknown(_join(path, name), name, [*known])
-    inside = {name: make(known[name], value, _join(path, name)) for name, value in values.items()}
+        inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
+
+
+def _has_fields(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
 
 
 def _parts(kind: Any) -> tuple[Any, list[Any], bool]:

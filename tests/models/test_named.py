@@ -137,7 +137,7 @@ def test_named_replaces_fields_and_refuses_what_is_not_there():
     )
     with pytest.raises(ValueError, match=r"no model is named 'cait_xxs42'; close: cait_xxs24"):
         named('cait_xxs42')
-    with pytest.raises(ValueError, match=r"ViT has no field 'heads'; close: head, num_heads"):
+    with pytest.raises(ValueError, match="no field 'heads'; there are head, num_heads"):
         named('vit_tiny_patch16', heads=3)
 
 
