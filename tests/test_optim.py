@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import jax
@@ -85,7 +86,7 @@ def test_trainable_matches_whole_paths():
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        (Optim(name='adam'), "'adamw' or 'sgd': 'adam'"),
+        (dataclasses.replace(Optim(), name='adam'), "'adamw' or 'sgd': 'adam'"),
         (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
         (Optim(train='('), "regular expression: '\\('"),
     ],

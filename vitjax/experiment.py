@@ -104,8 +104,8 @@ def from_json(values: Any) -> Experiment:
     fields.check(values.get('model'), dict, 'model')
     model = dict(values['model'])
     kind = model.pop('type', None)
-    if not isinstance(kind, str) or kind not in models.KINDS:
-        raise ValueError(f'model.type must be one of {", ".join(models.KINDS)}: {kind!r}.')
+    literal: Any = Literal
+    fields.check(kind, literal[tuple(models.KINDS)], 'model.type')
     made = fields.make(models.KINDS[kind], model, 'model')
     experiment = fields.make(Experiment, {**values, 'model': made})
     fields.require(experiment)

@@ -157,7 +157,7 @@ def _places(values):
 
 # ---- Command lines -----------------------------------------------------------------------------
 
-_NONE = ['x', 'nan', '', '1e', '--', '1.5.2', '[]']
+_NONE = ['x', 'nan', '', '1e', '1.5.2', '[]']
 # Of each kind of flag, what it takes and what not.
 _COUNT = ['1', '7'], ['0', '-1', '1.5', 'inf', 'None', *_NONE]
 _EXTENT = ['1', '64'], [*_COUNT[1], '65537', '1000000000', '9' * 30]
@@ -184,7 +184,7 @@ _EXPERIMENT = {
     '--optim.peak': _AMOUNT, '--optim.warmup': _RATE, '--optim.accumulate': _COUNT,
     '--optim.train': _PATTERN, '--optim.name': (['sgd'], ['adam']), '--data.test': _RATE,
     '--batch-size': _COUNT, '--seed': _SEED, '--evaluate-every': _POSITIVE, '--patience': _WHOLE,
-    '--parallel': (['none'], ['No']), '--epochs': _POSITIVE, '--nonsense': ([], ['1']),
+    '--parallel': (['none'], ['No']), '--epochs': _or_none(_POSITIVE), '--nonsense': ([], ['1']),
 }  # fmt: skip
 # Of each script what is always given, and its flags.
 COMMANDS = {
@@ -195,7 +195,7 @@ COMMANDS = {
             'model.depth=0,1', 'model.depth=x', 'model.dept=1', 'model=1', 'seed', '=', 'seed=-1',
             'optim.peak=nan',
         ])}),
-    'plan': (['digits'], _EXPERIMENT | {'--images': _COUNT}),
+    'plan': (['digits'], _EXPERIMENT | {'--images': _or_none(_COUNT)}),
     'evaluate': (['run'], {'--split': _SPLIT, '--which': (['best'], ['worst'])}),
     'predict': (['run', 'photo.jpg'], {'--top': _COUNT, '--image-size': _or_none(_SIDE)}),
     'summary': (['vit_tiny_patch16'], {'--image-size': _or_none(_SIDE)}),
