@@ -10,6 +10,7 @@ from tyro.conf import AvoidSubcommands, arg
 
 from vitjax import fields
 from vitjax.experiment import Experiment
+from vitjax.ranges import Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Ablation:
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
     grid: tuple[str, ...] = ()
-    seeds: int = 3
+    seeds: Count = 3
     match: Literal['none', 'flops'] = 'none'
     dry_run: bool = False
     launcher: Literal['devices', 'processes', 'slurm'] = 'devices'

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import command
 import jax
@@ -34,9 +34,11 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.experiment import find
 from vitjax.intervene import Edit, intervene, places, sweep
+from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.trunk import Arithmetic, parameter_shapes
 from vitjax.optim import Optim, optimizer
+from vitjax.ranges import Count, Extent, Range, Side
 
 PEERS = pathlib.Path(__file__).parent / 'peers'
 
@@ -44,8 +46,9 @@ jax.config.update('jax_enable_compilation_cache', False)  # what is read from di
 
 
 def compile_time(
-    model: str = 'cait_xxs24', depths: tuple[int, ...] = (12, 96), image_size: int = 224,
-    repeats: int = 3, out: str | None = None,
+    model: str = 'cait_xxs24', depths: Annotated[tuple[Extent, ...], Range(1)] = (12, 96),
+    image_size: Side = 224,
+    repeats: Count = 3, out: str | None = None,
 ) -> None:  # fmt: skip
     """Time to compile a model's gradient at several depths.
 
@@ -73,10 +76,14 @@ Variant = Literal['multi_head', 'talking_heads', 'class', 'pooling']
 
 
 def attention(
-    variants: tuple[Variant, ...] = ('multi_head', 'talking_heads', 'class', 'pooling'),
-    tokens: tuple[int, ...] = (64, 256, 1024, 4096),
-    implementations: tuple[str, ...] = ('explicit', 'chunked', 'fused'), batch: int = 2,
-    heads: int = 8, head_width: int = 48, dtype: str = 'float32', repeats: int = 10,
+    variants: Annotated[tuple[Variant, ...], Range(1)] = (
+        'multi_head', 'talking_heads', 'class', 'pooling',
+    ),
+    tokens: Annotated[tuple[Count, ...], Range(1)] = (64, 256, 1024, 4096),
+    implementations: Annotated[tuple[Implementation, ...], Range(1)] = (
+        'explicit', 'chunked', 'fused'
+    ), batch: Count = 2,
+    heads: Extent = 8, head_width: Extent = 48, dtype: Arithmetic = 'float32', repeats: Count = 10,
     out: str | None = None,
 ) -> None:  # fmt: skip
     """Time, memory and arithmetic of attention layers against the number of tokens.
@@ -129,10 +136,12 @@ def attention(
 
 
 def model(
-    models: tuple[str, ...] = ('vit_tiny_patch16', 'cait_xxs24'), image_sizes: tuple[int, ...] = (),
-    patch_sizes: tuple[int, ...] = (), depths: tuple[int, ...] = (),
-    implementations: tuple[str, ...] = ('auto',), batch: int = 8, dtype: str = 'float32',
-    remat: bool = False, repeats: int = 10, peer: str | None = None, out: str | None = None,
+    models: Annotated[tuple[str, ...], Range(1)] = ('vit_tiny_patch16', 'cait_xxs24'),
+    image_sizes: tuple[Side, ...] = (), patch_sizes: tuple[Side, ...] = (),
+    depths: tuple[Extent, ...] = (),
+    implementations: Annotated[tuple[Implementation, ...], Range(1)] = ('auto',),
+    batch: Count = 8, dtype: Arithmetic = 'float32',
+    remat: bool = False, repeats: Count = 10, peer: str | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
     """Time, memory and arithmetic of whole models over image size, patch size and depth.
 
@@ -196,8 +205,10 @@ def _peer(python: str, program: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def train(
-    experiments: tuple[str, ...] = ('vit_cifar100', 'patchconvnet_cifar10', 'cait_cifar10'),
-    batch_size: int | None = None, attention: str | None = None, repeats: int = 5,
+    experiments: Annotated[tuple[str, ...], Range(1)] = (
+        'vit_cifar100', 'patchconvnet_cifar10', 'cait_cifar10',
+    ),
+    batch_size: Count | None = None, attention: Implementation | None = None, repeats: Count = 5,
     out: str | None = None,
 ) -> None:  # fmt: skip
     """Images per second of experiments' training steps, and where the time goes.
@@ -270,8 +281,8 @@ def _parts(
 
 
 def similarity(
-    depths: tuple[int, ...] = (12, 24), repeats: int = 5, peer: str | None = None,
-    out: str | None = None,
+    depths: Annotated[tuple[Extent, ...], Range(1)] = (12, 24), repeats: Count = 5,
+    peer: str | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
     """Time of CKA between all layers of two models, their forward passes excluded.
 
@@ -321,8 +332,8 @@ def similarity(
 
 
 def interventions(
-    model: str = 'vit_small_patch16', images: int = 16, image_size: int = 224, passes: int = 6,
-    repeats: int = 3, peer: str | None = None, out: str | None = None,
+    model: str = 'vit_small_patch16', images: Count = 16, image_size: Side = 224, passes: Count = 6,
+    repeats: Count = 3, peer: str | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
     """Time of zeroing every head of every layer of a model, one at a time.
 
@@ -418,4 +429,5 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
 if __name__ == '__main__':
     commands = {'compile': compile_time, 'intervene': interventions}
     commands |= {each.__name__: each for each in (attention, model, similarity, train)}
+    commands = {name: command.checked(each) for name, each in commands.items()}
     command.guard(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))

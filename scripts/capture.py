@@ -5,14 +5,16 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Count, Pattern, Side, Whole
+
 
 def main(
     source: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')], *, out: str,
     data: str | None = None, split: Literal['train', 'validation', 'test'] = 'test',
-    keep: str | None = None, tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    layers: tuple[int, int] | None = None, dtype: Literal['float32', 'float16'] = 'float32',
-    examples: int | None = None, size: int | None = None, square: int = 256,
-    model: str | None = None, batch_size: int = 64,
+    keep: Pattern | None = None, tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
+    layers: tuple[Whole, Whole] | None = None, dtype: Literal['float32', 'float16'] = 'float32',
+    examples: Count | None = None, size: Side | None = None, square: Side = 256,
+    model: str | None = None, batch_size: Count = 64,
 ) -> None:  # fmt: skip
     """Write one .npy of [layers, examples, ...] for each path, and index.json.
 

@@ -2,15 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import os
 import pathlib
 import platform
 import sys
+import typing
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tyro
+
+from vitjax import fields
 
 
 def _kind_of_cpu() -> str:
@@ -31,7 +36,28 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_cache / 'vitjax' / 'jax'
 
 def run(main: Callable[..., int | None]) -> None:
     """Calls `main` with the arguments that tyro parses for its signature, guarded, and exits."""
-    guard(lambda: tyro.cli(main))
+    guard(lambda: tyro.cli(checked(main)))
+
+
+def checked(main: Callable[..., int | None]) -> Callable[..., int | None]:
+    """`main`, which refuses arguments that are not what its signature declares."""
+
+    @functools.wraps(main)
+    def run(*args: Any, **kwargs: Any) -> int | None:
+        kinds = typing.get_type_hints(main, include_extras=True)
+        for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
+            positional = _POSITIONAL in getattr(kinds[name], '__metadata__', ())
+            fields.check(value, kinds[name], name if positional else _flag(name))
+        return main(*args, **kwargs)
+
+    return run
+
+
+_, _POSITIONAL = typing.get_args(tyro.conf.Positional[str])
+
+
+def _flag(name: str) -> str:
+    return f'--{name.replace("_", "-")}'
 
 
 def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any, Any]:
@@ -59,7 +85,11 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     default = kind(experiment, f'{folder}/{name}')
     what = does + (module.__doc__ or name).split('\n\n')[0]
     prog = f'{program} {arguments[0]}'
-    return tyro.cli(kind, default=default, args=arguments[1:], prog=prog, description=what), module
+    asked = tyro.cli(kind, default=default, args=arguments[1:], prog=prog, description=what)
+    for field, declared in fields.declared(kind).items():
+        path = '' if field == 'experiment' else _flag(field)  # whose flags have no prefix
+        fields.check(getattr(asked, field), declared, path)
+    return asked, module
 
 
 @contextlib.contextmanager
@@ -79,8 +109,9 @@ def progress(what: str, total: int, *, visible: bool = True) -> Iterator[Callabl
 def guard(call: Callable[[], int | None]) -> None:
     """Calls a function and exits with its code.
 
-    What a user can cause (ValueError, OSError) ends in a line or two and exit code 1; other
-    exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every traceback.
+    What a user can cause (ValueError, OSError, too little memory) ends in a line or two and exit
+    code 1; other exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every
+    traceback.
     """
     try:
         sys.exit(call() or 0)
@@ -91,6 +122,12 @@ def guard(call: Callable[[], int | None]) -> None:
         if os.environ.get('VITJAX_TRACEBACK'):
             raise
         print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        lacks = isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED')
+        if os.environ.get('VITJAX_TRACEBACK') or not lacks:
+            raise
+        print(f'error: there is too little memory: {str(error)[:200].strip()}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)

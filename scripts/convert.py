@@ -5,10 +5,13 @@ from typing import Annotated, Any
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Classes, Side
+
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
-    image_size: int | None = None, patch_size: int | None = None, num_classes: int | None = None,
+    image_size: Side | None = None, patch_size: Side | None = None,
+    num_classes: Classes | None = None,
 ) -> None:  # fmt: skip
     """Write published weights as a run directory.
 

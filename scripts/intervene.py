@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Count, Positive, Seed, Side, Whole
+
 What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
 
 
@@ -14,11 +16,11 @@ def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
     what: Annotated[Positional[What], arg(metavar='WHAT')], *, out: str,
     images: tuple[str, ...] = (), data: str | None = None,
-    split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
-    size: int | None = None, model: str | None = None, region: int = 1, noise: float | None = None,
-    regions: int = 3, onward: bool = False, outliers: int = 8, aside: int | None = None,
-    draws: int = 5, source: str | None = None, toward: str | None = None, memory: float = 3.0,
-    seed: int = 0,
+    split: Literal['train', 'validation', 'test'] = 'test', examples: Count | None = None,
+    size: Side | None = None, model: str | None = None, region: Count = 1,
+    noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
+    aside: Whole | None = None, draws: Count = 5, source: str | None = None,
+    toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 

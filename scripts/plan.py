@@ -13,6 +13,7 @@ import tables
 from tyro.conf import AvoidSubcommands, arg
 
 from vitjax.experiment import Experiment
+from vitjax.ranges import Count, Range
 
 MODULES = 10  # of the most expensive
 
@@ -29,8 +30,8 @@ class Asked:
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
-    target: tuple[str, ...] = ('here',)
-    images: int | None = None
+    target: Annotated[tuple[str, ...], Range(1)] = ('here',)
+    images: Count | None = None
 
 
 def main() -> int:

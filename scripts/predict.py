@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Count, Range, Side
+
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar='PHOTO...')], top: int = 5,
-    model: str | None = None, image_size: int | None = None,
+    images: Annotated[Positional[tuple[str, ...]], arg(metavar='PHOTO...'), Range(1)],
+    top: Count = 5, model: str | None = None, image_size: Side | None = None,
     which: Literal['best', 'latest'] = 'best',
 ) -> None:  # fmt: skip
     """Print the likeliest classes of each image, with the preprocessing of the weights.
@@ -26,10 +28,6 @@ def main(
     """
     from vitjax import evaluate, runs
 
-    if not images:
-        raise ValueError('predict needs an image: got none.')
-    if top < 1:
-        raise ValueError(f'--top must be 1 or more: {top}.')
     report = functools.partial(print, file=sys.stderr)
     loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
     if not vars(loaded.experiment.model)['num_classes']:

@@ -7,19 +7,22 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Count, Pattern, Positive, Range, Side, Whole
+
 Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
 
 
 def main(
     a: Annotated[Positional[str], arg(metavar='A')],
     b: Annotated[Positional[str | None], arg(metavar='[B]')] = None, *, out: str | None = None,
-    metrics: tuple[Metric, ...] = ('cka',), probe: bool = False, data: str | None = None,
-    split: Literal['train', 'validation', 'test'] = 'test', examples: int | None = None,
-    train_examples: int | None = None, keep: str | None = None,
+    metrics: Annotated[tuple[Metric, ...], Range(1)] = ('cka',), probe: bool = False,
+    data: str | None = None, split: Literal['train', 'validation', 'test'] = 'test',
+    examples: Count | None = None, train_examples: Count | None = None, keep: Pattern | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    layers: tuple[int, int] | None = None, samples: Literal['image', 'token'] = 'image',
-    size: tuple[int, ...] = (), square: int = 256, model: str | None = None,
-    bandwidth: float = 1.0, k: int | None = None, batch_size: int = 64,
+    layers: tuple[Whole, Whole] | None = None, samples: Literal['image', 'token'] = 'image',
+    size: Annotated[tuple[Side, ...], Range(0, 2)] = (), square: Side = 256,
+    model: str | None = None, bandwidth: Positive = 1.0, k: Count | None = None,
+    batch_size: Count = 64,
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -63,8 +66,6 @@ def main(
     """
     from vitjax import activations
 
-    if len(size) > 2:
-        raise ValueError(f'size is of A and of B, two at most: {size}.')
     if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
         raise ValueError(f'there is no {a}.')
     if out is None and not pathlib.Path(a).is_dir():

@@ -10,6 +10,8 @@ import command
 import tables
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Side
+
 
 class Part(NamedTuple):
     """A module or a parameter; `repeats` is the depth of its stack."""
@@ -22,7 +24,7 @@ class Part(NamedTuple):
 
 
 def main(
-    model: Annotated[Positional[str], arg(metavar='NAME_OR_RUN')], image_size: int | None = None
+    model: Annotated[Positional[str], arg(metavar='NAME_OR_RUN')], image_size: Side | None = None
 ) -> None:
     """Print a model as a table: part, output shape, parameters, FLOPs of one image.
 
@@ -31,7 +33,7 @@ def main(
         image_size: side of the input in pixels; a run's own, else 224 (150 for convnet).
     """
     network, own_size = find(model)
-    size = image_size or own_size
+    size = own_size if image_size is None else image_size
     parts = list(split(network, size))
     whole = [part for part in parts if len(part.path) == 1]
     parameters, flops = sum(part.parameters for part in whole), sum(part.flops for part in whole)

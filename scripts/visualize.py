@@ -12,15 +12,18 @@ import command
 import tyro
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Amount, Count, Positive, Range, Rate, Seed, Side, Whole
+
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *, images: tuple[str, ...],
-    out: str, model: str | None = None, size: int | None = None, layer: int | None = None,
-    query: tuple[int, int] | None = None, target: str | None = None, at: str | None = None,
-    channels: tuple[int, ...] = (), interpolation: Literal['bicubic', 'nearest'] = 'bicubic',
-    discard: float = 0.9, steps: int = 30, jitter: int | None = None, blur: float | None = None,
-    memory: float = 3.0, seed: int = 0,
+    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *,
+    images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
+    size: Side | None = None, layer: Count | None = None, query: tuple[Whole, Whole] | None = None,
+    target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
+    interpolation: Literal['bicubic', 'nearest'] = 'bicubic', discard: Rate = 0.9,
+    steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
+    memory: Positive = 3.0, seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Draw what a model does on photographs: figures (PNG, GIF) and their arrays (NPZ).
 
@@ -114,4 +117,5 @@ def description() -> str:
 
 if __name__ == '__main__':
     asked = {'-h', '--help'} & {*sys.argv}  # importing the views takes seconds
-    command.guard(lambda: tyro.cli(main, description=description() if asked else None))
+    said = description() if asked else None
+    command.guard(lambda: tyro.cli(command.checked(main), description=said))

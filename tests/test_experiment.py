@@ -56,9 +56,9 @@ def test_differences_name_the_fields():
 @pytest.mark.parametrize(
     ('values', 'match'),
     [
-        ({'model': {'type': 'Swin'}}, "one of ViT, .*: 'Swin'"),
-        ({'model': {'type': 'ViT', 'deep': 1}}, 'ViT has no field deep'),
-        ({'model': {'type': 'ViT'}, 'epoch': 1}, 'Experiment has no field epoch'),
+        ({'model': {'type': 'Swin'}}, "'ViT', .* or 'VGG16': 'Swin'"),
+        ({'model': {'type': 'ViT', 'deep': 1}}, "no field 'model.deep'; there are depth"),
+        ({'model': {'type': 'ViT'}, 'epoch': 1}, "no field 'epoch'; there are epochs"),
     ],
 )
 def test_what_is_no_experiment(values, match):

@@ -179,8 +179,9 @@ TINY: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classe
 
 def test_models_count_the_same_however_they_attend_and_scale_with_depth():
     models = [
-        CaiT(**TINY, depth=3, attention=attention, remat=remat)
-        for attention, remat in (('explicit', False), ('chunked', True), ('fused', False))
+        CaiT(**TINY, depth=3, attention='explicit'),
+        CaiT(**TINY, depth=3, attention='chunked', remat=True),
+        CaiT(**TINY, depth=3, attention='fused'),
     ]
     for backward in (False, True):
         assert len({model_flops(m, 16, backward=backward) for m in models}) == 1

@@ -223,7 +223,6 @@ def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
         ({'batch_size': 2000}, 'batch_size=2000, 1294 images'),
         ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
         ({'model': TINY.model.clone(patch_size=3)}, 'patch_size must divide the image'),
-        ({'watch': ('cka', 'norm')}, "watch must be of cka, rank: got 'norm'"),
         ({'model': ConvNet(num_classes=10), 'watch': ('cka',)}, 'ConvNet has none'),
         ({'weights': 'no/such.safetensors'}, 'no/such.safetensors'),
     ],

@@ -5,7 +5,7 @@ import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import tyro
 
@@ -15,9 +15,9 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.models.trunk import Model
 from vitjax.optim import Optim
+from vitjax.ranges import Count, Positive, Seed, Steps, Whole
 
 Watched = Literal['cka', 'rank']
-WATCHED = get_args(Watched)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,21 +49,18 @@ class Experiment:
     data: Source | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
-    batch_size: int = 256
-    epochs: float | None = None
-    steps: int | None = None
-    seed: int = 0
-    patience: int = 0
-    evaluate_every: float = 1
-    attention_every: int = 0
+    batch_size: Count = 256
+    epochs: Positive | None = None
+    steps: Steps | None = None
+    seed: Seed = 0
+    patience: Whole = 0
+    evaluate_every: Positive = 1
+    attention_every: Whole = 0
     watch: tuple[Watched, ...] = ()
-    parallel: str = 'auto'
+    parallel: Literal['auto', 'none', 'pmap', 'fsdp'] = 'auto'
     weights: str | None = None
     preprocessing: tyro.conf.Suppress[Preprocessing | None] = None
     classes: tyro.conf.Suppress[tuple[str, ...]] = ()
-
-
-_PARTS = {'data': Source, 'augment': Augment, 'optim': Optim, 'preprocessing': Preprocessing}
 
 
 def require_data(experiment: Experiment) -> Source:
@@ -102,30 +99,23 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return {**values, 'model': {'type': type(experiment.model).__name__, **values['model']}}
 
 
-def from_json(values: dict[str, Any]) -> Experiment:
-    """The inverse of `to_json`.
+def from_json(values: Any) -> Experiment:
+    """The inverse of `to_json`; fields that are not there have their defaults.
 
     Raises:
-        ValueError: for a field or a model that does not exist, by name.
+        ValueError: for what is no experiment: a field that does not exist, a value that its field
+            does not take, by dotted path.
     """
-    model = dict(values.get('model', {}))
+    fields.check(values, dict, 'an experiment')
+    fields.check(values.get('model'), dict, 'model')
+    model = dict(values['model'])
     kind = model.pop('type', None)
-    if kind not in models.KINDS:
-        raise ValueError(f'model type must be one of {", ".join(models.KINDS)}: {kind!r}.')
-    parts = {
-        name: _make(_PARTS[name], v)
-        for name, v in values.items()
-        if name in _PARTS and v is not None
-    }
-    return _make(Experiment, {**values, **parts, 'model': _make(models.KINDS[kind], model)})
-
-
-def _make(kind: Any, values: dict[str, Any]) -> Any:
-    """A dataclass from JSON values: lists become the tuples that its fields hold."""
-    unknown = sorted(set(values) - set(fields.names(kind)))
-    if unknown:
-        raise ValueError(f'{kind.__name__} has no field {", ".join(unknown)}.')
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    literal: Any = Literal
+    fields.check(kind, literal[tuple(models.KINDS)], 'model.type')
+    made = fields.make(models.KINDS[kind], model, 'model')
+    experiment = fields.make(Experiment, {**values, 'model': made})
+    fields.require(experiment)
+    return experiment
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
@@ -160,4 +150,8 @@ def find(name: str) -> ModuleType:
     spec.loader.exec_module(module)
     if 'experiment' not in vars(module):
         raise ValueError(f'{path} must define `experiment`: it does not.')
+    try:
+        fields.check(module.experiment, Experiment, 'experiment')
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
     return module

@@ -1,18 +1,154 @@
-"""Dotted fields of nested frozen dataclasses, linen modules among them: `model.depth`."""
+"""Dotted fields of nested frozen dataclasses, linen modules among them: `model.depth`.
+
+By path they are read, replaced, compared, and held against what they are declared to be.
+"""
 
 import dataclasses
 import difflib
 import functools
-from typing import Any
+import sys
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from vitjax.ranges import Expression, Number, Range
 
 _LINEN = {'parent', 'name'}  # what linen adds to the fields of every module
+_KINDS: dict[Any, str] = {
+    bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
+    dict: 'an object with named fields',
+}  # fmt: skip
+
+
+@functools.cache
+def declared(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are the user's to set, with their declared types."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    if any(isinstance(type, str) for type in types.values()):
+        types |= typing.get_type_hints(kind, include_extras=True)
+    hidden = _LINEN if types.keys() >= _LINEN else set()
+    return {name: type for name, type in types.items() if name not in hidden}
 
 
 def names(tree: Any) -> list[str]:
     """The fields of a dataclass that are the user's to set; of anything else none."""
-    fields = dataclasses.fields(tree) if dataclasses.is_dataclass(tree) else ()
-    known = [field.name for field in fields]
-    return [name for name in known if name not in _LINEN] if _LINEN <= {*known} else known
+    return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
+
+
+# ---- Held against what is declared -------------------------------------------------------------
+
+
+def require(tree: Any, path: str = '') -> None:
+    """Checks every field of a dataclass, and of those inside it.
+
+    Raises:
+        ValueError: for the first that is wrong, as `check`.
+    """
+    for name, kind in declared(type(tree)).items():
+        check(getattr(tree, name), kind, _join(path, name))
+
+
+def check(value: Any, kind: Any, path: str) -> None:
+    """Checks a value, and all that is inside it, against a declared type and its range.
+
+    A whole number may stand for any number, true and false for none. No number is infinite or NaN.
+
+    >>> from vitjax.ranges import Extent
+    >>> check((4, 8), tuple[Extent, ...], 'widths')
+    >>> check((4, 0), tuple[Extent, ...], 'widths')
+    Traceback (most recent call last):
+    ValueError: widths.1 must be a whole number, from 1 to 65,536: 0.
+
+    Raises:
+        ValueError: the path, the rule and the value, in one line.
+    """
+    kind, rules, optional = _parts(kind)
+    if value is None and optional:
+        return
+    if _has_fields(kind):
+        if not isinstance(value, kind):
+            raise _wrong(path, f'a {kind.__name__}', value)
+        require(value, path)
+    elif typing.get_origin(kind) is tuple:
+        _check_tuple(value, kind, rules, path)
+    elif typing.get_origin(kind) is Literal:
+        *rest, last = typing.get_args(kind)
+        if not isinstance(value, str) or value not in (*rest, last):
+            raise _wrong(path, f'{", ".join(map(repr, rest))} or {last!r}', value)
+    else:
+        fits = isinstance(value, int | float if kind is float else kind)
+        fits = fits and (kind is bool or not isinstance(value, bool))
+        fits = fits and (kind is not float or _finite(value))
+        if not (fits and all(rule.holds(value) for rule in rules)):
+            raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
+
+
+def _finite(value: Any) -> bool:
+    return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
+
+
+def _check_tuple(value: Any, kind: Any, rules: list[Any], path: str) -> None:
+    inside = typing.get_args(kind)
+    if inside[-1] is Ellipsis:
+        length = 'values' + ''.join(f', {rule} of them' for rule in rules)
+    else:
+        length, rules = f'{len(inside)} values', [Range(len(inside), len(inside))]
+    if not isinstance(value, tuple) or not all(rule.holds(len(value)) for rule in rules):
+        raise _wrong(path, f'a list of {length}', value)
+    for i, item in enumerate(value):
+        check(item, inside[0] if inside[-1] is Ellipsis else inside[i], f'{path}.{i}')
+
+
+def make(kind: Any, values: Any, path: str = '') -> Any:
+    """A dataclass, with those inside it, from JSON values; `require` checks it.
+
+    Raises:
+        ValueError: for a field that does not exist, and for what has no fields where some belong.
+    """
+    kind, _, optional = _parts(kind)
+    if isinstance(values, list) and typing.get_origin(kind) is tuple:
+        return tuple(values)
+    if not _has_fields(kind) or _has_fields(values) or (values is None and optional):
+        return values
+    check(values, dict, path)
+    known, inside = declared(kind), {}
+    for name, value in typing.cast(dict[str, Any], values).items():
+        if name not in known:
+            raise _unknown(_join(path, name), name, [*known])
+        inside[name] = make(known[name], value, _join(path, name))
+    return kind(**inside)
+
+
+def _has_fields(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
+
+
+def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
+    """A declared type without what surrounds it, its rules, and whether it may be None."""
+    rules, optional = [], False
+    while True:
+        origin, inside = typing.get_origin(kind), typing.get_args(kind)
+        if origin is Annotated:
+            kind, *metadata = inside
+            rules += [each for each in metadata if isinstance(each, Range | Number | Expression)]
+        elif origin in (typing.Union, types.UnionType):
+            (kind,) = (each for each in inside if each is not types.NoneType)
+            optional = True
+        else:
+            return kind, rules, optional
+
+
+def _wrong(path: str, rule: str, value: Any) -> ValueError:
+    text = repr(value)
+    return ValueError(f'{path} must be {rule}: {text if len(text) < 80 else text[:76] + " ..."}.')
+
+
+def _join(path: str, name: str) -> str:
+    return f'{path}.{name}' if path else name
+
+
+# ---- By path -----------------------------------------------------------------------------------
 
 
 def get(tree: Any, path: str) -> Any:
@@ -55,10 +191,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _get(tree: Any, path: str, name: str) -> Any:
     known = names(tree)
     if name not in known:
-        inside = [f'{n}.{name}' for n in known if name in names(getattr(tree, n))]
-        close = inside or difflib.get_close_matches(name, known, n=3) or known
-        raise ValueError(f'no field {path!r}; there are {", ".join(close) or "none"}.')
+        raise _unknown(path, name, known, [n for n in known if name in names(getattr(tree, n))])
     return getattr(tree, name)
+
+
+def _unknown(path: str, name: str, known: list[str], inside: Iterable[str] = ()) -> ValueError:
+    close = [f'{n}.{name}' for n in inside] or difflib.get_close_matches(name, known, n=3) or known
+    return ValueError(f'no field {path!r}; there are {", ".join(close) or "none"}.')
 
 
 def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vitjax.ranges import Amount, Count, Pattern, Rate
 from vitjax.types import Params
 
 
@@ -32,18 +33,18 @@ class Optim:
         name: adamw or sgd; sgd is plain, without momentum or decay.
     """
 
-    peak: float = 1e-3
-    start: float = 0.0
-    end: float = 0.0
-    warmup: float = 0.05
-    decay: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.999
-    clip: float = 1.0
-    accumulate: int = 1
-    ema: float = 0.0
-    train: str = '.*'
-    name: str = 'adamw'
+    peak: Amount = 1e-3
+    start: Amount = 0.0
+    end: Amount = 0.0
+    warmup: Rate = 0.05
+    decay: Amount = 1e-4
+    b1: Rate = 0.9
+    b2: Rate = 0.999
+    clip: Amount = 1.0
+    accumulate: Count = 1
+    ema: Rate = 0.0
+    train: Pattern = '.*'
+    name: Literal['adamw', 'sgd'] = 'adamw'
 
 
 def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
@@ -75,12 +76,6 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     Raises:
         ValueError: for an unknown name, rates out of range, or a pattern that is none.
     """
-    for name in ('warmup', 'ema'):
-        value = getattr(settings, name)
-        if not isinstance(value, jax.Array) and not 0 <= value < 1:
-            raise ValueError(f'optim.{name} must be in [0, 1): {value}.')
-    if settings.accumulate < 1:
-        raise ValueError(f'optim.accumulate must be at least 1: {settings.accumulate}.')
     rate = schedule(settings, steps)
     if settings.name == 'adamw':
         decay = settings.decay

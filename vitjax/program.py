@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, runs, sharding
+from vitjax import checkpoint, fields, runs, sharding
 from vitjax.data import feed, sources
 from vitjax.data.augment import Augment, augment
 from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, statistics
-from vitjax.data.sources import Data
+from vitjax.data.sources import Data, Encoded
 from vitjax.experiment import Experiment, from_json, require_data, to_json
 from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
+from vitjax.ranges import Steps
 from vitjax.train import TrainState, init_state, train_step
 from vitjax.types import Module, Params, PyTree
 
@@ -111,6 +112,7 @@ def total_steps(experiment: Experiment, count: int) -> int:
     total = steps if steps is not None else round((epochs or 0) * per_epoch)
     if total < 1:
         raise ValueError(f'a run must have at least one step: {epochs=}, {steps=}.')
+    fields.check(total, Steps, f'the steps of {epochs} epochs')
     return total
 
 
@@ -145,10 +147,14 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         devices: which to use; None takes all.
 
     Raises:
-        ValueError: for devices that do not divide the batch, or several seeds over several devices.
+        ValueError: for devices that do not divide the batch, several seeds over several devices,
+            and what the model or its augmentation refuses.
     """
     experiment = plan.experiment
     init, spread = _spread(experiment, plan.total, seeds, devices, plan.params)
+    resident = not isinstance(plan.data.images, Encoded)
+    function, arguments = _lowerable(spread, experiment, plan.data.images.shape, resident)
+    function.trace(*arguments)  # what the model or its augmentation refuses, before anything runs
     apart = spread.processes_slice
     order = feed.Order(
         tuple(seeds), len(plan.data), experiment.batch_size,
@@ -180,6 +186,12 @@ def lowerable(
         The jitted function and the shapes of its arguments, as `sharding.Spread.program` has them.
     """
     _, spread = _spread(experiment, total, (experiment.seed,), devices)
+    return _lowerable(spread, experiment, shape, resident)
+
+
+def _lowerable(
+    spread: sharding.Spread, experiment: Experiment, shape: tuple[int, ...], resident: bool
+) -> tuple[Any, tuple[Any, ...]]:
     count, steps = feed.chunk_shape(shape, experiment.batch_size, resident=resident)
     data = (
         jax.ShapeDtypeStruct((count, *shape[1:]), np.uint8),

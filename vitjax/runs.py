@@ -138,7 +138,7 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
 
 
 def require_same(experiment: Experiment, run: Path) -> None:
-    """Refuses a directory that holds something other than this experiment.
+    """Refuses a directory in which another experiment has begun to train.
 
     Raises:
         ValueError: with every field that differs.
@@ -152,7 +152,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
         experiment, preprocessing=known.preprocessing, classes=known.classes
     )
     different = differences(known, asked)
-    if different:
+    if different and (checkpoint.steps(run) or read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
         raise ValueError(
             f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'

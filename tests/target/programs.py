@@ -102,7 +102,7 @@ def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any)
 _compiled: dict[str, target.Report] = {}
 
 
-def spread(where: target.Machine, architecture: str, way: str, seeds: int) -> None:
+def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> None:
     """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.

@@ -42,8 +42,8 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
         grid: values for each dotted field, as in `model.depth`. A value may be a whole `model`.
 
     Raises:
-        ValueError: for a field that does not exist, an axis without values, or two values of an
-            axis that read the same.
+        ValueError: for a field that does not exist or does not take a value, an axis without
+            values, or two values of an axis that read the same.
     """
     for path, values in grid.items():
         labels = [label(value) for value in values]
@@ -55,6 +55,7 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
         changed = experiment
         for path, value in settings:
             changed = replaced(changed, path, value)
+        fields.require(changed)
         made.append(Cell(settings, changed))
     return made
 

@@ -10,15 +10,16 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import rich.console
 
-from vitjax import loop, runs
+from vitjax import fields, loop, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, reason
 from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.ranges import Count
 from vitjax.signals import Stop, signals
 
 Runs = dict[int, pathlib.Path]  # the run directory of each seed
@@ -54,10 +55,8 @@ def run(
         ValueError: if a cell's folder holds another configuration, or an argument is impossible.
         Stop: after SIGTERM or Ctrl-C, once checkpoints are written.
     """
-    if seeds < 1:
-        raise ValueError(f'an ablation must have at least one seed: {seeds}.')
-    if launcher not in ('devices', 'processes', 'slurm'):
-        raise ValueError(f"launcher must be 'devices', 'processes' or 'slurm': {launcher!r}.")
+    fields.check(seeds, Count, 'seeds')
+    fields.check(launcher, Literal['devices', 'processes', 'slurm'], 'launcher')
     out = pathlib.Path(out)
     folders = [_folders(out, cell, seeds) for cell in made]
     for cell, of_seeds in zip(made, folders, strict=True):

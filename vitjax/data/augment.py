@@ -3,11 +3,15 @@
 import dataclasses
 import functools
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from vitjax.keys import purpose
+from vitjax.ranges import Amount, Rate, Share, Side, whole
+
+Padding = Annotated[int, whole(0, 16_384)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +35,19 @@ class Augment:
         smoothing: label smoothing.
     """
 
-    size: int = 8
-    enlarge: int | None = None
-    padding: int = 0
-    flip: float = 0.0
-    shift: float = 0.0
-    rotation: float = 0.0
-    zoom: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    cutout: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    smoothing: float = 0.0
+    size: Side = 8
+    enlarge: Side | None = None
+    padding: Padding = 0
+    flip: Share = 0.0
+    shift: Share = 0.0
+    rotation: Share = 0.0
+    zoom: Rate = 0.0
+    contrast: Share = 0.0
+    brightness: Share = 0.0
+    cutout: Share = 0.0
+    mixup: Amount = 0.0
+    cutmix: Amount = 0.0
+    smoothing: Rate = 0.0
 
 
 def augment(

@@ -9,6 +9,7 @@ import numpy as np
 from vitjax.data import images, preprocess
 from vitjax.data.images import File
 from vitjax.data.preprocess import Preprocessing
+from vitjax.ranges import Rate, Side, Whole
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -28,10 +29,10 @@ class Source:
 
     name: str = 'digits'
     dir: str | None = None
-    validation: float = 0.1
-    test: float = 0.2
-    size: int | None = None
-    memory: int = 8 * 2**30
+    validation: Rate = 0.1
+    test: Rate = 0.2
+    size: Side | None = None
+    memory: Whole = 8 * 2**30
 
 
 class Encoded:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ import numpy as np
 from PIL import Image
 
 from vitjax.data import images as files
+from vitjax.ranges import Finite, Positive, Side, number
 
 if TYPE_CHECKING:
     from vitjax.data.kind import Data
 
 Array = TypeVar('Array', np.ndarray, jax.Array)
 Colour = tuple[float, float, float]
+Crop = Annotated[float, number(0.01, 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +37,15 @@ class Preprocessing:
 
     Attributes:
         size: side of the square input in pixels.
-        crop: share of the short side that the input covers, above 0 and at most 1.
+        crop: share of the short side that the input covers, 0.01 to 1.
         mean: per channel, of pixels in 0..1.
         deviation: per channel, of pixels in 0..1.
     """
 
-    size: int = 224
-    crop: float = 0.875
-    mean: Colour = (0.485, 0.456, 0.406)  # ImageNet's
-    deviation: Colour = (0.229, 0.224, 0.225)
+    size: Side = 224
+    crop: Crop = 0.875
+    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)  # ImageNet's
+    deviation: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
 
 # ---- On the host -------------------------------------------------------------------------------

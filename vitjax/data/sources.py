@@ -1,5 +1,6 @@
 """Where images come from: the table of the kinds of data, and `load`."""
 
+from vitjax import fields
 from vitjax.data import digits, folder, tfds
 from vitjax.data.kind import SPLITS, Data, Encoded, Source
 from vitjax.data.preprocess import Preprocessing
@@ -34,9 +35,7 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {", ".join(SPLITS)}: {split!r}.')
-    for share in ('validation', 'test'):
-        if not 0 <= getattr(source, share) < 1:
-            raise ValueError(f'data.{share} must be in [0, 1): {getattr(source, share)}.')
+    fields.require(source, 'data')
     kind, _, name = source.name.partition(':')
     for form, read in KINDS.items():
         known, _, follows = form.partition(':')

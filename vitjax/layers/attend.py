@@ -11,7 +11,7 @@ weights [B, heads, Q, K].
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from vitjax.layers.backward import gather, gather_packed, scores, talk, weighted
 from vitjax.layers.dropout import drop
 from vitjax.types import DType, Key
 
-IMPLEMENTATIONS = ('auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas')
+Implementation = Literal['auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas']
+IMPLEMENTATIONS = get_args(Implementation)
 
 Tap: TypeAlias = Callable[[str, jax.Array], jax.Array]  # (name, value) -> value, maybe another
 

@@ -29,7 +29,10 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width = x.shape[-1]
         settings: Any = {'dtype': self.dtype, 'kernel_init': kernel_init}
-        x = Dense(int(width * self.ratio), name='hidden', **settings)(x)
+        hidden = int(width * self.ratio)
+        if not hidden:
+            raise ValueError(f'mlp_ratio must leave a channel: mlp_ratio={self.ratio}, {width=}.')
+        x = Dense(hidden, name='hidden', **settings)(x)
         # The backward pass keeps one array of the hidden width, the block's widest, instead of two:
         # GELU's result is recomputed from its argument.
         last = nn.remat(_GeluDense, prevent_cse=False)
@@ -115,7 +118,11 @@ class SqueezeExcite(nn.Module):
         settings: Any = {'use_bias': self.bias, 'dtype': self.dtype, 'kernel_init': conv_init}
         dense = functools.partial(nn.Dense, **settings)
         squeezed = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
-        hidden = nn.relu(dense(round(x.shape[-1] / self.ratio), name='reduce')(squeezed))
+        width = round(x.shape[-1] / self.ratio)
+        if not width:
+            rule = f'se_ratio={self.ratio}, width={x.shape[-1]}'
+            raise ValueError(f'se_ratio must leave a channel: {rule}.')
+        hidden = nn.relu(dense(width, name='reduce')(squeezed))
         return x * nn.sigmoid(dense(x.shape[-1], name='expand')(hidden))[:, None, None]
 
 

@@ -80,6 +80,10 @@ class ConvStem(nn.Module):
         if 2**layers != self.patch_size or layers == 0:
             rule = 'patch_size must be a power of two for a stem of stride-2 convolutions'
             raise ValueError(f'{rule}: {self.patch_size=}.')
+        if self.width < 2 ** (layers - 1):
+            raise ValueError(
+                f'width must leave the first of {layers} convolutions a channel: {self.width=}.'
+            )
         grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):

@@ -4,10 +4,10 @@ Each file has an architecture and `PUBLISHED`, the table of its published sizes:
 `models/x.py` and add it here.
 """
 
-import dataclasses
 import difflib
 from typing import Any
 
+from vitjax import fields
 from vitjax.models import cait, convnet, patchconvnet, vit
 from vitjax.models.cait import CaiT
 from vitjax.models.convnet import VGG16, ConvNet
@@ -33,7 +33,8 @@ def named(name: str, **overrides: Any) -> Any:
         **overrides: fields of the model and their values.
 
     Raises:
-        ValueError: for an unknown name, with the close ones, and for an unknown field.
+        ValueError: for an unknown name, with the close ones, for an unknown field, and for a value
+            that a field does not take.
 
     Example:
         >>> model = named('cait_xxs24', num_classes=10)
@@ -44,11 +45,7 @@ def named(name: str, **overrides: Any) -> Any:
         close = difflib.get_close_matches(name, NAMES, n=4, cutoff=0.5) or NAMES
         raise ValueError(f'no model is named {name!r}; close: {", ".join(close)}.')
     model = _PUBLISHED[name]
-    fields = [f.name for f in dataclasses.fields(model) if f.name not in ('parent', 'name')]
-    for field in overrides:
-        if field not in fields:
-            close = difflib.get_close_matches(field, fields, n=3) or fields
-            raise ValueError(
-                f'{type(model).__name__} has no field {field!r}; close: {", ".join(close)}.'
-            )
-    return model.clone(**overrides)
+    for field, value in overrides.items():
+        model = fields.replace(model, field, value)
+    fields.require(model, 'model')
+    return model

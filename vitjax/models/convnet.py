@@ -1,15 +1,18 @@
 """The convolutional baselines that attention is compared with."""
 
 import functools
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax import fields
 from vitjax.layers.convolution import convolve
 from vitjax.layers.dropout import dropout
-from vitjax.models.trunk import Model, Trunk
+from vitjax.models.trunk import Arithmetic, Model, Trunk
+from vitjax.ranges import Classes, Extent, Range, Rate
 
 
 class Conv(nn.Module):
@@ -47,11 +50,11 @@ class ConvNet(Model):
         dtype: of the arithmetic; parameters stay float32.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 128)
-    hidden: int = 512
-    num_classes: int = 1
-    dropout: float = 0.0
-    dtype: str = 'float32'
+    widths: Annotated[tuple[Extent, ...], Range(1, 16)] = (32, 64, 128, 128)
+    hidden: Extent = 512
+    num_classes: Classes = 1
+    dropout: Rate = 0.0
+    dtype: Arithmetic = 'float32'
 
     @property
     def trunk(self) -> Trunk:
@@ -60,6 +63,7 @@ class ConvNet(Model):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        fields.require(self, 'model')
         x = images
         for i, width in enumerate(self.widths):
             if min(x.shape[1:3]) < 4:
@@ -86,9 +90,9 @@ class VGG16(Model):
         dtype: of the arithmetic; parameters stay float32.
     """
 
-    num_classes: int = 1000
-    dropout: float = 0.5
-    dtype: str = 'float32'
+    num_classes: Classes = 1000
+    dropout: Rate = 0.5
+    dtype: Arithmetic = 'float32'
 
     @property
     def trunk(self) -> Trunk:
@@ -97,6 +101,7 @@ class VGG16(Model):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        fields.require(self, 'model')
         if min(images.shape[1:3]) < 32:
             raise ValueError(
                 'VGG16 needs images of 32 pixels or more: '

@@ -9,6 +9,7 @@ from vitjax.layers.embed import ConvStem
 from vitjax.layers.head import Head, PerClassHead
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
+from vitjax.ranges import Amount, Extent, Ratio
 
 
 class PatchConvNet(Pooled):
@@ -41,17 +42,17 @@ class PatchConvNet(Pooled):
         remat: recompute each trunk block in the backward pass, for memory.
     """
 
-    width: int = 384
-    depth: int = 60
-    class_depth: int = 1
-    num_heads: int = 1
-    mlp_ratio: float = 3.0
-    layer_scale: float | None = 1e-6
+    width: Extent = 384
+    depth: Extent = 60
+    class_depth: Extent = 1
+    num_heads: Extent = 1
+    mlp_ratio: Ratio = 3.0
+    layer_scale: Amount | None = 1e-6
     class_tokens_per_class: bool = False
     stem_bias: bool = False
     stem_last_gelu: bool = False
     depthwise: bool = True
-    se_ratio: int = 4
+    se_ratio: Extent = 4
     se_bias: bool = True
 
     @property

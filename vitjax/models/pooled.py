@@ -3,13 +3,16 @@
 import flax.linen as nn
 import jax
 
+from vitjax import fields
+from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, Mlp
 from vitjax.layers.embed import repeated
 from vitjax.layers.init import kernel_init
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Model, Trunk
+from vitjax.models.trunk import Arithmetic, Model, Trunk
+from vitjax.ranges import Amount, Classes, Extent, Rate, Ratio, Side
 
 
 class Pooled(Model):
@@ -18,20 +21,20 @@ class Pooled(Model):
     A model made of it adds `embed` and `blocks`, and documents the fields.
     """
 
-    patch_size: int = 16
-    width: int = 192
-    depth: int = 24
-    class_depth: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    num_classes: int = 1000
+    patch_size: Side = 16
+    width: Extent = 192
+    depth: Extent = 24
+    class_depth: Extent = 2
+    num_heads: Extent = 4
+    mlp_ratio: Ratio = 4.0
+    num_classes: Classes = 1000
     qkv_bias: bool = True
-    layer_scale: float | None = 1e-5
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    attention: str = 'auto'
-    dtype: str = 'float32'
+    layer_scale: Amount | None = 1e-5
+    drop_path: Rate = 0.0
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    attention: Implementation = 'auto'
+    dtype: Arithmetic = 'float32'
     remat: bool = False
 
     @property
@@ -47,6 +50,7 @@ class Pooled(Model):
 
     def add_pooling(self, dropout: float = 0.0, attention_dropout: float = 0.0) -> None:
         """Makes what follows the trunk but for the classifier; for `setup`."""
+        fields.require(self, 'model')
         shape = self.class_tokens, self.width
         self.class_token = self.param('class_token', kernel_init, shape)
         attention = ClassAttention(

@@ -1,7 +1,7 @@
 """What a model says of itself, for everything that looks at its tokens and parameters."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from vitjax.layers.embed import grid_of
 from vitjax.types import Shapes
+
+Arithmetic = Literal['float32', 'bfloat16', 'float16', 'float64']
 
 
 @dataclasses.dataclass(frozen=True)

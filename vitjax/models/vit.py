@@ -2,18 +2,24 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax import fields
+from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Model, Trunk
+from vitjax.models.trunk import Arithmetic, Model, Trunk
+from vitjax.ranges import Amount, Classes, Extent, Rate, Ratio, Side, whole
+
+Registers = Annotated[int, whole(0, 1_024)]
 
 
 class ViT(Model):
@@ -47,26 +53,26 @@ class ViT(Model):
         remat: recompute each block in the backward pass, for memory.
     """
 
-    patch_size: int = 16
-    width: int = 192
-    depth: int = 12
-    num_heads: int = 3
-    head_width: int | None = None
-    mlp_ratio: float = 4.0
+    patch_size: Side = 16
+    width: Extent = 192
+    depth: Extent = 12
+    num_heads: Extent = 3
+    head_width: Extent | None = None
+    mlp_ratio: Ratio = 4.0
     mlp_last_gelu: bool = False
-    num_classes: int = 1000
+    num_classes: Classes = 1000
     qkv_bias: bool = True
-    layer_scale: float | None = None
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    head_dropout: float = 0.0
-    pool: str = 'class'
-    registers: int = 0
-    position: str = 'learned'
-    head: tuple[int, ...] = ()
-    attention: str = 'auto'
-    dtype: str = 'float32'
+    layer_scale: Amount | None = None
+    drop_path: Rate = 0.0
+    dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    head_dropout: Rate = 0.0
+    pool: Literal['class', 'distilled', 'mean', 'flatten'] = 'class'
+    registers: Registers = 0
+    position: Literal['learned', 'sincos'] = 'learned'
+    head: tuple[Extent, ...] = ()
+    attention: Implementation = 'auto'
+    dtype: Arithmetic = 'float32'
     remat: bool = False
 
     @property
@@ -82,9 +88,7 @@ class ViT(Model):
         return Trunk(self.patch_size, prefix, reads, {'blocks': self.depth})
 
     def setup(self):
-        if self.pool not in ('class', 'distilled', 'mean', 'flatten'):
-            rule = "pool must be 'class', 'distilled', 'mean' or 'flatten'"
-            raise ValueError(f'{rule}: pool={self.pool!r}.')
+        fields.require(self, 'model')
         self.embed = TokenEmbed(
             self.patch_size, self.width, self.class_tokens, self.registers, self.position,
             self.dropout, self.dtype,

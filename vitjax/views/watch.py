@@ -11,7 +11,7 @@ from vitjax.analysis import similarity, tokens
 from vitjax.capture import capture, require_blocks
 from vitjax.data import preprocess
 from vitjax.data.sources import Data
-from vitjax.experiment import WATCHED, Experiment
+from vitjax.experiment import Experiment
 from vitjax.figures import watch as figures
 from vitjax.runs import Record
 from vitjax.types import Module, Params
@@ -23,10 +23,8 @@ def require(experiment: Experiment) -> None:
     """Refuses what a run cannot watch.
 
     Raises:
-        ValueError: for an unknown quantity, and a model without a stack `blocks`.
+        ValueError: for a model without a stack `blocks`.
     """
-    if wrong := [name for name in experiment.watch if name not in WATCHED]:
-        raise ValueError(f'watch must be of {", ".join(WATCHED)}: got {wrong[0]!r}.')
     if experiment.watch:
         require_blocks(experiment.model)
 
