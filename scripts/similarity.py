@@ -19,6 +19,7 @@ def main(
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
     samples: Literal['image', 'token'] = 'image', size: tuple[int, ...] = (), square: int = 256,
     model: str | None = None, bandwidth: float = 1.0, k: int | None = None, batch_size: int = 64,
+    unchecked: bool = False,
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -57,6 +58,7 @@ def main(
         bandwidth: of rbf, as a share of the median distance.
         k: nearest neighbours of knn (10) and of the k-NN probe (20).
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
+        unchecked: read captures without holding what is read against its digests.
     """
     from vitjax import activations
 
@@ -70,7 +72,7 @@ def main(
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
-        batch_size=batch_size,
+        batch_size=batch_size, checked=not unchecked,
     )  # fmt: skip
     if probe:
         captured = activations.is_capture(a)

@@ -15,6 +15,7 @@ SIBLINGS = {
     'keys': set(),
     'fields': set(),
     'optim': set(),
+    'files': set(),
     'flops': set(),
     'timing': set(),
     'hlo': set(),
@@ -31,11 +32,13 @@ SIBLINGS = {
     'train': {'keys'},
     'experiment': {'fields', 'models', 'data', 'optim'},
     'pretrained': {'layers', 'models', 'data', 'experiment'},
-    'checkpoint': {'train'},
+    'checkpoint': {'files', 'train'},
     'sharding': {'train', 'split'},
-    'runs': {'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
+    'runs': {'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
-    'activations': {'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'},
+    'activations': {
+        'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+    },
     'studies': {
         'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
