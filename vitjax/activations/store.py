@@ -61,24 +61,25 @@ def write(
         _require_space(kinds, out)
         out.mkdir(parents=True, exist_ok=True)
     with runs.lock(out, 'capturing'):
-        left = _left(out, index, kinds)
-        if not len(left) and 'order' in index:
-            return
-        np.save(files.inside(out, LABELS), activations.labels)
-        _write(activations, out, index, left, batch_size, report)
+        wrong = _wrong(out, index, kinds)
+        _write_labels(activations.labels, files.inside(out, LABELS))
+        if wrong.any() or 'order' not in index:
+            _write(activations, out, index, wrong, batch_size, report)
 
 
 def _write(
-    activations: Activations, out: pathlib.Path, index: Index, left: np.ndarray, batch_size: int,
+    activations: Activations, out: pathlib.Path, index: Index, wrong: np.ndarray, batch_size: int,
     report: Report,
 ) -> None:  # fmt: skip
-    """Writes the examples that are left, a batch at a time."""
+    """Writes the batches that have examples [N] that are not there, or wrong."""
     total = index['examples']
     maps = [np.load(out / s.file, mmap_mode='r+') for s in activations.stacks]
     hashes, checks = (np.load(out / name, mmap_mode='r+') for name in (EXAMPLES, DIGESTS))
     assert activations.hashes
-    for start in range(0, len(left), batch_size):
-        rows = left[start : start + batch_size]
+    for start in range(0, total, batch_size):
+        rows = np.arange(start, min(start + batch_size, total))
+        if not wrong[rows].any():
+            continue
         hashes[rows] = known = activations.hashes(rows)
         values = map(np.asarray, activations.values(rows))
         for i, (stack, file, value) in enumerate(
@@ -202,8 +203,17 @@ def _allocate(path: pathlib.Path, shape: tuple[int, ...], kind: Any) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _left(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
-    """The examples that are still to be captured; what there is of the same capture is checked.
+def _write_labels(labels: np.ndarray, path: pathlib.Path) -> None:
+    try:
+        if _digest(files.array(path, labels.shape)) == _digest(labels):
+            return
+    except ValueError:
+        pass
+    np.save(path, labels)
+
+
+def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
+    """Which examples [N] are still to be captured; what there is of the same capture is checked.
 
     Files that are not there, or not whole, are made. Puts into `index` how far it is.
     """
@@ -211,7 +221,7 @@ def _left(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
     if files.is_empty(out):
         files.write_json(files.inside(out, INDEX), index)
     elif _resume(out, index) and 'order' in index:  # of an earlier version, and finished
-        return np.arange(0)
+        return np.zeros(total, bool)
     for name, kind in kinds.items():
         path = files.inside(out, name)
         try:
@@ -231,7 +241,7 @@ def _left(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
                 reasons.append(f'{out / name} has changed since it was written')
     if again := int(wrong[: index['done']].sum()):
         files.warn(f'{reasons[0]}; {again} of {index["done"]} examples are captured again')
-    return np.flatnonzero(wrong)
+    return wrong
 
 
 def _resume(out: pathlib.Path, index: Index) -> bool:
