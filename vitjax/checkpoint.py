@@ -69,7 +69,7 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
     Leave its `with` block before the process ends: a save in flight is lost otherwise.
 
     Raises:
-        ValueError: if the disk fills.
+        ValueError: if the disk fills, or a save takes too long.
     """
     directory = files.inside(run, FOLDER).absolute()
     # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
@@ -84,6 +84,11 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         with ocp.CheckpointManager(directory, options=options) as opened:
             yield opened
         _empty(directory)
+    except TimeoutError as error:
+        raise ValueError(
+            f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
+            'checkpoint is kept.'
+        ) from None
     except Exception as error:
         if any(reason in str(error) for reason in FULL):
             raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -246,19 +247,31 @@ def append(run: Path, record: Record) -> None:
     run = pathlib.Path(run)
     with files.inside(run, METRICS).open('a') as file:
         file.write(files.line(record))
-    if writer := _events(run):
-        for name in sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'}):
-            writer.add_scalar(f'{name}/{record["split"]}', record[name], record['step'])
-        writer.flush()
+    _add_event(run, record)
 
 
-@functools.lru_cache(maxsize=1)
-def _events(run: pathlib.Path) -> Any:
+def _add_event(run: pathlib.Path, record: Record) -> None:
     try:
-        import tensorboardX
+        from tensorboardX.proto import event_pb2
     except ImportError:
-        return None
-    return tensorboardX.SummaryWriter(str(run))
+        return
+    protocol: Any = event_pb2
+    names = sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'})
+    tags = {f'{name}/{record["split"]}': record[name] for name in names}
+    event = protocol.Event(wall_time=time.time(), step=record['step'])
+    for tag, value in tags.items():
+        event.summary.value.add(tag=tag, simple_value=value)
+    writer = _events(run)
+    writer.write_event(event)
+    writer.flush()
+
+
+@functools.lru_cache(maxsize=64)  # as many seeds as may train together
+def _events(run: pathlib.Path) -> Any:
+    # Not its SummaryWriter: its thread ends at a full disk, and then whoever writes waits for ever.
+    from tensorboardX.event_file_writer import EventsWriter
+
+    return EventsWriter(str(run / 'events'))
 
 
 def save_figure(figure: Any, run: Path, name: str) -> None:
