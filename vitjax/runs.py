@@ -4,6 +4,7 @@ A run directory holds `experiment.json`, `metrics.jsonl`, `checkpoints/` and `fi
 checkpoints and PNG, which can be read without the code that wrote them.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import fcntl
@@ -271,7 +272,9 @@ def _events(run: pathlib.Path) -> Any:
     # Not its SummaryWriter: its thread ends at a full disk, and then whoever writes waits for ever.
     from tensorboardX.event_file_writer import EventsWriter
 
-    return EventsWriter(str(run / 'events'))
+    writer = EventsWriter(str(run / 'events'))
+    atexit.register(writer.close)
+    return writer
 
 
 def save_figure(figure: Any, run: Path, name: str) -> None:
