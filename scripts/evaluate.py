@@ -29,7 +29,7 @@ def main(
     import numpy as np
     import sklearn.metrics
 
-    from vitjax import evaluate, runs
+    from vitjax import evaluate, files, runs
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
@@ -46,6 +46,7 @@ def main(
         print(f'classes are taken in order: {held.classes[0]} is {experiment.classes[0]}, ...')
     batch = experiment.batch_size
     logits = evaluate.predict(experiment.model, params, held, experiment.preprocessing, batch)
+    evaluate.require_finite(logits)
     predicted = logits.argmax(1)
     classes = range(len(held.classes))
     zero: Any = 0  # the precision of a class that is never predicted
@@ -58,14 +59,14 @@ def main(
         'split': split, 'checkpoint': which,
     }  # fmt: skip
     out = pathlib.Path(run)
-    (out / 'figures').mkdir(exist_ok=True)
-    (out / 'evaluation.json').write_text(json.dumps(values, indent=1) + '\n')
-    with (out / 'evaluation.csv').open('w', newline='') as file:
+    files.inside(out, 'figures').mkdir(exist_ok=True)
+    files.replace(files.inside(out, 'evaluation.json'), json.dumps(values, indent=1) + '\n')
+    with files.inside(out, 'evaluation.csv').open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['class', 'precision', 'recall', 'f1', 'examples'])
         for name, row in zip(held.classes, per_class.T, strict=True):
             writer.writerow([name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
-    figures.confusion(matrix, held.classes).savefig(out / 'figures' / 'confusion.png', dpi=120)
+    runs.save_figure(figures.confusion(matrix, held.classes), out, 'confusion.png')
     print(f'{run}, {source.name}, {split}, {len(held):,} images')
     for name in ('accuracy', 'top5', 'precision', 'recall'):
         print(f'  {name:<9} {values[name]:.2%}')

@@ -22,7 +22,7 @@ def main(
     layers: tuple[Whole, Whole] | None = None, samples: Literal['image', 'token'] = 'image',
     size: Annotated[tuple[Side, ...], Range(0, 2)] = (), square: Side = 256,
     model: str | None = None, bandwidth: Positive = 1.0, k: Count | None = None,
-    batch_size: Count = 64,
+    batch_size: Count = 64, unchecked: bool = False,
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -63,6 +63,7 @@ def main(
         bandwidth: of rbf, as a share of the median distance.
         k: nearest neighbours of knn (10) and of the k-NN probe (20).
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
+        unchecked: read captures without holding what is read against its digests.
     """
     from vitjax import activations
 
@@ -74,7 +75,7 @@ def main(
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
-        layers=layers, batch_size=batch_size,
+        layers=layers, batch_size=batch_size, checked=not unchecked,
     )  # fmt: skip
     if probe:
         captured = activations.is_capture(a)

@@ -30,3 +30,19 @@ def pytest_collection_modifyitems(items):
     """
     first = ('test_flops.py', 'test_forecast.py', 'test_target.py')
     items.sort(key=lambda item: item.path.name not in first)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The faults on purpose as a table: how many, and how they ended."""
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    rows = [
+        value
+        for report in reports
+        for name, value in getattr(report, 'user_properties', ())
+        if name == 'faults' and report.when == 'call'
+    ]
+    if rows and terminalreporter.config.option.markexpr == 'faults':
+        terminalreporter.write_line('| faults | tried | right | right, and said | refused |')
+        terminalreporter.write_line('| --- | --- | --- | --- | --- |')
+        for row in rows:
+            terminalreporter.write_line(f'| {" | ".join(map(str, row))} |')

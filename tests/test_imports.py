@@ -16,6 +16,7 @@ SIBLINGS = {
     'ranges': set(),
     'fields': {'ranges'},
     'optim': {'ranges'},
+    'files': set(),
     'flops': set(),
     'timing': set(),
     'hlo': set(),
@@ -27,16 +28,18 @@ SIBLINGS = {
     'figures': set(),
     'layers': set(),
     'models': {'ranges', 'fields', 'layers'},
-    'data': {'ranges', 'fields', 'keys'},
+    'data': {'files', 'ranges', 'fields', 'keys'},
     'split': set(),
     'train': {'keys'},
     'experiment': {'ranges', 'fields', 'models', 'data', 'optim'},
-    'pretrained': {'layers', 'models', 'data', 'experiment'},
-    'checkpoint': {'train'},
+    'pretrained': {'files', 'layers', 'models', 'data', 'experiment'},
+    'checkpoint': {'files', 'train'},
     'sharding': {'train', 'split'},
-    'runs': {'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
+    'runs': {'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
-    'activations': {'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'},
+    'activations': {
+        'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+    },
     'studies': {
         'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },

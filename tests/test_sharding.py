@@ -138,14 +138,13 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), empty.params
             )
-            with checkpoint.manager(tmp_path) as manager:
-                found = checkpoint.restore(manager, 2, {'params': shapes})['params']
+            found = checkpoint.restore(tmp_path, 2, {'params': shapes})['params']
             two = jnp.asarray(2, jnp.int32)
             here = spread.put([dataclasses.replace(empty, step=two, params=found)])
             here, _ = spread.run(here, arrays, np.roll(rows, -2, axis=0), 2)
         else:
             here, _ = spread.run(here, arrays, rows, 2)
-            with checkpoint.manager(tmp_path) as manager:
+            with checkpoint.writing(tmp_path) as manager:
                 checkpoint.save(manager, 2, {'params': spread.get(here)[0].params}, {})
         states[way] = jax.tree.map(np.asarray, spread.get(here)[0].params)
     whole, _ = run('none', data, MODEL, SGD, 4)

@@ -72,11 +72,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         >>> scores(np.array([[2.0, 0.0], [2.0, 2.0]]), np.array([0, 1]))['accuracy']
         0.5
     """
-    wrong = ~np.isfinite(logits).all(1)
-    if wrong.any():
-        raise ValueError(
-            f'logits must be finite: those of {wrong.sum()} of {len(logits)} images are not.'
-        )
+    require_finite(logits)
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     right = np.take_along_axis(shifted, labels[:, None], 1)
     loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
@@ -87,6 +83,19 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         'accuracy': float((rank == 0).mean()),
         'top5': float((rank < 5).mean()),
     }
+
+
+def require_finite(logits: np.ndarray) -> None:
+    """Refuses logits [N, K] of a model that is damaged or has diverged.
+
+    Raises:
+        ValueError: with how many images have such.
+    """
+    wrong = ~np.isfinite(logits).all(1)
+    if wrong.any():
+        raise ValueError(
+            f'logits must be finite: those of {wrong.sum()} of {len(logits)} images are not.'
+        )
 
 
 def require_same_classes(data: Data, classes: Sequence[str]) -> None:
@@ -119,7 +128,8 @@ def classify(
         top: how many classes of each image.
 
     Raises:
-        ValueError: for an image that cannot be read, a model without classes, and a `top` below 1.
+        ValueError: for an image that cannot be read, a model without classes, a `top` below 1, and
+            logits that are not finite.
     """
     experiment, params, _ = loaded
     model: Module = experiment.model
@@ -130,7 +140,9 @@ def classify(
     prepared = experiment.preprocessing or Preprocessing()
     pixels = preprocess.read_squares(images, prepared)
     data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, prepared)
-    odds = scipy.special.softmax(predict(model, params, data, prepared, 32), 1)
+    logits = predict(model, params, data, prepared, 32)
+    require_finite(logits)
+    odds = scipy.special.softmax(logits, 1)
     known = experiment.classes
     names = [known[i] if i < len(known) else f'class {i}' for i in range(model.num_classes)]
     order = np.argsort(-odds, 1, kind='stable')[:, :top]

@@ -25,7 +25,6 @@ from vitjax.train import TrainState
 from vitjax.views import watch
 from vitjax.views.validation import attention_figure
 
-WATCH = 'watch.jsonl'
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
@@ -116,7 +115,7 @@ def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[i
     """Which seeds train together: those that have a checkpoint of the same step, or none."""
     alone = experiment.patience > 0 or experiment.parallel in ('pmap', 'fsdp')
     alone |= experiment.parallel == 'auto' and devices > 1
-    left = {seed: checkpoint.steps(out) or [0] for seed, out in outs.items()}
+    left = {seed: _whole_steps(out) if len(outs) > 1 else [0] for seed, out in outs.items()}
     while left:
         # Of seeds that were killed between two saves, some are one checkpoint ahead.
         common = min(max(steps) for steps in left.values())
@@ -124,6 +123,10 @@ def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[i
         group = group[:1] if alone else group
         yield group
         left = {seed: steps for seed, steps in left.items() if seed not in group}
+
+
+def _whole_steps(out: pathlib.Path) -> list[int]:
+    return [s for s in checkpoint.steps(out) if checkpoint.damage(out, s) is None] or [0]
 
 
 def _train(plan: Plan, outs: Runs, around: Around) -> dict[int, Record]:
@@ -135,28 +138,34 @@ def _train(plan: Plan, outs: Runs, around: Around) -> dict[int, Record]:
             locks.enter_context(runs.lock(out))
             if jax.process_index() == 0:
                 runs.write_experiment(out, dataclasses.replace(plan.experiment, seed=seed))
-        _take_steps(plan, run, outs, around)
-        return {seed: _finish(out, around) for seed, out in outs.items()}
+        at = _take_steps(plan, run, outs, around)
+        return {seed: _finish(plan, at, out, around) for seed, out in outs.items()}
 
 
-def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> None:
+def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Position:
     """Takes all steps that are left, logging, evaluating and saving on the way."""
     state, at = run.put(run.init()), Position()
+    kept: list[list[Record] | None] = [[] for _ in outs]
     with contextlib.ExitStack() as stack:
         # Seeds that train together keep the checkpoint before the latest too: a kill between two
         # saves leaves them a common one.
         keep = min(2, len(outs))
+        if jax.process_index() == 0:
+            for out in outs.values():
+                checkpoint.set_aside(out)
         managers = [
             stack.enter_context(checkpoint.writing(o, keep_latest=keep)) for o in outs.values()
         ]
-        if found := checkpoint.latest(managers, run.get(state)):
+        if found := checkpoint.latest([*outs.values()], run.get(state)):
             step, states, positions = found
             state, at = run.put(states), progress.from_json(step, positions)
+            kept = [position.get('lines') for position in positions]
             named = ', '.join(map(str, outs.values()))
             around.console.print(f'resumed from step {step} of {plan.total} in {named}')
-        records = {seed: runs.rewind(out, at.step) for seed, out in outs.items()}
+        each = zip(outs.items(), kept, strict=True)
+        records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
         if _stopped(plan, at.step, records):
-            return
+            return at
         caught = around.caught
         caught = stack.enter_context(signals()) if caught is None else caught
         bar = stack.enter_context(progress.bar(around.show))
@@ -178,28 +187,30 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> None:
             if plan.evaluates(at.step):
                 states = run.get(state)
                 found = _evaluate(plan, at, states, outs, records, around.devices)
-                _save(managers, plan, at, states, found)
+                _save(managers, plan, at, states, records, found)
                 around.console.print(progress.line(plan, at, records))
                 if _stopped(plan, at.step, records):
-                    return
+                    return at
             if caught:
-                _save(managers, plan, at, run.get(state))
+                _save(managers, plan, at, run.get(state), records)
                 for manager in managers:
                     manager.wait_until_finished()
                 raise Stop(caught[0], at.step)
+    return at
 
 
 def _save(
     managers: list[checkpoint.Manager], plan: Plan, at: Position, states: list[TrainState],
-    metrics: list[dict[str, float]] | None = None,
+    records: dict[int, list[Record]], metrics: list[dict[str, float]] | None = None,
 ) -> None:  # fmt: skip
     several = len(managers) > 1 or threading.current_thread() is not threading.main_thread()
-    for i, (manager, state) in enumerate(zip(managers, states, strict=True)):
+    each = zip(managers, states, records.values(), strict=True)
+    for i, (manager, state, lines) in enumerate(each):
         if at.step not in manager.all_steps():
             values = None if metrics is None else metrics[i]
-            checkpoint.save(
-                manager, at.step, checkpoint.trees(state), at.to_json(plan, i), values, wait=several
-            )
+            position = {**at.to_json(plan, i), 'lines': lines}
+            items = checkpoint.trees(state)
+            checkpoint.save(manager, at.step, items, position, values, wait=several)
 
 
 def _evaluate(
@@ -225,7 +236,7 @@ def _evaluate(
             runs.save_figure(figure, out, f'attention_epoch_{epoch:03d}.png')
         if experiment.watch:
             seen = watch.look(experiment, params, data)
-            runs.note(out, {'step': at.step, 'epoch': at.step / plan.per_epoch, **seen}, WATCH)
+            runs.note(out, {'step': at.step, 'epoch': at.step / plan.per_epoch, **seen}, runs.WATCH)
     return found
 
 
@@ -255,20 +266,19 @@ def _stopped(plan: Plan, step: int, records: dict[int, list[Record]]) -> bool:
     return best is not None and history[-1]['epoch'] - best['epoch'] >= patience
 
 
-def _finish(out: pathlib.Path, around: Around) -> Record:
+def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Record:
     """Tests the best parameters and draws the curves."""
     experiment, params, _ = runs.load(out, which='best')
     assert experiment.preprocessing is not None
     data = load_data(require_data(experiment), 'test', experiment.preprocessing)
     batch, prepared = experiment.batch_size, experiment.preprocessing
     logits = predict(experiment.model, params, data, prepared, batch, around.devices)
-    records = runs.read_metrics(out)
-    last = [r for r in records if r['split'] == 'validation'][-1]
-    record = {'step': last['step'], 'epoch': last['epoch'], 'split': 'test'}
-    record |= {**scores(logits, data.labels), 'seconds': last['seconds']}
+    record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': 'test'}
+    record |= {**scores(logits, data.labels), 'seconds': at.seconds}
     runs.append(out, record)
-    runs.save_figure(figures.learning_curves(records), out, 'learning_curves.png')
-    if jax.process_index() == 0 and (seen := runs.read_metrics(out, WATCH)):
+    curves = figures.learning_curves(runs.read_metrics(out))
+    runs.save_figure(curves, out, 'learning_curves.png')
+    if jax.process_index() == 0 and (seen := runs.read_notes(out, runs.WATCH)):
         for figure, kind in zip(watch.drawings(seen), ('png', 'gif'), strict=True):
             runs.save_figure(figure, out, f'watch.{kind}')
     around.console.print(progress.result(record, out))

@@ -4,21 +4,23 @@ A run directory holds `experiment.json`, `metrics.jsonl`, `checkpoints/` and `fi
 checkpoints and PNG, which can be read without the code that wrote them.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import fcntl
 import functools
-import json
 import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from vitjax import checkpoint, pretrained
+from vitjax import checkpoint, files, pretrained
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
@@ -26,6 +28,8 @@ from vitjax.types import Params
 
 Path = str | pathlib.Path
 Record = dict[str, Any]  # one line of metrics.jsonl
+METRICS, WATCH = 'metrics.jsonl', 'watch.jsonl'
+NUMBERS = ('step', 'epoch', 'loss', 'accuracy', 'seconds')  # that every line has
 
 
 class Loaded(NamedTuple):
@@ -63,7 +67,8 @@ def load(
         report: is called with each change as it is made.
 
     Raises:
-        ValueError: if there is no such run or file, or it does not fit its model or the sizes.
+        ValueError: if there is no such run or file, it is damaged, or does not fit its model or the
+            sizes; if parameters are not finite.
     """
     changes: list[Any] = []
 
@@ -90,7 +95,15 @@ def load(
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
         experiment, params = pretrained.load(path, model=model, **sizes, report=note)
+    _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
+
+
+def _require_finite(params: Params, path: Path) -> None:
+    for name, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(name, simple=True, separator='/')
+            raise ValueError(f'parameters must be finite: {name} of {path} is not.')
 
 
 def read_experiment(run: Path) -> Experiment:
@@ -99,18 +112,18 @@ def read_experiment(run: Path) -> Experiment:
     Raises:
         ValueError: if there is none, or it cannot be read.
     """
-    path = pathlib.Path(run) / 'experiment.json'
+    path = files.inside(run, 'experiment.json')
     try:
-        return from_json(json.loads(path.read_text()))
+        return from_json(files.read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'a run directory has an experiment.json: {run} has none.') from None
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f'{path} cannot be read: {error}.') from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f'{path} cannot be read: {files.first_line(error)}.') from None
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
     """Writes `experiment.json` in one step: a reader sees the old one or the new one."""
-    _replace(pathlib.Path(run) / 'experiment.json', json.dumps(to_json(experiment), indent=1))
+    files.write_json(files.inside(run, 'experiment.json'), to_json(experiment))
 
 
 def write(run: Path, experiment: Experiment, params: Params) -> None:
@@ -120,17 +133,16 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
         ValueError: if something is in the way.
     """
     run = pathlib.Path(run)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
     run.parent.mkdir(parents=True, exist_ok=True)
     draft = pathlib.Path(tempfile.mkdtemp(prefix=f'.{run.name}-', dir=run.parent))
     try:
         draft.chmod(0o755)  # mkdtemp's is the owner's alone
         write_experiment(draft, experiment)
-        with checkpoint.manager(draft) as new:
+        with checkpoint.writing(draft) as new:
             checkpoint.save(new, 0, {'params': params}, {})
-        if run.exists():
-            run.rmdir()
+        shutil.rmtree(run, ignore_errors=True)
         draft.rename(run)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -144,7 +156,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
         ValueError: with every field that differs.
     """
     run = pathlib.Path(run)
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    if files.is_empty(run):
         return
     known = read_experiment(run)
     # What a run fills in from its data is not the user's to differ in.
@@ -160,7 +172,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(run: Path) -> Iterator[None]:
+def lock(run: Path, doing: str = 'training') -> Iterator[None]:
     """Keeps a second process out of the directory; the lock ends with the process, however it does.
 
     Raises:
@@ -172,7 +184,7 @@ def lock(run: Path) -> Iterator[None]:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ValueError(f'another process is training in {run}.') from None
+        raise ValueError(f'another process is {doing} in {run}.') from None
     finally:
         os.close(directory)
 
@@ -180,31 +192,56 @@ def lock(run: Path) -> Iterator[None]:
 # ---- Metrics -----------------------------------------------------------------------------------
 
 
-def read_metrics(run: Path, name: str = 'metrics.jsonl') -> list[Record]:
-    """The lines of a run's `metrics.jsonl`, except a last one that a kill cut short."""
-    path = pathlib.Path(run) / name
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+def read_metrics(run: Path) -> list[Record]:
+    """The lines of a run's `metrics.jsonl` that are whole; `rewind` mends the others."""
+    return _read_metrics(run)[0]
+
+
+def _read_metrics(run: Path) -> tuple[list[Record], int]:
+    """The whole lines of `metrics.jsonl`, and how many others there are."""
+    found, broken = files.read_lines(files.inside(run, METRICS))
+    records = [record for record in found if _is_record(record)]
+    return records, len(broken) + len(found) - len(records)
+
+
+def _is_record(values: Record) -> bool:
+    numbers = all(isinstance(values.get(name), int | float) for name in NUMBERS)
+    return numbers and values.get('split') in ('train', 'validation', 'test')
 
 
 def tested(run: Path) -> Record | None:
-    """The record of the test split, the last of a finished run; None before."""
-    return next((r for r in read_metrics(run)[::-1] if r['split'] == 'test'), None)
+    """The record of the test split, the last of a finished run; None before.
+
+    A run with damaged lines is not finished: resuming it restores them.
+    """
+    records, broken = _read_metrics(run)
+    return next((r for r in records[::-1] if r['split'] == 'test' and not broken), None)
 
 
-def rewind(run: Path, step: int) -> list[Record]:
-    """Drops the lines after a step, which will be written again; returns the metrics that stay."""
-    kept = {}
-    for name in ('watch.jsonl', 'metrics.jsonl'):
-        path = pathlib.Path(run) / name
-        kept[name] = [record for record in read_metrics(run, name) if record['step'] <= step]
-        if jax.process_index() == 0 and (path.exists() or name == 'metrics.jsonl'):
-            lines = map(json.dumps, kept[name])
-            _replace(path, '\n'.join(lines), end='\n' * bool(kept[name]))
-    return kept['metrics.jsonl']
+def rewind(run: Path, step: int, kept: list[Record] | None = None) -> list[Record]:
+    """Brings `metrics.jsonl` and `watch.jsonl` back to a step; returns the lines of the first.
+
+    Later lines will be written again. What was wrong with those before is said on stderr.
+
+    Args:
+        run: the run directory.
+        step: training resumes from it.
+        kept: the lines up to it, as its checkpoint has them; None where that is of an earlier
+            version, which leaves those of the file that are whole.
+    """
+    found, broken = _read_metrics(run)
+    records = [record for record in found if record['step'] <= step and record['split'] != 'test']
+    if jax.process_index() == 0:
+        path = files.inside(run, METRICS)
+        if kept is not None and kept != records:
+            files.warn(f'{path} was damaged: its {len(kept)} lines are those of the checkpoint')
+        elif kept is None and broken > 1:  # a kill may have cut one
+            files.warn(f'{path} was damaged: {broken} lines are lost')
+        files.replace(path, ''.join(map(files.line, records if kept is None else kept)))
+        if (path := files.inside(run, WATCH)).exists():
+            seen = [record for record in read_notes(run, WATCH) if record['step'] <= step]
+            files.replace(path, ''.join(map(files.line, seen)))
+    return records if kept is None else kept
 
 
 def append(run: Path, record: Record) -> None:
@@ -212,41 +249,58 @@ def append(run: Path, record: Record) -> None:
     if jax.process_index() > 0:
         return
     run = pathlib.Path(run)
-    note(run, record, 'metrics.jsonl')
-    if writer := _events(run):
-        for name in sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'}):
-            writer.add_scalar(f'{name}/{record["split"]}', record[name], record['step'])
-        writer.flush()
+    note(run, record, METRICS)
+    _add_event(run, record)
 
 
 def note(run: Path, record: Record, name: str) -> None:
-    """Adds a line to a JSONL file of a run."""
+    """Adds a line to a file of JSON lines of a run."""
     if jax.process_index() == 0:
-        with (pathlib.Path(run) / name).open('a') as file:
-            file.write(json.dumps(record) + '\n')
+        with files.inside(run, name).open('a') as file:
+            file.write(files.line(record))
 
 
-@functools.lru_cache(maxsize=1)
-def _events(run: pathlib.Path) -> Any:
+def read_notes(run: Path, name: str) -> list[Record]:
+    """What `note` wrote to a file of a run, without lines that are damaged."""
+    found, broken = files.read_lines(path := files.inside(run, name))
+    if broken:
+        files.warn(f'{path} was damaged: {len(broken)} lines are lost')
+    return [record for record in found if isinstance(record.get('step'), int)]
+
+
+def _add_event(run: pathlib.Path, record: Record) -> None:
     try:
-        import tensorboardX
+        from tensorboardX.proto import event_pb2
     except ImportError:
-        return None
-    return tensorboardX.SummaryWriter(str(run))
+        return
+    protocol: Any = event_pb2
+    names = sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'})
+    tags = {f'{name}/{record["split"]}': record[name] for name in names}
+    event = protocol.Event(wall_time=time.time(), step=record['step'])
+    for tag, value in tags.items():
+        event.summary.value.add(tag=tag, simple_value=value)
+    writer = _events(run)
+    writer.write_event(event)
+    writer.flush()
+
+
+@functools.lru_cache(maxsize=64)  # as many seeds as may train together
+def _events(run: pathlib.Path) -> Any:
+    # Not its SummaryWriter: its thread ends at a full disk, and then whoever writes waits for ever.
+    from tensorboardX.event_file_writer import EventsWriter
+
+    writer = EventsWriter(str(run / 'events'))
+    atexit.register(writer.close)
+    return writer
 
 
 def save_figure(figure: Any, run: Path, name: str) -> None:
     """Writes a figure, or an animation, into the run's `figures/`."""
     if jax.process_index() == 0:
-        folder = pathlib.Path(run) / 'figures'
+        folder = files.inside(run, 'figures')
         folder.mkdir(exist_ok=True)
+        path = files.inside(run, f'figures/{name}')
         if name.endswith('.gif'):
-            figure.save(folder / name, writer='pillow', dpi=100)
+            figure.save(path, writer='pillow', dpi=100)
         else:
-            figure.savefig(folder / name, dpi=120)
-
-
-def _replace(path: pathlib.Path, text: str, end: str = '\n') -> None:
-    draft = path.with_suffix('.tmp')
-    draft.write_text(text + end)
-    draft.replace(path)
+            figure.savefig(path, dpi=120)

@@ -36,7 +36,7 @@ def test_a_representation_from_elsewhere(tmp_path, captured):
     (tmp_path / 'text.npy').write_text('no array')
     with pytest.raises(ValueError, match=r'floats of .*: it is int64 of \[21\]'):
         activations.from_array(tmp_path / 'labels.npy')
-    with pytest.raises(ValueError, match='text.npy is not a .npy file of numbers'):
+    with pytest.raises(ValueError, match='text.npy is no whole array of numbers: the magic string'):
         activations.from_array(tmp_path / 'text.npy')
 
 

@@ -27,7 +27,10 @@ def _row(cell: Cell, outs: Runs) -> Row:
         return {**row, **cost(cell.experiment), **summary(outs)}
     failure = next(iter(outs.values())).parent / 'failure.txt'
     if failure.exists():
-        row |= {'status': 'failed', 'reason': failure.read_text().splitlines()[0]}
+        row |= {
+            'status': 'failed',
+            'reason': (failure.read_text(errors='replace').splitlines() or [''])[0],
+        }
     return row
 
 
@@ -84,7 +87,9 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
     """What one finished run says: its accuracies, images seen, and the rate of its group."""
     records = runs.read_metrics(run)
     held = [r['accuracy'] for r in records if r['split'] == 'validation']
-    trained = [r for r in records if r['split'] == 'train']
+    trained = [r for r in records if r['split'] == 'train' and 'images_per_second' in r]
+    if not held or not trained:
+        raise ValueError(f'{run / "metrics.jsonl"} must have lines of training and validation.')
     tested = next(r for r in records if r['split'] == 'test')
     return {
         'seed': seed,

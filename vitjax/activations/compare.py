@@ -77,7 +77,7 @@ class Probes(NamedTuple):
 
 def open_side(
     path: str, *, keep: str | None = None, tokens: str | None = None,
-    layers: tuple[int, int] | None = None, **how: Any,
+    layers: tuple[int, int] | None = None, checked: bool = True, **how: Any,
 ) -> Activations:  # fmt: skip
     """What a path stands for: a `.npy`, a capture, a run directory or published weights.
 
@@ -86,6 +86,7 @@ def open_side(
         keep: which captured paths; None is a capture's all, of runs and weights the blocks.
         tokens: as in `stream`; a capture has its own.
         layers: the same.
+        checked: as in `read`, of a capture.
         **how: of runs and weights, further arguments of `of_path`.
 
     Raises:
@@ -98,7 +99,7 @@ def open_side(
         return from_array(path)
     if not is_capture(path):
         return of_path(path, keep=keep, tokens=tokens, layers=layers, **how)
-    found = read(path)
+    found = read(path, checked=checked)
     if tokens not in (None, found.about['tokens']):
         raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')
     return select(found, keep) if keep else found

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from vitjax import files
 from vitjax.types import Array
 
 Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
@@ -119,10 +120,7 @@ def from_array(path: str | pathlib.Path) -> Activations:
         ValueError: for another file, or another shape.
     """
     path = pathlib.Path(path)
-    try:
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f'{path} is not a .npy file of numbers: {error}.') from None
+    array = files.array(path)
     if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f'{path} must be floats of [examples, features] or [layers, examples, features]: '

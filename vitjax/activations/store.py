@@ -1,12 +1,16 @@
-"""A capture on disk: memory maps with an index.
+"""A capture on disk: memory maps with an index, and a digest of every example.
 
 A capture is a directory: one `.npy` of `[layers, examples, ...]` for each path, `labels.npy`,
-`examples.npy` (a hash of every image, in order), and `index.json`, which says what all of it is.
-It is written batch by batch; one that was killed is resumed where it stopped.
+`examples.npy` (a hash of every image, in order), `digests.npy` (of each file and example, a hash of
+what was written), and `index.json`, which says what all of it is. It is written batch by batch; one
+that was killed is resumed where it stopped, and what is damaged is captured again. What is read is
+checked example by example, when it is read: nothing is read twice, and nothing ahead.
 """
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -14,11 +18,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from vitjax import files, runs
 from vitjax.activations.record import Activations, Report, Stack, digests, silent
 from vitjax.types import Array
 
-INDEX = 'index.json'
+INDEX, LABELS, EXAMPLES, DIGESTS = 'index.json', 'labels.npy', 'examples.npy', 'digests.npy'
 Index: TypeAlias = dict[str, Any]  # what the file says
+Kinds: TypeAlias = dict[str, tuple[tuple[int, ...], Any]]  # shape and dtype of each file
 
 
 def write(
@@ -27,7 +33,8 @@ def write(
 ) -> None:  # fmt: skip
     """Writes a capture, or resumes one that was stopped.
 
-    Space on the disk is looked for before the first byte, and taken at once.
+    Space on the disk is looked for before the first byte, and taken at once. What is there already
+    is checked, a finished capture too: what is damaged is captured again, which is said on stderr.
 
     Args:
         activations: what to write, of a model.
@@ -37,65 +44,113 @@ def write(
         report: takes how many examples are done, of how many, after every batch.
 
     Raises:
-        ValueError: if `out` holds something else, with what differs; if the disk is too small,
-            with both sizes; if activations are not finite, or too large for float16, by layer.
+        ValueError: if `out` holds something else, with what differs; if another process writes
+            there; if the disk is too small, with both sizes; if activations are not finite, or too
+            large for float16, by layer.
     """
     if dtype not in ('float32', 'float16'):
         raise ValueError(f"dtype must be 'float32' or 'float16': {dtype!r}.")
     out, total = pathlib.Path(out), activations.examples
+    assert activations.labels is not None
     stacks = [dataclasses.asdict(s) | {'file': s.file} for s in activations.stacks]
-    index = {**activations.about, 'examples': total, 'dtype': dtype, 'stacks': stacks, 'done': 0}
+    index = {**activations.about, 'examples': total, 'dtype': dtype, 'stacks': stacks}
+    index |= {'labels': _digest(activations.labels), 'done': 0}
     index = json.loads(json.dumps(index))  # as it will be read again: tuples are lists
-    if out.exists() and any(out.iterdir()):
-        index['done'] = _resume(out, index)
-    if not index['done']:
-        _allocate(activations, out, dtype, index)
+    kinds = _kinds(activations.stacks, total, dtype)
+    if files.is_empty(out):
+        _require_space(kinds, out)
+        out.mkdir(parents=True, exist_ok=True)
+    with runs.lock(out, 'capturing'):
+        wrong = _wrong(out, index, kinds)
+        _write_labels(activations.labels, files.inside(out, LABELS))
+        if wrong.any() or 'order' not in index:
+            _write(activations, out, index, wrong, batch_size, report)
+
+
+def _write(
+    activations: Activations, out: pathlib.Path, index: Index, wrong: np.ndarray, batch_size: int,
+    report: Report,
+) -> None:  # fmt: skip
+    """Writes the batches that have examples [N] that are not there, or wrong."""
+    total = index['examples']
     maps = [np.load(out / s.file, mmap_mode='r+') for s in activations.stacks]
-    hashes = np.load(out / 'examples.npy', mmap_mode='r+')
+    hashes, checks = (np.load(out / name, mmap_mode='r+') for name in (EXAMPLES, DIGESTS))
     assert activations.hashes
-    for start in range(index['done'], total, batch_size):
-        stop = min(start + batch_size, total)
-        rows = np.arange(start, stop)
-        hashes[start:stop] = activations.hashes(rows)
+    for start in range(0, total, batch_size):
+        rows = np.arange(start, min(start + batch_size, total))
+        if not wrong[rows].any():
+            continue
+        hashes[rows] = known = activations.hashes(rows)
         values = map(np.asarray, activations.values(rows))
-        for stack, file, value in zip(activations.stacks, maps, values, strict=True):
+        for i, (stack, file, value) in enumerate(
+            zip(activations.stacks, maps, values, strict=True)
+        ):
             with np.errstate(over='ignore'):  # looked for below
-                file[:, start:stop] = value
-            _require_finite(stack, value, file[:, start:stop])
-        for file in (*maps, hashes):
+                written = value.astype(file.dtype)
+            _require_finite(stack, value, written)
+            file[:, rows] = written
+            checks[i, rows] = _of_examples(written, known)
+        for file in (*maps, hashes, checks):
             file.flush()
-        index['done'] = stop
-        _write_index(out, index)
-        report(stop, total)
-    if 'order' not in index:
-        _write_index(out, index | digests(hashes))
+        index['done'] = max(index['done'], int(rows[-1]) + 1)
+        files.write_json(out / INDEX, index)
+        report(index['done'], total)
+    files.write_json(out / INDEX, index | digests(hashes))
 
 
-def read(directory: str | pathlib.Path) -> Activations:
+def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
     """The activations of a capture, as memory maps.
 
+    Args:
+        directory: the capture.
+        checked: hold each example that is read against its digest. Captures of earlier versions
+            have none.
+
     Raises:
-        ValueError: if it is none, or not finished.
+        ValueError: if it is none, not finished, or damaged: now, or when damaged examples are read.
     """
     directory = pathlib.Path(directory)
     index = _read_index(directory)
-    if index['done'] < index['examples'] or 'order' not in index:
-        raise ValueError(
-            f'{directory} is not finished: {index["done"]} of {index["examples"]} examples; the '
-            'command that began it resumes it.'
+    try:
+        total, dtype = int(index['examples']), index['dtype']
+        stacks = tuple(
+            Stack(
+                s['path'],
+                tuple(s['shape']),
+                (s['layers'][0], s['layers'][1]) if s['layers'] else None,
+            )
+            for s in index['stacks']
         )
-    stacks = tuple(
-        Stack(s['path'], tuple(s['shape']), tuple(s['layers']) if s['layers'] else None)
-        for s in index['stacks']
-    )
-    maps = [np.load(directory / s.file, mmap_mode='r') for s in stacks]
-    hashes = np.load(directory / 'examples.npy', mmap_mode='r')
+        kinds = _kinds(stacks, total, dtype)
+        if index['done'] < total or 'order' not in index:
+            raise ValueError(
+                f'{directory} is not finished: {index["done"]} of {total} examples; the command '
+                'that began it resumes it.'
+            )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f'{directory / INDEX} is no index of a capture: {error!r}.') from None
+    if 'labels' not in index:  # of an earlier version
+        checked, _ = False, kinds.pop(DIGESTS)
+    maps = {name: files.array(files.inside(directory, name), *kind) for name, kind in kinds.items()}
+    labels = np.array(files.array(files.inside(directory, LABELS), (total,)))
+    hashes = maps[EXAMPLES]
+    if digests(hashes)['order'] != index['order']:
+        raise ValueError(_changed(directory / EXAMPLES))
+    if index.get('labels', _digest(labels)) != _digest(labels):
+        raise ValueError(_changed(directory / LABELS))
 
     def values(rows: np.ndarray) -> list[Array]:
-        return [np.asarray(file[:, rows]) for file in maps]
+        found = [np.asarray(maps[stack.file][:, rows]) for stack in stacks]
+        for i, value in enumerate(found if checked else ()):
+            if (_of_examples(value, hashes[rows]) != maps[DIGESTS][i, rows]).any():
+                raise ValueError(_changed(directory / stacks[i].file))
+        return [*found]
 
-    labels = np.load(directory / 'labels.npy')
-    return Activations(stacks, index['examples'], values, lambda rows: hashes[rows], labels, index)
+    return Activations(stacks, total, values, lambda rows: hashes[rows], labels, index)
+
+
+def _changed(path: pathlib.Path) -> str:
+    return f'{path} has changed since it was written; the command that captured it restores it.'
 
 
 def is_capture(path: str | pathlib.Path) -> bool:
@@ -103,9 +158,31 @@ def is_capture(path: str | pathlib.Path) -> bool:
     return (pathlib.Path(path) / INDEX).is_file()
 
 
-def _require_space(activations: Activations, out: pathlib.Path, itemsize: int) -> None:
-    values = sum(int(np.prod(stack.shape)) for stack in activations.stacks)
-    needed = activations.examples * (values * itemsize + 12) + 2**16 * (len(activations.stacks) + 3)
+def _kinds(stacks: tuple[Stack, ...], examples: int, dtype: str) -> Kinds:
+    """Shape and dtype of every file but the labels."""
+    kinds: Kinds = {s.file: ((s.shape[0], examples, *s.shape[1:]), dtype) for s in stacks}
+    return kinds | {
+        EXAMPLES: ((examples,), 'uint64'), DIGESTS: ((len(stacks), examples), 'uint64')
+    }  # fmt: skip
+
+
+def _of_examples(values: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Hashes [n] uint64 of what is kept [layers, n, ...] of n images with these hashes."""
+    out = np.empty(len(hashes), np.uint64)
+    for i, known in enumerate(np.asarray(hashes)):
+        row = hashlib.sha256(np.ascontiguousarray(values[:, i]).data)
+        row.update(known.tobytes())
+        out[i] = int.from_bytes(row.digest()[:8], 'little')
+    return out
+
+
+def _digest(labels: np.ndarray) -> str:
+    return hashlib.sha256(f'{labels.dtype}'.encode() + labels.tobytes()).hexdigest()
+
+
+def _require_space(kinds: Kinds, out: pathlib.Path) -> None:
+    needed = sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds.values())
+    needed += 2**16 * (len(kinds) + 2)
     there = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -115,30 +192,65 @@ def _require_space(activations: Activations, out: pathlib.Path, itemsize: int) -
         )
 
 
-def _allocate(activations: Activations, out: pathlib.Path, dtype: str, index: Index) -> None:
-    n = activations.examples
-    files: dict[str, Any] = {'examples.npy': ((n,), 'uint64')}
-    files |= {s.file: ((s.shape[0], n, *s.shape[1:]), dtype) for s in activations.stacks}
-    for name in files:  # of an attempt that was killed while it took space
-        (out / name).unlink(missing_ok=True)
-    _require_space(activations, out, np.dtype(dtype).itemsize)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_index(out, index)
-    for name, (shape, kind) in files.items():
-        np.lib.format.open_memmap(out / name, 'w+', np.dtype(kind), shape).flush()
+def _allocate(path: pathlib.Path, shape: tuple[int, ...], kind: Any) -> None:
+    path.unlink(missing_ok=True)  # of an attempt that was killed while it took space
+    try:
+        np.lib.format.open_memmap(path, 'w+', np.dtype(kind), shape).flush()
         if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
-            with (out / name).open('r+b') as file:
-                os.posix_fallocate(file.fileno(), 0, (out / name).stat().st_size)
-    assert activations.labels is not None
-    np.save(out / 'labels.npy', activations.labels)
+            with path.open('r+b') as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _resume(out: pathlib.Path, index: Index) -> int:
-    """How many examples `out` has of the same capture."""
+def _write_labels(labels: np.ndarray, path: pathlib.Path) -> None:
+    try:
+        if _digest(files.array(path, labels.shape)) == _digest(labels):
+            return
+    except ValueError:
+        pass
+    np.save(path, labels)
+
+
+def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
+    """Which examples [N] are still to be captured; what there is of the same capture is checked.
+
+    Files that are not there, or not whole, are made. Puts into `index` how far it is.
+    """
+    total, reasons = index['examples'], []
+    if files.is_empty(out):
+        files.write_json(files.inside(out, INDEX), index)
+    elif _resume(out, index) and 'order' in index:  # of an earlier version, and finished
+        return np.zeros(total, bool)
+    for name, kind in kinds.items():
+        path = files.inside(out, name)
+        try:
+            files.array(path, *kind)
+        except ValueError as error:
+            reasons.append(str(error).removesuffix('.'))
+            _allocate(path, *kind)
+    maps = {name: files.array(out / name, *kind) for name, kind in kinds.items()}
+    wrong = np.arange(total) >= index['done']
+    for start in range(0, index['done'], 1024):
+        rows = slice(start, min(start + 1024, index['done']))
+        for i, name in enumerate(name for name in kinds if name not in (EXAMPLES, DIGESTS)):
+            found = _of_examples(maps[name][:, rows], maps[EXAMPLES][rows])
+            bad = found != maps[DIGESTS][i, rows]
+            wrong[rows] |= bad
+            if bad.any() and not reasons:
+                reasons.append(f'{out / name} has changed since it was written')
+    if again := int(wrong[: index['done']].sum()):
+        files.warn(f'{reasons[0]}; {again} of {index["done"]} examples are captured again')
+    return wrong
+
+
+def _resume(out: pathlib.Path, index: Index) -> bool:
+    """Puts into `index` how far the same capture in `out` is; whether that has no digests."""
     known = _read_index(out)
+    new = {'labels'} - known.keys()  # of an earlier version
     lines = [
         f'  {name}: {json.dumps(known.get(name))} -> {json.dumps(index.get(name))}'
-        for name in sorted({*index, *known} - {'source', 'done', 'images', 'order'})
+        for name in sorted({*index, *known} - {'source', 'done', 'images', 'order', *new})
         if known.get(name) != index.get(name)
     ]
     if lines:
@@ -146,8 +258,8 @@ def _resume(out: pathlib.Path, index: Index) -> int:
         raise ValueError(
             f'{out} holds another capture (there -> asked); choose another --out:\n{different}'
         )
-    index.update({k: known[k] for k in ('images', 'order') if k in known})
-    return known['done']
+    index.update({k: known[k] for k in ('images', 'order', 'done') if k in known})
+    return bool(new)
 
 
 def _require_finite(stack: Stack, value: np.ndarray, written: np.ndarray) -> None:
@@ -164,14 +276,6 @@ def _require_finite(stack: Stack, value: np.ndarray, written: np.ndarray) -> Non
 
 def _read_index(directory: pathlib.Path) -> Index:
     try:
-        return json.loads((directory / INDEX).read_text())
-    except FileNotFoundError:
+        return files.read_json(files.inside(directory, INDEX))
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'a capture has an {INDEX}: {directory} has none.') from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{directory / INDEX} cannot be read: {error}.') from None
-
-
-def _write_index(out: pathlib.Path, index: Index) -> None:
-    draft = out / 'index.tmp'
-    draft.write_text(json.dumps(index, indent=1) + '\n')
-    draft.replace(out / INDEX)

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vitjax.files import first_line
+
 # Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
     'cifar10': ('3.0.2', 'cifar-10-binary.tar.gz', 1, 'batches.meta.txt'),
     'cifar100': ('3.0.2', 'cifar-100-binary.tar.gz', 2, 'fine_label_names.txt'),
 }
+LARGEST = 2**28  # bytes of a file in an archive; the training images of CIFAR-100 are 154 MB
 _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 
 
@@ -71,7 +74,10 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
     classes: list[str] = []
     try:
         with tarfile.open(archive) as tar:
-            for member in sorted(tar.getmembers(), key=lambda m: m.name):
+            members = [member for member in tar.getmembers() if member.isfile()]
+            if any(member.size > LARGEST for member in members):
+                raise ValueError(f'a file in it is larger than {LARGEST:,} bytes')
+            for member in sorted(members, key=lambda m: m.name):  # nothing is extracted to disk
                 content = tar.extractfile(member)
                 base = pathlib.PurePath(member.name).name
                 if content and base == names:
@@ -79,8 +85,11 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
                 elif content and base.endswith('.bin'):
                     raw = np.frombuffer(content.read(), np.uint8)
                     parts['test' if 'test' in base else 'train'].append(raw.reshape(-1, record))
-    except (tarfile.TarError, ValueError, EOFError) as error:
-        raise ValueError(f'not a binary CIFAR archive: {archive}: {error}.') from None
+    except FileNotFoundError:
+        raise ValueError(f'there is no archive {archive}.') from None
+    except Exception as error:  # whatever comes of a damaged archive
+        reason = first_line(error)
+        raise ValueError(f'not a binary CIFAR archive: {archive}: {reason}.') from None
     if not classes or not all(parts.values()):
         raise ValueError(f'{archive} must hold .bin files for train and test, and {names}.')
     splits = {}

@@ -1,7 +1,9 @@
 """What TensorFlow Datasets has prepared, read without tensorflow."""
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from vitjax.data import cifar
 from vitjax.data.images import InMemory
 from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded
 from vitjax.data.preprocess import Preprocessing
+from vitjax.files import first_line
 
 
 def load(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
@@ -24,7 +27,8 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     directory = prepared_in(source.dir, name)
     import tensorflow_datasets as tfds
 
-    builder: Any = tfds.builder_from_directory(str(directory))
+    with _named(directory):
+        builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features
     if not {'image', 'label'} <= features.keys():
         raise ValueError(f'{source.name} must have image and label: it has {", ".join(features)}.')
@@ -32,14 +36,25 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         source, preprocessing = dataclasses.replace(source, size=None), None
     present = [s for s in SPLITS if s in builder.info.splits]
     home = split if split in present else 'train'
-    records: Any = builder.as_data_source(home, decoders={'image': tfds.decode.SkipDecoding()})
+    with _named(directory):
+        records: Any = builder.as_data_source(home, decoders={'image': tfds.decode.SkipDecoding()})
     rows = chosen(source, split, count=len(records), present=present)
-    examples = records.__getitems__(rows.tolist())
+    with _named(directory):
+        examples = records.__getitems__(rows.tolist())
     labels = np.array([e['label'] for e in examples], np.int32)
     pairs = zip(rows, examples, strict=True)
     files = [InMemory(e['image'], f'{source.name} {home}[{row}]') for row, e in pairs]
     pixels = decoded(files, source, preprocessing)
     return Data(pixels, labels, tuple(features['label'].names), preprocessing)
+
+
+@contextlib.contextmanager
+def _named(directory: pathlib.Path) -> Iterator[None]:
+    """Makes of whatever is raised for damaged files a line that names their directory."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f'{directory} cannot be read: {first_line(error)}.') from None
 
 
 def prepared_in(directory: str | None, name: str) -> pathlib.Path:
@@ -52,6 +67,8 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     def version(path: pathlib.Path) -> list[int]:
         return [int(n) if n.isdigit() else 0 for n in path.name.split('.')]
 
+    if '..' in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
+        raise ValueError(f'tfds:NAME must be a name in {cifar.data_dir(directory)}: {name}.')
     folder = cifar.data_dir(directory) / name
     found = [path.parent for path in folder.rglob('dataset_info.json')]
     if found:

@@ -1,13 +1,15 @@
 """Weights files, read without running anything that they hold."""
 
+import math
 import pathlib
 import zipfile
-import zlib
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from vitjax.files import first_line, npy_header
+
+SMALL, PACKED = 2**26, 100  # bytes that an npz may hold in any case; or times its own size
 _PICKLED = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 _CONVERSION = """\
 {path} is a pickle, which can run any program when it is opened. These lines make it safe:
@@ -50,8 +52,9 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return _read_npz(path)
     try:
         return load_file(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{path} is not a whole safetensors file: {error}.') from None
+    except Exception as error:  # whatever comes of parsing a damaged header
+        reason = first_line(error)
+        raise ValueError(f'{path} is not a whole safetensors file: {reason}.') from None
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -60,14 +63,36 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
             f'{path} is not a whole npz file: it has no directory of a zip at its end.'
         )
     try:
+        _require_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             out = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f'{path} is not a whole npz file of plain arrays: {error}.') from None
+    except Exception as error:  # whatever comes of parsing a damaged zip
+        reason = first_line(error)
+        raise ValueError(f'{path} is not a whole npz file of plain arrays: {reason}.') from None
     others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
     if others or not out:
         raise ValueError(f'{path} is a zip, not an npz: it holds {", ".join(others) or "nothing"}.')
     return out
+
+
+def _require_sizes(path: pathlib.Path) -> None:
+    """Holds what names, shapes and the zip's directory say against the file, before memory does."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if total > max(SMALL, PACKED * size):  # zeros pack a thousandfold, weights do not
+            raise ValueError(f'{size:,} bytes would become {total:,}')
+        for member in members:
+            if member.filename.endswith('.npy'):
+                with archive.open(member) as file:
+                    shape, dtype = npy_header(file)
+                    claimed = file.tell() + math.prod(shape) * dtype.itemsize
+                if claimed != member.file_size:
+                    raise ValueError(
+                        f'{member.filename} of {dtype} {list(shape)} must have {claimed:,} bytes: '
+                        f'it has {member.file_size:,}'
+                    )
 
 
 def _fetch(repository: str) -> pathlib.Path:
@@ -79,5 +104,4 @@ def _fetch(repository: str) -> pathlib.Path:
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, 'model.safetensors'))
     except (OSError, ValueError) as error:  # what its errors derive from
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f'hf-hub:{repository} cannot be fetched: {first}') from None
+        raise ValueError(f'hf-hub:{repository} cannot be fetched: {first_line(error)}.') from None
