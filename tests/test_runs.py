@@ -50,7 +50,7 @@ def test_a_run_has_no_other_model(written):
     [
         (None, 'has none'),
         ('{"model"', 'cannot be read'),
-        ('{"model": {"type": "Swin"}}', "one of ViT, .*: 'Swin'"),
+        ('{"model": {"type": "Swin"}}', "model.type must be 'ViT', .*: 'Swin'"),
     ],
 )
 def test_what_is_no_run(tmp_path, text, match):

@@ -154,7 +154,8 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
     init, spread = _spread(experiment, plan.total, seeds, devices, plan.params)
     resident = not isinstance(plan.data.images, Encoded)
     function, arguments = _lowerable(spread, experiment, plan.data.images.shape, resident)
-    function.trace(*arguments)  # what the model or its augmentation refuses, before anything runs
+    if jax.process_count() == 1:  # one of several cannot trace what all of them run
+        jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
     apart = spread.processes_slice
     order = feed.Order(
         tuple(seeds), len(plan.data), experiment.batch_size,

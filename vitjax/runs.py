@@ -110,15 +110,17 @@ def read_experiment(run: Path) -> Experiment:
     """The experiment of a run directory.
 
     Raises:
-        ValueError: if there is none, or it cannot be read.
+        ValueError: if there is none, or it cannot be read, by file and field.
     """
     path = files.inside(run, 'experiment.json')
     try:
-        return from_json(files.read_json(path))
+        values = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f'a run directory has an experiment.json: {run} has none.') from None
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f'{path} cannot be read: {files.first_line(error)}.') from None
+    try:
+        return from_json(values)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:

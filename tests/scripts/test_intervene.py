@@ -62,7 +62,8 @@ def ablation(tmp_path_factory):
             run = folder / cell / 'cells' / cell / f'seed_{seed}'
             write(run, model, seed, data=Source('digits'), classes=tuple('0123456789'))
             if seed < 2:
-                line = {'step': 1, 'epoch': 1, 'split': 'test', 'accuracy': 0.1}
+                line = {'step': 1, 'epoch': 1, 'split': 'test', 'accuracy': 0.1, 'loss': 1.0}
+                line |= {'seconds': 1.0}
                 (run / 'metrics.jsonl').write_text(json.dumps(line))
     return folder
 
