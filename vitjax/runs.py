@@ -265,9 +265,10 @@ def note(run: Path, record: Record, name: str) -> None:
 def read_notes(run: Path, name: str) -> list[Record]:
     """What `note` wrote to a file of a run, without lines that are damaged."""
     found, broken = files.read_lines(path := files.inside(run, name))
-    if broken:
-        files.warn(f'{path} was damaged: {len(broken)} lines are lost')
-    return [record for record in found if isinstance(record.get('step'), int)]
+    records = [record for record in found if isinstance(record.get('step'), int)]
+    if lost := len(broken) + len(found) - len(records):
+        files.warn(f'{path} was damaged: {lost} lines are lost')
+    return records
 
 
 def _add_event(run: pathlib.Path, record: Record) -> None:
