@@ -11,27 +11,18 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers import TINY
 from PIL import Image
 
 from vitjax import checkpoint, evaluate, loop, program, runs
 from vitjax.data import sources
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
-from vitjax.models import ConvNet, ViT
+from vitjax.models import ConvNet
 from vitjax.optim import Optim
 from vitjax.train import train_step
 
 TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
-TINY = Experiment(
-    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
-    data=Source('digits'),
-    augment=Augment(size=8, shift=0.1),
-    optim=Optim(peak=3e-3, ema=0.9),
-    batch_size=64,
-    epochs=3,
-    parallel='none',
-)
 STEPS = 60
 
 

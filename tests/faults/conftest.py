@@ -6,24 +6,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers import TINY
 from streams import VIT, experiment_of, images_of, stream_of
 
 from vitjax import activations, checkpoint, evaluate, loop, runs
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
-from vitjax.models import ViT
-from vitjax.optim import Optim
-
-TINY = Experiment(
-    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
-    data=Source('digits'),
-    augment=Augment(size=8, shift=0.1),
-    optim=Optim(peak=3e-3, ema=0.9),
-    batch_size=64,
-    epochs=3,
-    parallel='none',
-)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import io
 
 import numpy as np
 import pytest
-from faults.conftest import TINY, answer, same
+from faults.conftest import answer, same
 from faults.damages import KINDS, Tally, damage, every, some
+from helpers import TINY
 from PIL import Image
 from safetensors.numpy import save_file
 from tiny_vit import tiny

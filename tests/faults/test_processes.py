@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 import pytest
-from faults.conftest import TINY, answer, same
+from faults.conftest import answer, same
+from helpers import TINY
 
 from vitjax import activations, checkpoint, loop, runs
 
