@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 import pathlib
 import shutil
+import sys
 import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import absl.logging
@@ -39,6 +41,7 @@ _SAVING = threading.Lock()
 
 # Orbax warns of files that it never wrote, and logs errors that it raises as well.
 absl.logging.set_verbosity(absl.logging.FATAL)
+logging.getLogger('asyncio').setLevel(logging.CRITICAL)
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
@@ -80,10 +83,13 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best]),
         temporary_path_class=_Draft, todelete_subdir=DELETED,
     )  # fmt: skip
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_report, hook)
     try:
         with ocp.CheckpointManager(directory, options=options) as opened:
             yield opened
         _empty(directory)
+        sys.unraisablehook = hook  # after a failed save threads still print
     except TimeoutError as error:
         raise ValueError(
             f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
@@ -93,6 +99,13 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         if any(reason in str(error) for reason in FULL):
             raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
         raise
+
+
+def _report(hook: Callable[[Any], Any], unraisable: Any) -> None:
+    # Of a save that failed, tensorstore's threads report the rest of the writes to an event loop
+    # that orbax has closed by then: a traceback for each.
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        hook(unraisable)
 
 
 def _empty(directory: pathlib.Path) -> None:
