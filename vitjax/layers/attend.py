@@ -290,7 +290,7 @@ def choose(q: jax.Array, keys: int, *, talking: bool, dropout: bool) -> str:
       196 tokens (5 MiB), and 1.9 with talking heads.
     - elsewhere: `chunked` from 1,024 keys on, to bound memory; below, `multi_query` with talking
       heads and no dropout. The gradient of CaiT-XXS24 in bfloat16 on 64 images of 224 pixels, as
-      compilers estimate: 84 M cycles of a v5e (194 M `explicit`), and 2.0 GB of temporaries on an
+      compilers estimate: 85 M cycles of a v5e (194 M `explicit`), and 2.0 GB of temporaries on an
       H100 (4.3 `explicit`, 2.0 `chunked`, which moves 1.4 times the bytes).
     - TPU, without either: `packed` where whole groups of heads fill 128 channels. The gradients of
       ViT-S/16 and ViT-B/16 on such images: 54 M cycles (66 M `explicit`) and 137 M (182 M).
