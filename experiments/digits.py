@@ -3,7 +3,7 @@
     python scripts/train.py digits
     python scripts/ablate.py digits --seeds 5
 
-Takes about 40 s on two CPU cores and reaches 95 to 97% on the test split. The digits come with
+Takes 20 to 40 s on two CPU cores and reaches 95 to 97% on the test split. The digits come with
 scikit-learn: no network is needed.
 """
 
