@@ -14,6 +14,7 @@ import pathlib
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ _SAVING = threading.Lock()
 # Orbax warns of files that it never wrote, and logs errors that it raises as well.
 absl.logging.set_verbosity(absl.logging.FATAL)
 logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+# Nor does it await all writes of a save that failed.
+warnings.filterwarnings('ignore', "coroutine '.*async_serialize", RuntimeWarning)
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
