@@ -10,7 +10,7 @@ from tyro.conf import AvoidSubcommands, arg
 
 from vitjax import fields
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count
+from vitjax.ranges import Count, Formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Ablation:
         launcher: devices, a cell on each of this machine's at a time; processes, each cell in
             one of its own; slurm, each cell a job (the cluster extra).
         job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
+        format: of figures: png, pdf, svg.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -37,6 +38,7 @@ class Ablation:
     dry_run: bool = False
     launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
     job: tuple[str, ...] = ()
+    format: Formats = ('png',)
 
 
 def main() -> int:
@@ -63,7 +65,10 @@ def main() -> int:
         return 0
     job = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in map(_pair, asked.job)}
     try:
-        rows = ablation.run(made, asked.seeds, asked.out, launcher=asked.launcher, settings=job)
+        rows = ablation.run(
+            made, asked.seeds, asked.out, launcher=asked.launcher, settings=job,
+            formats=asked.format,
+        )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')
         return stop.code

@@ -5,33 +5,39 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
-from vitjax.figures.panels import charts, number, write_cells
+from vitjax.figures.panels import charts, number, percent, write_cells
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
+@styled
 def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, training and validation.
+
+    Top-5 accuracy is left out where it is 100% throughout, as it is of five classes or fewer.
 
     Args:
         records: lines of `metrics.jsonl`: `epoch`, `split`, and the values.
     """
-    figure, axes = charts(12, 3.6, 3)
-    for axis, name in zip(axes, ('accuracy', 'top5', 'loss'), strict=True):
+    names = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
+    if all(record.get('top5', 1) == 1 for record in records):
+        del names['top5']
+    figure, axes = charts(WIDTH, 2.2, len(names))
+    for axis, (name, title) in zip(axes, names.items(), strict=True):
         for split, colour in (('train', 'C0'), ('validation', 'C1')):
             rows = [r for r in records if r['split'] == split and name in r]
             epochs, values = [r['epoch'] for r in rows], [r[name] for r in rows]
-            marker = 'o' if len(rows) < 30 and split == 'validation' else None
-            axis.plot(epochs, values, color=colour, label=split, marker=marker, markersize=3)
-        title = {'top5': 'top-5 accuracy'}.get(name, name)
+            marker = 'o' if len(rows) < 30 else None
+            axis.plot(epochs, values, color=colour, label=split, marker=marker)
         axis.set(title=title, xlabel='epoch')
-        if name != 'loss':
-            axis.yaxis.set_major_formatter('{x:.0%}')
         number(axis)
-    axes[0].legend(frameon=False)
+        if name != 'loss':
+            percent(axis.yaxis)
+    axes[-1].legend()
     return figure
 
 
+@styled
 def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[str]) -> Figure:
     """Images above, the class token's attention over them below.
 
@@ -49,11 +55,12 @@ def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[st
         for axis in column:
             axis.imshow(image, extent=extent, interpolation='nearest')
             axis.axis('off')
-        column[0].set_title(title, fontsize=9)
+        column[0].set_title(title)
         column[1].imshow(values, extent=extent, **heat)
     return figure
 
 
+@styled
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """The confusion matrix, counts on a logarithmic scale; numbers are written in up to 20 classes.
 
@@ -72,6 +79,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
         axis.set_yticks(range(count), classes)
     if count <= 20:
         middle = np.sqrt(max(2, matrix.max()))  # of the logarithmic scale
-        write_cells(axis, matrix, lambda *cell: str(matrix[cell] or ''), middle=middle, size=7)
+        write_cells(axis, matrix, lambda *cell: str(matrix[cell] or ''), middle=middle)
     figure.colorbar(image, label='images', shrink=0.8)
     return figure
