@@ -13,7 +13,7 @@ WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and 
 HEIGHT = 9.0  # inches of a page at most
 
 # Text is 7 to 8 points at the printed size.
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     'font.family': 'sans-serif',
     'font.sans-serif': ['Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans'],
     'font.size': 8, 'figure.titlesize': 8, 'axes.titlesize': 8, 'axes.labelsize': 8,
