@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from vitjax.figures.panels import charts, number, some, write_cells
+from vitjax.figures.panels import charts, number, percent, some, write_cells
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -16,7 +16,7 @@ def heads(
     title: str,
 ) -> Figure:  # fmt: skip
     """Effects of each head by kind of ablation [layers, heads], and size against its estimate."""
-    figure, axes = charts(WIDTH, 3.8, len(exact) + 1)
+    figure, axes = charts(WIDTH, 2.6, len(exact) + 1)
     most = max(float(np.abs(values).max()) for values in exact.values()) or 1.0
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
         axis.imshow(values, cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto')
@@ -61,7 +61,7 @@ def places(
         title: anything more.
     """
     shown = some(len(exact), 6)
-    figure = Figure(figsize=(WIDTH, 5.6), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 4.4), layout='constrained')
     grid = figure.add_gridspec(3, len(shown), height_ratios=[1, 1, 1.1])
     for row, (name, values) in enumerate((('exact', exact), ('estimated', estimate))):
         patches = values[:, prefix:]
@@ -100,7 +100,7 @@ def regions(
     """
     mean, low, high = values
     cells, layers = side * side, np.arange(1, len(mean) + 1)
-    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    figure, (left, right) = charts(WIDTH, 2.8, 2)
     most = max(float(np.abs(mean[:, :cells]).max()), 1e-30)
     image = left.imshow(
         mean[:, :cells], cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto', origin='lower'
@@ -136,7 +136,7 @@ def lesions(
         measure: its name.
         title: anything more.
     """
-    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    figure, (left, right) = charts(WIDTH, 2.8, 2)
     for kind, mark in (('skipped', 'o-'), ('swapped', 's-'), ('repeated', '^-')):
         rows = [i for i, row in enumerate(what) if row['kind'] == kind]
         layers = [what[i]['layer'] for i in rows]
@@ -152,7 +152,9 @@ def lesions(
     right.set(title='layers removed at random', xlabel='how many', ylabel=measure)
     for axis in (left, right):
         axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
-        axis.set_ylim(min(0.0, float(mean.min())), 1.05)
+        axis.set_ylim(min(0.0, float(mean.min())), 1)
+        for line in axis.lines:
+            line.set_clip_on(False)
         number(axis)
         axis.legend()
     figure.suptitle(title, wrap=True)
@@ -165,19 +167,20 @@ def steering(
     toward: str, title: str,
 ) -> Figure:  # fmt: skip
     """Share of images that are answered as another class, [layers, strengths]."""
-    figure, (left, right) = charts(WIDTH, 3.6, 2)
+    figure, (left, right) = charts(WIDTH, 2.6, 2)
     image = left.imshow(mean, cmap='viridis', vmin=0, vmax=1, aspect='auto', origin='lower')
     left.set_xticks(range(len(strengths)), [f'{s:g}' for s in strengths])
     left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
     left.set(xlabel='strength', ylabel='layer')
     write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
-    figure.colorbar(image, ax=left, label=f'answered as {toward}')
+    percent(figure.colorbar(image, ax=left, label=f'answered as {toward}').ax.yaxis)
     for layer in some(len(mean), 5):
         (line,) = right.plot(strengths, mean[layer], 'o-', label=f'layer {layer + 1}')
         right.fill_between(
             strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
         )
-    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(-0.02, 1.02))
+    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(0, 1))
+    percent(right.yaxis)
     right.grid(True)
     right.legend()
     figure.suptitle(title, wrap=True)
@@ -199,7 +202,7 @@ def over_seeds(
     """
     columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.3), layout='constrained')
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
         axis.plot(places, values, color='grey', linewidth=0.8)
@@ -209,7 +212,8 @@ def over_seeds(
         axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
         number(axis)
         if share:
-            axis.set_ylim(-0.03, 1.03)
+            axis.set_ylim(0, 1)
+            percent(axis.yaxis)
     for axis in axes[len(curves) :]:
         axis.axis('off')
     figure.suptitle(title, wrap=True)

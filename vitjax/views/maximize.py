@@ -56,10 +56,11 @@ def draw(
     def of_channels(pixels: jax.Array) -> jax.Array:
         found = capture.capture(model, params, inputs(pixels), keep=path)[1][path]
         found = found if index is None else found[index]
-        if found.ndim == 3:
-            patches = found[:, -seen.grid[0] * seen.grid[1] :]
-            found = patches.reshape(len(found), *seen.grid, -1)
-        return gradients.border_left_out(found)[jnp.arange(len(units)), units]
+        if found.ndim == 3:  # all patches count: those that did not would stay grey, as a frame
+            means = found[:, -seen.grid[0] * seen.grid[1] :].mean(1)
+        else:
+            means = gradients.border_left_out(found)
+        return means[jnp.arange(len(units)), units]
 
     patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
     side = seen.pixels.shape[1]
