@@ -1,10 +1,11 @@
 """What interventions did, drawn."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, SymmetricalLogLocator
 
 from vitjax.figures.panels import charts, number, percent, some, write_cells
 from vitjax.figures.style import WIDTH, Figure, styled
@@ -23,12 +24,12 @@ def heads(
         axis.set(title=f'{kind} ablation', xlabel='head', ylabel='layer')
         axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
         axis.set_yticks(range(len(values)), range(1, len(values) + 1))
-        if values.size <= 160:
+        if values.shape[1] <= 6 and len(values) <= 16:
+            decimals = max(0, 1 - math.floor(math.log10(most)))
             for (row, column), value in np.ndenumerate(values):
                 colour = 'white' if abs(value) > 0.6 * most else 'black'
-                axis.text(
-                    column, row, f'{value:.2g}', ha='center', va='center', size=6, color=colour
-                )
+                said = f'{value:.{decimals}f}'
+                axis.text(column, row, said, ha='center', va='center', size=6, color=colour)
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
     layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
     dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
@@ -113,7 +114,11 @@ def regions(
         right.plot(layers, mean[:, i], 'o-', label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
     # Of a few patches it may be a thousandth of what it is of all.
-    right.set_yscale('symlog', linthresh=max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30))
+    small = max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30)
+    right.set_yscale('symlog', linthresh=small)
+    locator = SymmetricalLogLocator(base=10, linthresh=small)
+    locator.set_params(numticks=6)
+    right.yaxis.set_major_locator(locator)
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
     right.legend()

@@ -99,7 +99,9 @@ def lens(
     axis.set_xticks(range(len(labels)), map(short, labels))
     axis.set_yticks(range(len(shown)), [f'{layer + 1}' for layer in shown])
     axis.set(ylabel='layer', ylim=(-0.5, len(shown) - 0.5))
-    axis.set_title('what each layer would answer; from the red line on, the final class')
+    figure.suptitle(
+        'what each layer would answer; from the red line on, the final class', wrap=True
+    )
     axis.tick_params(length=0)
     figure.colorbar(image, label='probability')
     return figure

@@ -73,7 +73,7 @@ def draw(
     yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in seen.found:
         mixed = np.asarray(head_maps(seen.found[MIXED][index]))
-        look |= {'label': f'{UNIFORM}; blue: below 0'}
+        look |= {'label': 'attention (uniform = 1)\nblue: below 0'}
         title = f'{who} after heads are mixed, {at}'
         figure = figures.heads(
             pictures, uniform * mixed, title=title, signed=True, query=patch, **look

@@ -33,7 +33,7 @@ HIDDEN = 'blocks/mlp/hidden'
 
 # Weights are drawn as multiples of 1/N, what each of N tokens would get of attention that has no
 # preference. A scale that ends no earlier than at DIM leaves such attention dim and flat.
-UNIFORM, DIM = 'attention, uniform = 1', 3.0
+UNIFORM, DIM = 'attention\n(uniform = 1)', 3.0
 
 
 class NotApplicable(Exception):
