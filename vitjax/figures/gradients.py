@@ -7,7 +7,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import GAP, charts, montage, number, panels, percent, show, wrapped
+from vitjax.figures.panels import (
+    GAP,
+    charts,
+    montage,
+    number,
+    panels,
+    percent,
+    show,
+    unclip,
+    wrapped,
+)
 from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
 
 
@@ -103,6 +113,5 @@ def importance(
         lowest = min([lowest, *left])
     for axis in axes[-2:]:  # the measure, whether or not there are heads
         axis.set_ylim(lowest, 1)
-        for line in axis.lines:
-            line.set_clip_on(False)
+        unclip(axis)
     return figure

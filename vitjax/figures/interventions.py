@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, NullFormatter, SymmetricalLogLocator
 
-from vitjax.figures.panels import charts, number, percent, some, write_cells
+from vitjax.figures.panels import charts, number, percent, some, unclip, write_cells
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -25,10 +25,10 @@ def heads(
         axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
         axis.set_yticks(range(len(values)), range(1, len(values) + 1))
         if values.shape[1] <= 6 and len(values) <= 16:
-            decimals = max(0, 1 - math.floor(math.log10(most)))
+            decimals = max(0, 2 - math.floor(math.log10(most)))
             for (row, column), value in np.ndenumerate(values):
                 colour = 'white' if abs(value) > 0.6 * most else 'black'
-                said = f'{value:.{decimals}f}'
+                said = f'{value:z.{decimals}f}'
                 axis.text(column, row, said, ha='center', va='center', size=6, color=colour)
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
     layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
@@ -114,7 +114,8 @@ def regions(
         right.plot(layers, mean[:, i], 'o-', label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
     # Of a few patches it may be a thousandth of what it is of all.
-    small = max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30)
+    largest = max(float(np.abs(mean[:, cells:]).max()), 1e-26)
+    small = 10 ** (math.floor(math.log10(largest)) - 3)
     right.set_yscale('symlog', linthresh=small)
     locator = SymmetricalLogLocator(base=10, linthresh=small)
     locator.set_params(numticks=6)
@@ -158,8 +159,7 @@ def lesions(
     for axis in (left, right):
         axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
         axis.set_ylim(min(0.0, float(mean.min())), 1)
-        for line in axis.lines:
-            line.set_clip_on(False)
+        unclip(axis)
         number(axis)
         axis.legend()
     figure.suptitle(title, wrap=True)

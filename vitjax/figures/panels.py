@@ -69,14 +69,19 @@ class Percent(PercentFormatter):
         return super().format_ticks(values)
 
 
+def unclip(axes: Axes) -> None:
+    """Draws lines and markers that lie on the frame whole."""
+    for line in axes.lines:
+        line.set_clip_on(not np.size(line.get_xdata()))  # an empty one would have no extent
+
+
 def percent(axis: Axis) -> None:
     """Marks shares as percent; once they are drawn, the axis ends at 0 and 100% at the latest."""
     axis.set_major_formatter(Percent(1))
     low, high = axis.get_view_interval()
     setting = axis.axes.set_ylim if isinstance(axis, YAxis) else axis.axes.set_xlim
     setting(max(0.0, low), min(1.0, high))
-    for line in axis.axes.lines:  # a marker on the last tick is drawn whole
-        line.set_clip_on(False)
+    unclip(axis.axes)
 
 
 def write_cells(
