@@ -1,6 +1,8 @@
 import dataclasses
 import functools
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,14 +168,14 @@ def test_a_crop_covers_its_share_of_the_image_and_keeps_its_aspect():
 def test_a_crop_stands_alone(images):
     for other in ({'shift': 0.1}, {'padding': 2}, {'enlarge': 20}):
         with pytest.raises(ValueError, match='augment.area crops instead of augment'):
-            run(Augment(size=16, area=0.1, **other), images)
+            run(dataclasses.replace(Augment(size=16, area=0.1), **other), images)
 
 
 def test_erasing_puts_noise_in_a_box_of_some_images():
     image = np.full((400, 32, 32, 3), 128, np.uint8)
     settings = Augment(size=32, erase=0.25)
     x, plain = np.asarray(run(settings, image)[0]), resize(image[:1], 32, NORMAL)[0]
-    noise = (np.abs(x - plain) > 1e-6).any(-1)
+    noise: Any = (np.abs(x - plain) > 1e-6).any(-1)
     share = noise.mean((1, 2))
     assert 0.18 < (share > 0).mean() < 0.33
     assert 0.015 < share[share > 0].min() < 0.06 and 0.28 < share.max() < 0.36
