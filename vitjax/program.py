@@ -161,7 +161,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
     apart = spread.processes_slice
     order = feed.Order(
-        tuple(seeds), len(plan.data), experiment.batch_size,
+        tuple(seeds), len(plan.data), experiment.batch_size, experiment.repeats,
         jax.process_index() if apart else 0, jax.process_count() if apart else 1,
     )  # fmt: skip
 
