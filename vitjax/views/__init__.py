@@ -23,7 +23,7 @@ __all__ = [
 _FILES = (
     'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions', 'evolution',
     'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam', 'filters', 'maximize', 'field',
-    'importance',
+    'importance', 'explorer',
 )  # fmt: skip
 VIEWS: dict[str, View] = {
     name.replace('_', '-'): importlib.import_module(f'vitjax.views.{name}').VIEW for name in _FILES
