@@ -186,7 +186,7 @@ class Panel {
       table.firstChild.append(...rows);
     };
     const wrap = (cells, attributes) => { const tr = make('tr', '', attributes); tr.append(...cells); return tr; };
-    answer.textContent = {probability: 'the model says', logit: "the model's logit", cosine: ''}[model.answers];
+    answer.textContent = {probability: 'the model says', logit: "the model's logit", cosine: 'the model has no classes, only features'}[model.answers];
     fill(this.find('.answer'), model.answers === 'cosine' ? [] : image.answer.map((best) => wrap(row(best))));
     lens.textContent = {
       probability: 'the lens: what each layer would say, if it were the last',
