@@ -110,7 +110,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
 
 def test_maps_say_what_they_are_of(opened, photographs):
     def said(name):
-        (model,) = read(page_of(opened[name], photographs[:1]))
+        (model,) = read(page_of(opened[name], photographs))
         return {m['title']: (m['queries'], m['keys']) for m in model['images'][0]['maps']}
 
     assert said('vit') == {'attention': (['class token'], ['class token'])}
@@ -125,7 +125,7 @@ def test_maps_say_what_they_are_of(opened, photographs):
 
 
 def test_grids_need_not_be_square(opened, photographs):
-    found = captured(opened['cait'], photographs[:1])
+    found = captured(opened['cait'], photographs)
     wide = {
         seen.WEIGHTS: np.full((2, 1, 2, 6, 6), 1 / 6, np.float32),
         'blocks': np.ones((2, 1, 6, 16), np.float32),
@@ -153,7 +153,7 @@ def test_names_are_never_markup(opened, photographs, tmp_path):
     file = tmp_path / '<script>alert(1)<!--.png'
     Image.fromarray(photographs[0]).save(file)
     page = page_of(loaded, [file], labels=(EVIL,))
-    plain = page_of(opened['vit'], photographs[:1])
+    plain = page_of(opened['vit'], photographs)
     for tag in ('<script', '</script', '<b>', '<!--'):
         assert page.count(tag) == plain.count(tag)
     (model,) = read(page)
@@ -284,8 +284,8 @@ def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
 
 def test_keys_move_over_patches_layers_heads_and_maps(opened, photographs, visit):
     loaded = opened['cait']
-    text = page_of(loaded, photographs[:1])
-    found = captured(loaded, photographs[:1]).found
+    text = page_of(loaded, photographs)
+    found = captured(loaded, photographs).found
     before, after, rows = (np.asarray(found[p])[:, 0] for p in explorer._PATHS)
     errors = [m['error'] for m in read(text)[0]['images'][0]['maps']]
     page = visit(text, viewport={'width': 800, 'height': 900})
@@ -310,16 +310,25 @@ def test_keys_move_over_patches_layers_heads_and_maps(opened, photographs, visit
     page.locator('.status', has_text='Norms after layer 2').wait_for()
 
 
-def test_a_telephone_will_do(opened, photographs, visit):
-    loaded = opened['multi']
-    text = page_of(loaded, photographs, labels=(EVIL,))
+def test_a_telephone_will_do_and_names_are_text(opened, photographs, visit, tmp_path):
+    tag = '<img src=x onerror=alert({})>'
+    loaded, file = opened['multi'], tmp_path / (tag.format('file') + '.png')
+    classes = tuple(map(tag.format, range(5)))
+    experiment = dataclasses.replace(loaded.experiment, classes=classes)
+    Image.fromarray(photographs[0]).save(file)
+    images = [file, photographs[1]]
+    text = page_of(loaded._replace(experiment=experiment), images, labels=(EVIL,))
     size = {'width': 390, 'height': 844}
     page = visit(text, viewport=size, has_touch=True, is_mobile=True, color_scheme='dark')
     assert page.locator('.panel').count() == 1
     assert page.evaluate('document.documentElement.scrollWidth') == 390
     assert page.locator('script').count() == 2 and EVIL in page.title()
+    assert page.locator('img').count() == 0
+    assert page.locator('[name=image] option').first.text_content() == file.stem
+    assert (page.locator('.answer td').first.text_content() or '') in classes
+    assert (page.locator('.lens td').first.text_content() or '').startswith('<img src=x')
     point(page, 3, 0, act='tap')
-    page.locator('.status', has_text=re.compile('^token of class. to row 3, column 0: ')).wait_for()
+    page.locator('.status', has_text=re.compile('^token of <img.* to row 3, column 0: ')).wait_for()
     page.locator('.tokens button').nth(2).tap()
     page.locator('.tokens button[aria-pressed=true]').nth(0).wait_for()
     dark = page.locator('body').evaluate('x => getComputedStyle(x).backgroundColor')

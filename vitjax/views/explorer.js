@@ -194,7 +194,7 @@ class Panel {
       cosine: "the lens: each layer's features, if it were the last, against the model's (cosine)",
     }[model.answers];
     fill(this.find('.lens'), image.lens.map((best, i) => {
-      const tr = wrap([make('th', i + 1, {scope: 'row'}), ...row(best[0])]);
+      const tr = wrap([make('th', `layer ${i + 1}`, {scope: 'row'}), ...row(best[0])]);
       if (best.length > 1) {
         const others = best.slice(1).map(([name, value]) => `${name} ${number(value)}`);
         tr.children[1].append(make('small', `then ${others.join(', ')}`));

@@ -1,6 +1,7 @@
 """explorer: a page for the browser on which one points at patches and sees where they look."""
 
 import base64
+import functools
 import html
 import importlib.resources
 import io
@@ -20,6 +21,7 @@ from PIL import Image
 from vitjax.analysis import tokens
 from vitjax.evaluate import require_finite
 from vitjax.runs import Loaded
+from vitjax.types import Module, Params
 from vitjax.views.seen import (
     CLASS_WEIGHTS,
     MIXED,
@@ -80,8 +82,7 @@ def contents(seen: Seen, name: str) -> dict[str, Any]:
     """What the page shows of a model, as JSON holds it; arrays as `_packed` packs them."""
     require_finite(seen.logits)
     blocks = seen.tokens()
-    read = jax.jit(lambda p, t: seen.model.apply({'params': p}, t, method='readout'))
-    lens = np.asarray(tokens.lens(lambda t: read(seen.params, t), blocks))
+    lens = np.asarray(_lens(seen.model, seen.params, blocks))
     norms = np.asarray(tokens.norms(blocks))
     images = [
         {
@@ -103,6 +104,11 @@ def contents(seen: Seen, name: str) -> dict[str, Any]:
         'answers': {0: 'cosine', 1: 'logit'}.get(seen.model.num_classes, 'probability'),
         'images': images,
     }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _lens(model: Module, params: Params, blocks: jax.Array) -> jax.Array:
+    return tokens.lens(lambda t: model.apply({'params': params}, t, method='readout'), blocks)
 
 
 def _maps(seen: Seen) -> list[str]:
