@@ -104,7 +104,7 @@ def write(path: pathlib.Path, figure: Any, arrays: Mapping[str, Any]) -> str:
 
     if isinstance(figure, str):
         path.with_suffix('.html').write_text(figure, 'utf-8')
-        return f'{path.name}.html ({len(figure) / 1e6:.2g} MB), for a browser'
+        return f'{path.name}.html ({len(figure) / 1e6:.3g} MB), for a browser'
     np.savez_compressed(path.with_suffix('.npz'), **arrays)
     if not isinstance(figure, list):
         figure.savefig(path.with_suffix('.png'), dpi=120)

@@ -59,7 +59,7 @@ def draw(
     Args:
         loaded: a model, as `vitjax.runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
-        *names: views, groups of them (`attention`, `tokens`, `gradients`) or `all`.
+        *names: views, groups of them (`attention`, `tokens`, `gradients`, `page`) or `all`.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
         at: captured path for grad-cam and maximize, as in `blocks/mlp/hidden` or `conv_3`.

@@ -153,7 +153,12 @@ class Panel {
   // After another model or photograph.
   async show() {
     const {model, image} = this;
-    await ready(model, image);
+    try {
+      await ready(model, image);
+    } catch (error) {
+      this.find('.status').textContent = `this browser cannot unpack the page: ${error.message}`;
+      throw error;
+    }
     if (image !== this.image) return; // another one was picked meanwhile
     const options = (input, names, at) => {
       input.replaceChildren(...names.map((name, i) => make('option', name, {value: i})));
