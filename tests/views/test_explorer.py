@@ -261,16 +261,16 @@ def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
     close(numbers, weights[-1, 0, :, 0, 1:].mean(0), error)
     before = page.locator('.picture').first.evaluate('x => x.toDataURL()')
     point(page, 2, 1)
-    close(shown(page, '^row 2, column 1 looks'), weights[-1, 0, :, 10, 1:].mean(0), error)
+    close(shown(page, '^row 3, column 2 looks'), weights[-1, 0, :, 10, 1:].mean(0), error)
     assert page.locator('.picture').first.evaluate('x => x.toDataURL()') != before
-    close(shown(page, '^row 2, column 1', 1), weights[-1, 1, :, 10, 1:].mean(0), error)  # linked
+    close(shown(page, '^row 3, column 2', 1), weights[-1, 1, :, 10, 1:].mean(0), error)  # linked
     page.locator('.heads button').nth(2).click()
     page.locator('[name=layer]').first.fill('2')
     page.locator('.depth output', has_text='2 of 3').first.wait_for()
-    close(shown(page, '^row 2, column 1'), weights[1, 0, 1, 10, 1:], error)
+    close(shown(page, '^row 3, column 2'), weights[1, 0, 1, 10, 1:], error)
     point(page, 2, 1, act='click')  # holds it; pointing then reads
     point(page, 0, 3)
-    said = page.locator('.status', has_text='row 2, column 1 to row 0, column 3:').first
+    said = page.locator('.status', has_text='row 3, column 2 to row 1, column 4:').first
     value = float((said.text_content() or '').rsplit(' ', 1)[1].rstrip('%')) / 100
     assert value == pytest.approx(weights[1, 0, 1, 10, 4], abs=error + 5.1e-5)
     page.locator('[name=linked]').uncheck()
@@ -292,13 +292,13 @@ def test_keys_move_over_patches_layers_heads_and_maps(opened, photographs, visit
     page.locator('.picture').focus()
     for key in ('ArrowRight', 'ArrowUp', 'ArrowRight'):  # from the centre on
         page.keyboard.press(key)
-    shown(page, '^row 1, column 3 looks')
+    shown(page, '^row 2, column 4 looks')
     page.locator('.picture').focus()
     page.keyboard.press('s')
     page.keyboard.press('d')
     page.locator('.depth output', has_text='1 of 2').wait_for()
     page.locator('.heads button[aria-label="head 1"][aria-pressed=true]').wait_for()
-    close(shown(page, '^row 1, column 3 looks'), before[0, 0, 7], errors[0])
+    close(shown(page, '^row 2, column 4 looks'), before[0, 0, 7], errors[0])
     page.keyboard.press('m')
     numbers = 100 * shown(page, r'looks most at row \d, column \d: -?\d\.\d{4};')  # no percentages
     close(numbers, after[0, 0, 7], errors[1])
@@ -328,7 +328,7 @@ def test_a_telephone_will_do_and_names_are_text(opened, photographs, visit, tmp_
     assert (page.locator('.answer td').first.text_content() or '') in classes
     assert (page.locator('.lens td').first.text_content() or '').startswith('<img src=x')
     point(page, 3, 0, act='tap')
-    page.locator('.status', has_text=re.compile('^token of <img.* to row 3, column 0: ')).wait_for()
+    page.locator('.status', has_text=re.compile('^token of <img.* to row 4, column 1: ')).wait_for()
     page.locator('.tokens button').nth(2).tap()
     page.locator('.tokens button[aria-pressed=true]').nth(0).wait_for()
     dark = page.locator('body').evaluate('x => getComputedStyle(x).backgroundColor')
@@ -336,7 +336,7 @@ def test_a_telephone_will_do_and_names_are_text(opened, photographs, visit, tmp_
     assert page.locator('body').evaluate('x => getComputedStyle(x).backgroundColor') != dark
     tapped = visit(page_of(opened['vit'], photographs), viewport=size, has_touch=True)
     point(tapped, 1, 2, act='tap')
-    shown(tapped, '^row 1, column 2 looks')
+    shown(tapped, '^row 2, column 3 looks')
 
 
 def test_two_models_side_by_side(opened, photographs, visit):
@@ -344,8 +344,8 @@ def test_two_models_side_by_side(opened, photographs, visit):
     text = page_of(opened['cait'], photographs, beside=other, labels=('one', 'another'))
     page = visit(text, viewport={'width': 1300, 'height': 900})
     point(page, 3, 3)
-    shown(page, '^row 3, column 3 looks', 0)
-    shown(page, '^row 3, column 3 looks', 1)
+    shown(page, '^row 4, column 4 looks', 0)
+    shown(page, '^row 4, column 4 looks', 1)
     chosen = page.locator('[name=model] option:checked').all_text_contents()
     assert chosen == ['one', 'another']
     page.locator('[name=model]').nth(1).select_option('0')

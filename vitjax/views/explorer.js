@@ -126,7 +126,7 @@ class Panel {
   name(index, first) {
     if (index < first.length) return first[index];
     const patch = index - first.length, columns = this.model.grid[1];
-    return `row ${Math.floor(patch / columns)}, column ${patch % columns}`;
+    return `row ${Math.floor(patch / columns) + 1}, column ${patch % columns + 1}`;
   }
 
   values(layer = this.layer, head = this.head) {
@@ -333,9 +333,9 @@ class Panel {
     if (!details.open) return;
     const rows = Array.from({length: values.length / columns + 1}, (_, r) => {
       const tr = make('tr');
-      tr.append(make('th', r ? r - 1 : '', {scope: 'row'}));
+      tr.append(make('th', r || '', {scope: 'row'}));
       for (let c = 0; c < columns; c++) {
-        tr.append(r ? make('td', this.number(values[(r - 1) * columns + c])) : make('th', c, {scope: 'col'}));
+        tr.append(r ? make('td', this.number(values[(r - 1) * columns + c])) : make('th', c + 1, {scope: 'col'}));
       }
       return tr;
     });
