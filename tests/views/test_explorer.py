@@ -276,7 +276,7 @@ def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
     page.locator('[name=linked]').uncheck()
     page.locator('.tokens button').nth(1).click()
     shown(page, '^class token looks', 1)
-    assert (page.locator('.status').first.text_content() or '').startswith('row 2')
+    assert (page.locator('.status').first.text_content() or '').startswith('row 3')
     answers = page.locator('.answer').first.inner_text()
     assert 'class' in answers and '%' in answers
     assert page.locator('.lens').first.locator('tr').count() == 3
