@@ -202,7 +202,7 @@ class Panel {
       const tr = wrap([make('th', `layer ${i + 1}`, {scope: 'row'}), ...row(best[0])]);
       if (best.length > 1) {
         const others = best.slice(1).map(([name, value]) => `${name} ${number(value)}`);
-        tr.children[1].append(make('small', `then ${others.join(', ')}`));
+        tr.append(make('td', `then ${others.join(', ')}`, {class: 'others'}));
       }
       tr.onclick = () => { if (this.current.trunk) this.change({layer: i}); };
       return tr;
