@@ -25,8 +25,9 @@ def main(
     steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
     memory: Positive = 3.0, seed: Seed = 0, image: Count = 1,
     scale: Literal['shared', 'each'] | None = None, format: Formats = ('png',),
+    beside: str | None = None,
 ) -> None:  # fmt: skip
-    """Draw what a model does on photographs: figures (PNG, PDF, SVG; GIF) and their arrays (NPZ).
+    """Draw what a model does on photographs: figures (PNG, PDF, SVG; GIF), arrays (NPZ), a page.
 
     Args:
         weights: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
@@ -58,10 +59,13 @@ def main(
         image: which of the images heads (by layer), patches and activations show, from 1 on.
         scale: of colours: one that all maps of a figure share, as by default of attention, or each
             map's own, as of relevance and grad-cam, whose sizes differ from image to image.
-        format: of figures; animations are GIF.
+        format: of figures; animations are GIF, the explorer's page is HTML.
+        beside: a second run directory or file of weights, for explorer to show beside the first.
     """
     started = time.perf_counter()
     from vitjax import runs, views
+    from vitjax.views import explorer
+    from vitjax.views.seen import look
 
     chosen = views.choose(what)
     changes: list[Any] = []
@@ -70,7 +74,8 @@ def main(
     held = views.gigabytes(loaded, len(images), *chosen, at=at)
     preprocessing: Any = loaded.experiment.preprocessing  # load fills it in
     own = preprocessing.size
-    if held > memory and size is None and own > 224:
+    page = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
+    if (held > memory or page > explorer.LIMIT) and size is None and own > 224:
         size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
         print(f'{size} pixels, not {own}, at which captured arrays would take {held:.1f} GB')
         changes.clear()
@@ -80,10 +85,16 @@ def main(
         rule = f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}'
         raise ValueError(f'{rule}: use a smaller --size, fewer --images or fewer views.')
     print(*changes, sep='\n', end='\n' * bool(changes))
+    other = None
+    if beside is not None:
+        if 'explorer' not in chosen:
+            raise ValueError(f'--beside is for explorer alone: got {" ".join(what)}.')
+        other = look(runs.load(beside, image_size=size), images, keep=[explorer.VIEW.keep])
     drawings = views.draw(
         loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
         smooth=interpolation == 'bicubic', discard=discard, steps=steps, jitter=jitter, blur=blur,
-        seed=seed, image=image, scale=scale,
+        seed=seed, image=image, scale=scale, beside=other,
+        labels=tuple(map(_label, filter(None, (weights, beside)))),
     )  # fmt: skip
     directory = pathlib.Path(out)
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,10 +106,16 @@ def main(
 def write(
     path: pathlib.Path, figure: Any, arrays: Mapping[str, Any], formats: Formats = ('png',)
 ) -> str:
-    """Saves a figure, or several as an animated GIF, and its arrays; returns their names."""
+    """Saves a figure, or several as an animated GIF, and its arrays; returns their names.
+
+    A page is saved as HTML, which has its arrays in it.
+    """
     import numpy as np
     from PIL import Image
 
+    if isinstance(figure, str):
+        path.with_suffix('.html').write_text(figure, 'utf-8')
+        return f'{path.name}.html ({len(figure) / 1e6:.3g} MB), for a browser'
     np.savez_compressed(path.with_suffix('.npz'), **arrays)
     if not isinstance(figure, list):
         return ', '.join([*figure.save(path, formats), f'{path.name}.npz'])
@@ -112,6 +129,12 @@ def write(
     gif = path.with_suffix('.gif')
     first.save(gif, save_all=True, append_images=rest, duration=pause, loop=0)
     return f'{path.name}.gif, {path.name}.npz'
+
+
+def _label(weights: str) -> str:
+    """What to call a model: the last two parts of a run's path, or a file's name."""
+    path = pathlib.Path(weights)
+    return path.stem if path.is_file() else '/'.join(path.parts[-2:])
 
 
 def description() -> str:

@@ -1,5 +1,7 @@
 """The whole command on a small model: files, messages and errors."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from vitjax import models, runs, views
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models.trunk import parameter_shapes
+from vitjax.views import explorer
 
 
 @pytest.fixture(scope='module')
@@ -71,6 +74,25 @@ def test_every_option_of_a_view_has_its_flag(run, photographs, tmp_path, monkeyp
     visualize.main(run, ('all',), images=photographs, out=str(tmp_path), interpolation='nearest')
     assert given.keys() == {'target', 'at', *(o for v in views.VIEWS.values() for o in v.options)}
     assert given['smooth'] is False
+
+
+def test_the_explorer_is_one_page(run, photographs, tmp_path, capsys):
+    other = write_run(tmp_path / 'runs' / 'cait', models.CaiT(8, 16, 2, 2, 1, num_classes=3), 16)
+    out = tmp_path / 'out'
+    visualize.main(run, ('explorer',), images=photographs, out=str(out), beside=other)
+    assert [path.name for path in out.iterdir()] == ['explorer.html']
+    page = (out / 'explorer.html').read_text('utf-8')
+    assert re.search('<title>.*/vit and runs/cait: ', page)
+    assert re.search(r'explorer.html \(0.0\d+ MB\), for a browser', capsys.readouterr().out)
+    with pytest.raises(ValueError, match='--beside is for explorer alone: got heads'):
+        visualize.main(run, ('heads',), images=photographs, out=str(out), beside=other)
+
+
+def test_a_page_of_too_large_images_shows_smaller_ones(photographs, tmp_path, monkeypatch, capsys):
+    large = write_run(tmp_path / 'run', models.ViT(56, 16, 2, 2, num_classes=3), 280)
+    monkeypatch.setattr(explorer, 'LIMIT', 3e-3)
+    visualize.main(large, ('explorer',), images=photographs, out=str(tmp_path / 'out'))
+    assert '224 pixels, not 280' in capsys.readouterr().out
 
 
 def test_help_lists_every_view():

@@ -40,7 +40,7 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     assert list(arrays) == [
         'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance', 'relevance',
         'positions', 'evolution', 'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam',
-        'filters', 'maximize', 'field', 'importance',
+        'filters', 'maximize', 'field', 'importance', 'explorer',
     ]  # fmt: skip
     assert reasons == ['class-attention: none: ViT has no class-attention layers']
     assert arrays['heads']['maps'].shape == (2, 2, 4, 4)
@@ -102,7 +102,7 @@ def test_a_convolutional_network(draw):
 
 
 def axes_of(drawing):
-    assert not isinstance(drawing.figure, list)
+    assert not isinstance(drawing.figure, list | str)
     return drawing.figure.axes
 
 
@@ -158,7 +158,7 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
         (('attentoin',), {}, "no view is named 'attentoin'; close: attention"),
         ((), {}, 'say what to draw: all, attention'),
         (('class-attention',), {}, 'class-attention: none: ViT has no class-attention layers'),
-        (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, blur, channel"),
+        (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, beside, blur"),
         (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
         (('maximize',), {'layer': 0}, 'layer must be 1 to 3 here: got 0'),
         (('patches',), {'image': 3}, 'image must be 1 to 2 here: got 3'),

@@ -23,7 +23,7 @@ __all__ = [
 _FILES = (
     'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions', 'evolution',
     'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam', 'filters', 'maximize', 'field',
-    'importance',
+    'importance', 'explorer',
 )  # fmt: skip
 VIEWS: dict[str, View] = {
     name.replace('_', '-'): importlib.import_module(f'vitjax.views.{name}').VIEW for name in _FILES
@@ -59,7 +59,7 @@ def draw(
     Args:
         loaded: a model, as `vitjax.runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
-        *names: views, groups of them (`attention`, `tokens`, `gradients`) or `all`.
+        *names: views, groups of them (`attention`, `tokens`, `gradients`, `page`) or `all`.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
         at: captured path for grad-cam, maximize and activations, as in `blocks/mlp/hidden` or

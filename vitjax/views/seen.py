@@ -45,12 +45,12 @@ class Drawing(NamedTuple):
 
     Attributes:
         name: of its files, as in `heads_by_layer`.
-        figure: matplotlib's; a list of them is an animation.
+        figure: matplotlib's; a list of them is an animation, a string a page of HTML.
         arrays: what is drawn, by name.
     """
 
     name: str
-    figure: Figure | list[Figure]
+    figure: Figure | list[Figure] | str
     arrays: Mapping[str, Array]
 
 
@@ -61,7 +61,7 @@ class View(NamedTuple):
     """What a view is; each file of this package defines one as `VIEW`.
 
     Attributes:
-        group: `attention`, `tokens` or `gradients`.
+        group: `attention`, `tokens`, `gradients` or `page`.
         draw: `Seen` to drawings; its keyword-only arguments are the view's options.
         keep: regular expression of the captured paths that it reads; empty for a view of
             parameters or pixels alone.
