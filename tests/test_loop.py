@@ -39,7 +39,10 @@ def equal(a, b):
 def test_a_run_directory_holds_everything(finished):
     out, record = finished
     names = {p.name for p in out.iterdir() if not p.name.startswith('events')}
-    assert names == {'experiment.json', 'metrics.jsonl', 'checkpoints', 'figures'}
+    assert names == {
+        'experiment.json', 'metrics.jsonl', 'environment.jsonl', 'predictions.json', 'checkpoints',
+        'figures',
+    }  # fmt: skip
     assert {p.name for p in (out / 'figures').iterdir()} == {
         'learning_curves.png',
         'attention_epoch_003.png',
@@ -51,6 +54,8 @@ def test_a_run_directory_holds_everything(finished):
     for r in records:
         assert {'step', 'epoch', 'loss', 'accuracy', 'top5', 'seconds'} <= set(r)
     assert record['accuracy'] > 0.15  # 10 classes, 60 steps
+    (start,) = runs.read_notes(out, runs.ENVIRONMENT)
+    assert start['step'] == 0 and start['versions']['jax'] == jax.__version__
 
 
 def test_the_test_record_is_the_best_parameters(finished):
@@ -59,6 +64,13 @@ def test_the_test_record_is_the_best_parameters(finished):
     assert experiment.data and experiment.preprocessing
     data = sources.load(experiment.data, 'test')
     logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
+    kept = runs.read_predictions(out)
+    np.testing.assert_array_equal(kept['labels'], data.labels)
+    np.testing.assert_array_equal(kept['predicted'], logits.argmax(1))
+    odds = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(kept['probability'], odds.max(1), atol=1e-5)
+    of_label = odds[np.arange(len(odds)), data.labels]
+    np.testing.assert_allclose(kept['probability_of_label'], of_label, atol=1e-5)
     assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
     assert experiment.classes == tuple('0123456789')
     train = sources.load(experiment.data, 'train').images / 255
