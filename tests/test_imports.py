@@ -53,6 +53,10 @@ SIBLINGS = {
         'checkpoint', 'sharding', 'runs',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
+    'report': {
+        'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
+        'evaluate', 'views', 'program',
+    },
     'progress': {'runs', 'program'},
     'loop': {
         'signals', 'environment', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from vitjax.figures.panels import charts, number, write_cells
@@ -54,24 +54,37 @@ def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[st
     return figure
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """The confusion matrix, counts on a logarithmic scale; numbers are written in up to 20 classes.
+def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = False) -> Figure:
+    """The confusion matrix; numbers are written in up to 20 classes, names in up to 120.
 
     Args:
         matrix: [true, predicted] counts.
         classes: names in the same order.
+        normalised: shares of each true class in place of counts on a logarithmic scale.
     """
     count = len(classes)
     side = min(12.0, max(4.0, 2.5 + 0.45 * count))
     figure, (axis,) = charts(side + 1, side)
-    shown = np.ma.masked_less(matrix, 1)
-    image = axis.imshow(shown, cmap='viridis', norm=LogNorm(1, max(2, matrix.max())))
+    most = max(2, matrix.max())
+    norm, middle, label = LogNorm(1, most), np.sqrt(most), 'images'
+    values, words = matrix, lambda *cell: str(matrix[cell] or '')
+    if normalised:
+        values = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        norm, middle, label = Normalize(0, 1), 0.5, 'share of the true class'
+        words = lambda *cell: f'{100 * values[cell]:.0f}' if matrix[cell] else ''  # noqa: E731
+    image = axis.imshow(np.ma.masked_where(matrix < 1, values), cmap='viridis', norm=norm)
     axis.set(xlabel='predicted', ylabel='true')
-    if count <= 50:
-        axis.set_xticks(range(count), classes, rotation=90)
-        axis.set_yticks(range(count), classes)
-    if count <= 20:
-        middle = np.sqrt(max(2, matrix.max()))  # of the logarithmic scale
-        write_cells(axis, matrix, lambda *cell: str(matrix[cell] or ''), middle=middle, size=7)
-    figure.colorbar(image, label='images', shrink=0.8)
+    if count <= 120:
+        axis.tick_params(labelsize=min(10, 600 / count), length=2 if count > 50 else 3.5)
+        for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
+            one.set_ticks(range(count), classes, rotation=turned, parse_math=False)
+    if count > 20:  # lines for the eye
+        for place in range(5, count, 5):
+            axis.axhline(place - 0.5, color='0.5', linewidth=0.3)
+            axis.axvline(place - 0.5, color='0.5', linewidth=0.3)
+    else:
+        write_cells(axis, values, words, middle=middle, size=7)
+    bar = figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02)
+    if normalised:
+        bar.ax.yaxis.set_major_formatter('{x:.0%}')
     return figure
