@@ -10,7 +10,7 @@ from tyro.conf import AvoidSubcommands, arg
 
 from vitjax import fields
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count
+from vitjax.ranges import Count, Formats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,12 @@ class Ablation:
             experiment's own grid() without it.
         seeds: runs of each cell, which train together.
         match: flops gives each cell as many steps as take the experiment's own arithmetic.
+        report: write report.html into it at the end.
         dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
         launcher: devices, a cell on each of this machine's at a time; processes, each cell in
             one of its own; slurm, each cell a job (the cluster extra).
         job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
+        format: of figures: png, pdf, svg.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -34,9 +36,11 @@ class Ablation:
     grid: tuple[str, ...] = ()
     seeds: Count = 3
     match: Literal['none', 'flops'] = 'none'
+    report: bool = True
     dry_run: bool = False
     launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
     job: tuple[str, ...] = ()
+    format: Formats = ('png',)
 
 
 def main() -> int:
@@ -63,13 +67,20 @@ def main() -> int:
         return 0
     job = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in map(_pair, asked.job)}
     try:
-        rows = ablation.run(made, asked.seeds, asked.out, launcher=asked.launcher, settings=job)
+        rows = ablation.run(
+            made, asked.seeds, asked.out, launcher=asked.launcher, settings=job,
+            formats=asked.format,
+        )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')
         return stop.code
     failed = [row for row in rows if row['status'] == 'failed']
     print(f'{len(rows) - len(failed)} of {len(rows)} cells are finished; written: '
           f'results.csv, seeds.csv and figures/ in {asked.out}')  # fmt: skip
+    if asked.report:
+        from vitjax import report
+
+        print(report.attempt(asked.out), end='')
     return 1 if failed else 0
 
 

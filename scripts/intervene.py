@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Count, Positive, Seed, Side, Whole
+from vitjax.ranges import Count, Formats, Positive, Seed, Side, Whole
 
 What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
 
@@ -21,8 +21,9 @@ def main(
     noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
     aside: Whole | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
+    format: Formats = ('png',),
 ) -> None:  # fmt: skip
-    """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
+    """Write what an intervention does: a figure WHAT.png, arrays WHAT.npz and a table WHAT.csv.
 
     heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
     patch: tokens of another image (the next one) or of the image with noise put in, place by place.
@@ -56,6 +57,7 @@ def main(
         toward: of steer, the class that they are steered to.
         memory: gigabytes that a pass may take.
         seed: of what is random, and of the bootstrap.
+        format: of figures.
     """
     from vitjax import ablation, runs, studies
     from vitjax.views.seen import class_index
@@ -88,7 +90,7 @@ def main(
             return run(given, report=report, **how), used
 
     def write(found: Any, given: Any, folder: pathlib.Path, source: str) -> None:
-        names = found.write(folder, given, weights=source, what=what)
+        names = found.write(folder, given, formats=format, weights=source, what=what)
         print(*found.said, sep='\n', end='\n' * bool(found.said))
         print(f'{found.policy}; {len(given.inputs)} images of {given.source}')
         print(f'{names} written to {folder}')
@@ -99,7 +101,7 @@ def main(
         made = {seed_of: study(str(path)) for seed_of, path in of_seeds.items()}
         for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
             folder = pathlib.Path(out, cell, path.name)
-            found.write(folder, given, weights=str(path), what=what)
+            found.write(folder, given, formats=format, weights=str(path), what=what)
         given = made[min(made)][1]
         joined = studies.across({of: found for of, (found, _) in made.items()}, given, cell=cell)
         write(joined, given, pathlib.Path(out, cell), weights)

@@ -156,7 +156,7 @@ def write(found: list[Any], out: pathlib.Path) -> None:
         shares[f'{each.machine}, {each.batch_size} images'] = Share(
             memory, each.available, {p or OUTSIDE: (c.seconds, c.by) for p, c in costs.items()}
         )
-    forecast(shares).savefig(out / 'plan.png', dpi=120)
+    forecast(shares).savefig(out / 'plan.png')
     print(f'written: {out}/plan.json, {out}/plan.png')
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Count, Pattern, Positive, Range, Side, Whole
+from vitjax.ranges import Count, Formats, Pattern, Positive, Range, Side, Whole
 
 Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
 
@@ -23,6 +23,7 @@ def main(
     size: Annotated[tuple[Side, ...], Range(0, 2)] = (), square: Side = 256,
     model: str | None = None, bandwidth: Positive = 1.0, k: Count | None = None,
     batch_size: Count = 64, unchecked: bool = False,
+    format: Formats = ('png',),
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -64,6 +65,7 @@ def main(
         k: nearest neighbours of knn (10) and of the k-NN probe (20).
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
         unchecked: read captures without holding what is read against its digests.
+        format: of figures.
     """
     from vitjax import activations
 
@@ -86,7 +88,7 @@ def main(
         fitted = activations.evenly(open_side(a, split='train', size=a_size), train_examples)
         tested = activations.evenly(open_side(b or a, split=split, size=a_size), examples)
         found = activations.probes(fitted, tested, samples=samples, k=20 if k is None else k)
-        activations.write_probes(found, fitted, tested, directory)
+        activations.write_probes(found, fitted, tested, directory, format)
         width = max(map(len, found.layers))
         print(f'{found.policy}; 95% intervals in {directory / "probe.npz"}')
         print(' ' * width, *(f'{name:>14}' for name in found.accuracy))
@@ -104,7 +106,7 @@ def main(
             batch_size=batch_size, report=report,
         )  # fmt: skip
         for matrix in found:
-            activations.write_matrix(matrix, x, y or x, directory)
+            activations.write_matrix(matrix, x, y or x, directory, format)
             values, (label, _) = matrix.values, activations.METRICS[matrix.metric]
             title = matrix.title.replace('\n', ', ')
             print(f'{label}: {len(matrix.x)} x {len(matrix.y)} layers, {title}')

@@ -103,7 +103,7 @@ def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None,
             fits.setdefault((*curve, direction), key)[f'exponent of {unit}'] = exponent(x, y)
     show(list(fits.values()))
     if out:
-        scaling(curves, x_label=grown).savefig(pathlib.Path(out) / f'{name}.png', dpi=120)
+        scaling(curves, x_label=grown).savefig(pathlib.Path(out) / f'{name}.png')
 
 
 def _head(name: str) -> str:

@@ -267,7 +267,7 @@ def command(tmp_path_factory):
     flags = os.environ['XLA_FLAGS'].replace('count=8', 'count=1')
 
     def start(out, **more):
-        arguments = [sys.executable, str(TRAIN), str(path), '--out', str(out)]
+        arguments = [sys.executable, str(TRAIN), str(path), '--no-report', '--out', str(out)]
         return subprocess.Popen(
             arguments,
             env={**os.environ, 'XLA_FLAGS': flags, **more},

@@ -6,7 +6,7 @@
 import dataclasses
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -118,3 +118,4 @@ Amount = Annotated[float, number(0)]
 Share = Annotated[float, number(0, 1)]
 Rate = Annotated[float, number(0, 1, below=True)]
 Pattern = Annotated[str, Expression()]
+Formats = Annotated[tuple[Literal['png', 'pdf', 'svg'], ...], Range(1)]  # of figures

@@ -345,4 +345,4 @@ def save_figure(figure: Any, run: Path, name: str) -> None:
         if name.endswith('.gif'):
             figure.save(path, writer='pillow', dpi=100)
         else:
-            figure.savefig(path, dpi=120)
+            figure.savefig(path)

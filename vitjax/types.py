@@ -1,13 +1,14 @@
 """What arrays, trees and keys are called in signatures."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray  # on a device, traced, or on the host
 Key: TypeAlias = jax.Array  # a typed key: `jax.random.key`, `split`, `fold_in`
+Format: TypeAlias = Literal['png', 'pdf', 'svg']  # of a figure's file
 DType: TypeAlias = Any  # whatever numpy takes for one: 'bfloat16', jnp.float32, array.dtype
 
 Module: TypeAlias = Any  # a linen module, where flax is not imported

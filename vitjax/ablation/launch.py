@@ -21,6 +21,7 @@ from vitjax.ablation.grid import Cell, Row, reason
 from vitjax.experiment import Experiment, from_json, to_json
 from vitjax.ranges import Count
 from vitjax.signals import Stop, signals
+from vitjax.types import Format
 
 Runs = dict[int, pathlib.Path]  # the run directory of each seed
 Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
@@ -29,6 +30,7 @@ Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its run
 def run(
     made: Sequence[Cell], seeds: int, out: str | pathlib.Path, *, launcher: str = 'devices',
     settings: Mapping[str, Any] | None = None, quiet: bool = False,
+    formats: Sequence[Format] = ('png',),
 ) -> list[Row]:  # fmt: skip
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
@@ -46,6 +48,7 @@ def run(
             need submitit.
         settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
         quiet: print nothing.
+        formats: of figures.
 
     Returns:
         A row for each cell: its settings; `status` (finished, failed with its `reason`, or
@@ -82,7 +85,7 @@ def run(
     else:
         _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
     rows = table.write(out, made, folders)
-    table.draw(out, made, folders, rows)
+    table.draw(out, made, folders, rows, formats)
     return rows
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from vitjax import runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
-from vitjax.analysis.effects import student
+from vitjax.analysis.effects import student_share
 from vitjax.figures import ablation as figures
+from vitjax.types import Format
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
 
@@ -59,9 +60,12 @@ def finished(out: str | pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
 
 def said(row: Row) -> str:
     """A finished cell in a few words."""
-    mean, half = row['test_accuracy'], row['test_accuracy_high'] - row['test_accuracy']
-    plus_minus = '' if np.isnan(half) else f' ± {half:.2%}'
-    return f'test accuracy {mean:.2%}{plus_minus}, {row["seconds"]:.1f} s'
+    mean, low, high = (row[f'test_accuracy{end}'] for end in ('', '_low', '_high'))
+    said = f'test accuracy {mean:.2%}'
+    if row['seeds'] > 1:
+        span = '' if np.isnan(low) else f', 95% interval {low:.2%} to {high:.2%}'
+        said += f' (mean of {row["seeds"]} seeds{span})'
+    return f'{said}, {row["seconds"]:.1f} s'
 
 
 def summary(outs: Runs) -> Row:
@@ -70,16 +74,16 @@ def summary(outs: Runs) -> Row:
     Returns:
         `seconds` of training, all seeds together; `images_per_second`, likewise; and for
         `best_accuracy` and `final_accuracy` (validation) and `test_accuracy` (of the best
-        parameters) the mean over seeds, with `..._low` and `..._high`, Student's 95% interval of
-        the mean (NaN for one seed).
+        parameters) the mean over seeds, with `..._low` and `..._high`, its 95% interval
+        (`interval`).
     """
     rows = [seed_summary(seed, run) for seed, run in outs.items()]
     images = sum(row['images'] for row in rows)
     seconds = sum(row['images'] / row['images_per_second'] for row in rows)
     out: Row = {'seconds': seconds, 'images_per_second': images / seconds}
     for name in ACCURACIES:
-        mean, half = interval([row[name] for row in rows])
-        out |= {name: mean, f'{name}_low': mean - half, f'{name}_high': mean + half}
+        mean, low, high = interval([row[name] for row in rows])
+        out |= {name: mean, f'{name}_low': low, f'{name}_high': high}
     return out
 
 
@@ -102,10 +106,13 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
     }
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half the width of Student's confidence interval of it; NaN for one value."""
-    mean, low, _ = student(np.array(values), level)
-    return float(mean), float(mean - low)
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of shares, as accuracies are, and the low and high end of its confidence interval.
+
+    Student's on the logit scale (`effects.student_share`), within 0 and 1; NaN below three values.
+    """
+    mean, low, high = student_share(np.array(values), level)
+    return float(mean), float(low), float(high)
 
 
 def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list[Row]:
@@ -126,8 +133,9 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
 
 
 def draw(
-    out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs], rows: Sequence[Row]
-) -> None:
+    out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs], rows: Sequence[Row],
+    formats: Sequence[Format] = ('png',),
+) -> None:  # fmt: skip
     """A figure for each axis or pair of axes, and accuracy against operations."""
     done = [i for i, row in enumerate(rows) if row['status'] == 'finished']
     if not done:
@@ -146,26 +154,28 @@ def draw(
     folder.mkdir(exist_ok=True)
 
     def write(figure: Any, name: str) -> None:
-        draft = folder / f'.{name}.png'
-        figure.savefig(draft, dpi=120)
-        os.replace(draft, folder / f'{name}.png')
+        for kind, file in zip(formats, figure.save(folder / f'.{name}', formats), strict=True):
+            os.replace(folder / file, folder / f'{name}.{kind}')
 
     pairs = [*itertools.combinations(axes, 2)] or [(path, None) for path in axes]
     for x, y in pairs:
         table = _marginal(points, accuracy, axes[x], x, axes[y] if y else [None], y)
-        figure = figures.pair(table, (x, axes[x]), (y, axes[y]) if y else None, len(axes))
+        figure = figures.pair(
+            table, (x, axes[x]), (y, axes[y]) if y else None, len(axes), seeds=accuracy.shape[1]
+        )
         write(figure, f'accuracy_{x}' + (f'_{y}' if y else ''))
     mean = [interval(row) for row in accuracy]
     flops = [rows[i]['train_flops'] for i in done]
-    write(figures.against_flops(flops, mean, points, [*axes]), 'accuracy_flops')
+    seeds = accuracy.shape[1]
+    write(figures.against_flops(flops, mean, points, [*axes], seeds=seeds), 'accuracy_flops')
 
 
 def _marginal(
     points: Sequence[Row], accuracy: np.ndarray, xs: Sequence[Any], x: str, ys: Sequence[Any],
     y: str | None,
 ) -> np.ndarray:  # fmt: skip
-    """Mean and half interval [len(ys), len(xs), 2]: each seed's mean over all other axes first."""
-    table = np.full((len(ys), len(xs), 2), np.nan)
+    """Mean, low and high [len(ys), len(xs), 3]: each seed's mean over all other axes first."""
+    table = np.full((len(ys), len(xs), 3), np.nan)
     for (row, second), (column, first) in itertools.product(enumerate(ys), enumerate(xs)):
         mine = [p[x] == first and (y is None or p[y] == second) for p in points]
         if any(mine):

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ import numpy as np
 from vitjax.activations.compare import METRICS, Matrix, Probes
 from vitjax.activations.record import Activations
 from vitjax.figures import similarity as figures
+from vitjax.types import Format
 
 
-def write_matrix(found: Matrix, x: Activations, y: Activations, out: pathlib.Path) -> None:
-    """Writes a metric's matrix into a directory: `.npz`, `.csv` and a heat map `.png`."""
+def write_matrix(
+    found: Matrix, x: Activations, y: Activations, out: pathlib.Path,
+    formats: Sequence[Format] = ('png',),
+) -> None:  # fmt: skip
+    """Writes a metric's matrix into a directory: `.npz`, `.csv` and a heat map."""
     out.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
         found.metric: found.values, 'x': found.x, 'y': found.y, 'policy': found.policy,
@@ -29,13 +34,14 @@ def write_matrix(found: Matrix, x: Activations, y: Activations, out: pathlib.Pat
         found.values, found.x, found.y, measure=label, x_label=x.label, y_label=y.label,
         title=found.title, span=(min(0.0, float(found.values.min())), most),
     )  # fmt: skip
-    figure.savefig(out / f'{found.metric}.png', dpi=150)
+    figure.save(out / found.metric, formats)
 
 
 def write_probes(
-    found: Probes, fitted: Activations, tested: Activations, out: pathlib.Path
-) -> None:
-    """Writes the probes' accuracies into a directory: `probe.npz`, `.csv` and curves `.png`."""
+    found: Probes, fitted: Activations, tested: Activations, out: pathlib.Path,
+    formats: Sequence[Format] = ('png',),
+) -> None:  # fmt: skip
+    """Writes the probes' accuracies into a directory: `probe.npz`, `.csv` and curves."""
     out.mkdir(parents=True, exist_ok=True)
     table = np.array(list(found.accuracy.values()))
     np.savez(
@@ -49,7 +55,7 @@ def write_probes(
     figure = figures.probe_accuracy(
         found.layers, found.accuracy, found.interval, title=f'{fitted.label}, {found.policy}'
     )
-    figure.savefig(out / 'probe.png', dpi=150)
+    figure.save(out / 'probe', formats)
 
 
 def _write_table(

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 import scipy.stats
 
 from vitjax.analysis.tokens import TINY, cosines
@@ -76,6 +77,27 @@ def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray,
     quantile = scipy.stats.t.ppf((1 + level) / 2, count - 1)
     half = quantile * values.std(-1, ddof=1) / np.sqrt(count)
     return mean, mean - half, mean + half
+
+
+def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`student` of shares, 0 to 1, as accuracies are: an interval that stays within 0 and 1.
+
+    Student's interval of the mean's logit, its error propagated to first order (R's `svyciprop`
+    with `method='logit'`; Korn and Graubard 1998). Below three values there is none, NaN: that of
+    two is nearly all of 0 to 1. Values that are all alike have one of no width.
+
+    >>> mean, low, high = student_share([0.96, 0.97, 0.99])
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.909, 0.992)
+    """
+    values = np.asarray(values, np.float64)
+    mean, low, high = student(values, level)
+    if values.shape[-1] < 3:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    spread = mean * (1 - mean)  # the slope of the mean over its logit
+    half = np.divide(high - mean, spread, out=np.zeros_like(mean), where=spread > 0)
+    centre = scipy.special.logit(mean)
+    return mean, scipy.special.expit(centre - half), scipy.special.expit(centre + half)
 
 
 def first_order(

@@ -5,90 +5,117 @@ from typing import Any
 
 import numpy as np
 from matplotlib import ticker
-from matplotlib.figure import Figure
 
-from vitjax.figures.panels import WIDTH, charts, write_cells
+from vitjax.figures.panels import charts, percent, write_cells
+from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
 
-Axis = tuple[str, Sequence[Any]]  # a setting and its values
+Axis = tuple[str, Sequence[Any]]  # a setting's path and its values
+
+# Settings whose field does not say in words what they are.
+_WORDS = {
+    'optim.peak': 'peak learning rate', 'optim.decay': 'weight decay',
+    'optim.clip': 'largest gradient norm', 'model.num_heads': 'heads', 'model.pool': 'pooling',
+    'augment.size': 'image size', 'augment.smoothing': 'label smoothing',
+    'augment.padding': 'padding (pixels)',
+}  # fmt: skip
 
 
-def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2) -> Figure:
+def words(setting: str) -> str:
+    """A setting's name in words: `model.patch_size` is the patch size."""
+    return _WORDS.get(setting, setting.rsplit('.', 1)[-1].replace('_', ' '))
+
+
+@styled
+def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: int) -> Figure:
     """Test accuracy over two settings: lines with their 95% intervals, and a heat map of the same.
 
     Args:
-        table: [values of y, values of x, 2]: mean and half interval; NaN where nothing is known.
+        table: [values of y, values of x, 3]: mean, low and high end; NaN where nothing is known.
         x: the setting along the lines.
         y: the setting that tells lines apart; None for one line and no heat map.
         axes: settings that vary in all; the others are averaged over, which the title says.
+        seeds: how many there are of each cell.
     """
-    figure, (lines, *heat) = charts(WIDTH if y else 0.6 * WIDTH, 4.0, 2 if y else 1)
+    figure, (lines, *heat) = charts(WIDTH if y else COLUMN, 2.6, 2 if y else 1)
     place = np.arange(len(x[1]))
-    for i, (mean, half) in enumerate(table.swapaxes(1, 2)):
-        if not np.isfinite(mean).any():
+    for i, values in enumerate(table):
+        if not np.isfinite(values[:, 0]).any():
             continue
-        label = _short(y[0], y[1][i]) if y else None
+        label = f'{y[1][i]}' if y else None
         at = place + 0.02 * (i - (len(table) - 1) / 2)  # so that intervals do not hide each other
-        lines.errorbar(at, mean, np.nan_to_num(half), label=label, marker='o', ms=4, capsize=3)
+        lines.errorbar(at, values[:, 0], _bars(values), label=label, marker='o', capsize=2)
     lines.set_xticks(place, map(str, x[1]))
-    lines.set(xlabel=x[0], ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
-    lines.yaxis.set_major_formatter('{x:.0%}')
-    lines.grid(alpha=0.3)
+    lines.set(xlabel=words(x[0]), ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
+    percent(lines.yaxis)
+    lines.grid(True)
     if y:
-        lines.legend(frameon=False, fontsize=9)
+        lines.legend(title=words(y[0]))
         _heat(figure, heat[0], table, x, y)
-    over = '' if axes <= 2 else ', mean over the other settings'
-    figure.suptitle(f'Test accuracy, mean and 95% interval over seeds{over}', fontsize=11)
+    over = '' if axes <= 2 else ', other settings averaged'
+    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}', wrap=True)
     return figure
+
+
+def _bars(values: np.ndarray) -> np.ndarray:
+    """Lengths of error bars below and above [2, n] of mean, low and high [n, 3]."""
+    mean, low, high = np.atleast_2d(values).T
+    return np.nan_to_num(np.stack([mean - low, high - mean]))
+
+
+def _mean(seeds: int, low: np.ndarray) -> str:
+    """Of how many seeds means are, and whether there are intervals."""
+    if seeds == 1:
+        return 'one seed'
+    known = np.isfinite(low).any()
+    return f'mean of {seeds} seeds, ' + ('95% interval' if known else 'too few for an interval')
 
 
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
     image = axis.imshow(table[..., 0], cmap='viridis', aspect='auto')
     axis.set_xticks(range(len(x[1])), map(str, x[1]))
     axis.set_yticks(range(len(y[1])), map(str, y[1]))
-    axis.set(xlabel=x[0], ylabel=y[0])
+    axis.set(xlabel=words(x[0]), ylabel=words(y[0]))
 
     def text(*cell: int) -> str:
-        mean, half = table[cell]
-        interval = '' if np.isnan(half) else f'\n±{half:.1%}'
-        return '' if np.isnan(mean) else f'{mean:.1%}{interval}'
+        mean, low, high = 100 * table[cell]
+        interval = '' if np.isnan(low) else f'\n{low:.1f} to {high:.1f}'
+        return '' if np.isnan(mean) else f'{mean:.1f}%{interval}'
 
-    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()), size=9)
-    figure.colorbar(image, ax=axis, format='{x:.0%}')
+    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()))
+    percent(figure.colorbar(image, ax=axis, label='test accuracy').ax.yaxis)
 
 
+@styled
 def against_flops(
-    flops: Sequence[float], accuracy: Sequence[tuple[float, float]],
-    points: Sequence[Mapping[str, Any]], axes: Sequence[str],
+    flops: Sequence[float], accuracy: Sequence[tuple[float, float, float]],
+    points: Sequence[Mapping[str, Any]], axes: Sequence[str], *, seeds: int,
 ) -> Figure:  # fmt: skip
     """Test accuracy against the operations of training one seed, a point for each cell.
 
     Args:
         flops: [cells].
-        accuracy: [cells] of mean and half interval.
+        accuracy: [cells] of mean, low and high end.
         points: [cells] settings.
         axes: settings that vary: the first gives the colour, the second the marker.
+        seeds: how many there are of each cell.
     """
-    figure, (axis,) = charts(0.75 * WIDTH, 4.4)
+    figure, (axis,) = charts(0.75 * WIDTH, 3.2)
     values = {name: [*dict.fromkeys(point[name] for point in points)] for name in axes[:2]}
     markers = 'osD^vP*X<>'
-    for x, (mean, half), point in zip(flops, accuracy, points, strict=True):
+    for x, interval, point in zip(flops, accuracy, points, strict=True):
         colour, marker, *_ = *(known.index(point[n]) for n, known in values.items()), 0, 0
-        label = ', '.join(_short(name, point[name]) for name in axes)
+        label = ', '.join(f'{words(name)} {point[name]}' for name in axes)
         axis.errorbar(
-            x, mean, np.nan_to_num(half), color=f'C{colour % 10}', capsize=3, ms=6,
+            x, interval[0], _bars(np.array(interval)), color=f'C{colour % 10}', capsize=2, ms=4,
             marker=markers[marker % len(markers)], linestyle='none', label=label,
         )  # fmt: skip
     axis.set(xscale='log', xlabel='FLOPs of training one seed', ylabel='test accuracy')
     axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(ticker.EngFormatter())
     axis.xaxis.set_minor_locator(ticker.NullLocator())
-    axis.yaxis.set_major_formatter('{x:.0%}')
-    axis.grid(alpha=0.3)
-    axis.set_title('Test accuracy against training compute, 95% interval over seeds', fontsize=11)
+    percent(axis.yaxis)
+    axis.grid(True)
+    axis.set_title(_mean(seeds, np.array(accuracy)[:, 1]))
     if len(points) <= 24:
-        axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def _short(name: str, value: Any) -> str:
-    return f'{name.rsplit(".", 1)[-1]} {value}'

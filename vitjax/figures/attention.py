@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vitjax.figures.panels import WIDTH, brightest, charts, number, overlay, panels, show, some
+from vitjax.figures.panels import brightest, charts, number, overlay, panels, show, some
+from vitjax.figures.style import WIDTH, Figure, styled
 
 _MOST = 12  # with more panels a row each is too small to read
 
 
+@styled
 def heads(
     pictures: np.ndarray, maps: np.ndarray, *, titles: Sequence[str] = (), signed: bool = False,
     query: tuple[int, int] | None = None,
@@ -36,6 +37,7 @@ def heads(
     return figure
 
 
+@styled
 def heads_by_layer(
     picture: np.ndarray, maps: np.ndarray, *, query: tuple[int, int] | None = None
 ) -> Figure:
@@ -48,12 +50,13 @@ def heads_by_layer(
     figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05)
     _picture(axes[0, 0], picture, maps.shape[2:], query)
     for row, head in zip(axes, shown, strict=True):
-        row[1].set_ylabel(f'head {head + 1}', fontsize=9)
+        row[1].set_ylabel(f'head {head + 1}')
         for axis, layer in zip(row[1:], layers, strict=True):
             _map(axis, maps[layer, head], '' if head else f'layer {layer + 1}')
     return figure
 
 
+@styled
 def overlays(
     pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], smooth: bool
 ) -> Figure:
@@ -71,21 +74,23 @@ def overlays(
     for axis, picture, title in zip(axes[0], pictures, titles, strict=True):
         show(axis, picture, title)
     for row, (label, values) in zip(axes[1:], maps.items(), strict=True):
-        row[0].set_ylabel(label, fontsize=10)
+        row[0].set_ylabel(label)
         for axis, picture, value in zip(row, pictures, values, strict=True):
             overlay(axis, picture, value, smooth=smooth)
     return figure
 
 
+@styled
 def frame(pictures: np.ndarray, maps: np.ndarray, title: str, *, smooth: bool = True) -> Figure:
     """One frame of an animation over depth: overlays [B, rows, columns] of all images in a row."""
     figure, axes = panels(1, len(pictures), side=min(2.0, 8 / len(pictures)), top=0.4)
     for axis, picture, values in zip(axes[0], pictures, maps, strict=True):
         overlay(axis, picture, values, smooth=smooth)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     return figure
 
 
+@styled
 def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> Figure:
     """Mean attention distance and entropy of each head (a dot) by layer, and the layers' means.
 
@@ -109,8 +114,8 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
     left.set_ylim(0, 1.08 * distance.max())
     right.set_ylim(0, 1.08 * max(largest, entropy.max()))
     left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
-    left.legend(frameon=False)
-    right.legend(frameon=False, loc='lower right')
+    left.legend()
+    right.legend(loc='lower right')
     return figure
 
 

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-
-from vitjax.figures.panels import WIDTH
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
 class Share(NamedTuple):
@@ -22,6 +20,7 @@ class Share(NamedTuple):
     modules: Mapping[str, tuple[float, str]]
 
 
+@styled
 def forecast(machines: Mapping[str, Share]) -> Figure:
     """Memory of one device of each machine against what it has; below, time by module.
 
@@ -55,7 +54,7 @@ def _memory(axis: Any, machines: Mapping[str, Share]) -> None:
     axis.set_yticks(range(len(machines)), list(machines))
     axis.invert_yaxis()
     axis.set(xlabel='memory of one device (GB)', xlim=(0, None))
-    axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _time(axis: Any, name: str, share: Share) -> None:
@@ -64,10 +63,10 @@ def _time(axis: Any, name: str, share: Share) -> None:
         axis.barh(row, 1e3 * seconds, color=estimates.get(by, 'C7'), height=0.7)
     for by in dict.fromkeys(by for _, by in share.modules.values()):
         axis.barh(0, 0, color=estimates.get(by, 'C7'), label=by)
-    axis.set_yticks(range(len(share.modules)), list(share.modules), fontsize=8)
+    axis.set_yticks(range(len(share.modules)), list(share.modules))
     axis.invert_yaxis()
     axis.set_xlim(0, None)
-    axis.set_xlabel('ms a step, estimated', fontsize=9)
-    axis.set_title(name, fontsize=10)
+    axis.set_xlabel('ms a step, estimated')
+    axis.set_title(name)
     if share.modules:
-        axis.legend(frameon=False, fontsize=8, loc='lower right', title='by', title_fontsize=8)
+        axis.legend(loc='lower right', title='by')

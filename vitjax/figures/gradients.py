@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import WIDTH, charts, montage, number, panels, show, wrapped
+from vitjax.figures.panels import charts, montage, number, panels, percent, show, wrapped
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
+@styled
 def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) -> Figure:
     """First-layer filters, and their principal components where there are any.
 
@@ -32,6 +33,7 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
     return figure
 
 
+@styled
 def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
     """What units prefer: pictures [n, H, W, 3], uint8."""
     figure, axes = wrapped(len(pictures), 4, side=2.4)
@@ -40,6 +42,7 @@ def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
     return figure
 
 
+@styled
 def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[str]) -> Figure:
     """Effective receptive fields [n, H, W], each on its own logarithmic scale over three decades.
 
@@ -52,11 +55,12 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
         show(axis, relative, f'{title}\n{size:.0f} px', cmap='inferno', norm=scale)
     colours = ScalarMappable(scale, 'inferno')
     bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
-    bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'], fontsize=8)
-    bar.set_label('share of the largest', fontsize=9)
+    bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'])
+    bar.set_label('share of the largest')
     return figure
 
 
+@styled
 def importance(
     heads: np.ndarray | None, shares: np.ndarray | None, left: np.ndarray | None,
     layers: Sequence[int], without: np.ndarray, *, ylabel: str,
@@ -88,8 +92,8 @@ def importance(
         figure.colorbar(image, ax=axes[0], label='of the largest')
         axes[1].plot(shares, left, 'o-', markersize=4)
         axes[1].set(title='heads removed', xlabel='share, least important first', ylabel=ylabel)
-        axes[1].xaxis.set_major_formatter('{x:.0%}')
-        axes[1].grid(alpha=0.3)
+        percent(axes[1].xaxis)
+        axes[1].grid(True)
         lowest = min([lowest, *left])
     for axis in axes[-2:]:  # the measure, whether or not there are heads
         axis.set_ylim(lowest, 1.05)

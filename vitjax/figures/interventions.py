@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from vitjax.figures.panels import WIDTH, charts, number, some, write_cells
+from vitjax.figures.panels import charts, number, some, write_cells
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
+@styled
 def heads(
     exact: Mapping[str, np.ndarray], size: np.ndarray, estimate: np.ndarray, *, measure: str,
     title: str,
@@ -39,11 +40,12 @@ def heads(
         scale('log')
     for own in (axes[-1].xaxis, axes[-1].yaxis):  # labels between the powers of ten collide
         own.set_minor_formatter(NullFormatter())
-    axes[-1].grid(alpha=0.3)
-    figure.suptitle(title, size=9)
+    axes[-1].grid(True)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
+@styled
 def places(
     exact: np.ndarray, estimate: np.ndarray, prefix: int, shape: tuple[int, int], *, measure: str,
     title: str,
@@ -68,7 +70,7 @@ def places(
             axis = figure.add_subplot(grid[row, column])
             axis.imshow(patches[layer].reshape(shape), cmap='RdBu_r', vmin=-most, vmax=most)
             axis.set(xticks=[], yticks=[])
-            axis.set_title(f'layer {layer + 1}' if row == 0 else '', size=9)
+            axis.set_title(f'layer {layer + 1}' if row == 0 else '')
             if column == 0:
                 axis.set_ylabel(name)
         own = figure.axes[-len(shown) :]
@@ -77,16 +79,17 @@ def places(
     layers = np.arange(1, len(exact) + 1)
     for i in range(prefix):
         name = 'class token' if i == 0 else f'token {i + 1}'
-        axis.plot(layers, exact[:, i], 'o-', markersize=3, label=name)
-    axis.plot(layers, exact[:, prefix:].max(1), 's-', markersize=3, label='largest patch')
-    axis.plot(layers, exact[:, prefix:].mean(1), '^-', markersize=3, label='mean patch')
+        axis.plot(layers, exact[:, i], 'o-', label=name)
+    axis.plot(layers, exact[:, prefix:].max(1), 's-', label='largest patch')
+    axis.plot(layers, exact[:, prefix:].mean(1), '^-', label='mean patch')
     axis.set(xlabel='layer', ylabel=measure)
     number(axis)
-    axis.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, size=9)
+    axis.legend()
+    figure.suptitle(title, wrap=True)
     return figure
 
 
+@styled
 def regions(
     values: tuple[np.ndarray, ...], names: Sequence[str], side: int, *, measure: str, title: str
 ) -> Figure:
@@ -102,22 +105,23 @@ def regions(
     image = left.imshow(
         mean[:, :cells], cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto', origin='lower'
     )
-    left.set_xticks(range(cells), names[:cells], rotation=90, size=8)
-    left.set_yticks(range(len(mean)), layers, size=8)
+    left.set_xticks(range(cells), names[:cells], rotation=90)
+    left.set_yticks(range(len(mean)), layers)
     left.set(title='cells', xlabel='row,column of the cell', ylabel='layer')
     figure.colorbar(image, ax=left, label=measure)
     for i in range(cells, len(names)):
-        right.plot(layers, mean[:, i], 'o-', markersize=3, label=names[i])
+        right.plot(layers, mean[:, i], 'o-', label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
     # Of a few patches it may be a thousandth of what it is of all.
     right.set_yscale('symlog', linthresh=max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30))
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
-    right.legend(frameon=False)
-    figure.suptitle(title, size=9)
+    right.legend()
+    figure.suptitle(title, wrap=True)
     return figure
 
 
+@styled
 def lesions(
     what: Sequence[Mapping[str, Any]], mean: np.ndarray, low: np.ndarray, high: np.ndarray, *,
     measure: str, title: str,
@@ -137,24 +141,25 @@ def lesions(
         rows = [i for i, row in enumerate(what) if row['kind'] == kind]
         layers = [what[i]['layer'] for i in rows]
         name = 'swapped with the next' if kind == 'swapped' else kind
-        (line,) = left.plot(layers, mean[rows], mark, markersize=3, label=name)
+        (line,) = left.plot(layers, mean[rows], mark, label=name)
         left.fill_between(layers, low[rows], high[rows], color=line.get_color(), alpha=0.15)
     left.set(title='one layer', xlabel='layer', ylabel=measure)
     removed = np.array([row.get('removed', 0) for row in what])
     counts = np.unique(removed[removed > 0])
     right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='a set')
     own = [mean[removed == count].mean() for count in counts]
-    right.plot([0, *counts], [mean[0], *own], 'o-', markersize=3, color='C0', label='their mean')
+    right.plot([0, *counts], [mean[0], *own], 'o-', color='C0', label='their mean')
     right.set(title='layers removed at random', xlabel='how many', ylabel=measure)
     for axis in (left, right):
         axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
         axis.set_ylim(min(0.0, float(mean.min())), 1.05)
         number(axis)
-        axis.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, size=9)
+        axis.legend()
+    figure.suptitle(title, wrap=True)
     return figure
 
 
+@styled
 def steering(
     mean: np.ndarray, low: np.ndarray, high: np.ndarray, strengths: Sequence[float], *,
     toward: str, title: str,
@@ -165,20 +170,21 @@ def steering(
     left.set_xticks(range(len(strengths)), [f'{s:g}' for s in strengths])
     left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
     left.set(xlabel='strength', ylabel='layer')
-    write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5, size=8)
+    write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
     figure.colorbar(image, ax=left, label=f'answered as {toward}')
     for layer in some(len(mean), 5):
-        (line,) = right.plot(strengths, mean[layer], 'o-', markersize=3, label=f'layer {layer + 1}')
+        (line,) = right.plot(strengths, mean[layer], 'o-', label=f'layer {layer + 1}')
         right.fill_between(
             strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
         )
     right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(-0.02, 1.02))
-    right.grid(alpha=0.3)
-    right.legend(frameon=False, fontsize=8)
-    figure.suptitle(title, size=9)
+    right.grid(True)
+    right.legend()
+    figure.suptitle(title, wrap=True)
     return figure
 
 
+@styled
 def over_seeds(
     curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, share: bool = False
 ) -> Figure:
@@ -197,14 +203,14 @@ def over_seeds(
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
         axis.plot(places, values, color='grey', linewidth=0.8)
-        axis.plot(places, mean, 'o-', markersize=3, color='C0')
+        axis.plot(places, mean, 'o-', color='C0')
         axis.fill_between(places, low, high, color='C0', alpha=0.2, linewidth=0)
-        axis.set_title(name, size=9)
+        axis.set_title(name)
         axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
         number(axis)
         if share:
             axis.set_ylim(-0.03, 1.03)
     for axis in axes[len(curves) :]:
         axis.axis('off')
-    figure.suptitle(title, size=9)
+    figure.suptitle(title, wrap=True)
     return figure

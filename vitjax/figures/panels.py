@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-WIDTH = 10.0  # inches of a full-width figure: at 120 dots an inch, text stays legible in a README
+from vitjax.figures.style import WIDTH, Figure
 
 
 def panels(
-    rows: int, columns: int, *, side: float | None = None, aspect: float = 1.0, top: float = 0.3
+    rows: int, columns: int, *, side: float | None = None, aspect: float = 1.0, top: float = 0.2
 ) -> tuple[Figure, np.ndarray]:
     """A figure of equal panels without ticks, and its axes [rows, columns].
 
@@ -24,8 +24,8 @@ def panels(
         aspect: height of a panel over its width.
         top: inches left above each row for titles.
     """
-    side = side or min(2.4, WIDTH / columns)
-    size = (max(columns * side, 3.0), rows * (side * aspect + top))
+    side = side or min(1.8, WIDTH / columns)
+    size = (max(columns * side, 2.4), rows * (side * aspect + top))
     figure = Figure(figsize=size, layout='constrained')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -53,11 +53,32 @@ def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.nd
 def number(axis: Axes) -> None:
     """Marks whole numbers alone along x, as layers and epochs are, on a grid."""
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.grid(alpha=0.3)
+    axis.grid(True)
+
+
+class Percent(PercentFormatter):
+    """Shares as percent, with the decimals that the step between ticks needs."""
+
+    def format_ticks(self, values: Any) -> list[str]:
+        """The ticks' labels."""
+        parts = 100 * np.asarray(values)
+        fits = [np.allclose(parts, parts.round(d), rtol=0, atol=0.5e-5) for d in range(5)]
+        self.decimals = fits.index(True) if any(fits) else 5
+        return super().format_ticks(values)
+
+
+def percent(axis: Axis) -> None:
+    """Marks shares as percent; once they are drawn, the axis ends at 0 and 100% at the latest."""
+    axis.set_major_formatter(Percent(1))
+    low, high = axis.get_view_interval()
+    limits = max(0.0, low), min(1.0, high)
+    (axis.axes.set_ylim if axis.axis_name == 'y' else axis.axes.set_xlim)(limits)
+    for line in axis.axes.lines:  # a marker on the last tick is drawn whole
+        line.set_clip_on(False)
 
 
 def write_cells(
-    axis: Axes, values: np.ndarray, text: Callable, *, middle: float, size: float
+    axis: Axes, values: np.ndarray, text: Callable, *, middle: float, size: float = 7
 ) -> None:
     """Writes `text(row, column)` on the cells of a map, black where values are above `middle`."""
     for (row, column), value in np.ndenumerate(values):
@@ -69,7 +90,7 @@ def write_cells(
 def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> Any:
     """A picture [H, W, 3] in 0..1 (or uint8), or a map [H, W], on an axis with a title."""
     if title:
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title)
     return axis.imshow(picture, **{'interpolation': 'nearest', **options})
 
 

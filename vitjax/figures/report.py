@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 
-from vitjax.figures.panels import charts, number
+from vitjax.figures.panels import charts, number, percent
+from vitjax.figures.style import WIDTH, Figure, styled
 
 TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
 _STYLES: dict[str, Any] = {'train': ':', 'validation': '-'}
@@ -25,6 +24,7 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
+@styled
 def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, a colour for each group of runs.
 
@@ -36,10 +36,13 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
     # Of five classes or fewer, one of the five likeliest is always right.
     shown = {m for m, line in known if m != 'top5' or np.nanmin(line.mean) < 1}
     metrics = [metric for metric in TITLES if metric in shown]
-    lines = -(-(len(groups) + 2) // 4)
-    figure, axes = charts(12 if len(metrics) > 2 else 10, 3.5 + 0.2 * lines, len(metrics))
-    cycle = matplotlib.colormaps['tab10' if len(groups) <= 10 else 'turbo']
-    shades = cycle(np.arange(len(groups)) if len(groups) <= 10 else np.linspace(0, 1, len(groups)))
+    columns = 2 if max(map(len, groups)) > 40 else 4
+    rows = -(-(len(groups) + 2) // columns)
+    figure, axes = charts(WIDTH, 2.3 + 0.15 * rows, len(metrics))
+    few, count = len(groups) <= 10, len(groups)
+    shades = matplotlib.colormaps['tab10' if few else 'turbo'](
+        np.arange(count) if few else np.linspace(0, 1, count)
+    )
     colours = dict(zip(groups, shades, strict=True))
     for axis, metric in zip(axes, metrics, strict=True):
         for name, own in groups.items():
@@ -47,14 +50,13 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
                 if (split, metric) in own:
                     _draw(axis, own[split, metric], style, colours[name])
         axis.set(title=TITLES[metric], xlabel='epoch')
-        if metric != 'loss':
-            axis.yaxis.set_major_formatter(PercentFormatter(1))
-            axis.set_ylim(max(0, axis.get_ylim()[0]), min(1.01, axis.get_ylim()[1]))
         number(axis)
+        if metric != 'loss':
+            percent(axis.yaxis)
     handles = [Line2D([], [], color=colours[name], label=name) for name in groups]
     handles = handles * (len(groups) > 1)
     handles += [Line2D([], [], color='0.3', linestyle=s, label=n) for n, s in _STYLES.items()]
-    legend = figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False)
+    legend = figure.legend(handles=handles, loc='outside lower center', ncols=columns)
     for text in legend.get_texts():  # names of folders
         text.set_parse_math(False)
     return figure
@@ -62,24 +64,22 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
 def _draw(axis, curve: Curve, style: Any, colour: np.ndarray) -> None:
     few = len(curve.epochs) < 30  # a single point has no line
-    axis.plot(
-        curve.epochs, curve.mean, color=colour, linestyle=style, marker='o' if few else None,
-        markersize=3,
-    )  # fmt: skip
+    marker = 'o' if few else None
+    axis.plot(curve.epochs, curve.mean, color=colour, linestyle=style, marker=marker, markersize=2)
     if np.isfinite(curve.low).any():
         axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as SVG, the same bytes for the same figure; pictures in it have 150 dots an inch."""
+    """A figure as SVG, the same bytes for the same figure; pictures in it have 200 dots an inch."""
     out = io.BytesIO()
     with matplotlib.rc_context({'svg.hashsalt': 'vitjax'}):
-        figure.savefig(out, format='svg', dpi=150, metadata={'Date': None})
+        figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
     return out.getvalue()
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
+    """A figure as PNG, for what is made of pictures."""
     out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=120)
+    figure.savefig(out, format='png', dpi=160)
     return out.getvalue()

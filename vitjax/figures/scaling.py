@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from vitjax.figures.panels import WIDTH
+from vitjax.figures.style import WIDTH, Figure, styled
 
 # By panel, then by curve: the first of a curve's two names sets its colour, the second its line.
 Curves = Mapping[str, Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]]
@@ -22,6 +21,7 @@ def exponent(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.polyfit(np.log(x[there]), np.log(y[there]), 1)[0])
 
 
+@styled
 def scaling(curves: Curves, *, x_label: str) -> Figure:
     """One log-log panel for each quantity; the legend gives each curve's exponent.
 
@@ -46,16 +46,16 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
             label += '' if np.isnan(slope) else f': {slope:.2f}'
             style, hue = styles[lines.index(line) % len(styles)], f'C{colours.index(colour)}'
             known = np.where(there, y, np.nan)
-            axis.plot(x, known, color=hue, ls=style, marker='o', ms=3.5, label=label)
+            axis.plot(x, known, color=hue, ls=style, marker='o', label=label)
             if not there.all():
                 top = {'transform': axis.get_xaxis_transform(), 'label': 'out of memory'}
                 axis.plot(x[~there], [0.97] * sum(~there), 'x', color=hue, **top)
         ticks = sorted({float(v) for x, _ in named.values() for v in x})
         axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(alpha=0.3)
+        axis.grid(True)
         axis.legend(
-            frameon=False, fontsize=8, title='exponent', title_fontsize=8,
+            title='exponent',
             loc='center left', bbox_to_anchor=(1, 0.5),
         )  # fmt: skip
     for axis in axes.flat[len(curves) :]:

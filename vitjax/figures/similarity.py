@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from vitjax.figures.panels import charts, write_cells
+from vitjax.figures.panels import charts, percent, write_cells
+from vitjax.figures.style import Figure, styled
 
 
+@styled
 def heat_map(
     matrix: np.ndarray, x_names: Sequence[str], y_names: Sequence[str], *, measure: str,
     x_label: str, y_label: str, title: str = '', span: tuple[float, float] | None = None,
@@ -29,10 +30,10 @@ def heat_map(
     figure, (axis,) = charts(max(4.5, 2.6 + side * columns), max(3.6, 1.7 + side * rows))
     low, high = span or (None, None)
     image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=low, vmax=high)
-    axis.set_xticks(range(columns), y_names, rotation=90, size=8)
-    axis.set_yticks(range(rows), x_names, size=8)
+    axis.set_xticks(range(columns), y_names, rotation=90)
+    axis.set_yticks(range(rows), x_names)
     axis.set(xlabel=y_label, ylabel=x_label)
-    axis.set_title(title, size=9)
+    axis.set_title(title)
     if rows * columns <= 200:
         middle = np.mean(image.get_clim())
         write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
@@ -40,6 +41,7 @@ def heat_map(
     return figure
 
 
+@styled
 def probe_accuracy(
     names: Sequence[str], accuracy: Mapping[str, np.ndarray],
     interval: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str = '',
@@ -55,12 +57,12 @@ def probe_accuracy(
     figure, (axis,) = charts(max(5.0, 2 + 0.35 * len(names)), 4)
     places = np.arange(len(names))
     for i, (probe, values) in enumerate(accuracy.items()):
-        axis.plot(places, values, marker='o', markersize=3, color=f'C{i}', label=probe)
+        axis.plot(places, values, marker='o', color=f'C{i}', label=probe)
         axis.fill_between(places, *interval[probe], color=f'C{i}', alpha=0.2, linewidth=0)
-    axis.set_xticks(places, names, rotation=90, size=8)
-    axis.yaxis.set_major_formatter('{x:.0%}')
+    axis.set_xticks(places, names, rotation=90)
+    percent(axis.yaxis)
     axis.set(ylabel='accuracy')
-    axis.set_title(title, size=9)
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    axis.set_title(title)
+    axis.grid(True)
+    axis.legend()
     return figure

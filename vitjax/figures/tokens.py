@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vitjax.figures.panels import charts, montage, number, panels, show, some, wrapped, write_cells
+from vitjax.figures.style import Figure, styled
 
 
+@styled
 def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '') -> Figure:
     """A grid of grids: for each place, the cosine of its position embedding to every other.
 
@@ -35,6 +36,7 @@ def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '')
     return figure
 
 
+@styled
 def over_depth(
     values: dict[str, tuple[str, np.ndarray]], *, labels: Sequence[str], layers: Sequence[str] = ()
 ) -> Figure:
@@ -51,16 +53,17 @@ def over_depth(
         steps = np.arange(1, len(quantity) + 1)
         for line, label in zip(quantity.T, labels, strict=True):
             marker = 'o' if len(steps) <= 16 else None
-            axis.plot(steps, line, label=label, marker=marker, markersize=3.5)
+            axis.plot(steps, line, label=label, marker=marker)
         axis.set(title=title, xlabel='' if layers else 'layer', ylabel=unit)
         number(axis)
         if layers:
-            axis.set_xticks(steps, layers, rotation=90, fontsize=8)
+            axis.set_xticks(steps, layers, rotation=90)
     if len(labels) <= 8:
-        axes[-1].legend(frameon=False, fontsize=9)
+        axes[-1].legend()
     return figure
 
 
+@styled
 def lens(
     probability: np.ndarray, names: list[list[str]], *, labels: Sequence[str], decided: np.ndarray
 ) -> Figure:
@@ -76,7 +79,7 @@ def lens(
     figure, (axis,) = charts(min(10.0, 2 + 2.0 * len(labels)), 1.2 + 0.3 * len(shown))
     image = axis.imshow(probability[shown], cmap='viridis', vmin=0, vmax=1, aspect='auto')
     short = np.array([[*map(_short, names[layer])] for layer in shown])
-    write_cells(axis, probability[shown], lambda *cell: short[cell], middle=0.6, size=8)
+    write_cells(axis, probability[shown], lambda *cell: short[cell], middle=0.6)
     for x, layer in enumerate(decided):
         y = np.searchsorted(shown, layer) - 0.5
         for colour, thick in (('white', 4), ('C3', 2)):
@@ -84,12 +87,13 @@ def lens(
     axis.set_xticks(range(len(labels)), map(_short, labels))
     axis.set_yticks(range(len(shown)), [f'{layer + 1}' for layer in shown])
     axis.set(ylabel='layer', ylim=(-0.5, len(shown) - 0.5))
-    axis.set_title('what each layer would answer; from the red line on, the final class', size=10)
+    axis.set_title('what each layer would answer; from the red line on, the final class')
     axis.tick_params(length=0)
     figure.colorbar(image, label='probability')
     return figure
 
 
+@styled
 def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> Figure:
     """Norms of patch tokens over the image at some layers, and how they spread at the last.
 
@@ -112,15 +116,16 @@ def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> F
         row[-1].set_xlim(edges[0], edges[-1])
         row[-1].xaxis.set_major_locator(MaxNLocator(4))
     for column, layer in zip(axes.T[1:-1], layers, strict=True):
-        column[0].set_title(f'norm, layer {layer + 1}', fontsize=10)
+        column[0].set_title(f'norm, layer {layer + 1}')
         drawn = column[0].images[0]
         bar = figure.colorbar(drawn, ax=column, location='bottom', aspect=15, pad=0.01)
         bar.ax.tick_params(labelsize=8)
-    axes[0, -1].set_title(f'patches, layer {layers[-1] + 1}', fontsize=10)
-    axes[-1, -1].set_xlabel('norm', fontsize=9)
+    axes[0, -1].set_title(f'patches, layer {layers[-1] + 1}')
+    axes[-1, -1].set_xlabel('norm')
     return figure
 
 
+@styled
 def patches(picture: np.ndarray, cut: np.ndarray, rebuilt: np.ndarray, *, columns: int) -> Figure:
     """An image, its patches [N, P, P, 3] with gaps, and the image rebuilt from them."""
     figure, ((whole, pieces, again),) = panels(1, 3, side=3.3, top=0.35)
@@ -132,6 +137,7 @@ def patches(picture: np.ndarray, cut: np.ndarray, rebuilt: np.ndarray, *, column
     return figure
 
 
+@styled
 def activations(
     picture: np.ndarray, tiles: np.ndarray, *, grid: tuple[int, int], titles: Sequence[str]
 ) -> Figure:
@@ -154,6 +160,7 @@ def activations(
     return figure
 
 
+@styled
 def channels(layers: dict[str, np.ndarray], *, columns: int = 16) -> Figure:
     """Feature maps channel by channel: uint8 [H, W, C] by layer, at most 64 channels each."""
     pictures = [

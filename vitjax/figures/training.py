@@ -5,33 +5,39 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
 
-from vitjax.figures.panels import charts, number, write_cells
+from vitjax.figures.panels import charts, number, percent, write_cells
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
+@styled
 def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, training and validation.
+
+    Top-5 accuracy is left out where it is 100% throughout, as it is of five classes or fewer.
 
     Args:
         records: lines of `metrics.jsonl`: `epoch`, `split`, and the values.
     """
-    figure, axes = charts(12, 3.6, 3)
-    for axis, name in zip(axes, ('accuracy', 'top5', 'loss'), strict=True):
+    names = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
+    if all(record.get('top5', 1) == 1 for record in records):
+        del names['top5']
+    figure, axes = charts(WIDTH, 2.2, len(names))
+    for axis, (name, title) in zip(axes, names.items(), strict=True):
         for split, colour in (('train', 'C0'), ('validation', 'C1')):
             rows = [r for r in records if r['split'] == split and name in r]
             epochs, values = [r['epoch'] for r in rows], [r[name] for r in rows]
-            marker = 'o' if len(rows) < 30 and split == 'validation' else None
-            axis.plot(epochs, values, color=colour, label=split, marker=marker, markersize=3)
-        title = {'top5': 'top-5 accuracy'}.get(name, name)
+            marker = 'o' if len(rows) < 30 else None
+            axis.plot(epochs, values, color=colour, label=split, marker=marker)
         axis.set(title=title, xlabel='epoch')
-        if name != 'loss':
-            axis.yaxis.set_major_formatter('{x:.0%}')
         number(axis)
-    axes[0].legend(frameon=False)
+        if name != 'loss':
+            percent(axis.yaxis)
+    axes[-1].legend()
     return figure
 
 
+@styled
 def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[str]) -> Figure:
     """Images above, the class token's attention over them below.
 
@@ -49,42 +55,43 @@ def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[st
         for axis in column:
             axis.imshow(image, extent=extent, interpolation='nearest')
             axis.axis('off')
-        column[0].set_title(title, fontsize=9)
+        column[0].set_title(title)
         column[1].imshow(values, extent=extent, **heat)
     return figure
 
 
+@styled
 def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = False) -> Figure:
     """The confusion matrix; numbers are written in up to 20 classes, names in up to 120.
 
     Args:
         matrix: [true, predicted] counts.
         classes: names in the same order.
-        normalised: shares of each true class in place of counts on a logarithmic scale.
+        normalised: percent of each true class in place of counts on a logarithmic scale.
     """
     count = len(classes)
-    side = min(12.0, max(4.0, 2.5 + 0.45 * count))
-    figure, (axis,) = charts(side + 1, side)
+    side = min(WIDTH - 0.8, max(2.4, 1.2 + 0.32 * count))
+    figure, (axis,) = charts(side + 0.8, side)
     most = max(2, matrix.max())
-    norm, middle, label = LogNorm(1, most), np.sqrt(most), 'images'
-    values, words = matrix, lambda *cell: str(matrix[cell] or '')
+    values, norm, middle, label = matrix, LogNorm(1, most), np.sqrt(most), 'images'
     if normalised:
-        values = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        norm, middle, label = Normalize(0, 1), 0.5, 'share of the true class'
-        words = lambda *cell: f'{100 * values[cell]:.0f}' if matrix[cell] else ''  # noqa: E731
+        values = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        norm, middle, label = Normalize(0, 100), 50, '% of the true class'
     image = axis.imshow(np.ma.masked_where(matrix < 1, values), cmap='viridis', norm=norm)
     axis.set(xlabel='predicted', ylabel='true')
     if count <= 120:
-        axis.tick_params(labelsize=min(10, 600 / count), length=2 if count > 50 else 3.5)
+        size = min(7, 72 * 0.9 * (side - 1) / count)  # of the points that a class has
+        axis.tick_params(labelsize=size, length=1 if count > 50 else 2.5)
         for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
             one.set_ticks(range(count), classes, rotation=turned, parse_math=False)
-    if count > 20:  # lines for the eye
-        for place in range(5, count, 5):
-            axis.axhline(place - 0.5, color='0.5', linewidth=0.3)
-            axis.axvline(place - 0.5, color='0.5', linewidth=0.3)
-    else:
-        write_cells(axis, values, words, middle=middle, size=7)
-    bar = figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02)
-    if normalised:
-        bar.ax.yaxis.set_major_formatter('{x:.0%}')
+    if count <= 20:
+        write_cells(
+            axis, values, lambda *cell: f'{values[cell]:.0f}' if matrix[cell] else '', middle=middle
+        )
+    else:  # lines for the eye
+        places = np.arange(5, count, 5) - 0.5
+        lines = {'color': '0.6', 'linewidth': 0.25}
+        axis.hlines(places, -0.5, count - 0.5, **lines)
+        axis.vlines(places, -0.5, count - 0.5, **lines)
+    figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02, format='{x:.0f}')
     return figure

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.animation import FuncAnimation
-from matplotlib.figure import Figure
 
-from vitjax.figures.panels import WIDTH, number, some
+from vitjax.figures.panels import number, some
+from vitjax.figures.style import WIDTH, Figure, styled
 
 Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
 
 
+@styled
 def strip(records: Records) -> Figure:
     """CKA of depth with depth at some epochs in a row, and effective rank over all epochs."""
     with_cka, with_rank = ('cka' in records[0], 'rank' in records[0])
@@ -24,7 +25,7 @@ def strip(records: Records) -> Figure:
         images = [_similarity(axis, records[i]) for axis, i in zip(axes, shown, strict=True)]
         axes[0].set_ylabel('layer')
         part.colorbar(images[0], ax=axes, label='CKA', shrink=0.8)
-        part.suptitle(_policy(records[0]), size=9)
+        part.suptitle(_policy(records[0]), wrap=True)
     if with_rank:
         axis = parts[0].subplots()
         epochs = [record['epoch'] for record in records]
@@ -35,10 +36,11 @@ def strip(records: Records) -> Figure:
             axis.plot(epochs, ranks[:, layer], color=colour, label=f'layer {layer + 1}')
         axis.set(xlabel='epoch', ylabel='effective rank of the patches')
         number(axis)
-        axis.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
 
 
+@styled
 def film(records: Records) -> FuncAnimation:
     """A frame for each record: CKA of depth with depth, and effective rank by layer."""
     kinds = [kind for kind in ('cka', 'rank') if kind in records[0]]
@@ -53,7 +55,7 @@ def film(records: Records) -> FuncAnimation:
     line: Any = None
     if 'rank' in axes:
         axis = axes['rank']
-        (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-', markersize=3)
+        (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-')
         axis.set(xlabel='layer', ylabel='effective rank of the patches')
         axis.set_ylim(0, 1.05 * ranks.max())
         number(axis)
@@ -65,7 +67,7 @@ def film(records: Records) -> FuncAnimation:
             axes['cka'].set_title('')
         if line is not None:
             line.set_ydata(record['rank'])
-        figure.suptitle(f'epoch {record["epoch"]:.4g}', size=10)
+        figure.suptitle(f'epoch {record["epoch"]:.4g}', wrap=True)
         return [artist for artist in (image, line) if artist is not None]
 
     return FuncAnimation(figure, draw, frames=len(records), interval=250)
@@ -74,11 +76,11 @@ def film(records: Records) -> FuncAnimation:
 def _similarity(axis: Any, record: dict[str, Any]) -> Any:
     """CKA of every layer with every layer, the first at the bottom left."""
     matrix = np.array(record['cka'])
-    axis.set_title(f'epoch {record["epoch"]:.4g}', size=9)
+    axis.set_title(f'epoch {record["epoch"]:.4g}')
     axis.set_xlabel('layer')
     ticks = some(len(matrix), 4)
     for set_ticks in (axis.set_xticks, axis.set_yticks):
-        set_ticks(ticks, [tick + 1 for tick in ticks], size=8)
+        set_ticks(ticks, [tick + 1 for tick in ticks])
     return axis.imshow(matrix, origin='lower', cmap='magma', vmin=0, vmax=1)
 
 

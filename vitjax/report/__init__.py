@@ -91,16 +91,21 @@ def write(
     return out
 
 
-def attempt(path: Path, **options: Any) -> str:
+def attempt(path: Path) -> str:
     """`write` at the end of a run: whatever goes wrong with it is a line, never an error.
 
+    Of several processes the first makes it, without attention: no process can load a model alone.
+
     Returns:
-        What to print: where the report is, or why there is none.
+        A line to print: where the report is, or why there is none; nothing in other processes.
     """
+    if jax.process_index() > 0:
+        return ''
     try:
-        return f'report: {write([path], **options)}'
+        return f'report: {write([path], look=jax.process_count() == 1)}\n'
     except Exception as error:  # the run is finished and saved, which is what counts
-        return f'there is no report: {files.first_line(error)}; see scripts/report.py {path}'
+        again = f'python scripts/report.py {path} tries again'
+        return f'there is no report: {files.first_line(error)}; {again}\n'
 
 
 def _chosen(groups: Sequence[Group], count: int) -> list[Group]:

@@ -32,7 +32,7 @@ _SAID = {
 def classes(given: Answers) -> Html:
     """The confusion matrix, the pairs most often confused, and scores of each class."""
     matrix, names = given.confusion(), given.classes
-    kind = 'narrow' if len(names) <= 20 else ''
+    kind = 'narrow' if len(names) <= 10 else 'full'
     counts, shares = (
         page.figure(
             page.picture(figures.svg(confusion(matrix, names, normalised=share)), 'svg+xml', alt),
@@ -131,4 +131,4 @@ def attention(run: Run, given: Answers) -> Html:
     said = f'{_SAID[name]} The first {min(len(right), len(rows))} are right, the others the worst '
     said += f'mistakes. Above each its predicted class; the true classes are {true}.'
     title = 'Where it looks' if reads == 'maps' else 'Attention'
-    return join(tag('h3', f'{title}, {given.split} images'), page.figure(chart, said))
+    return join(tag('h3', f'{title}, {given.split} images'), page.figure(chart, said, kind='full'))

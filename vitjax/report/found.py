@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitjax import fields, runs
-from vitjax.analysis.effects import student
+from vitjax.analysis.effects import student, student_share
 from vitjax.experiment import Experiment, to_json
 from vitjax.figures.report import TITLES, Curve
 from vitjax.files import first_line
@@ -228,13 +228,8 @@ def estimate(found: Sequence[float | None], *, share: bool = False) -> Estimate 
     known = [value for value in found if value is not None]
     if not known:
         return None
-    mean, low, high = interval(np.array(known), share=share)
+    mean, low, high = (student_share if share else student)(np.array(known))
     return Estimate(float(mean), float(low), float(high), len(known))
-
-
-def interval(values: np.ndarray, *, share: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds of values [..., seeds], and its 95% interval: each [...]."""
-    return student(values)
 
 
 def curves(group: Group) -> dict[tuple[str, str], Curve]:
@@ -265,5 +260,5 @@ def _curve(epochs: np.ndarray, table: np.ndarray, *, share: bool) -> Curve:
         epochs = np.array([epochs[i : i + times].mean() for i in cuts])
         known = np.ma.masked_invalid(table)
         table = np.array([known[i : i + times].mean(0).filled(np.nan) for i in cuts])
-    each = [interval(row[np.isfinite(row)], share=share) for row in table]
+    each = [(student_share if share else student)(row[np.isfinite(row)]) for row in table]
     return Curve(epochs, *map(np.array, zip(*each, strict=True)))

@@ -37,7 +37,8 @@ tr.total > * { border-top: 1px solid #000 !important; font-weight: bold; }
 td small { display: block; color: #444; }
 figure { margin: .6rem 0; }
 figure > img { max-width: 100%; height: auto; }
-figure.narrow > img { max-width: min(100%, 36rem); }
+figure.full > img { width: 100%; }
+figure.narrow > img { width: 36rem; }
 figcaption { font-size: 13px; color: #222; max-width: 48rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr));
   gap: .9rem; }
@@ -54,7 +55,7 @@ summary { cursor: pointer; }
   table, figure, tr, .missing, .keep { break-inside: avoid; }
   .wide { overflow: visible; }
   figure > img { max-height: 240mm; }
-  figure.narrow > img { max-width: 130mm; }
+  figure.narrow > img { width: auto; }
   .pictures { grid-template-columns: repeat(6, 1fr); }
   .pictures img { width: 25mm; height: 25mm; }
   details:not([open]) { display: none; }

@@ -32,7 +32,7 @@ def results(groups: Sequence[Group]) -> Html:
     for group in groups:
         tested = [run.last('test') or {} for run in group.runs]
         held = [(run.best() or {}).get('accuracy') for run in group.runs]
-        accuracy, top5 = ([r.get(name) for r in tested] for name in ('accuracy', 'top5'))
+        accuracy, top5 = [r.get('accuracy') for r in tested], [*map(_top5, group.runs)]
         rows.append(
             (
                 group.name, len(group.runs), *map(_percent, (accuracy, top5)),
@@ -58,13 +58,19 @@ def _each(runs: Sequence[Run]) -> Html:
         rows.append(
             (
                 run.name, '-' if run.experiment is None else run.experiment.seed,
-                _share(tested.get('accuracy')), _share(tested.get('top5')),
+                _share(tested.get('accuracy')), _share(_top5(run)),
                 _loss(tested.get('loss')), _share(best.get('accuracy')), _short(best.get('epoch')),
                 _short(last.get('epoch')), _time(last.get('seconds')),
                 str(run.starts[0].get('started', '-'))[:16] if run.starts else '-',
             )
         )  # fmt: skip
     return page.table(head, rows)
+
+
+def _top5(run: Run) -> float | None:
+    """Of the test images; of five classes or fewer it says nothing."""
+    few = run.experiment is not None and len(run.experiment.classes) <= 5
+    return None if few else (run.last('test') or {}).get('top5')
 
 
 def curves(groups: Sequence[Group]) -> Html:
@@ -77,7 +83,7 @@ def curves(groups: Sequence[Group]) -> Html:
     several = any(len(group.runs) > 1 for group in groups)
     over = ' Lines are means over seeds, bands their 95% intervals.' if several else ''
     said = 'Training (dotted; with dropout and on augmented images) and validation (solid).'
-    return page.section('Learning curves', page.figure(drawn, said + over))
+    return page.section('Learning curves', page.figure(drawn, said + over, kind='full'))
 
 
 def configuration(groups: Sequence[Group]) -> Html:

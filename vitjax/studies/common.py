@@ -15,7 +15,7 @@ from vitjax.analysis import effects
 from vitjax.data import preprocess, sources
 from vitjax.experiment import preprocessing
 from vitjax.runs import Loaded
-from vitjax.types import Array, Arrays, Module
+from vitjax.types import Array, Arrays, Format, Module
 
 Report = Callable[[int], object]  # takes how many images are done
 
@@ -67,8 +67,11 @@ class Study:
     measure: str = ''
     interval: str = 'bootstrap over images, 95%'
 
-    def write(self, out: str | pathlib.Path, samples: Samples, **about: Any) -> str:
-        """Writes `NAME.npz`, `NAME.csv` and `NAME.png` into a directory; returns their names."""
+    def write(
+        self, out: str | pathlib.Path, samples: Samples, *, formats: Sequence[Format] = ('png',),
+        **about: Any,
+    ) -> str:  # fmt: skip
+        """Writes `NAME.npz`, `NAME.csv` and the figure into a directory; returns their names."""
         out = pathlib.Path(out)
         out.mkdir(parents=True, exist_ok=True)
         facts = {'policy': self.policy, 'images': len(samples.inputs), 'source': samples.source}
@@ -84,8 +87,9 @@ class Study:
             for row in self.rows:
                 cells = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()}
                 writer.writerow({**cells, 'images': len(samples.inputs), 'policy': self.policy})
-        self.figure.savefig(out / f'{self.name}.png', dpi=120)
-        return f'{self.name}.npz, {self.name}.csv, {self.name}.png'
+        return ', '.join(
+            [f'{self.name}.npz', f'{self.name}.csv', *self.figure.save(out / self.name, formats)]
+        )
 
 
 def samples(

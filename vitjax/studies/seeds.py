@@ -23,8 +23,9 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
     Rows are joined by what they are of: a layer, a region, a lesion, a strength. Heads of different
     seeds have no identity in common, so they are joined by their rank within their layer, the
     largest effect on the answer first, which noise makes larger. Every measure is a mean over seeds
-    with Student's 95% interval; `answer_clear` and `loss_clear` count the seeds in which the
-    bootstrap interval over images excludes 0. Arrays are `MEASURE` [rows, seeds].
+    with Student's 95% interval (of shares on the logit scale, none below three seeds);
+    `answer_clear` and `loss_clear` count the seeds in which the bootstrap interval over images
+    excludes 0. Arrays are `MEASURE` [rows, seeds].
 
     Args:
         found: by seed.
@@ -46,7 +47,8 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
     arrays = {m: np.array([[row[m] for row in t] for t in tables], float).T for m in measures}
     rows = [{key: row[key] for key in own if key in row} for row in tables[0]]
     for measure, values in arrays.items():
-        for i, (mean, low, high) in enumerate(zip(*effects.student(values), strict=True)):
+        interval = effects.student_share if measure in SHARES else effects.student
+        for i, (mean, low, high) in enumerate(zip(*interval(values), strict=True)):
             rows[i] |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
             if measure in SIGNED:
                 ends = [(t[i][f'{measure}_low'], t[i][f'{measure}_high']) for t in tables]
@@ -55,9 +57,9 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
     title = f'{cell}: {len(studies)} seeds, mean and 95% interval over them; '
     title += f'{len(given.inputs)} images ({given.source})'
     title += '; heads by rank within their layer' * (name == 'heads')
-    drawn = {k: (x, values, *effects.student(values)) for k, (x, values) in lines.items()}
-    measure = studies[0].measure
-    share = measures[0] in SHARES
+    measure, share = studies[0].measure, measures[0] in SHARES
+    interval = effects.student_share if share else effects.student
+    drawn = {k: (x, values, *interval(values)) for k, (x, values) in lines.items()}
     figure = figures.over_seeds(drawn, measure=measure, title=title, share=share)
     policy = f'{studies[0].policy}; seeds: {", ".join(map(str, found))}'
     if name == 'heads':

@@ -16,7 +16,7 @@ from vitjax import capture
 from vitjax.analysis import attention
 from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
-from vitjax.figures.panels import Figure
+from vitjax.figures.style import Figure
 from vitjax.models.trunk import Trunk
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Module, Params
