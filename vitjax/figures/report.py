@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from vitjax.figures.panels import charts, number, percent
 from vitjax.figures.style import WIDTH, Figure, styled
@@ -79,7 +80,9 @@ def svg(figure: Figure) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG, for what is made of pictures."""
+    """A figure as PNG, for what is made of pictures; its titles, as of classes, are no formulas."""
     out = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
     figure.savefig(out, format='png', dpi=160)
     return out.getvalue()

@@ -130,7 +130,7 @@ def beside(
     `options` are those of `table`; a total stands below the last of them.
     """
     parts = max(1, -(-len(rows) // most))
-    length = -(-len(rows) // parts)
+    length = max(1, -(-len(rows) // parts))
     pieces = [rows[i : i + length] for i in range(0, len(rows), length)] or [rows]
     *first, last = pieces
     own = {name: value for name, value in options.items() if name != 'total'}
