@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-ALONE = ('img', 'meta', 'br')
+ALONE = ('img', 'meta', 'br', 'wbr')
 
 
 class Parsed(HTMLParser):

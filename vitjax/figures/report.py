@@ -31,12 +31,9 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
     Args:
         groups: by name, of each split and metric, as in `('train', 'loss')`, its curve. What no
-            group has gets no panel, and top-5 accuracy that is 1 everywhere neither.
+            group has gets no panel.
     """
-    known = [(metric, line) for own in groups.values() for (_, metric), line in own.items()]
-    # Of five classes or fewer, one of the five likeliest is always right.
-    shown = {m for m, line in known if m != 'top5' or np.nanmin(line.mean) < 1}
-    metrics = [metric for metric in TITLES if metric in shown]
+    metrics = [m for m in TITLES if any((s, m) in own for own in groups.values() for s in _STYLES)]
     columns = 2 if max(map(len, groups)) > 40 else 4
     rows = -(-(len(groups) + 2) // columns)
     figure, axes = charts(WIDTH, 2.3 + 0.15 * rows, len(metrics))

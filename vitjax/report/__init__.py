@@ -127,7 +127,7 @@ def _about(group: Group, given: list[Any]) -> list[Html]:
     said = f'{count:,} {given[0].split} images, the checkpoint with the best validation accuracy'
     said += f' (epoch {best["epoch"]:.4g})' if best else ''
     said += f', of {run.name}, the best of {len(group.runs)} runs on validation images' * several
-    return [tag('p', f'{said}.')]
+    return [tag('p', f'{said}.', kind='lead')]
 
 
 def _head(title: str, missing: Sequence[str]) -> list[Html]:

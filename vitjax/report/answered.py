@@ -96,7 +96,7 @@ def mistakes(run: Run, given: Answers) -> Html:
     ]  # fmt: skip
     said = f'{count:,} of {len(given.labels):,} are wrong. These with the highest probability: the '
     said += 'predicted class, its probability, and the true class.'
-    return join(title, tag('p', said), tag('div', *shown, kind='pictures'))
+    return join(title, tag('p', said, kind='lead'), tag('div', *shown, kind='pictures'))
 
 
 def _picture(pixels: np.ndarray, alt: str) -> Html:

@@ -233,7 +233,10 @@ def estimate(found: Sequence[float | None], *, share: bool = False) -> Estimate 
 
 
 def curves(group: Group) -> dict[tuple[str, str], Curve]:
-    """Of each split and metric its mean over seeds, with the interval, at the epochs there are."""
+    """Of each split and metric its mean over seeds, with the interval, at the epochs there are.
+
+    Top-5 accuracy is left out where it is 1 throughout, as it is of five classes or fewer.
+    """
     found = {}
     for split in ('train', 'validation'):
         for metric in TITLES:
@@ -245,6 +248,9 @@ def curves(group: Group) -> dict[tuple[str, str], Curve]:
             if len(epochs):
                 table = np.array([[own.get(e, np.nan) for own in lines] for e in epochs])
                 found[split, metric] = _curve(epochs, table, share=metric != 'loss')
+    tops = [curve for (_, metric), curve in found.items() if metric == 'top5']
+    if all((curve.mean == 1).all() for curve in tops):
+        found = {key: curve for key, curve in found.items() if key[1] != 'top5'}
     return found
 
 

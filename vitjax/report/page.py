@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #bbb; 
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { margin: .4rem 0; max-width: 48rem; }
 a { color: inherit; }
-h1, h2, h3, p, li, tbody th, .text td, figcaption { overflow-wrap: anywhere; }
+h1, h2, h3, p, li, th, td, figcaption { overflow-wrap: break-word; }
+.text td { overflow-wrap: anywhere; }
 .missing { border: 1px solid #000; padding: .5rem .8rem; }
 .missing ul { margin: .2rem 0; padding-left: 1.2rem; }
 .wide { overflow-x: auto; }
@@ -51,7 +53,7 @@ summary { cursor: pointer; }
 @media print {
   body { margin: 0; max-width: none; padding: 0; font-size: 10pt; }
   table { font-size: 8.5pt; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, p.lead { break-after: avoid; }
   table, figure, tr, .missing, .keep { break-inside: avoid; }
   .wide { overflow: visible; }
   figure > img { max-height: 240mm; }
@@ -112,7 +114,7 @@ def table(
 
     def row(cells: Sequence[Any], kind: str = '') -> Html:
         first, *others = cells
-        named = tag('th', first, scope='row')
+        named = tag('th', _breakable(first), scope='row')
         return tag('tr', named, *(tag('td', cell) for cell in others), kind=kind)
 
     columns = tag('thead', tag('tr', *(tag('th', name, scope='col') for name in head)))
@@ -120,6 +122,12 @@ def table(
     body = tag('tbody', *(row(cells) for cells in rows), *last)
     made = tag('table', columns if any(head) else None, body, kind='text' if text else '')
     return tag('div', made, kind='wide')
+
+
+def _breakable(name: Any) -> Html:
+    """A name, as of a folder, that a narrow table may break after its punctuation."""
+    pieces = re.split(r'(?<=[/,=_.])(?=\w)', str(name))
+    return name if isinstance(name, Html) else Html('<wbr>'.join(map(join, pieces)))
 
 
 def beside(

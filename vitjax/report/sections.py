@@ -26,7 +26,7 @@ def results(groups: Sequence[Group]) -> Html:
     """Accuracy and loss of each run; of groups that are more than one run, means over them."""
     each = _each([run for group in groups for run in group.runs])
     if all(len(group.runs) == 1 for group in groups):
-        return page.section('Results', tag('p', SPLITS), each)
+        return page.section('Results', tag('p', SPLITS, kind='lead'), each)
     head = ('', 'runs', *_SCORES)
     rows = []
     for group in groups:
@@ -41,7 +41,7 @@ def results(groups: Sequence[Group]) -> Html:
         )  # fmt: skip
     said = 'Means over runs that differ in their seed alone; below them 95% intervals of the mean. '
     return page.section(
-        'Results', tag('p', said, SPLITS), page.table(head, rows),
+        'Results', tag('p', said, SPLITS, kind='lead'), page.table(head, rows),
         page.folded('every run by itself', each),
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def configuration(groups: Sequence[Group]) -> Html:
         told, table = 'What differs:', _differing(known, differing)
         rest, said = shared, f'{len(shared)} settings that all share'
     folded = page.folded(said, _settings(rest, 24)) if rest else None
-    return page.section('Configuration', tag('p', told), table, folded)
+    return page.section('Configuration', tag('p', told, kind='lead'), table, folded)
 
 
 def _settings(values: Mapping[str, Any], most: int) -> Html:
