@@ -29,7 +29,11 @@ class Experiment:
         data: which images; None where there are none, as for published weights.
         augment: what training images go through.
         optim: optimizer and schedule.
+        loss: of a training step: `cross_entropy` of soft labels, or `binary`: each class by itself,
+            present wherever an image has a share of it. Evaluation always says `cross_entropy`.
         batch_size: images a step, over all devices.
+        repeats: how often an example comes in a batch, augmented anew each time; an epoch then has
+            as many steps as before, and one in `repeats` of the examples.
         epochs: passes over the training images; give this or `steps`.
         steps: training steps; give this or `epochs`.
         seed: of initial weights, order of examples, augmentation and dropout.
@@ -49,7 +53,9 @@ class Experiment:
     data: Source | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
+    loss: Literal['cross_entropy', 'binary'] = 'cross_entropy'
     batch_size: Count = 256
+    repeats: Count = 1
     epochs: Positive | None = None
     steps: Steps | None = None
     seed: Seed = 0

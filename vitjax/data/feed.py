@@ -44,6 +44,7 @@ class Order:
         seeds: each with its own order.
         count: examples there are.
         batch_size: examples a step, over all processes.
+        repeats: how often each comes, one time after the other.
         process: which slice of every batch is this process's.
         processes: how many slices there are.
     """
@@ -51,6 +52,7 @@ class Order:
     seeds: tuple[int, ...]
     count: int
     batch_size: int
+    repeats: int = 1
     process: int = 0
     processes: int = 1
 
@@ -59,7 +61,7 @@ class Order:
         of_seeds = [
             batches(
                 seed, step, steps, count=self.count, batch_size=self.batch_size,
-                process=self.process, processes=self.processes,
+                repeats=self.repeats, process=self.process, processes=self.processes,
             )
             for seed in self.seeds
         ]  # fmt: skip
