@@ -23,6 +23,7 @@ class Ablation:
             experiment's own grid() without it.
         seeds: runs of each cell, which train together.
         match: flops gives each cell as many steps as take the experiment's own arithmetic.
+        report: write report.html into it at the end.
         dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
         launcher: devices, a cell on each of this machine's at a time; processes, each cell in
             one of its own; slurm, each cell a job (the cluster extra).
@@ -35,6 +36,7 @@ class Ablation:
     grid: tuple[str, ...] = ()
     seeds: Count = 3
     match: Literal['none', 'flops'] = 'none'
+    report: bool = True
     dry_run: bool = False
     launcher: Literal['devices', 'processes', 'slurm'] = 'devices'
     job: tuple[str, ...] = ()
@@ -75,6 +77,10 @@ def main() -> int:
     failed = [row for row in rows if row['status'] == 'failed']
     print(f'{len(rows) - len(failed)} of {len(rows)} cells are finished; written: '
           f'results.csv, seeds.csv and figures/ in {asked.out}')  # fmt: skip
+    if asked.report:
+        from vitjax import report
+
+        print(report.attempt(asked.out), end='')
     return 1 if failed else 0
 
 

@@ -16,15 +16,18 @@ class Run:
 
     Attributes:
         out: the run directory.
+        report: write report.html into it at the end.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
+    report: bool = True
 
 
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
-    run, _ = command.of_experiment(Run, 'runs', usage='[--out DIR] [overrides]', does='')
+    usage = '[--out DIR] [--no-report] [overrides]'
+    run, _ = command.of_experiment(Run, 'runs', usage=usage, does='')
     if 'JAX_COORDINATOR_ADDRESS' in os.environ:  # one of several processes
         import jax
 
@@ -40,6 +43,10 @@ def main() -> int:
     except loop.Stop as stop:
         print(f'stopped at step {stop.step}; the same command resumes')
         return stop.code
+    if run.report:
+        from vitjax import report
+
+        print(report.attempt(run.out), end='')
     views = f'{run.out} all --images PHOTO --out {run.out}/figures'
     print(f'next:\n  python scripts/evaluate.py {run.out}\n  python scripts/visualize.py {views}')
     return 0

@@ -22,6 +22,7 @@ SIBLINGS = {
     'hlo': set(),
     'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
+    'environment': set(),
     'capture': set(),
     'intervene': {'capture'},
     'analysis': set(),
@@ -52,10 +53,14 @@ SIBLINGS = {
         'checkpoint', 'sharding', 'runs',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
+    'report': {
+        'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
+        'evaluate', 'views', 'program',
+    },
     'progress': {'runs', 'program'},
     'loop': {
-        'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs', 'evaluate',
-        'views', 'program', 'progress',
+        'signals', 'environment', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
+        'evaluate', 'views', 'program', 'progress',
     },
     'ablation': {
         'ranges', 'fields', 'flops', 'signals', 'analysis', 'figures', 'models', 'data',

@@ -40,7 +40,8 @@ def test_a_run_directory_holds_everything(finished):
     out, record = finished
     names = {p.name for p in out.iterdir() if not p.name.startswith('events')}
     assert names == {
-        'experiment.json', 'metrics.jsonl', 'attention.jsonl', 'checkpoints', 'figures'
+        'experiment.json', 'metrics.jsonl', 'attention.jsonl', 'environment.jsonl',
+        'predictions.json', 'checkpoints', 'figures',
     }  # fmt: skip
     assert {p.name for p in (out / 'figures').iterdir()} == {
         'learning_curves.png',
@@ -54,6 +55,8 @@ def test_a_run_directory_holds_everything(finished):
     for r in records:
         assert {'step', 'epoch', 'loss', 'accuracy', 'top5', 'seconds'} <= set(r)
     assert record['accuracy'] > 0.15  # 10 classes, 60 steps
+    (start,) = runs.read_notes(out, runs.ENVIRONMENT)
+    assert start['step'] == 0 and start['versions']['jax'] == jax.__version__
 
 
 def test_the_test_record_is_the_best_parameters(finished):
@@ -62,6 +65,13 @@ def test_the_test_record_is_the_best_parameters(finished):
     assert experiment.data and experiment.preprocessing
     data = sources.load(experiment.data, 'test')
     logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
+    kept = runs.read_predictions(out)
+    np.testing.assert_array_equal(kept['labels'], data.labels)
+    np.testing.assert_array_equal(kept['predicted'], logits.argmax(1))
+    odds = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(kept['probability'], odds.max(1), atol=1e-5)
+    of_label = odds[np.arange(len(odds)), data.labels]
+    np.testing.assert_allclose(kept['probability_of_label'], of_label, atol=1e-5)
     assert evaluate.scores(logits, data.labels)['accuracy'] == pytest.approx(record['accuracy'])
     assert experiment.classes == tuple('0123456789')
     train = sources.load(experiment.data, 'train').images / 255
@@ -258,7 +268,7 @@ def command(tmp_path_factory):
     flags = os.environ['XLA_FLAGS'].replace('count=8', 'count=1')
 
     def start(out, **more):
-        arguments = [sys.executable, str(TRAIN), str(path), '--out', str(out)]
+        arguments = [sys.executable, str(TRAIN), str(path), '--no-report', '--out', str(out)]
         return subprocess.Popen(
             arguments,
             env={**os.environ, 'XLA_FLAGS': flags, **more},

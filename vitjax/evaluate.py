@@ -85,6 +85,26 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def answers(logits: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
+    """What a model says of each image, of logits [N, K] and labels [N], as JSON values.
+
+    Returns:
+        `labels`, the `predicted` class (of equal logits the first), its `probability`, and the
+        `probability_of_label`; probabilities to six digits.
+
+    >>> answers(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]))['probability']
+    [0.880797, 0.5]
+    """
+    odds, predicted = scipy.special.softmax(logits.astype(np.float64), 1), logits.argmax(1)
+    rows = np.arange(len(labels))
+    return {
+        'labels': labels.tolist(),
+        'predicted': predicted.tolist(),
+        'probability': odds[rows, predicted].round(6).tolist(),
+        'probability_of_label': odds[rows, labels].round(6).tolist(),
+    }
+
+
 def require_finite(logits: np.ndarray) -> None:
     """Refuses logits [N, K] of a model that is damaged or has diverged.
 

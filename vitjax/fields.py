@@ -181,7 +181,7 @@ def replace(tree: Any, path: str, value: Any) -> Any:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where two nested dicts differ, by dotted name: `['model.depth: 6 -> 8']`."""
-    a, b = _leaves(old), _leaves(new)
+    a, b = leaves(old), leaves(new)
     return [
         f'{name}: {a.get(name)} -> {b.get(name)}'
         for name in sorted({*a, *b})
@@ -201,9 +201,10 @@ def _unknown(path: str, name: str, known: list[str], inside: Iterable[str] = ())
     return ValueError(f'no field {path!r}; there are {", ".join(close) or "none"}.')
 
 
-def _leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """The values of nested dicts by dotted name: `{'model.depth': 6}`."""
     out: dict[str, Any] = {}
     for name, value in tree.items():
         path = prefix + name
-        out |= _leaves(value, f'{path}.') if isinstance(value, dict) else {path: value}
+        out |= leaves(value, f'{path}.') if isinstance(value, dict) else {path: value}
     return out

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import rich.console
 
-from vitjax import checkpoint, program, progress, runs
+from vitjax import checkpoint, environment, program, progress, runs
 from vitjax.data import feed
-from vitjax.evaluate import on_host, predict, scores
+from vitjax.evaluate import answers, on_host, predict, scores
 from vitjax.experiment import Experiment, require_data
 from vitjax.figures import training as figures
 from vitjax.program import Metrics, Plan, Program, load_data
@@ -165,6 +165,8 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
         records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
         if _stopped(plan, at.step, records):
             return at
+        for out in outs.values():
+            runs.note_start(out, {'step': at.step, **environment.describe(around.devices)})
         caught = around.caught
         caught = stack.enter_context(signals()) if caught is None else caught
         bar = stack.enter_context(progress.bar(around.show))
@@ -277,6 +279,7 @@ def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Reco
     logits = predict(experiment.model, params, data, prepared, batch, around.devices)
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': 'test'}
     record |= {**scores(logits, data.labels), 'seconds': at.seconds}
+    runs.write_predictions(out, answers(logits, data.labels))  # a run with a test line has them
     runs.append(out, record)
     curves = figures.learning_curves(runs.read_metrics(out))
     runs.save_figure(curves, out, 'learning_curves.png')

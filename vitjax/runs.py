@@ -1,7 +1,8 @@
 """Run directories, and the one way to open a trained model, of a run or of published weights.
 
-A run directory holds `experiment.json`, `metrics.jsonl`, `checkpoints/` and `figures/`: JSON, Orbax
-checkpoints and PNG, which can be read without the code that wrote them.
+A run directory holds `experiment.json`, `metrics.jsonl`, `environment.jsonl`, `checkpoints/`,
+`figures/` and, once it is tested, `predictions.json`: JSON, Orbax checkpoints and PNG, which can be
+read without the code that wrote them.
 """
 
 import atexit
@@ -29,6 +30,7 @@ from vitjax.types import Params
 Path = str | pathlib.Path
 Record = dict[str, Any]  # one line of metrics.jsonl
 METRICS, WATCH, ATTENTION = 'metrics.jsonl', 'watch.jsonl', 'attention.jsonl'
+ENVIRONMENT, PREDICTIONS = 'environment.jsonl', 'predictions.json'
 NUMBERS = ('step', 'epoch', 'loss', 'accuracy', 'seconds')  # that every line has
 
 
@@ -270,6 +272,43 @@ def read_notes(run: Path, name: str) -> list[Record]:
     if lost := len(broken) + len(found) - len(records):
         files.warn(f'{path} was damaged: {lost} lines are lost')
     return records
+
+
+def note_start(run: Path, record: Record) -> None:
+    """Adds a line to `environment.jsonl`: where a run starts or resumes, and at which `step`.
+
+    What is damaged in the file is left out, and said on stderr.
+    """
+    if jax.process_index() == 0:
+        records = [*read_notes(run, ENVIRONMENT), record]
+        files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
+
+
+def write_predictions(run: Path, values: Record) -> None:
+    """Writes `predictions.json`: what the best parameters say of each test image, and its digest.
+
+    Args:
+        run: the run directory.
+        values: as `evaluate.answers` makes them.
+    """
+    if jax.process_index() == 0:
+        files.write_json(files.inside(run, PREDICTIONS), values)
+
+
+def read_predictions(run: Path) -> dict[str, np.ndarray]:
+    """What `write_predictions` wrote: arrays [N] by name.
+
+    Raises:
+        ValueError: if there is none, or it is damaged.
+    """
+    path = files.inside(run, PREDICTIONS)
+    try:
+        found = {name: np.array(values) for name, values in files.read_json(path).items()}
+    except FileNotFoundError:
+        raise ValueError(f'{run} has no {PREDICTIONS}.') from None
+    if len({values.shape for values in found.values()}) != 1 or len(found['labels'].shape) != 1:
+        raise ValueError(f'{path} must hold lists of one length: it does not.')
+    return found
 
 
 def _add_event(run: pathlib.Path, record: Record) -> None:

@@ -209,6 +209,7 @@ COMMANDS = {
         ])}),
     'plan': (['digits'], _EXPERIMENT | {'--images': _or_none(_COUNT)}),
     'evaluate': (['run'], {'--split': _SPLIT, '--which': (['best'], ['worst'])}),
+    'report': (['run'], {'--details': _WHOLE}),
     'predict': (['run', 'photo.jpg'], {'--top': _COUNT, '--image-size': _or_none(_SIDE)}),
     'summary': (['vit_tiny_patch16'], {'--image-size': _or_none(_SIDE)}),
     'convert': (['weights.npz', '--out', 'o'], {

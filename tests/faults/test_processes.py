@@ -55,8 +55,8 @@ class Commands:
 
     def start(self, what, out, **more):
         arguments = {
-            'train': ['train.py', self.file],
-            'ablate': ['ablate.py', self.file, '--seeds', '2', '--epochs', '4'],
+            'train': ['train.py', self.file, '--no-report'],
+            'ablate': ['ablate.py', self.file, '--no-report', '--seeds', '2', '--epochs', '4'],
             'capture': ['capture.py', self.whole / 'train', '--batch-size', '4'],
             'evaluate': ['evaluate.py', out],
         }[what]

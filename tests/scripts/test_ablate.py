@@ -14,8 +14,8 @@ from vitjax.experiment import Experiment, find, known
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, ROOT / 'scripts' / 'ablate.py', 'digits']
-SMALL = '--steps 60 --evaluate-every 1 --model.width 16 --model.num-heads 2 --seeds 2'.split()
-SMALL += ['--grid', 'model.patch_size=4,8', 'model.depth=1']
+SMALL = '--no-report --steps 60 --evaluate-every 1 --model.width 16 --model.num-heads 2'.split()
+SMALL += ['--seeds', '2', '--grid', 'model.patch_size=4,8', 'model.depth=1']
 ONE_DEVICE = {**os.environ, 'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1')}
 
 

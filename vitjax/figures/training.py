@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 
 from vitjax.figures.panels import (
     charts,
@@ -84,24 +84,38 @@ def attention_strip(
 
 
 @styled
-def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """The confusion matrix, counts on a logarithmic scale; numbers are written in up to 20 classes.
+def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = False) -> Figure:
+    """The confusion matrix; numbers are written in up to 20 classes, names in up to 120.
 
     Args:
         matrix: [true, predicted] counts.
         classes: names in the same order.
+        normalised: percent of each true class in place of counts on a logarithmic scale.
     """
     count = len(classes)
-    side = min(12.0, max(4.0, 2.5 + 0.45 * count))
-    figure, (axis,) = charts(side + 1, side)
-    shown = np.ma.masked_less(matrix, 1)
-    image = axis.imshow(shown, cmap='viridis', norm=LogNorm(1, max(2, matrix.max())))
+    side = min(WIDTH - 0.8, max(2.4, 1.2 + 0.32 * count))
+    figure, (axis,) = charts(side + 0.8, side)
+    most = max(2, matrix.max())
+    values, norm, middle, label = matrix, LogNorm(1, most), np.sqrt(most), 'images'
+    if normalised:
+        values = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        norm, middle, label = Normalize(0, 100), 50, '% of the true class'
+    image = axis.imshow(np.ma.masked_where(matrix < 1, values), cmap='viridis', norm=norm)
     axis.set(xlabel='predicted', ylabel='true')
-    if count <= 50:
-        axis.set_xticks(range(count), classes, rotation=90)
-        axis.set_yticks(range(count), classes)
+    if count <= 120:
+        size = min(7, 72 * 0.9 * (side - 1) / count)  # of the points that a class has
+        axis.tick_params(labelsize=size, length=1 if count > 50 else 2.5)
+        for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
+            one.set_ticks(range(count), classes, rotation=turned, parse_math=False)
     if count <= 20:
-        middle = np.sqrt(max(2, matrix.max()))  # of the logarithmic scale
-        write_cells(axis, matrix, lambda *cell: str(matrix[cell] or ''), middle=middle, size=7)
-    figure.colorbar(image, label='images', shrink=0.8)
+        write_cells(
+            axis, values, lambda *cell: f'{values[cell]:.0f}' if matrix[cell] else '',
+            middle=middle, size=7,
+        )  # fmt: skip
+    else:  # lines for the eye
+        places = np.arange(5, count, 5) - 0.5
+        lines = {'color': '0.6', 'linewidth': 0.25}
+        axis.hlines(places, -0.5, count - 0.5, **lines)
+        axis.vlines(places, -0.5, count - 0.5, **lines)
+    figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02, format='{x:.0f}')
     return figure

@@ -1,0 +1,37 @@
+import random
+
+from report_parsed import Parsed
+
+from vitjax.report import page
+from vitjax.report.page import Html, tag
+
+
+def test_whatever_is_put_in_comes_out_as_text():
+    rng = random.Random(0)
+    for _ in range(200):
+        text = ''.join(rng.choices('<>&"\'/abc=; \u00e9\u96ea-!', k=20))
+        found = Parsed(page.page(text, tag('p', text, title=text), page.table((text,), [(text,)])))
+        assert found.said.strip().startswith(text.strip()) and text in found.table[0][0]
+        assert found.table == [[text], [text]]
+        known = {'html', 'head', 'meta', 'title', 'style', 'body', 'p', 'div', 'table', 'thead',
+                 'tbody', 'tr', 'th'}  # fmt: skip
+        assert {*found.tags} - {'wbr'} == known
+
+
+def test_html_is_left_as_it_is_and_nothing_is_left_out():
+    assert tag('p', Html('<b>x</b>'), None, 0) == '<p><b>x</b>0</p>'
+
+
+def test_a_long_table_is_cut_without_losing_a_row():
+    rows = [(f'row {i}', i) for i in range(101)]
+    found = Parsed(page.beside(('name', 'n'), rows, most=50, total=('all', 101)))
+    assert found.tags.count('table') == 3
+    assert [row for row in found.table if row[0] not in ('name', 'all')] == [
+        [name, str(i)] for name, i in rows
+    ]
+    assert found.rows['all'] == ['101']
+    assert Parsed(page.beside(('name',), [], most=50)).table == [['name']]
+
+
+def test_the_policy_lets_nothing_be_fetched():
+    assert "default-src 'none'" in page.page('title')

@@ -1,0 +1,37 @@
+import json
+import subprocess
+
+import jax
+import pytest
+
+from vitjax import environment
+
+
+def test_it_says_what_runs_in_plain_json():
+    found = environment.describe(jax.devices()[:3])
+    assert json.loads(json.dumps(found)) == found
+    assert found['devices'] == f'3 x {jax.devices()[0].device_kind}'
+    assert found['versions']['jax'] == jax.__version__
+    assert found['started'].endswith('+00:00')
+
+
+def test_the_commit_and_whether_files_changed_since(tmp_path):
+    def git(*arguments):
+        settings = ('-c', 'user.name=a', '-c', 'user.email=a@b.c')
+        command = ['git', '-C', str(tmp_path), *settings, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    inside = tmp_path / 'environment'
+    inside.mkdir()
+    try:
+        git('init')
+    except OSError:
+        pytest.skip('there is no git here')
+    (tmp_path / 'a.py').write_text('1')
+    git('add', 'a.py')
+    git('commit', '-m', 'first')
+    (tmp_path / 'notes').write_text('of no commit')
+    assert environment._commit(tmp_path) == (git('rev-parse', 'HEAD'), False)
+    (tmp_path / 'a.py').write_text('2')
+    assert environment._commit(tmp_path) == (git('rev-parse', 'HEAD'), True)
+    assert environment._commit(inside) == (None, None)  # of another project's checkout

@@ -1,0 +1,85 @@
+"""What a report shows of several runs, and figures as files in memory."""
+
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from vitjax.figures.panels import charts, number, percent
+from vitjax.figures.style import WIDTH, Figure, styled
+
+TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
+_STYLES: dict[str, Any] = {'train': ':', 'validation': '-'}
+
+
+class Curve(NamedTuple):
+    """A mean over seeds at each epoch, with its interval: each [n], NaN where there is none."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@styled
+def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
+    """Accuracy, top-5 accuracy and loss against epochs, a colour for each group of runs.
+
+    Args:
+        groups: by name, of each split and metric, as in `('train', 'loss')`, its curve. What no
+            group has gets no panel.
+    """
+    metrics = [m for m in TITLES if any((s, m) in own for own in groups.values() for s in _STYLES)]
+    columns = 2 if max(map(len, groups)) > 40 else 4
+    rows = -(-(len(groups) + 2) // columns)
+    figure, axes = charts(WIDTH, 2.3 + 0.15 * rows, len(metrics))
+    few, count = len(groups) <= 10, len(groups)
+    shades = matplotlib.colormaps['tab10' if few else 'turbo'](
+        np.arange(count) if few else np.linspace(0, 1, count)
+    )
+    colours = dict(zip(groups, shades, strict=True))
+    for axis, metric in zip(axes, metrics, strict=True):
+        for name, own in groups.items():
+            for split, style in _STYLES.items():
+                if (split, metric) in own:
+                    _draw(axis, own[split, metric], style, colours[name])
+        axis.set(title=TITLES[metric], xlabel='epoch')
+        number(axis)
+        if metric != 'loss':
+            percent(axis.yaxis)
+    handles = [Line2D([], [], color=colours[name], label=name) for name in groups]
+    handles = handles * (len(groups) > 1)
+    handles += [Line2D([], [], color='0.3', linestyle=s, label=n) for n, s in _STYLES.items()]
+    legend = figure.legend(handles=handles, loc='outside lower center', ncols=columns)
+    for text in legend.get_texts():  # names of folders
+        text.set_parse_math(False)
+    return figure
+
+
+def _draw(axis, curve: Curve, style: Any, colour: np.ndarray) -> None:
+    few = len(curve.epochs) < 30  # a single point has no line
+    marker = 'o' if few else None
+    axis.plot(curve.epochs, curve.mean, color=colour, linestyle=style, marker=marker, markersize=2)
+    if np.isfinite(curve.low).any():
+        axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same bytes for the same figure; pictures in it have 200 dots an inch."""
+    out = io.BytesIO()
+    with matplotlib.rc_context({'svg.hashsalt': 'vitjax'}):
+        figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
+    return out.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, for what is made of pictures; its titles, as of classes, are no formulas."""
+    out = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    figure.savefig(out, format='png', dpi=160)
+    return out.getvalue()

@@ -1,0 +1,134 @@
+"""The parts of a report about one run's answers: classes, mistakes, where it looks."""
+
+import dataclasses
+import io
+
+import numpy as np
+from PIL import Image
+
+from vitjax import runs, views
+from vitjax.figures import report as figures
+from vitjax.figures.training import confusion
+from vitjax.report import page
+from vitjax.report.answers import Answers, images
+from vitjax.report.found import Run
+from vitjax.report.page import Html, join, tag
+
+MISTAKES = 18
+EXAMPLES = 4  # of images that are right, and of mistakes
+GIGABYTES = 1.0  # that captured arrays may take
+SIDE = 160  # pixels of a mistake's picture at most
+
+# What is drawn on examples, by what the answer is read from: a view, and which of its figures.
+_VIEWS = {'attention': ('class-attention', 'saliency'), 'maps': ('grad-cam', 'grad_cam')}
+_ROLLOUT = ('rollout', 'rollout')
+_SAID = {
+    'saliency': 'Class attention: how much the class token reads of each patch.',
+    'grad_cam': 'Grad-CAM: which places of the last feature maps are evidence for the class.',
+    'rollout': 'Attention rollout: which patches attention through all layers leads back to.',
+}
+
+
+def classes(given: Answers) -> Html:
+    """The confusion matrix, the pairs most often confused, and scores of each class."""
+    matrix, names = given.confusion(), given.classes
+    kind = 'narrow' if len(names) <= 10 else 'full'
+    counts, shares = (
+        page.figure(
+            page.picture(figures.svg(confusion(matrix, names, normalised=share)), 'svg+xml', alt),
+            kind=kind,
+        )
+        for share, alt in ((False, 'confusion matrix'), (True, 'normalised confusion matrix'))
+    )
+    table = tag('div', tag('h3', f'Classes, {given.split} images'), _per_class(given))
+    return join(
+        tag('h3', f'Confusion matrix, {given.split} images'), counts,
+        page.folded('normalised: shares of each true class', shares),
+        page.aside(table, _confused(matrix, given)),
+    )  # fmt: skip
+
+
+def _confused(matrix: np.ndarray, given: Answers, most: int = 12) -> Html | None:
+    wrong = matrix - np.diag(np.diag(matrix))
+    places = np.argsort(-wrong, axis=None, kind='stable')[:most]
+    pairs = [np.unravel_index(i, wrong.shape) for i in places if wrong.flat[i]]
+    if len(matrix) < 3 or not pairs:
+        return None
+    rows = [
+        (given.classes[i], given.classes[j], wrong[i, j], f'{wrong[i, j] / matrix[i].sum():.0%}')
+        for i, j in pairs
+    ]
+    head = ('true', 'predicted', 'images', 'of the true class')
+    title = tag('h3', f'Most often confused, {given.split} images')
+    return tag('div', title, page.table(head, rows))
+
+
+def _per_class(given: Answers) -> Html:
+    table = given.scores()
+    head = ('class', 'precision', 'recall', 'F1', 'support')
+    rows = [
+        (name, *(f'{value:.3f}' for value in own[:3]), int(own[3]))
+        for name, own in zip(given.classes, table.T, strict=True)
+    ]
+    mean = (f'{value:.3f}' for value in table[:3].mean(1))
+    return page.beside(head, rows, most=50, total=('mean', *mean, int(table[3].sum())))
+
+
+def mistakes(run: Run, given: Answers) -> Html:
+    """The mistakes made with the highest probability, as pictures."""
+    count = int((given.labels != given.predicted).sum())
+    title = tag('h3', f'Worst mistakes, {given.split} images')
+    if not count:
+        return join(title, tag('p', f'There are none: all {len(given.labels):,} are right.'))
+    assert run.experiment is not None
+    data, rows = images(run.experiment, given.split), given.worst(MISTAKES)
+    if len(data) != len(given.labels):
+        rule = f'{run.path} was asked about {len(given.labels):,} images'
+        raise ValueError(f'{rule}, its {given.split} split has {len(data):,}')
+    shown = [
+        tag(
+            'figure', _picture(pixels, f'{given.split} image {row}'),
+            tag('figcaption', tag('b', given.classes[given.predicted[row]]),
+                f' {given.probability[row]:.1%}', tag('small', Html('<br>true: '),
+                given.classes[given.labels[row]])),
+        )
+        for row, pixels in zip(rows, np.asarray(data.images[rows]), strict=True)
+    ]  # fmt: skip
+    said = f'{count:,} of {len(given.labels):,} are wrong. These with the highest probability: the '
+    said += 'predicted class, its probability, and the true class.'
+    return join(title, tag('p', said, kind='lead'), tag('div', *shown, kind='pictures'))
+
+
+def _picture(pixels: np.ndarray, alt: str) -> Html:
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE))
+    content, small = io.BytesIO(), max(pixels.shape[:2]) <= 64
+    image.save(content, 'PNG' if small else 'JPEG', quality=88)
+    form = 'png' if small else 'jpeg'
+    return page.picture(content.getvalue(), form, alt, kind='pixels' if small else '')
+
+
+def attention(run: Run, given: Answers) -> Html:
+    """Where the model looks, on images that it gets right and on its worst mistakes."""
+    assert run.experiment is not None
+    reads = run.experiment.model.trunk.reads
+    view, name = _VIEWS.get(reads, _ROLLOUT)
+    right, wrong = given.right(EXAMPLES), given.worst(EXAMPLES)
+    loaded = runs.load(run.path, report=lambda change: None)
+    experiment, data = loaded.experiment, images(run.experiment, given.split)
+    assert experiment.preprocessing is not None
+    if data.prepared is not None:  # cut already
+        own = dataclasses.replace(experiment.preprocessing, crop=1.0)
+        loaded = loaded._replace(experiment=dataclasses.replace(experiment, preprocessing=own))
+    fits = int(GIGABYTES // views.gigabytes(loaded, 1, view))
+    rows = np.concatenate([right, wrong])[: max(fits, 0)]
+    if not len(rows):
+        raise ValueError(f'what {view} reads of an image takes more than {GIGABYTES:g} GB')
+    drawings = views.draw(loaded, [*np.asarray(data.images[rows])], view)
+    drawing = next(drawing for drawing in drawings if drawing.name == name)
+    chart = page.picture(figures.png(drawing.figure), 'png', name)  # type: ignore[arg-type]
+    true = ', '.join(given.classes[given.labels[row]] for row in rows)
+    said = f'{_SAID[name]} The first {min(len(right), len(rows))} are right, the others the worst '
+    said += f'mistakes. Above each its predicted class; the true classes are {true}.'
+    title = 'Where it looks' if reads == 'maps' else 'Attention'
+    return join(tag('h3', f'{title}, {given.split} images'), page.figure(chart, said, kind='full'))
