@@ -39,13 +39,22 @@ def main(
         batch_size: images at a time.
     """
     from vitjax import activations
+    from vitjax.console import Console
+    from vitjax.experiment import from_json
 
     found = activations.of_path(
         source, model=model, data=data, split=split, size=size, square=square, keep=keep,
         tokens=tokens, layers=layers, batch_size=batch_size,
     )  # fmt: skip
     found = activations.evenly(found, examples)
-    with command.progress('images', found.examples) as report:
+    console, about = Console(), found.about
+    console.say(
+        command.described(
+            from_json({'model': about['model']}).model, about['preprocessing']['size']
+        )
+    )
+    console.say(f'{about["data"]}, {about["split"]}: {found.examples:,} images')
+    with console.progress('images', found.examples, now='compiling') as report:
         activations.write(found, out, dtype=dtype, batch_size=batch_size, report=report)
     for stack in found.stacks:
         print(f'{stack.file}  {dtype} {[stack.shape[0], found.examples, *stack.shape[1:]]}')

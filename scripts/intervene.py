@@ -58,10 +58,12 @@ def main(
         seed: of what is random, and of the bootstrap.
     """
     from vitjax import ablation, runs, studies
+    from vitjax.console import Console
     from vitjax.views.seen import class_index
 
     if what == 'steer' and (source is None or toward is None or images):
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')
+    console = Console()
     count = 256 if examples is None else examples
     options: dict[str, Any] = {
         'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
@@ -84,7 +86,9 @@ def main(
                 run, studies.samples(loaded, split='train', data=data, examples=4 * count)
             )
             used = given if given.labels is None else given.take(given.labels == of)
-        with command.progress('images', total) as report:
+        model_of: Any = loaded.experiment.model
+        console.say(command.described(model_of, given.inputs.shape[1]))
+        with console.progress('images', total, now='compiling') as report:
             return run(given, report=report, **how), used
 
     def write(found: Any, given: Any, folder: pathlib.Path, source: str) -> None:

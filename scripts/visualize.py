@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import command
-import tyro
 from tyro.conf import Positional, arg
 
 from vitjax.ranges import Amount, Count, Positive, Range, Rate, Seed, Side, Whole
@@ -55,6 +54,7 @@ def main(
     """
     started = time.perf_counter()
     from vitjax import runs, views
+    from vitjax.console import Console
 
     chosen = views.choose(what)
     changes: list[Any] = []
@@ -73,15 +73,20 @@ def main(
         rule = f'captured arrays would take {held:.1f} GB, --memory allows {memory:g}'
         raise ValueError(f'{rule}: use a smaller --size, fewer --images or fewer views.')
     print(*changes, sep='\n', end='\n' * bool(changes))
-    drawings = views.draw(
-        loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
-        smooth=interpolation == 'bicubic', discard=discard, steps=steps, jitter=jitter, blur=blur,
-        seed=seed,
-    )  # fmt: skip
+    console, shown = Console(), loaded.experiment
+    prepared: Any = shown.preprocessing
+    console.say(command.described(shown.model, prepared.size))
     directory = pathlib.Path(out)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, figure, arrays in drawings:
-        print(write(directory / name, figure, arrays))
+    with console.progress('views', len(chosen), now='one pass through the model') as show:
+        drawings = views.draw(
+            loaded, images, *chosen, target=target, at=at, layer=layer, query=query,
+            channels=channels, smooth=interpolation == 'bicubic', discard=discard, steps=steps,
+            jitter=jitter, blur=blur, seed=seed, report=console.say,
+            begin=lambda done, name: show(done, now=name),
+        )  # fmt: skip
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, figure, arrays in drawings:
+            console.say(write(directory / name, figure, arrays))
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
@@ -118,4 +123,4 @@ def description() -> str:
 if __name__ == '__main__':
     asked = {'-h', '--help'} & {*sys.argv}  # importing the views takes seconds
     said = description() if asked else None
-    command.guard(lambda: tyro.cli(command.checked(main), description=said))
+    command.guard(lambda: command.parse(command.checked(main), description=said)())

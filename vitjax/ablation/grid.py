@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -136,18 +136,27 @@ def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     return out
 
 
-def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
+def plan(
+    made: Sequence[Cell], seeds: int, report: Callable[..., object] = lambda done, now='': None
+) -> list[Row]:
     """What each cell takes, and about how long its training will: nothing is trained.
 
     The time of a step is measured at the cells with the least and the most arithmetic, and drawn as
     a line between them; evaluation and compilation are left out.
+
+    Args:
+        made: the cells, as `cells` makes them.
+        seeds: of each cell.
+        report: takes how many are done of the cells and the two measurements, and as `now` what
+            comes next.
 
     Returns:
         For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
         values, and `seconds` of training all seeds.
     """
     rows = []
-    for cell in made:
+    for i, cell in enumerate(made):
+        report(i, now=f'counting {cell.name}')
         try:
             values = {'status': 'planned', **cost(cell.experiment)}
         except ValueError as error:
@@ -160,7 +169,10 @@ def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
     ordered = sorted(possible, key=per_step.__getitem__)
     ends = [ordered[0], ordered[-1]][: len(ordered)]
     arithmetic = [per_step[i] for i in ends]
-    seconds = [step_seconds(made[i].experiment, seeds) for i in ends]
+    seconds = []
+    for done, i in enumerate(ends, len(made)):
+        report(done, now=f'measuring {made[i].name}')
+        seconds.append(step_seconds(made[i].experiment, seeds))
     for i in possible:
         rows[i]['seconds'] = rows[i]['steps'] * np.interp(per_step[i], arithmetic, seconds).item()
     return rows
