@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,8 +31,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in a few words, which is also its folder: `model.depth=2,model.patch_size=4`."""
+        """The cell in a few words: `model.depth=2,model.patch_size=4`."""
         return ','.join(f'{path}={label(value)}' for path, value in self.settings) or 'base'
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
+        return ','.join(f'{path}-{word(value)}' for path, value in self.settings) or 'base'
 
 
 def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
@@ -46,8 +52,8 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
             values, or two values of an axis that read the same.
     """
     for path, values in grid.items():
-        labels = [label(value) for value in values]
-        if not labels or len(set(labels)) < len(labels):
+        labels, words = ([of(value) for value in values] for of in (label, word))
+        if not labels or len(set(words)) < len(words):
             raise ValueError(f'{path} must have one value or more, all different: {labels}.')
     made = []
     for values in itertools.product(*grid.values()):
@@ -78,12 +84,17 @@ def settings(cell: Cell) -> Row:
 
 
 def label(value: Any) -> str:
-    """A value in a word, which may be part of a folder's name."""
+    """A value in a word."""
     if dataclasses.is_dataclass(value):
         return type(value).__name__
     if isinstance(value, tuple | list):
         return 'x'.join(map(label, value)) or 'none'
     return f'{value:g}' if isinstance(value, float) else str(value).replace('/', '_')
+
+
+def word(value: Any) -> str:
+    """A value as part of a folder's name, of characters that no shell and no `ls` quotes."""
+    return re.sub(r'[^\w.+-]', '_', label(value), flags=re.ASCII)
 
 
 def reason(error: BaseException) -> str:

@@ -16,8 +16,8 @@ import jax
 
 from vitjax import fields, loop, runs
 from vitjax.ablation import table
-from vitjax.ablation.grid import Cell, Row, reason
-from vitjax.console import Console
+from vitjax.ablation.grid import Cell, Row, cost, reason
+from vitjax.console import Console, duration
 from vitjax.experiment import Experiment, from_json, to_json
 from vitjax.ranges import Count
 from vitjax.signals import Stop, signals
@@ -65,7 +65,7 @@ def run(
     waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
     console = Console(lines=not quiet, bars=not quiet)
     console.say(
-        f'{len(made)} cells, seeds of each: {seeds}; {len(made) - len(waiting)} cells are finished'
+        f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
@@ -73,9 +73,14 @@ def run(
         """One more cell has ended: the table is as good as it can be."""
         rows = table.write(out, made, folders)
         said = rows[i]['reason'] or table.said(rows[i])
-        console.say(f'[{next(ended)}/{len(waiting)}] {made[i].name}: {said}')
+        ended.append(work[i])
+        ahead = sum(work.values()) - sum(ended)
+        if ahead and sum(ended):
+            said += f'; about {duration((time.monotonic() - start) * ahead / sum(ended))} left'
+        console.say(f'[{len(ended)}/{len(waiting)}] {made[i].name}: {said}')
 
-    ended = itertools.count(1)
+    ended: list[int] = []
+    work, start = {i: _work(made[i].experiment) for i in waiting}, time.monotonic()
     jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
     if launcher == 'devices':
         _on_devices(jobs, note, console)
@@ -86,9 +91,18 @@ def run(
     return rows
 
 
+def _work(experiment: Experiment) -> int:
+    """Operations of one seed's training; 0 of what cannot be trained."""
+    try:
+        return cost(experiment)['train_flops']
+    except (ValueError, OSError):
+        return 0
+
+
 def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
-    first = cell.experiment.seed
-    return {s: out / 'cells' / cell.name / f'seed_{s}' for s in range(first, first + seeds)}
+    first, former = cell.experiment.seed, out / 'cells' / cell.name
+    folder = former if former.is_dir() else out / 'cells' / cell.folder  # as they were called once
+    return {s: folder / f'seed_{s}' for s in range(first, first + seeds)}
 
 
 def train_cell(
