@@ -23,6 +23,25 @@ import tyro
 from vitjax import fields
 
 
+def _with_huge_pages() -> None:
+    """Starts the command again with huge pages for what malloc maps, on Linux.
+
+    XLA's CPU backend maps its memory anew at each step, and the kernel clears it page by page: on
+    two cores a step of `vit_cifar100` takes 0.87 of the time with pages of 2 MiB, one of a small
+    PatchConvNet 0.65. Only an environment that is there from the start says so to glibc.
+    """
+    tunables = os.environ.get('GLIBC_TUNABLES', '')
+    script, here = pathlib.Path(sys.argv[0]), pathlib.Path(__file__)
+    started = script.resolve().parent == here.resolve().parent  # and not imported by another
+    if started and platform.libc_ver()[0] == 'glibc' and 'glibc.malloc.hugetlb' not in tunables:
+        own = 'glibc.malloc.hugetlb=1'
+        os.environ['GLIBC_TUNABLES'] = f'{tunables}:{own}' if tunables else own
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+_with_huge_pages()
+
+
 def _kind_of_cpu() -> str:
     """A name for the instructions that this machine has."""
     try:

@@ -4,6 +4,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vitjax.optim import Optim, optimizer, schedule, trainable
@@ -54,6 +55,41 @@ def test_only_kernels_decay():
         np.testing.assert_allclose(update, want, rtol=1e-6)
 
 
+def test_lamb_is_the_papers_algorithm_layer_by_layer():
+    """Algorithm 2 of You et al. 2020 in float64; without a trust ratio where nothing decays."""
+    rng, settings = (
+        np.random.default_rng(0),
+        Optim(name='lamb', peak=0.1, warmup=0.0, decay=0.3, clip=0.0),
+    )
+    params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), PARAMS)
+    tx: Any = optimizer(settings, 10)
+    state, ours, theirs = tx.init(params), params, names(params)
+    m = v = {name: np.zeros(p.shape) for name, p in theirs.items()}
+    for step in range(3):
+        grads = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), PARAMS)
+        update, state = tx.update(grads, state, ours)
+        ours = optax.apply_updates(ours, update)
+        rate = 0.1 * (1 + np.cos(np.pi * step / 10)) / 2
+        m = {n: 0.9 * m[n] + 0.1 * g for n, g in names(grads).items()}
+        v = {n: 0.999 * v[n] + 0.001 * g.astype(np.float64) ** 2 for n, g in names(grads).items()}
+        for name, x in theirs.items():
+            ratio = m[name] / (1 - 0.9 ** (step + 1))
+            ratio = ratio / (np.sqrt(v[name] / (1 - 0.999 ** (step + 1))) + 1e-6)
+            if name.endswith('kernel'):
+                ratio, within = ratio + 0.3 * x, (-2, -1)  # of each layer of the stack
+                norms = (np.sqrt((a**2).sum(within, keepdims=True)) for a in (x, ratio))
+                ratio = ratio * np.divide(*norms)
+            theirs[name] = x - rate * ratio
+    for name, x in names(ours).items():
+        np.testing.assert_allclose(x, theirs[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_moment_is_kept_in_bfloat16():
+    state = optimizer(Optim(moment='bfloat16'), 10).init(PARAMS)
+    kinds = {p.dtype.name: p.size for p in jax.tree.leaves(state) if p.size > 1}
+    assert set(kinds) == {'bfloat16', 'float32'}
+
+
 def test_clip_bounds_the_global_norm():
     grads = jax.tree.map(lambda p: 100 * jnp.ones_like(p), PARAMS)
     out = updates(Optim(name='sgd', peak=1.0, warmup=0.0, clip=2.0), grads)
@@ -86,7 +122,7 @@ def test_trainable_matches_whole_paths():
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        (dataclasses.replace(Optim(), name='adam'), "'adamw' or 'sgd': 'adam'"),
+        (dataclasses.replace(Optim(), name='adam'), "'adamw', 'lamb' or 'sgd': 'adam'"),
         (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
         (Optim(train='('), "regular expression: '\\('"),
     ],

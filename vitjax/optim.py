@@ -1,4 +1,4 @@
-"""The optimizer: schedule, which parameters decay and which train, AdamW."""
+"""The optimizer: schedule, which parameters decay and which train, AdamW or LAMB."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from vitjax.ranges import Amount, Count, Pattern, Rate
-from vitjax.types import Params
+from vitjax.types import Params, stacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Optim:
         accumulate: batches whose gradients are averaged into one update.
         ema: decay rate, at each update, of the moving average of parameters; 0 keeps none.
         train: regular expression of the parameter paths that train, as in `head.*`.
-        name: adamw or sgd; sgd is plain, without momentum or decay.
+        name: adamw, lamb (You et al. 2020, arXiv:1904.00962) or sgd, which is plain, without
+            momentum or decay.
+        moment: dtype that the first moment is kept in.
     """
 
     peak: Amount = 1e-3
@@ -44,7 +46,8 @@ class Optim:
     accumulate: Count = 1
     ema: Rate = 0.0
     train: Pattern = '.*'
-    name: Literal['adamw', 'sgd'] = 'adamw'
+    name: Literal['adamw', 'lamb', 'sgd'] = 'adamw'
+    moment: Literal['float32', 'bfloat16'] = 'float32'
 
 
 def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
@@ -68,7 +71,7 @@ def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
 
 
 def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransformation:
-    """The optimizer of a run of `steps` steps: clipping, AdamW, freezing and accumulation.
+    """The optimizer of a run of `steps` steps: clipping, update rule, freezing and accumulation.
 
     Numbers in `settings`, and `steps`, may be traced: one program then serves all their values, a
     traced `clip` clips.
@@ -77,13 +80,18 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
         ValueError: for an unknown name, rates out of range, or a pattern that is none.
     """
     rate = schedule(settings, steps)
-    if settings.name == 'adamw':
-        decay = settings.decay
-        update = optax.adamw(rate, settings.b1, settings.b2, weight_decay=decay, mask=_kernels)
-    elif settings.name == 'sgd':
+    if settings.name == 'sgd':
         update = optax.sgd(rate)
+    elif settings.name in ('adamw', 'lamb'):
+        eps = 1e-6 if settings.name == 'lamb' else 1e-8
+        update = optax.chain(
+            optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment),
+            optax.add_decayed_weights(settings.decay, mask=_kernels),
+            *([optax.stateless(_trust)] if settings.name == 'lamb' else []),
+            optax.scale_by_learning_rate(rate),
+        )
     else:
-        raise ValueError(f"optim.name must be 'adamw' or 'sgd': {settings.name!r}.")
+        raise ValueError(f"optim.name must be 'adamw', 'lamb' or 'sgd': {settings.name!r}.")
     if isinstance(settings.clip, jax.Array) or settings.clip:
         update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
     if settings.train != '.*':
@@ -95,6 +103,23 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     if settings.accumulate > 1:
         update = optax.MultiSteps(update, settings.accumulate).gradient_transformation()
     return update
+
+
+def _trust(updates: Any, params: Params | None) -> Any:
+    """Scales each kernel's update to the kernel's own norm: LAMB's trust ratio.
+
+    As in apex and timm it is taken of what decays alone. A stack has as many kernels as layers.
+    """
+
+    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+        return optax.scale_by_trust_ratio().update(update, optax.EmptyState(), param)[0]
+
+    def leaf(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        if not _name(path).endswith('kernel'):
+            return update
+        return (jax.vmap(scale) if stacked(path) else scale)(update, param)
+
+    return jax.tree_util.tree_map_with_path(leaf, updates, params)
 
 
 def trainable(params: Params, pattern: str) -> Any:

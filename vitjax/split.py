@@ -22,7 +22,7 @@ import jax
 from flax.core.meta import AxisMetadata
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vitjax.types import Params
+from vitjax.types import Params, stacked
 
 
 def split_axis(path: Sequence[Any], shape: tuple[int, ...], devices: int) -> int | None:
@@ -32,8 +32,7 @@ def split_axis(path: Sequence[Any], shape: tuple[int, ...], devices: int) -> int
     depth axis of a stack, which the scan walks along. Counted from the end, so that it is the same
     for one layer of a stack.
     """
-    stacked = any(str(getattr(entry, 'key', '')).endswith('blocks') for entry in path)
-    layer = shape[int(stacked) :]
+    layer = shape[int(stacked(path)) :]
     axes = [a for a in range(-len(layer), 0) if layer[a] % devices == 0]
     if not axes or math.prod(layer) < 2**14:
         return None
