@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import string
 
 import jax
 import pytest
