@@ -48,8 +48,8 @@ def main(
         split: which split of the data; a plain folder has one.
         examples: only so many, evenly spread over the split; all without it.
         train_examples: the same of what probes are fitted on.
-        keep: regular expression over paths ('blocks|embed'); without it a capture's all, of runs
-            and weights the blocks.
+        keep: regular expression over paths ('blocks|embed'), which `capture.py A --paths` lists;
+            without it a capture's all, of runs and weights the blocks.
         tokens: of runs and weights: the class token, the mean over the patches, all patches, or all
             tokens; without it the class token where the model has one, else the mean.
         layers: of runs and weights: first and last of each stack, from 0, which alone are captured;

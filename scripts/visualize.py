@@ -16,7 +16,9 @@ from vitjax.ranges import Amount, Count, Positive, Range, Rate, Seed, Side, Whol
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *,
+    what: Annotated[
+        Positional[tuple[str, ...]], arg(metavar='WHAT', help_behavior_hint='(required)')
+    ], *,
     images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
     size: Side | None = None, layer: Count | None = None, query: tuple[Whole, Whole] | None = None,
     target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
@@ -41,7 +43,8 @@ def main(
             class token's, the central patch's where the trunk has none.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
+        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3; they are
+            listed by `capture.py RUN_OR_WEIGHTS --paths`.
         channels: of maximize; by default the four most active on the images.
         interpolation: of maps over images.
         discard: share of attention weights, the smallest, that the second rollout leaves out.

@@ -67,6 +67,14 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
     return array
 
 
+def size(file: File) -> tuple[int, int]:
+    """Width and height in pixels of an image file that `read` takes, upright; decodes nothing."""
+    source = io.BytesIO(file.content) if isinstance(file, InMemory) else file
+    with Image.open(source, formats=_formats()) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lie on their side
+        return image.size[::-1] if turned else image.size
+
+
 @functools.cache
 def _formats() -> list[str]:
     Image.init()
