@@ -136,8 +136,14 @@ def _without_box(text: str) -> str:
     Rules part it: the error, flags that are alike (indented by 4, their help by 8), how to get
     help. Text of another form stays as it is.
     """
-    rows = [line.strip('│').rstrip() for line in text.splitlines() if line.startswith('│')]
-    parts = [list(part) for rule, part in itertools.groupby(rows, lambda r: '──' in r) if not rule]
+    lines = re.sub(r'\x1b\[[0-9;]*m', '', text).splitlines()
+    rows = [line[1:].rstrip(' │') for line in lines if line[:1] not in '╭╰']
+    parts = [
+        list(part)
+        for rule, part in itertools.groupby(rows, lambda row: not row.strip(' ─-')) if not rule
+    ]  # fmt: skip
+    if lines[:1] and lines[0][:1] != '╭':  # in ASCII the title stands above a rule
+        del parts[:1]
     if not parts:
         return text.strip()
 
@@ -165,8 +171,8 @@ def _without_box(text: str) -> str:
         found = f'{lacks[1]} must have values: {lacks[2]}, it has fewer'
     elif found.startswith('Missing from'):
         found = f'these must be given: {", ".join(flags(parts[0]))}'
-    help_ = re.search(r'(\S*\.py.* --help)', rows[-1])
-    return f'{found.rstrip(".")}.' + (f'\n{help_[1]} says more.' if help_ else '')
+    helps = re.findall(r'\S*\.py.* --help', '\n'.join(rows))
+    return f'{found.rstrip(".")}.' + (f'\n{helps[-1]} says more.' if helps else '')
 
 
 def described(model: Any, size: int) -> str:
