@@ -36,12 +36,16 @@ def test_a_plan_is_the_experiment_resolved():
     assert undone == TINY
 
 
+SMOOTH = dataclasses.replace(TINY.augment, smoothing=0.1)
+
+
 @pytest.mark.parametrize(
     ('change', 'match'),
     [
         ({'data': None}, '--data.name takes digits, tfds:NAME or folder:PATH'),
         ({'epochs': None}, 'epochs or steps, one of them: epochs=None, steps=None'),
         ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
+        ({'loss': 'binary', 'augment': SMOOTH}, 'augment.smoothing must be 0: 0.1'),
     ],
 )
 def test_what_cannot_be_planned(change, match):

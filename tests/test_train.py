@@ -11,7 +11,7 @@ import pytest
 from vitjax.data.augment import Augment, augment
 from vitjax.models import ViT
 from vitjax.optim import Optim, optimizer, trainable
-from vitjax.train import cross_entropy, init_state, train_step
+from vitjax.train import binary_cross_entropy, cross_entropy, init_state, train_step
 
 MODEL = ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=7, dropout=0.1)
 VARY = functools.partial(augment, Augment(size=8, flip=0.5), ((0.5,) * 3, (0.25,) * 3), 7)
@@ -50,6 +50,15 @@ def test_cross_entropy_against_its_definition():
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     want = -(soft * np.log(p)).sum(1).mean()
     got = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(soft, jnp.float32))
+    assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def test_binary_cross_entropy_against_its_definition():
+    rng = np.random.default_rng(0)
+    logits, soft = rng.normal(size=(5, 4)), rng.dirichlet(np.ones(4), 5) * [1, 0, 1, 1]
+    p, present = 1 / (1 + np.exp(-logits)), np.array([1, 0, 1, 1])
+    want = -np.log(np.where(present, p, 1 - p)).mean()
+    got = binary_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(soft, jnp.float32))
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 

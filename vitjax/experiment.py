@@ -29,6 +29,8 @@ class Experiment:
         data: which images; None where there are none, as for published weights.
         augment: what training images go through.
         optim: optimizer and schedule.
+        loss: of a training step: `cross_entropy` of soft labels, or `binary`: each class by itself,
+            present wherever an image has a share of it. Evaluation always says `cross_entropy`.
         batch_size: images a step, over all devices.
         epochs: passes over the training images; give this or `steps`.
         steps: training steps; give this or `epochs`.
@@ -49,6 +51,7 @@ class Experiment:
     data: Source | None = None
     augment: Augment = Augment()
     optim: Optim = Optim()
+    loss: Literal['cross_entropy', 'binary'] = 'cross_entropy'
     batch_size: Count = 256
     epochs: Positive | None = None
     steps: Steps | None = None

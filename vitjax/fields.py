@@ -12,8 +12,9 @@ import typing
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from vitjax.ranges import Expression, Number, Range
+from vitjax.ranges import Expression, Matching, Number, Range
 
+_RULES = Range, Number, Expression, Matching
 _LINEN = {'parent', 'name'}  # what linen adds to the fields of every module
 _KINDS: dict[Any, str] = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
@@ -131,7 +132,7 @@ def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
         origin, inside = typing.get_origin(kind), typing.get_args(kind)
         if origin is Annotated:
             kind, *metadata = inside
-            rules += [each for each in metadata if isinstance(each, Range | Number | Expression)]
+            rules += [each for each in metadata if isinstance(each, _RULES)]
         elif origin in (typing.Union, types.UnionType):
             (kind,) = (each for each in inside if each is not types.NoneType)
             optional = True

@@ -7,7 +7,8 @@ A run folds, in this order, starting from `jax.random.key(seed)`:
       step                                        the number of the training step
         purpose augment
           index                                   of an example in the global batch
-            purpose flip, shift, turn, zoom, crop, contrast, brightness, cutout
+            purpose flip, shift, turn, zoom, crop, area, contrast, brightness, policy, jitter
+            purpose erase, cutout
             purpose which, share, box             of a pair, from the index of its first example
         purpose dropout
           device                                  under `pmap` alone, so that devices draw apart

@@ -105,13 +105,13 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     return update
 
 
-def _trust(updates: Any, params: Params | None) -> Any:
+def _trust(updates: Any, params: Any) -> Any:
     """Scales each kernel's update to the kernel's own norm: LAMB's trust ratio.
 
     As in apex and timm it is taken of what decays alone. A stack has as many kernels as layers.
     """
 
-    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+    def scale(update: jax.Array, param: jax.Array) -> Any:
         return optax.scale_by_trust_ratio().update(update, optax.EmptyState(), param)[0]
 
     def leaf(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
 from vitjax.ranges import Steps
-from vitjax.train import TrainState, init_state, train_step
+from vitjax.train import LOSSES, TrainState, init_state, train_step
 from vitjax.types import Module, Params, PyTree
 
 Metrics = dict[str, np.ndarray]  # [steps, seeds]
@@ -85,6 +85,9 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
             f'the head must have an output for each class: model.num_classes={outputs}, '
             f'{require_data(experiment).name} has {len(data.classes)} classes.'
         )
+    if experiment.loss == 'binary' and experiment.augment.smoothing:
+        rule = "loss 'binary' counts every share of a label: augment.smoothing must be 0"
+        raise ValueError(f'{rule}: {experiment.augment.smoothing}.')
     params = None
     if experiment.weights is None:
         mean, deviation = statistics(data)
@@ -247,6 +250,7 @@ def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, di
         dataclasses.replace(change, **dict.fromkeys(varied['augment'], 1.0)),
         dataclasses.replace(optim, **dict.fromkeys(varied['optim'], 1.0)),
         normal,
+        experiment.loss,
     )
     return step, jax.tree.map(np.asarray, {**varied, 'steps': total})
 
@@ -257,7 +261,9 @@ def _numbers(settings: Any) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=16)
-def _step(model: Module, change: Augment, optim: Optim, normal: tuple[Any, Any]) -> sharding.Step:
+def _step(
+    model: Module, change: Augment, optim: Optim, normal: tuple[Any, Any], loss: str
+) -> sharding.Step:
     def step(state: TrainState, batch: PyTree, given: dict[str, Any], **spreading: Any):
         settings = dataclasses.replace(optim, **given['optim'])
         strengths = dataclasses.replace(change, **given['augment'])
@@ -269,6 +275,7 @@ def _step(model: Module, change: Augment, optim: Optim, normal: tuple[Any, Any])
             model=model,
             tx=optimizer(settings, given['steps']),
             augment=functools.partial(augment, strengths, normal, model.num_classes),
+            loss=LOSSES[loss],
             ema=settings.ema,
             accumulate=optim.accumulate,
             trainable=mask,

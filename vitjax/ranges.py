@@ -63,6 +63,26 @@ class Number(PrimitiveConstructorSpec[Any]):
         return str(self.range)
 
 
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """Text that a regular expression matches as a whole.
+
+    Attributes:
+        pattern: the expression.
+        rule: what it asks for, in words.
+    """
+
+    pattern: str
+    rule: str
+
+    def holds(self, value: str) -> bool:
+        """Whether it matches."""
+        return bool(re.fullmatch(self.pattern, value))
+
+    def __str__(self) -> str:
+        return self.rule
+
+
 class Expression:
     """Text that is a regular expression."""
 

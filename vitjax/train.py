@@ -56,6 +56,19 @@ def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, soft_labels).mean()
 
 
+def binary_cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
+    """Mean over batch and classes of a binary cross-entropy for each class, in nats.
+
+    Every class that an image has a share of counts as present in it (Wightman et al. 2021,
+    arXiv:2110.00476, section 3.1), as in the published code of PatchConvNet: labels must not be
+    smoothed.
+    """
+    return optax.sigmoid_binary_cross_entropy(logits, soft_labels > 0).mean()
+
+
+LOSSES = {'cross_entropy': cross_entropy, 'binary': binary_cross_entropy}
+
+
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, model: Module,
     tx: optax.GradientTransformation, augment: Callable[..., tuple[jax.Array, jax.Array]],

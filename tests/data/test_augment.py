@@ -1,6 +1,8 @@
 import dataclasses
 import functools
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,8 @@ from vitjax.data.augment import Augment, augment
 NORMAL = ((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
 FULL = Augment(
     size=24, enlarge=26, flip=0.5, shift=0.1, rotation=0.05, zoom=0.2, contrast=0.3,
-    brightness=0.1, cutout=0.3, mixup=0.4, cutmix=1.0, smoothing=0.1,
+    brightness=0.1, policy='rand-m9-mstd0.5-inc1', jitter=0.3, erase=0.5, cutout=0.3, mixup=0.4,
+    cutmix=1.0, smoothing=0.1,
 )  # fmt: skip
 
 
@@ -135,6 +138,54 @@ def test_cutout_erases_a_square_to_the_mean(images):
     x = np.asarray(run(Augment(size=16, cutout=0.5), images)[0])
     erased = (x == 0).all(-1).sum((1, 2))
     assert erased.max() == 64 and erased.min() >= 16  # 8x8, clipped to a quarter at the corners
+
+
+def test_a_policy_and_a_jitter_keep_pixels_whole(images):
+    settings = Augment(size=16, policy='rand-m9-mstd0.5-inc1', jitter=0.3)
+    x, plain = 255 * pixels(run(settings, images)[0]), images.astype(np.float32)
+    np.testing.assert_allclose(x, np.round(x), atol=1e-3)
+    changed = np.abs(x - plain).max((1, 2, 3)) > 1
+    assert changed.mean() > 0.9 and x.min() > -1e-3 and x.max() < 255.001
+    kept, _ = run(Augment(size=16, jitter=1e-9), images)
+    np.testing.assert_allclose(255 * pixels(kept), plain, atol=1.001)  # fractions are cut off
+
+
+def test_a_crop_covers_its_share_of_the_image_and_keeps_its_aspect():
+    """Rows and columns of a ramp say which box was cropped."""
+    ramp = np.stack(np.broadcast_arrays(*np.mgrid[:64, :64] * 4, 0), -1).astype(np.uint8)
+    x = 255 * pixels(run(Augment(size=16, area=0.25), np.repeat(ramp[None], 400, 0))[0]) / 4
+    height = 16 * np.diff(x[:, 2:14, 8, 0], axis=1).mean(1)  # pixels that 16 of the output span
+    width = 16 * np.diff(x[:, 8, 2:14, 1], axis=1).mean(1)
+    share, aspect = height * width / 64**2, width / height
+    assert 0.24 < share.min() < 0.3 and 0.9 < share.max() < 1.03
+    assert 0.55 < share.mean() < 0.66  # uniform from 0.25 to 1, less what does not fit
+    assert 0.7 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.42  # of whole pixels
+    top, left = x[:, 0, 0, 0], x[:, 0, 0, 1]
+    assert top.min() < 3 and left.min() < 3 and (top + height).max() > 60
+    assert abs(np.corrcoef(top, left)[0, 1]) < 0.9 and np.ptp(top) > 20
+
+
+def test_a_crop_stands_alone(images):
+    for other in ({'shift': 0.1}, {'padding': 2}, {'enlarge': 20}):
+        with pytest.raises(ValueError, match='augment.area crops instead of augment'):
+            run(dataclasses.replace(Augment(size=16, area=0.1), **other), images)
+
+
+def test_erasing_puts_noise_in_a_box_of_some_images():
+    image = np.full((400, 32, 32, 3), 128, np.uint8)
+    settings = Augment(size=32, erase=0.25)
+    x, plain = np.asarray(run(settings, image)[0]), resize(image[:1], 32, NORMAL)[0]
+    noise: Any = (np.abs(x - plain) > 1e-6).any(-1)
+    share = noise.mean((1, 2))
+    assert 0.18 < (share > 0).mean() < 0.33
+    assert 0.015 < share[share > 0].min() < 0.06 and 0.28 < share.max() < 0.36
+    for inside in noise:
+        rows, columns = inside.any(1), inside.any(0)
+        assert (inside == rows[:, None] & columns).all()  # a box
+    values = x[noise]
+    assert abs(values.mean()) < 0.03 and abs(values.std() - 1) < 0.03
+    ratio = np.array([n.any(1).sum() / n.any(0).sum() for n in noise if n.any()])
+    assert 0.25 < ratio.min() < 0.6 and 1.7 < ratio.max() < 3.8
 
 
 @pytest.mark.parametrize('name', ['mixup', 'cutmix'])

@@ -45,6 +45,12 @@ def pattern(v):
         return False
 
 
+def policy(v):
+    known = 'm10', 'm9', 'm9.5', 'n3', 'p0.5', 'p1', 'mstd0.5', 'inc0', 'inc1'
+    head, *parts = v.split('-') if text(v) else [None]
+    return v in ('', 'three') or head == 'rand' and all(part in known for part in parts)
+
+
 extent, side, count = whole(1, 65_536), whole(1, 16_384), whole(1)
 rate, share = real(lambda v: 0 <= v < 1), real(lambda v: 0 <= v <= 1)
 amount, positive = real(lambda v: v >= 0), real(lambda v: v > 0)
@@ -81,12 +87,14 @@ PARTS = {
     'augment': {
         'size': side, 'enlarge': optional(side), 'padding': whole(0, 16_384), 'flip': share,
         'shift': share, 'rotation': share, 'zoom': rate, 'contrast': share, 'brightness': share,
-        'cutout': share, 'mixup': amount, 'cutmix': amount, 'smoothing': rate,
+        'area': share, 'policy': policy, 'jitter': amount, 'erase': share, 'cutout': share,
+        'mixup': amount, 'cutmix': amount, 'smoothing': rate,
     },
     'optim': {
         'peak': amount, 'start': amount, 'end': amount, 'warmup': rate, 'decay': amount, 'b1': rate,
         'b2': rate, 'clip': amount, 'accumulate': count, 'ema': rate, 'train': pattern,
-        'name': one_of('adamw', 'sgd'),
+        'name': one_of('adamw', 'lamb', 'sgd'),
+        'moment': one_of('float32', 'bfloat16'),
     },
     'preprocessing': {
         'size': side, 'crop': real(lambda v: 0.01 <= v <= 1), 'mean': listed(real(), 3, 3),
@@ -94,6 +102,7 @@ PARTS = {
     },
 }  # fmt: skip
 OWN = {
+    'loss': one_of('cross_entropy', 'binary'),
     'batch_size': count, 'epochs': optional(positive), 'steps': optional(whole(1, 2**31 - 1)),
     'seed': whole(0, 2**32 - 1), 'patience': whole(0), 'evaluate_every': positive,
     'attention_every': whole(0), 'watch': listed(one_of('cka', 'rank')),
@@ -124,7 +133,8 @@ def valid(values):
 JUNK = [
     None, True, False, 0, 1, 2, -1, 3, 64, 65_537, 10**6, 2**31, 2**32, 10**20, 10**400, 0.0, -0.0,
     0.5, 1.0, 1.5, -1e-9, 1e-300, 1e308, NAN, INF, -INF, '', 'x', '1', '[', '.*', 'class', 'fsdp',
-    'ViT', 'float32', '\0', '\ud800', 'x' * 3000, [], [1], [1, 2, 3], [0.1, 0.2, 0.3], ['a'],
+    'ViT', 'float32', 'three', 'rand', 'rand-m9.5-n3', 'rand-m11', 'rand-q', 'lamb', 'binary',
+    '\0', '\ud800', 'x' * 3000, [], [1], [1, 2, 3], [0.1, 0.2, 0.3], ['a'],
     [[1]], [None], [1] * 17, {}, {'a': 1}, {'type': 'ViT'}, {'size': 8}, [{'x': [{}]}],
 ]  # fmt: skip
 

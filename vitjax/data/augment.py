@@ -8,10 +8,16 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from vitjax.data import operations, policy
 from vitjax.keys import purpose
-from vitjax.ranges import Amount, Rate, Share, Side, whole
+from vitjax.ranges import Amount, Matching, Rate, Share, Side, whole
 
 Padding = Annotated[int, whole(0, 16_384)]
+Policy = Annotated[
+    str,
+    Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
+]
+ASPECTS = 3 / 4, 4 / 3  # of a random resized crop, width over height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Augment:
         size: side in pixels of the model's input.
         enlarge: side in pixels that images are resized to before a random crop to `size`; None is
             `size`, no crop.
+        area: smallest share of an image's area that is cropped at random and resized to `size`,
+            with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842); 0 crops none.
         padding: pixels of zeros around the resized image before the random crop.
         flip: probability of a horizontal flip.
         shift: largest translation as a share of the side, each way.
@@ -29,6 +37,11 @@ class Augment:
         zoom: largest relative change of scale, each way.
         contrast: largest relative change of contrast, each way.
         brightness: largest change of brightness, pixels in 0..1.
+        policy: operations drawn for each image, of `vitjax.data.policy`: RandAugment as timm writes
+            it (`rand-m9-mstd0.5-inc1`), or `three` for 3-Augment.
+        jitter: largest relative change of brightness, contrast and saturation, in random order.
+        erase: probability that a box of noise takes 1/50 to 1/3 of an image (Zhong et al. 2020,
+            arXiv:1708.04896).
         cutout: side of the erased square as a share of the image's.
         mixup: alpha of mixup's Beta distribution (Zhang et al. 2018).
         cutmix: alpha of CutMix's Beta distribution (Yun et al. 2019).
@@ -37,6 +50,7 @@ class Augment:
 
     size: Side = 8
     enlarge: Side | None = None
+    area: Share = 0.0
     padding: Padding = 0
     flip: Share = 0.0
     shift: Share = 0.0
@@ -44,6 +58,9 @@ class Augment:
     zoom: Rate = 0.0
     contrast: Share = 0.0
     brightness: Share = 0.0
+    policy: Policy = ''
+    jitter: Amount = 0.0
+    erase: Share = 0.0
     cutout: Share = 0.0
     mixup: Amount = 0.0
     cutmix: Amount = 0.0
@@ -61,7 +78,8 @@ def augment(
     at evaluation. One bilinear resample resizes, crops, flips, shifts, rotates and zooms; it
     reflects at the image's edges, or is black beyond them where `padding` is set. (Evaluation
     resizes bicubically: see `vitjax.data.preprocess`.) Mixup and CutMix pair the neighbours 2i and
-    2i+1; with both, each pair draws one of them.
+    2i+1; with both, each pair draws one of them. The policy and the jitter work on whole numbers
+    0..255, as Pillow does; erasing and cutout come once an image is normalised.
 
     >>> pixels = jnp.zeros((2, 12, 8, 3), jnp.uint8)
     >>> normalisation, labels = ((0.5,) * 3, (0.25,) * 3), jnp.array([0, 3])
@@ -83,14 +101,23 @@ def augment(
         index: [B] position of each image in the global batch.
 
     Raises:
-        ValueError: for mixup or CutMix on an odd number of images.
+        ValueError: for mixup or CutMix on an odd number of images, and for `area` beside another
+            crop.
     """
+    if _on(settings.area):
+        for name in ('shift', 'padding', 'enlarge'):
+            if value := getattr(settings, name):
+                raise ValueError(f'augment.area crops instead of augment.{name}: {value}.')
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     x = _central_square(images).astype(jnp.float32) / 255
     x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
     x = jax.vmap(functools.partial(_recolour, settings))(keys, x)
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
+    if settings.policy or _on(settings.jitter):
+        x = jax.vmap(functools.partial(_operate, settings, mean))(keys, x)
     x = (x - mean) / deviation
+    if _on(settings.erase):
+        x = jax.vmap(functools.partial(_erase, settings))(keys, x)
     soft = jax.nn.one_hot(labels, num_classes) * (1 - settings.smoothing)
     soft += settings.smoothing / num_classes
     if _on(settings.cutout):
@@ -120,7 +147,7 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
 
 
 def _moves(s: Augment) -> bool:
-    moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
+    moves = (s.area, s.padding, s.flip, s.shift, s.rotation, s.zoom)
     return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
 
 
@@ -130,7 +157,11 @@ def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
     if min(x.shape[1:3]) > full:
         x = _resize(x, full)  # shrinking needs the antialiasing of a plain resize
     matrices, offsets = jax.vmap(functools.partial(_affine, settings, x.shape[1:3]))(keys)
-    return jax.vmap(functools.partial(_sample, settings))(x, matrices, offsets)
+    shape, fill = (settings.size, settings.size), 0.0 if settings.padding else None
+    sample = functools.partial(operations.sample, shape=shape, fill=fill)
+    return jax.vmap(lambda *args: sample(args[0], matrix=args[1], offset=args[2]))(
+        x, matrices, offsets
+    )
 
 
 def _affine(
@@ -152,6 +183,9 @@ def _affine(
     mirrored = jnp.where(jax.random.uniform(flip) < settings.flip, -1.0, 1.0)
     matrix *= jnp.stack([jnp.ones(()), mirrored])  # a step to the right goes left
     scale = jnp.array(shape) / full  # input pixels per pixel of the resized image
+    if _on(settings.area):
+        box, centre = _crop(purpose(key, 'area'), settings.area, shape)
+        return matrix * (box / settings.size)[:, None], centre
     # A crop starts at a whole pixel. From centre to centre that is a whole number of pixels where
     # the room around the crop is even, and half a pixel more where it is odd.
     room = (full - settings.size) / 2 + settings.padding
@@ -161,31 +195,55 @@ def _affine(
     return matrix * scale[:, None], (matrix @ corner) * scale
 
 
-def _sample(settings: Augment, image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-    """Bilinear samples of one image [H, W, C] on a rotated, scaled and shifted grid."""
-    height, width = image.shape[:2]
-    grid = jnp.arange(settings.size) - (settings.size - 1) / 2  # from the output's centre
-    rows = matrix[0, 0] * grid[:, None] + matrix[0, 1] * grid + offset[0] + (height - 1) / 2
-    columns = matrix[1, 0] * grid[:, None] + matrix[1, 1] * grid + offset[1] + (width - 1) / 2
-    out = jnp.zeros((settings.size, settings.size, image.shape[2]))
-    for dy in (0, 1):  # the four input pixels around each position, weighted by nearness
-        for dx in (0, 1):
-            y, x = jnp.floor(rows) + dy, jnp.floor(columns) + dx
-            weight = (1 - jnp.abs(rows - y)) * (1 - jnp.abs(columns - x))
-            if settings.padding:  # black outside; an edge pixel covers half a pixel beyond itself
-                weight *= (rows > -0.5) & (rows < height - 0.5)
-                weight *= (columns > -0.5) & (columns < width - 0.5)
-                y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
-            else:
-                y, x = _reflect(y, height), _reflect(x, width)
-            out += weight[..., None] * image[y.astype(int), x.astype(int)]
-    return out
+def _crop(
+    key: jax.Array, area: jax.Array | float, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Height and width of a random resized crop, and its centre from the image's.
+
+    The first of ten draws of area and aspect that fits, else the whole image.
+    """
+    sides, place = jax.random.split(key)
+    share, aspect = jax.random.uniform(sides, (2, 10))
+    share = area + (1 - area) * share
+    low, high = map(math.log, ASPECTS)
+    aspect = jnp.exp(low + (high - low) * aspect)
+    pixels = jnp.sqrt(share * math.prod(shape[:2]) / jnp.stack([aspect, 1 / aspect]))
+    fits = (pixels <= jnp.array(shape[:2])[:, None]).all(0)
+    whole = jnp.array(shape[:2], pixels.dtype)
+    box = jnp.where(fits.any(), jnp.round(pixels[:, fits.argmax()]), whole)
+    corner = jnp.floor(jax.random.uniform(place, (2,)) * (whole - box + 1))
+    return box, corner + box / 2 - whole / 2
 
 
-def _reflect(position: jax.Array, size: int) -> jax.Array:
-    """Mirrors positions at the edges, the edge pixel repeated: -1 is 0, `size` is size - 1."""
-    position = jnp.mod(position, 2 * size)
-    return jnp.minimum(position, 2 * size - 1 - position)
+def _operate(settings: Augment, mean: jax.Array, key: jax.Array, image: jax.Array) -> jax.Array:
+    image = jnp.round(255 * image)
+    if settings.policy:
+        fill = jnp.round(255 * mean)
+        image = policy.apply(settings.policy, purpose(key, 'policy'), image, fill)
+    if _on(settings.jitter):
+        image = policy.jitter(purpose(key, 'jitter'), image, settings.jitter)
+    return image / 255
+
+
+def _erase(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
+    """A box of standard normal noise, a value for each pixel and channel, in a normalised image.
+
+    As timm's `RandomErasing` in mode `pixel`: the first of ten draws of area and aspect that fits.
+    """
+    happens, sides, place, noise = jax.random.split(purpose(key, 'erase'), 4)
+    share, aspect = jax.random.uniform(sides, (2, 10))
+    pixels = settings.size**2 * (0.02 + (1 / 3 - 0.02) * share)
+    aspect = jnp.exp((2 * aspect - 1) * math.log(0.3))
+    box = jnp.round(jnp.sqrt(pixels * jnp.stack([aspect, 1 / aspect])))
+    fits = (box < settings.size).all(0)
+    height, width = box[:, fits.argmax()]
+    top, left = jax.random.uniform(place, (2,)) * (settings.size - jnp.stack([height, width]) + 1)
+    at = jnp.arange(settings.size)
+    rows = (at >= jnp.floor(top)) & (at < jnp.floor(top) + height)
+    columns = (at >= jnp.floor(left)) & (at < jnp.floor(left) + width)
+    inside = rows[:, None] & columns & fits.any()
+    inside &= jax.random.uniform(happens) < settings.erase
+    return jnp.where(inside[..., None], jax.random.normal(noise, image.shape), image)
 
 
 def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:

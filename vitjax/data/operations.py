@@ -1,0 +1,164 @@
+"""Pillow's operations on the device, on one image [H, W, 3] of whole numbers 0..255.
+
+They return the same kind, equal to Pillow's unless their docstrings say otherwise. They are pure
+and may be mapped over a batch (`jax.vmap`); their strengths may be traced.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+Scalar = jax.Array | float
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """Luma (ITU-R 601-2) in all three channels, in Pillow's fixed point: `convert('L')`."""
+    luma = image.astype(jnp.int32) @ jnp.array([19595, 38470, 7471]) + 0x8000
+    return jnp.broadcast_to((luma >> 16)[..., None], image.shape).astype(image.dtype)
+
+
+def blend(a: jax.Array, b: jax.Array, share: Scalar) -> jax.Array:
+    """`a` at share 0, `b` at 1, and beyond: `Image.blend`, which cuts fractions off."""
+    return jnp.floor(jnp.clip(a + share * (b - a), 0, 255))
+
+
+def colour(image: jax.Array, factor: Scalar) -> jax.Array:
+    """Saturation: grey at 0, the image at 1: `ImageEnhance.Color`."""
+    return blend(grey(image), image, factor)
+
+
+def contrast(image: jax.Array, factor: Scalar) -> jax.Array:
+    """The mean luma everywhere at 0, the image at 1: `ImageEnhance.Contrast`."""
+    mean = jnp.floor(grey(image)[..., 0].mean() + 0.5)
+    return blend(jnp.full_like(image, mean), image, factor)
+
+
+def brightness(image: jax.Array, factor: Scalar) -> jax.Array:
+    """Black at 0, the image at 1: `ImageEnhance.Brightness`."""
+    return blend(jnp.zeros_like(image), image, factor)
+
+
+def sharpness(image: jax.Array, factor: Scalar) -> jax.Array:
+    """Smoothed at 0, the image at 1, sharpened beyond: `ImageEnhance.Sharpness`."""
+    height, width = image.shape[:2]
+    around = sum(
+        image[i : height - 2 + i, j : width - 2 + j] * (5 if (i, j) == (1, 1) else 1)
+        for i in range(3)
+        for j in range(3)
+    )
+    inside = jnp.floor(jnp.asarray(around) / 13 + 0.5)
+    return blend(image.at[1:-1, 1:-1].set(inside), image, factor)  # edges stay as they are
+
+
+def autocontrast(image: jax.Array) -> jax.Array:
+    """Each channel stretched to 0..255: `ImageOps.autocontrast`.
+
+    That falls 1 short where a product of its doubles is not quite the whole number it should be.
+    """
+    low, high = image.min((0, 1)), image.max((0, 1))
+    stretched = (255 * (image - low).astype(int)) // jnp.maximum(high - low, 1).astype(int)
+    return jnp.where(high > low, stretched, image).astype(image.dtype)
+
+
+def equalize(image: jax.Array) -> jax.Array:
+    """Each channel's histogram made flat: `ImageOps.equalize`."""
+
+    def channel(x: jax.Array) -> jax.Array:
+        values = x.astype(jnp.int32)
+        count = (values.reshape(-1, 1) == jnp.arange(256)).sum(0)
+        last = count[jnp.where(count > 0, jnp.arange(256), 0).max()]
+        step = (values.size - last) // 255
+        below = jnp.cumsum(count) - count
+        table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
+        return jnp.where(step > 0, table[values].astype(x.dtype), x)
+
+    return jax.vmap(channel, 2, 2)(image)
+
+
+def invert(image: jax.Array) -> jax.Array:
+    """The negative: `ImageOps.invert`."""
+    return 255 - image
+
+
+def posterize(image: jax.Array, bits: Scalar) -> jax.Array:
+    """Only the highest bits of each value, 0 to 8: `ImageOps.posterize`."""
+    step = 2.0 ** (8 - bits)
+    return jnp.floor(image / step) * step
+
+
+def solarize(image: jax.Array, threshold: Scalar = 128) -> jax.Array:
+    """The negative of values from `threshold` on: `ImageOps.solarize`."""
+    return jnp.where(image < threshold, image, 255 - image)
+
+
+def solarize_add(image: jax.Array, add: Scalar) -> jax.Array:
+    """Values below 128 raised by `add`, 255 at most, as in AutoAugment's published code."""
+    return jnp.where(image < 128, jnp.minimum(image + add, 255), image)
+
+
+def transform(image: jax.Array, matrix: jax.Array, offset: jax.Array, fill: jax.Array) -> jax.Array:
+    """An affine map of the image onto itself, bilinear: `Image.transform`, to a digit at edges.
+
+    Args:
+        image: [H, W, 3].
+        matrix: [2, 2], of (row, column) from the image's centre.
+        offset: [2]: an output pixel at p reads the input at `matrix @ p + offset`.
+        fill: [3], where that lies outside.
+    """
+    return jnp.floor(sample(image, image.shape[:2], matrix, offset, fill) + 1e-3)
+
+
+def sample(
+    image: jax.Array, shape: tuple[int, ...], matrix: jax.Array, offset: jax.Array,
+    fill: jax.Array | float | None = None,
+) -> jax.Array:  # fmt: skip
+    """Bilinear samples of an image [H, W, C] on a grid of `shape`, as `transform` places it.
+
+    Positions beyond the edges read `fill`; where it is None they are mirrored, edge pixels
+    repeated. An edge pixel covers half a pixel beyond itself.
+    """
+    height, width = image.shape[:2]
+    down, right = (jnp.arange(n) - (n - 1) / 2 for n in shape)
+    rows = matrix[0, 0] * down[:, None] + matrix[0, 1] * right + offset[0] + (height - 1) / 2
+    columns = matrix[1, 0] * down[:, None] + matrix[1, 1] * right + offset[1] + (width - 1) / 2
+    out = jnp.zeros((*shape, image.shape[2]))
+    for dy in (0, 1):  # the four input pixels around each position, weighted by nearness
+        for dx in (0, 1):
+            y, x = jnp.floor(rows) + dy, jnp.floor(columns) + dx
+            weight = (1 - jnp.abs(rows - y)) * (1 - jnp.abs(columns - x))
+            if fill is None:
+                y, x = _reflect(y, height), _reflect(x, width)
+            else:
+                y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
+            out += weight[..., None] * image[y.astype(int), x.astype(int)]
+    if fill is None:
+        return out
+    inside = (rows > -0.5) & (rows < height - 0.5) & (columns > -0.5) & (columns < width - 0.5)
+    return jnp.where(inside[..., None], out, fill)
+
+
+def _reflect(position: jax.Array, size: int) -> jax.Array:
+    """Mirrors positions at the edges, the edge pixel repeated: -1 is 0, `size` is size - 1."""
+    position = jnp.mod(position, 2 * size)
+    return jnp.minimum(position, 2 * size - 1 - position)
+
+
+def blur(image: jax.Array, deviation: Scalar, largest: float) -> jax.Array:
+    """A Gaussian blur; edges repeat their last pixel.
+
+    `ImageFilter.GaussianBlur` approximates it by three box blurs, and comes within 4 of 255 of it.
+
+    Args:
+        image: [H, W, 3].
+        deviation: of the Gaussian, in pixels, above 0.
+        largest: that it may be: the kernel reaches three times as far.
+    """
+    reach = math.ceil(3 * largest)
+    kernel = jnp.exp(-(jnp.arange(-reach, reach + 1) ** 2) / (2 * jnp.square(deviation)))
+    kernel /= kernel.sum()
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), 'edge')
+    height, width = image.shape[:2]
+    rows = sum(kernel[i] * padded[i : i + height] for i in range(2 * reach + 1))
+    both = sum(kernel[j] * jnp.asarray(rows)[:, j : j + width] for j in range(2 * reach + 1))
+    return jnp.floor(jnp.asarray(both) + 0.5)
