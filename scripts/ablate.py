@@ -59,7 +59,12 @@ def main() -> int:
     if asked.match == 'flops':
         made = ablation.match_flops(made, asked.experiment)
     if asked.dry_run:
-        with Console().progress('cells, then 2 measurements', len(made) + 2) as report:
+        console = Console()
+        console.say(
+            f'counting parameters and operations of {len(made)} cells, then measuring a training '
+            f'step of the smallest and the largest'
+        )
+        with console.progress('cells and measurements', len(made) + 2) as report:
             rows = ablation.plan(made, asked.seeds, report)
         show(rows, asked.seeds)
         return 0

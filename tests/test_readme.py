@@ -15,7 +15,9 @@ README = (ROOT / 'README.md').read_text()
 
 
 def notebook():
-    return re.search(r'^In a notebook.*?^```python\n(.*?)^```', README, re.DOTALL | re.MULTILINE)[1]
+    found = re.search(r'^In a notebook.*?^```python\n(.*?)^```', README, re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
 
 
 def test_the_notebook_runs_as_it_stands(capsys):
