@@ -74,6 +74,10 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
             fields.check(value, kinds[name], name if positional else _flag(name))
         return functools.partial(main, *args, **kwargs)
 
+    # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.
+    call.__doc__ = re.sub(r'\n {12,}', ' ', main.__doc__ or '')
+    vars(call)['__signature__'] = inspect.signature(main)
+    del vars(call)['__wrapped__']  # where it would look first
     return call
 
 

@@ -24,11 +24,11 @@ def main(
 ) -> None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 
-    heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
-    patch: tokens of another image (the next one) or of the image with noise put in, place by place.
-    knockout: the class token's attention to regions cut, layer by layer.
-    lesion: layers skipped, swapped, repeated and removed, and accuracy then.
-    steer: the difference of two classes' means added at a layer.
+    - heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
+    - patch: tokens of the next image, or of the image with noise, put in place by place.
+    - knockout: the class token's attention to regions cut, layer by layer.
+    - lesion: layers skipped, swapped, repeated and removed, and accuracy then.
+    - steer: the difference of two classes' means added at a layer.
 
     Of an ablation's folder (scripts/ablate.py) each finished run, in OUT/CELL/seed_K, and in
     OUT/CELL what holds over the seeds of a cell, with intervals over them.
