@@ -4,6 +4,9 @@
     python scripts/train.py cait_cifar10
 
 2.9 million parameters, 4-pixel patches, mixup and CutMix, 100 epochs of 351 steps.
+
+52.6% on the test images after `--epochs 3 --augment.mixup 0 --augment.cutmix 0`, at 42 images/s on
+two CPU cores. It has not been trained in full yet.
 """
 
 from vitjax.data.augment import Augment

@@ -3,8 +3,8 @@
     python scripts/train.py digits
     python scripts/ablate.py digits --seeds 5
 
-Takes 20 to 40 s on two CPU cores and reaches 95 to 97% on the test split. The digits come with
-scikit-learn: no network is needed.
+96.7% test accuracy with its seed, 95.5 to 96.9% over five; 20 s of training on two CPU cores. The
+digits come with scikit-learn: no network is needed.
 """
 
 from vitjax.data.augment import Augment

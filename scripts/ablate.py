@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 import command
 import tables
-import tyro
 from tyro.conf import AvoidSubcommands, arg
 
 from vitjax import fields
+from vitjax.console import Console, duration
 from vitjax.experiment import Experiment
 from vitjax.ranges import Count, Formats
 
@@ -63,7 +63,14 @@ def main() -> int:
     if asked.match == 'flops':
         made = ablation.match_flops(made, asked.experiment)
     if asked.dry_run:
-        show(ablation.plan(made, asked.seeds), asked.seeds)
+        console = Console()
+        console.say(
+            f'counting parameters and operations of {len(made)} cells, then measuring a training '
+            f'step of the smallest and the largest'
+        )
+        with console.progress('cells and measurements', len(made) + 2) as report:
+            rows = ablation.plan(made, asked.seeds, report)
+        show(rows, asked.seeds)
         return 0
     job = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in map(_pair, asked.job)}
     try:
@@ -98,7 +105,7 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
 
     def read(value: str) -> Any:
         flag, kind = [f'--{path}', *value.split()], AvoidSubcommands[type(experiment)]
-        changed = tyro.cli(kind, default=experiment, args=flag, prog='ablate.py EXPERIMENT')
+        changed = command.parse(kind, default=experiment, args=flag, prog='ablate.py EXPERIMENT')
         return fields.get(changed, path)
 
     return path, [*map(read, text.split(','))]
@@ -122,20 +129,14 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
             table.add_row(*cells, '-', '-', '-', '-', 'impossible', style='dim')
             continue
         cells += [f'{row["parameters"]:,}', tables.scaled(row['flops']), f'{row["steps"]:,}']
-        table.add_row(*cells, tables.scaled(row['train_flops']), _time(row['seconds']))
+        table.add_row(*cells, tables.scaled(row['train_flops']), duration(row['seconds']))
     tables.put(table)
     for row in rows:
         if row['status'] != 'planned':
             print(f'{", ".join(f"{n}={row[n]}" for n in settings)}: {row["reason"]}')
     total = sum(row.get('seconds', 0) for row in rows)
-    print(f'about {_time(total)} of training for {len(rows)} cells with {seeds} seeds each, '
+    print(f'about {duration(total)} of training for {len(rows)} cells with {seeds} seeds each, '
           'measured at two of them; evaluation and compilation come on top.')  # fmt: skip
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f'{seconds:.3g} s'
-    return f'{seconds / 60:.3g} min' if seconds < 7200 else f'{seconds / 3600:.3g} h'
 
 
 if __name__ == '__main__':

@@ -430,4 +430,5 @@ if __name__ == '__main__':
     commands = {'compile': compile_time, 'intervene': interventions}
     commands |= {each.__name__: each for each in (attention, model, similarity, train)}
     commands = {name: command.checked(each) for name, each in commands.items()}
-    command.guard(lambda: tyro.extras.subcommand_cli_from_dict(commands, description=__doc__))
+    parse = functools.partial(command.parse, cli=tyro.extras.subcommand_cli_from_dict)
+    command.guard(lambda: parse(commands, description=__doc__)())

@@ -4,14 +4,19 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
+import itertools
+import math
 import os
 import pathlib
 import platform
+import re
 import sys
 import typing
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import tyro
 
@@ -55,21 +60,25 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_cache / 'vitjax' / 'jax'
 
 def run(main: Callable[..., int | None]) -> None:
     """Calls `main` with the arguments that tyro parses for its signature, guarded, and exits."""
-    guard(lambda: tyro.cli(checked(main)))
+    guard(lambda: parse(checked(main))())
 
 
-def checked(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """`main`, which refuses arguments that are not what its signature declares."""
+def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """What returns the call of `main`, and refuses what is not as its signature declares."""
 
     @functools.wraps(main)
-    def run(*args: Any, **kwargs: Any) -> int | None:
+    def call(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         kinds = typing.get_type_hints(main, include_extras=True)
         for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
             positional = _POSITIONAL in getattr(kinds[name], '__metadata__', ())
             fields.check(value, kinds[name], name if positional else _flag(name))
-        return main(*args, **kwargs)
+        return functools.partial(main, *args, **kwargs)
 
-    return run
+    # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.
+    call.__doc__ = re.sub(r'\n {12,}', ' ', main.__doc__ or '')
+    vars(call)['__signature__'] = inspect.signature(main)
+    del vars(call)['__wrapped__']  # where it would look first
+    return call
 
 
 _, _POSITIONAL = typing.get_args(tyro.conf.Positional[str])
@@ -104,25 +113,82 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     default = kind(experiment, f'{folder}/{name}')
     what = does + (module.__doc__ or name).split('\n\n')[0]
     prog = f'{program} {arguments[0]}'
-    asked = tyro.cli(kind, default=default, args=arguments[1:], prog=prog, description=what)
+    asked = parse(kind, default=default, args=arguments[1:], prog=prog, description=what)
     for field, declared in fields.declared(kind).items():
         path = '' if field == 'experiment' else _flag(field)  # whose flags have no prefix
         fields.check(getattr(asked, field), declared, path)
     return asked, module
 
 
-@contextlib.contextmanager
-def progress(what: str, total: int, *, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """A bar on a terminal; yields what to call with how many of `total` are done.
+def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
+    """What tyro parses; what is wrong with the arguments is said in a line or two."""
+    said = io.StringIO()
+    helps = {'-h', '--help'} & {*options.get('args', sys.argv)}
+    wide = {} if helps else {'COLUMNS': '10000'}  # so that no word of an error is broken
+    try:
+        with contextlib.redirect_stderr(said), mock.patch.dict(os.environ, wide):
+            return cli(kind, **options)
+    except SystemExit as end:
+        if end.code == 2:
+            print(f'error: {_without_box(said.getvalue())}', file=sys.stderr)
+        raise
 
-    It is not `visible` before the first call where that may never come.
+
+def _without_box(text: str) -> str:
+    """What tyro draws in a box: the error in a line, and in another where to find what there is.
+
+    Rules part it: the error, flags that are alike (indented by 4, their help by 8), how to get
+    help. Text of another form stays as it is.
     """
-    from rich.progress import MofNCompleteColumn, Progress
+    lines = re.sub(r'\x1b\[[0-9;]*m', '', text).splitlines()
+    rows = [line[1:].rstrip(' │') for line in lines if line[:1] not in '╭╰']
+    parts = [
+        list(part)
+        for rule, part in itertools.groupby(rows, lambda row: not row.strip(' ─-')) if not rule
+    ]  # fmt: skip
+    if lines[:1] and lines[0][:1] != '╭':  # in ASCII the title stands above a rule
+        del parts[:1]
+    if not parts:
+        return text.strip()
 
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task(what, total=total, visible=visible)
-        yield lambda done, *_: bar.update(task, completed=done, visible=True)
+    def flags(rows: list[str]) -> list[str]:
+        return [row.split()[0] for row in rows if re.match(r' {5}\S', row)]
+
+    found = ' '.join(row.strip() for row in parts[0] if row.strip())
+    more = [f'close: {", ".join(dict.fromkeys(flags(part)))}' for part in parts[1:] if flags(part)]
+    more += [
+        'there are ' + row.split(':', 1)[1].strip()
+        for part in parts[1:] for row in part if 'Available' in row
+    ]  # fmt: skip
+    if choice := re.search(r"invalid choice '(.*)' for argument '(.*)'.*one of \((.*?),?\)", found):
+        value, flag, known = choice.groups()
+        names = known.replace("'", '').split(', ')
+        if 'None' in names:  # which leaving it out gives; tyro has the others in any order
+            names = sorted({*names} - {'None'})
+        found = f'{flag} must be one of {", ".join(names)}: {value!r}'
+    elif unknown := re.search(r'Unrecognized options: (.*)', found):
+        tokens = unknown[1].split(', ')
+        named = [token for token in tokens if token.startswith('-')]
+        what = f'there is no {", ".join(named)}' if named else f'{", ".join(tokens)} is too much'
+        found = '; '.join([what, *more])
+    elif lacks := re.search(r"Missing value for argument '(.*)'. Expected (\d+)", found):
+        found = f'{lacks[1]} must have values: {lacks[2]}, it has fewer'
+    elif found.startswith('Missing from'):
+        found = f'these must be given: {", ".join(flags(parts[0]))}'
+    helps = re.findall(r'\S*\.py.* --help', '\n'.join(rows))
+    return f'{found.rstrip(".")}.' + (f'\n{helps[-1]} says more.' if helps else '')
+
+
+def described(model: Any, size: int) -> str:
+    """A model, its parameters and input, and what it runs on, in a few words."""
+    import jax
+
+    from vitjax.models.trunk import parameter_shapes
+
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameter_shapes(model, size)))
+    devices = jax.local_devices()
+    where = f'on {len(devices)} x {devices[0].device_kind}'
+    return f'{type(model).__name__}: {count:,} parameters, input {size}x{size} pixels, {where}'
 
 
 def guard(call: Callable[[], int | None]) -> None:
@@ -132,6 +198,8 @@ def guard(call: Callable[[], int | None]) -> None:
     code 1; other exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every
     traceback.
     """
+    stdout: Any = sys.stdout
+    stdout.reconfigure(line_buffering=True)  # into a file or a pipe too, whoever prints
     try:
         sys.exit(call() or 0)
     except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does

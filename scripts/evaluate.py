@@ -1,4 +1,4 @@
-"""Evaluate a run: accuracy, precision and recall, per class and in all."""
+"""Evaluate a trained model: accuracy, precision and recall, per class and in all."""
 
 import csv
 import json
@@ -8,44 +8,55 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.ranges import Side
+
 
 def main(
-    run: Annotated[Positional[str], arg(metavar='RUN')],
-    data: str | None = None,
+    run: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')], data: str | None = None,
     split: Literal['train', 'validation', 'test'] = 'test',
-    which: Literal['best', 'latest'] = 'best',
-) -> None:
-    """Print accuracy, top-5, mean precision and recall of a run; write them into it.
+    which: Literal['best', 'latest'] = 'best', out: str | None = None, model: str | None = None,
+    size: Side | None = None,
+) -> None:  # fmt: skip
+    """Print accuracy, top-5, mean precision and recall of a trained model; write them.
 
     Writes evaluation.json, evaluation.csv (per class) and figures/confusion.png.
 
     Args:
-        run: the run directory, of a training or of converted weights.
-        data: digits, tfds:NAME or folder:PATH, of the classes that the run knows; without it, what
+        run: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
+        data: digits, tfds:NAME or folder:PATH, of the classes that the model knows; by default what
             the run was trained on.
         split: of the data.
-        which: of the checkpoints.
+        which: of a run's checkpoints.
+        out: directory to write to; the run itself without it, and of weights nothing is written.
+        model: the model's name where weights do not say it, as in deit_tiny_patch16.
+        size: side in pixels of what the model sees; its own without it.
     """
     import numpy as np
     import sklearn.metrics
 
     from vitjax import evaluate, files, runs
+    from vitjax.console import Console
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
-    if pathlib.Path(run).is_file():
-        raise ValueError(f'a run is a directory: {run}; scripts/convert.py makes one of weights.')
-    experiment, params, _ = runs.load(run, which=which)
-    source = sources.Source(data) if data else experiment.data
+    loaded = runs.load(run, which=which, model=model, image_size=size)
+    experiment, params, _ = loaded
+    own = pathlib.Path(run).is_dir()
+    source = sources.Source(data) if data else experiment.data if own else None
     if source is None:
         raise ValueError(f'{run} was not trained here: say which images with --data.')
+    if not experiment.classes:
+        raise ValueError(f'{run} knows no classes to be evaluated on.')
     assert experiment.preprocessing is not None
     held = sources.load(source, split, experiment.preprocessing)
     evaluate.require_same_classes(held, experiment.classes)
     if held.classes != experiment.classes:
         print(f'classes are taken in order: {held.classes[0]} is {experiment.classes[0]}, ...')
-    batch = experiment.batch_size
-    logits = evaluate.predict(experiment.model, params, held, experiment.preprocessing, batch)
+    batch, prepared, console = experiment.batch_size, experiment.preprocessing, Console()
+    console.say(command.described(experiment.model, prepared.size))
+    console.say(f'{source.name}, {split}: {len(held):,} images, {len(held.classes)} classes')
+    with console.progress('images', len(held), now='compiling') as report:
+        logits = evaluate.predict(experiment.model, params, held, prepared, batch, report=report)
     evaluate.require_finite(logits)
     predicted = logits.argmax(1)
     classes = range(len(held.classes))
@@ -58,20 +69,24 @@ def main(
         'recall': float(per_class[1].mean()), 'examples': len(held), 'data': source.name,
         'split': split, 'checkpoint': which,
     }  # fmt: skip
-    out = pathlib.Path(run)
-    files.inside(out, 'figures').mkdir(exist_ok=True)
-    files.replace(files.inside(out, 'evaluation.json'), json.dumps(values, indent=1) + '\n')
-    with files.inside(out, 'evaluation.csv').open('w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(['class', 'precision', 'recall', 'f1', 'examples'])
-        for name, row in zip(held.classes, per_class.T, strict=True):
-            writer.writerow([name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
-    runs.save_figure(figures.confusion(matrix, held.classes), out, 'confusion.png')
-    print(f'{run}, {source.name}, {split}, {len(held):,} images')
+    print(f'{run}, {split} split of {source.name}')
     for name in ('accuracy', 'top5', 'precision', 'recall'):
-        print(f'  {name:<9} {values[name]:.2%}')
+        if name != 'top5' or len(held.classes) > 5:  # else it is all of them
+            print(f'  {name:<9} {values[name]:.2%}')
     print(f'  {"loss":<9} {values["loss"]:.4f}')
-    print(f'written: evaluation.json, evaluation.csv and figures/confusion.png in {run}')
+    if out is None and not own:
+        return print('nothing is written without --out')
+    folder = pathlib.Path(run if out is None else out)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.inside(folder, 'figures').mkdir(exist_ok=True)
+    files.replace(files.inside(folder, 'evaluation.json'), json.dumps(values, indent=1) + '\n')
+    with files.inside(folder, 'evaluation.csv').open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['split', 'class', 'precision', 'recall', 'f1', 'examples'])
+        for name, row in zip(held.classes, per_class.T, strict=True):
+            writer.writerow([split, name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
+    runs.save_figure(figures.confusion(matrix, held.classes), folder, 'confusion.png')
+    print(f'written: evaluation.json, evaluation.csv and figures/confusion.png in {folder}')
 
 
 if __name__ == '__main__':

@@ -25,11 +25,11 @@ def main(
 ) -> None:  # fmt: skip
     """Write what an intervention does: a figure WHAT.png, arrays WHAT.npz and a table WHAT.csv.
 
-    heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
-    patch: tokens of another image (the next one) or of the image with noise put in, place by place.
-    knockout: the class token's attention to regions cut, layer by layer.
-    lesion: layers skipped, swapped, repeated and removed, and accuracy then.
-    steer: the difference of two classes' means added at a layer.
+    - heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
+    - patch: tokens of the next image, or of the image with noise, put in place by place.
+    - knockout: the class token's attention to regions cut, layer by layer.
+    - lesion: layers skipped, swapped, repeated and removed, and accuracy then.
+    - steer: the difference of two classes' means added at a layer.
 
     Of an ablation's folder (scripts/ablate.py) each finished run, in OUT/CELL/seed_K, and in
     OUT/CELL what holds over the seeds of a cell, with intervals over them.
@@ -60,10 +60,12 @@ def main(
         format: of figures.
     """
     from vitjax import ablation, runs, studies
+    from vitjax.console import Console
     from vitjax.views.seen import class_index
 
     if what == 'steer' and (source is None or toward is None or images):
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')
+    console = Console()
     count = 256 if examples is None else examples
     options: dict[str, Any] = {
         'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
@@ -86,7 +88,9 @@ def main(
                 run, studies.samples(loaded, split='train', data=data, examples=4 * count)
             )
             used = given if given.labels is None else given.take(given.labels == of)
-        with command.progress('images', total) as report:
+        model_of: Any = loaded.experiment.model
+        console.say(command.described(model_of, given.inputs.shape[1]))
+        with console.progress('images', total, now='compiling') as report:
             return run(given, report=report, **how), used
 
     def write(found: Any, given: Any, folder: pathlib.Path, source: str) -> None:

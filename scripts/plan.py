@@ -12,6 +12,7 @@ import command
 import tables
 from tyro.conf import AvoidSubcommands, arg
 
+from vitjax.console import Console, duration
 from vitjax.experiment import Experiment
 from vitjax.ranges import Count, Range
 
@@ -47,10 +48,10 @@ def main() -> int:
         images = training_images(asked.experiment, asked.images)
     except ValueError as error:
         raise ValueError(f'{error}\nWithout them: --images COUNT.') from None
-    found, failed = [], []
+    console, found, failed = Console(), [], []
     for name in asked.target:
         try:
-            found.append(forecast(asked.experiment, name, images, report=progress))
+            found.append(forecast(asked.experiment, name, images, report=console.say))
         except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             text = str(error)[:500]
             failed.append(text if text.startswith(name) else f'{name}: {text}')
@@ -60,11 +61,6 @@ def main() -> int:
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     return 0 if found and not failed and all(each.fits for each in found) else 1
-
-
-def progress(line: str) -> None:
-    """Says what takes its time."""
-    print(f'{line} ...', file=sys.stderr, flush=True)
 
 
 def show(found: list[Any]) -> None:
@@ -108,7 +104,7 @@ def lines(each: Any) -> dict[str, str]:
         tables.number(each.batch_size / each.step_seconds),
         '-' if math.isnan(each.utilisation) else f'{each.utilisation:.0%}',
         f'{each.steps:,}',
-        _duration(3600 * each.hours),
+        duration(3600 * each.hours),
         f'{report.compile_seconds:.0f}',
     )
     return values | dict(zip(_COMPILED, texts, strict=True))
@@ -179,13 +175,6 @@ def plain(each: Any) -> dict[str, Any]:
 
 def _gb(size: float) -> str:
     return tables.number(size / 1e9)
-
-
-def _duration(seconds: float) -> str:
-    for unit, name in ((86400, 'days'), (3600, 'h'), (60, 'min')):
-        if seconds >= 2 * unit:
-            return f'{tables.number(seconds / unit)} {name}'
-    return f'{tables.number(seconds)} s' if math.isfinite(seconds) else '-'
 
 
 if __name__ == '__main__':

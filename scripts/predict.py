@@ -12,7 +12,10 @@ from vitjax.ranges import Count, Range, Side
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar='PHOTO...'), Range(1)],
+    images: Annotated[
+        Positional[tuple[str, ...]], arg(metavar='PHOTO...', help_behavior_hint='(required)'),
+        Range(1),
+    ],
     top: Count = 5, model: str | None = None, image_size: Side | None = None,
     which: Literal['best', 'latest'] = 'best',
 ) -> None:  # fmt: skip
@@ -27,6 +30,8 @@ def main(
         which: of a run's checkpoints, best or latest.
     """
     from vitjax import evaluate, runs
+    from vitjax.data import preprocess
+    from vitjax.experiment import preprocessing
 
     report = functools.partial(print, file=sys.stderr)
     loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
@@ -34,6 +39,8 @@ def main(
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     for path in images:
         (likeliest,) = evaluate.classify(loaded, [path], top=top)
+        if remark := preprocess.remark(path, preprocessing(loaded.experiment)):
+            report(f'{path}: {remark}')
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')

@@ -17,9 +17,11 @@ def main(
         archive: the published binary archive (cifar-10-binary.tar.gz); without it, downloaded.
         dir: where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
     """
+    from vitjax.console import Console
     from vitjax.data import cifar
 
-    written = cifar.prepare(name, archive=archive, directory=dir)
+    shown = Console().progress
+    written = cifar.prepare(name, archive=archive, directory=dir, progress=shown)
     print(f'{name} is ready: {written}')
 
 

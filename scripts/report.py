@@ -27,11 +27,12 @@ def main(
         attention: show where the models look.
     """
     from vitjax import report
+    from vitjax.console import Console
 
-    with command.progress('report', 1) as bar:
+    with Console().progress('parts', 1) as show:
         path = report.write(
             runs, out, details=details, look=attention,
-            report=lambda what, done, every: bar(done / every),
+            report=lambda what, done, every: show(done / every, now=what),
         )  # fmt: skip
     print(f'written: {path}')
 

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import command
 from tyro.conf import Positional, arg
@@ -49,8 +49,8 @@ def main(
         split: which split of the data; a plain folder has one.
         examples: only so many, evenly spread over the split; all without it.
         train_examples: the same of what probes are fitted on.
-        keep: regular expression over paths ('blocks|embed'); without it a capture's all, of runs
-            and weights the blocks.
+        keep: regular expression over paths ('blocks|embed'), which `capture.py A --paths` lists;
+            without it a capture's all, of runs and weights the blocks.
         tokens: of runs and weights: the class token, the mean over the patches, all patches, or all
             tokens; without it the class token where the model has one, else the mean.
         layers: of runs and weights: first and last of each stack, from 1, which alone are captured;
@@ -68,6 +68,7 @@ def main(
         format: of figures.
     """
     from vitjax import activations
+    from vitjax.console import Console
 
     if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
         raise ValueError(f'there is no {a}.')
@@ -79,6 +80,7 @@ def main(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
         layers=layers, batch_size=batch_size, checked=not unchecked,
     )  # fmt: skip
+    console = Console()
     if probe:
         captured = activations.is_capture(a)
         if captured and b is None:
@@ -87,7 +89,10 @@ def main(
             raise ValueError('a probe of a run or weights needs no B: it has the data of both.')
         fitted = activations.evenly(open_side(a, split='train', size=a_size), train_examples)
         tested = activations.evenly(open_side(b or a, split=split, size=a_size), examples)
-        found = activations.probes(fitted, tested, samples=samples, k=20 if k is None else k)
+        say(console, fitted, tested)
+        with console.progress('images', fitted.examples, now='compiling') as report:
+            nearest = 20 if k is None else k
+            found = activations.probes(fitted, tested, samples=samples, k=nearest, report=report)
         activations.write_probes(found, fitted, tested, directory, format)
         width = max(map(len, found.layers))
         print(f'{found.policy}; 95% intervals in {directory / "probe.npz"}')
@@ -100,7 +105,8 @@ def main(
     y = None if b is None else activations.evenly(open_side(b, split=split, size=b_size), examples)
     if y is not None:
         activations.require_same_examples(x, y)
-    with command.progress('examples', x.examples, visible=False) as report:
+    say(console, *([x] if y is None else [x, y]))
+    with console.progress('examples', x.examples, now='compiling') as report:
         found = activations.matrices(
             metrics, x, y, samples=samples, bandwidth=bandwidth, k=10 if k is None else k,
             batch_size=batch_size, report=report,
@@ -109,10 +115,18 @@ def main(
             activations.write_matrix(matrix, x, y or x, directory, format)
             values, (label, _) = matrix.values, activations.METRICS[matrix.metric]
             title = matrix.title.replace('\n', ', ')
-            print(f'{label}: {len(matrix.x)} x {len(matrix.y)} layers, {title}')
+            console.say(f'{label}: {len(matrix.x)} x {len(matrix.y)} layers, {title}')
             low, high, last = values.min(), values.max(), values[-1, -1]
-            print(f'  {low:.4f} to {high:.4f}; last with last {last:.4f}')
+            console.say(f'  {low:.4f} to {high:.4f}; last with last {last:.4f}')
     print(f'written to {directory}')
+
+
+def say(console: Any, *sides: Any) -> None:
+    """Says what is compared."""
+    for side in sides:
+        of = ', '.join(str(side.about[name]) for name in ('data', 'split') if name in side.about)
+        where = f' of {of}' if of else ''
+        console.say(f'{side.label}: {len(side.names)} layers, {side.examples:,} examples{where}')
 
 
 if __name__ == '__main__':

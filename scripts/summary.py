@@ -24,15 +24,17 @@ class Part(NamedTuple):
 
 
 def main(
-    model: Annotated[Positional[str], arg(metavar='NAME_OR_RUN')], image_size: Side | None = None
+    model: Annotated[Positional[str], arg(metavar='MODEL')], image_size: Side | None = None
 ) -> None:
     """Print a model as a table: part, output shape, parameters, FLOPs of one image.
 
     Args:
-        model: a published size, as in cait_xxs24, or a run directory.
-        image_size: side of the input in pixels; a run's own, else 224 (150 for convnet).
+        model: a published size, as in cait_xxs24, an experiment, as in digits, a run directory, or
+            published weights (.safetensors, .npz or hf-hub:owner/name).
+        image_size: side of the input in pixels; by default that of the experiment, run or weights,
+            of a published size 224 (150 for convnet).
     """
-    network, own_size = find(model)
+    network, own_size, trains = find(model)
     size = own_size if image_size is None else image_size
     parts = list(split(network, size))
     whole = [part for part in parts if len(part.path) == 1]
@@ -52,28 +54,50 @@ def main(
         )
     table.add_section()
     table.add_row('total', '', f'{parameters:,}', tables.scaled(flops), style='bold')
+    table.add_row('trainable', '', f'{trainable(network, size, trains):,}', '')
     print(f'{model}: {type(network).__name__}, one image of {size}x{size} pixels')
     tables.put(table)
-    print(f'{flops / 2e9:.2f} GMACs; a FLOP is half a multiply-add.')
+    print(f'{tables.scaled(flops // 2)}MACs; a FLOP is half a multiply-add.')
 
 
-def find(name: str) -> tuple[Any, int]:
-    """The model of a published size or a run, and the side of its images.
+def find(name: str) -> tuple[Any, int, str]:
+    """A model by its name, the side of its images, and which parameters train (`optim.train`).
 
     Raises:
-        ValueError: if there is neither; it lists close names.
+        ValueError: if there is none; it lists close names.
     """
-    from vitjax import models, runs
+    from vitjax import experiment, models, runs
 
+    path, known = pathlib.Path(name), experiment.known()
     if name in models.NAMES:
-        return models.named(name), 150 if name == 'convnet' else 224
-    if pathlib.Path(name).is_file():
-        raise ValueError(f'{name} is no run; scripts/convert.py makes one of weights.')
-    if pathlib.Path(name).exists():
-        run = runs.read_experiment(name)
-        return run.model, run.preprocessing.size if run.preprocessing else run.augment.size
-    close = difflib.get_close_matches(name, models.NAMES, n=4, cutoff=0.5) or models.NAMES
-    raise ValueError(f'no run and no model is named {name!r}; close: {", ".join(close)}.')
+        return models.named(name), 150 if name == 'convnet' else 224, '.*'
+    if name in known or (path.suffix == '.py' and path.is_file()):
+        found = experiment.find(name).experiment
+    elif path.is_dir():
+        found = runs.read_experiment(name)
+    elif path.is_file() or name.startswith('hf-hub:'):
+        found = runs.load(name).experiment
+    else:
+        names = (*known, *models.NAMES)
+        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or names
+        raise ValueError(
+            f'no model, experiment, run or weights file is named {name!r}; close: '
+            f'{", ".join(close)}.'
+        )
+    return found.model, experiment.preprocessing(found).size, found.optim.train
+
+
+def trainable(model: Any, image_size: int, pattern: str) -> int:
+    """How many parameters train, of paths that match a pattern."""
+    import jax
+
+    from vitjax import optim
+    from vitjax.models.trunk import parameter_shapes
+
+    shapes = parameter_shapes(model, image_size)
+    sizes = jax.tree.map(lambda leaf, train: leaf.size * train, shapes,
+                         optim.trainable(shapes, pattern))  # fmt: skip
+    return sum(jax.tree.leaves(sizes))
 
 
 def split(model: Any, image_size: int) -> Iterator[Part]:
@@ -105,13 +129,45 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
         tuple(s for s in scope.split('/') if not s.startswith(type(model).__name__)): count
         for scope, count in model_flops_by_scope(model, image_size).items()
     }
-    stacks = model.trunk.stacks
-    for path, shape in shapes.items():
+    stacks, after = model.trunk.stacks, pooled(model, made['params'], image)
+    paths = [*shapes]
+    for i, path in enumerate(paths):
         repeats = stacks.get(path[0], 1)
         parameters = sum(math.prod(s) for p, s in sizes.items() if p[: len(path)] == path)
         flops = sum(count for p, count in scopes.items() if p[: len(path)] == path)
         if len(path) == 1 or (path[0] in stacks and (parameters or flops)):
-            yield Part(path, shape, repeats, parameters, flops)
+            yield Part(path, shapes[path], repeats, parameters, flops)
+        if i + 1 == len(paths) or paths[i + 1][0] != path[0]:  # the last of its module
+            yield from (Part((name,), shape, 1, 0, 0) for name, shape in after.pop(path[0], []))
+
+
+# What a model does between its modules, by jax's name for it.
+POOLS = {'reduce_window_max': 'max pooling', 'reduce_sum': 'mean pooling', 'reshape': 'flatten',
+         'squeeze': 'first token', 'dot_general': 'average pooling'}  # fmt: skip
+
+
+def pooled(model: Any, params: Any, image: Any) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+    """After which module a model pools or flattens, with the name of that and its output's shape.
+
+    Read from the trace: these are operations that belong to no module and leave another shape.
+    """
+    import jax
+
+    own, last = type(model).__name__, ''
+    found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+    trace = jax.make_jaxpr(lambda params, x: model.apply({'params': params}, x))(params, image)
+    for step in trace.jaxpr.eqns:
+        scope = [s for s in str(step.source_info.name_stack).split('/') if s]
+        inside = [s for s in scope if not s.startswith(own)]
+        if inside:
+            last = inside[0]
+            continue
+        if step.primitive.name not in POOLS or not last:
+            continue
+        before, after = (x[0].aval.shape for x in (step.invars, step.outvars))
+        if len(before) == len(after) == 4 or len(before) > len(after) == 2:
+            found.setdefault(last, []).append((POOLS[step.primitive.name], after[1:]))
+    return found
 
 
 if __name__ == '__main__':

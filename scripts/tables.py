@@ -4,7 +4,6 @@ import csv
 import itertools
 import math
 import pathlib
-import sys
 from typing import Any
 
 Row = dict[str, Any]
@@ -20,9 +19,9 @@ COLUMNS = {
 def write(rows: list[Row], out: str | None, name: str) -> None:
     """Writes the rows so far to OUT/NAME.csv, so that they are there if the next one is killed.
 
-    The last row goes to stderr too, as progress.
+    The last row is printed too: that much is done.
     """
-    print(', '.join(f'{_head(k)} {_text(k, v)}' for k, v in rows[-1].items()), file=sys.stderr)
+    print(', '.join(f'{_head(k)} {_text(k, v)}' for k, v in rows[-1].items()), flush=True)
     if out:
         path = pathlib.Path(out) / f'{name}.csv'
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import command
 from tyro.conf import AvoidSubcommands, arg
@@ -47,8 +47,13 @@ def main() -> int:
         from vitjax import report
 
         print(report.attempt(run.out), end='')
-    views = f'{run.out} all --images PHOTO --out {run.out}/figures'
-    print(f'next:\n  python scripts/evaluate.py {run.out}\n  python scripts/visualize.py {views}')
+    model: Any = run.experiment.model
+    # A network without tokens has no attention to be seen.
+    views = 'all' if model.trunk.stacks else 'gradients activations'
+    print(
+        f'next:\n  python scripts/evaluate.py {run.out}\n'
+        f'  python scripts/visualize.py {run.out} {views} --images PHOTO --out {run.out}/figures'
+    )
     return 0
 
 

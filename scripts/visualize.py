@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import command
-import tyro
 from tyro.conf import Positional, arg
 
 from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
@@ -17,7 +16,9 @@ from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, S
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
-    what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *,
+    what: Annotated[
+        Positional[tuple[str, ...]], arg(metavar='WHAT', help_behavior_hint='(required)')
+    ], *,
     images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
     size: Side | None = None, layer: Count | None = None, query: tuple[Count, Count] | None = None,
     target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
@@ -44,7 +45,8 @@ def main(
             class token's, the central patch's where the trunk has none.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3.
+        at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3;
+            they are listed by `capture.py RUN_OR_WEIGHTS --paths`.
         channels: of maximize, by default the four most active on the images; of activations, by
             default the 64 that vary most; from 0 on.
         interpolation: of maps over images.
@@ -64,6 +66,7 @@ def main(
     """
     started = time.perf_counter()
     from vitjax import runs, views
+    from vitjax.console import Console
     from vitjax.views import explorer
     from vitjax.views.seen import look
 
@@ -90,16 +93,21 @@ def main(
         if 'explorer' not in chosen:
             raise ValueError(f'--beside is for explorer alone: got {" ".join(what)}.')
         other = look(runs.load(beside, image_size=size), images, keep=[explorer.VIEW.keep])
-    drawings = views.draw(
-        loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
-        smooth=interpolation == 'bicubic', discard=discard, steps=steps, jitter=jitter, blur=blur,
-        seed=seed, image=image, scale=scale, beside=other,
-        labels=tuple(map(_label, filter(None, (weights, beside)))),
-    )  # fmt: skip
+    console, shown = Console(), loaded.experiment
+    prepared: Any = shown.preprocessing
+    console.say(command.described(shown.model, prepared.size))
     directory = pathlib.Path(out)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, figure, arrays in drawings:
-        print(write(directory / name, figure, arrays, format))
+    with console.progress('views', len(chosen), now='one pass through the model') as show:
+        drawings = views.draw(
+            loaded, images, *chosen, target=target, at=at, layer=layer, query=query,
+            channels=channels, smooth=interpolation == 'bicubic', discard=discard, steps=steps,
+            jitter=jitter, blur=blur, seed=seed, image=image, scale=scale, beside=other,
+            labels=tuple(map(_label, filter(None, (weights, beside)))), report=console.say,
+            begin=lambda done, name: show(done, now=name),
+        )  # fmt: skip
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, figure, arrays in drawings:
+            console.say(write(directory / name, figure, arrays, format))
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
@@ -149,4 +157,4 @@ def description() -> str:
 if __name__ == '__main__':
     asked = {'-h', '--help'} & {*sys.argv}  # importing the views takes seconds
     said = description() if asked else None
-    command.guard(lambda: tyro.cli(command.checked(main), description=said))
+    command.guard(lambda: command.parse(command.checked(main), description=said)())

@@ -82,6 +82,11 @@ def test_experiments_are_found_by_name_and_by_path(tmp_path):
         find(str(path))
     with pytest.raises(ValueError, match="no experiment 'digit'; there are cait_cifar10"):
         find('digit')
+    with pytest.raises(ValueError, match=r'is no experiment: name one, and --weights w\.npz'):
+        find('w.npz')
+    (tmp_path / 'experiment.json').touch()
+    with pytest.raises(ValueError, match='is a run, not an experiment: .* --weights'):
+        find(str(tmp_path))
 
 
 NAMES = [

@@ -198,11 +198,30 @@ def test_runs_that_differ_in_numbers_share_their_program(tmp_path, monkeypatch):
     assert len(traced) > count
 
 
-def test_patience_stops_early(tmp_path):
+def test_patience_stops_early_and_a_run_into_a_file_says_what_it_does(tmp_path, capsys):
     frozen = Optim(peak=0.0, train='head.*')
     patient = dataclasses.replace(TINY, optim=frozen, patience=2, epochs=20)
-    record = loop.train(patient, tmp_path / 'run', quiet=True)
+    record = loop.train(patient, tmp_path / 'run')
     assert record['epoch'] == 3  # the first is the best, two more are waited for
+    data, model, compiled, *evaluations, stopped, result = capsys.readouterr().out.splitlines()
+    assert data == (
+        'digits: 1,294 training, 144 validation and 359 test images of 8x8 pixels, 10 classes'
+    )
+    assert '170 of them train, input 8x8 pixels; 400 steps of 64 images (20 epochs) on' in model
+    assert compiled.startswith('compiled in ')
+    assert [line.split('  ')[0] for line in evaluations] == ['epoch 1', 'epoch 2', 'epoch 3']
+    best = max(r['accuracy'] for r in runs.read_metrics(tmp_path / 'run')[:-1:2])
+    assert stopped == (
+        'stopped early after epoch 3 of 20: no validation accuracy above '
+        f'{best:.2%}, of epoch 1, in 2 epochs (patience)'
+    )
+    assert result.startswith('test accuracy ') and ', top-5 ' in result
+
+
+def test_quiet_prints_nothing(tmp_path, capfd):
+    loop.train(dataclasses.replace(TINY, epochs=None, steps=2), tmp_path / 'run', quiet=True)
+    said = capfd.readouterr()
+    assert said.out == said.err == ''
 
 
 def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -56,3 +58,29 @@ def test_positions_of_earlier_versions_have_no_such_steps():
 def test_a_plan_says_what_is_due(step, until, logs, evaluates):
     assert PLAN.until(step) == until
     assert PLAN.logs(step) is logs and PLAN.evaluates(step) is evaluates
+
+
+def test_top_5_is_said_of_more_classes_than_that():
+    record = {'accuracy': 0.5, 'top5': 0.9, 'loss': 1.0, 'seconds': 2.0}
+    assert progress.result(record, 6, pathlib.Path('run')) == (
+        'test accuracy 50.00%, top-5 90.00%, loss 1.0000, after 2.0 s of training; '
+        'the run is in run'
+    )
+    assert 'top-5' not in progress.result(record, 5, pathlib.Path('run'))
+
+
+@pytest.mark.parametrize(
+    ('patience', 'accuracies', 'stops'),
+    [(0, (0.5, 0.4, 0.3), False), (2, (0.5, 0.4), False), (2, (0.5, 0.4, 0.5), True),
+     (2, (0.5, 0.4, 0.6), False), (2, (), False)],
+)  # fmt: skip
+def test_a_run_ends_when_patience_does(patience, accuracies, stops):
+    plan = dataclasses.replace(PLAN, experiment=Experiment(batch_size=4, patience=patience))
+    records = [
+        {'split': split, 'epoch': i + 1, 'accuracy': accuracy if split == 'validation' else 1 + i}
+        for i, accuracy in enumerate(accuracies) for split in ('train', 'validation')
+    ]  # fmt: skip
+    said = progress.stopped_early(plan, records)
+    assert (said is not None) == stops
+    if said:
+        assert 'after epoch 3 of 10' in said and 'above 50.00%, of epoch 1, in 2 epochs' in said

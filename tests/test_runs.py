@@ -60,6 +60,26 @@ def test_what_is_no_run(tmp_path, text, match):
         runs.read_experiment(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ('given', 'match'),
+    [
+        ('digits', 'is an experiment: scripts/train.py digits makes a run of it, runs/digits'),
+        ('vit_tiny_patch16', 'is a model without weights'),
+        ('{run}/experiment.json', 'is a file of a run: give the run, .*run'),
+        ('{run}/checkpoints', '(?s)has none.*lies in the run .*run'),
+        ('{up}/ablation', '(?s)has none.*is an ablation: give one of its runs, as in .*seed_0'),
+        ('{up}/capture', '(?s)has none.*is a capture'),
+    ],
+)
+def test_what_is_no_run_says_what_to_give_instead(written, tmp_path, given, match):
+    (tmp_path / 'ablation' / 'cells' / 'depth-2' / 'seed_0').mkdir(parents=True)
+    (tmp_path / 'capture').mkdir()
+    for name in ('index.json', 'examples.npy'):
+        (tmp_path / 'capture' / name).touch()
+    with pytest.raises(ValueError, match=match):
+        runs.load(given.format(run=written, up=tmp_path))
+
+
 def test_experiments_of_earlier_versions_read():
     """Those of published weights claimed to be of digits."""
     from vitjax.experiment import from_json, to_json

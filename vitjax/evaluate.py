@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from vitjax.types import Module, Params
 
 def predict(
     model: Module, params: Params, data: Data, preprocessing: Preprocessing, batch_size: int,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Any] | None = None, *, report: Callable[[int], object] = lambda done: None,
 ) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image once, over this process's devices.
 
@@ -31,6 +31,7 @@ def predict(
         preprocessing: the model's.
         batch_size: images at a time, over all devices.
         devices: which to use; None takes all of this process.
+        report: takes how many images are done, after every batch.
 
     Raises:
         ValueError: if images were prepared for another model.
@@ -49,6 +50,7 @@ def predict(
         if count < batch_size:  # the last batch is padded, and the padding dropped
             images = np.concatenate([images, np.repeat(images[:1], batch_size - count, axis=0)])
         out.append(np.asarray(forward(params, jax.device_put(images, split)))[:count])
+        report(start + count)
     return np.concatenate(out)
 
 

@@ -146,6 +146,14 @@ def find(name: str) -> ModuleType:
     """
     path = pathlib.Path(name) if name.endswith('.py') else known().get(name)
     if path is None or not path.is_file():
+        given = pathlib.Path(name)
+        if (given / 'experiment.json').exists():
+            raise ValueError(
+                f'{name} is a run, not an experiment: the command that began it resumes it, and '
+                f'--weights {name} starts another from its parameters.'
+            )
+        if given.suffix in ('.safetensors', '.npz'):
+            raise ValueError(f'{name} is no experiment: name one, and --weights {name}.')
         there = ', '.join(known())
         raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.console
 
 from vitjax import checkpoint, environment, program, progress, runs
+from vitjax.console import Console, duration
 from vitjax.data import feed
 from vitjax.evaluate import answers, on_host, predict, scores
 from vitjax.experiment import Experiment, require_data
@@ -53,7 +53,8 @@ def train(
 
 def train_seeds(
     experiment: Experiment, outs: Mapping[int, str | pathlib.Path], *, quiet: bool = False,
-    bar: bool | None = None, devices: Sequence[Any] | None = None, caught: list[int] | None = None,
+    console: Console | None = None, devices: Sequence[Any] | None = None,
+    caught: list[int] | None = None,
 ) -> dict[int, dict[str, Any]]:  # fmt: skip
     """Trains several seeds of an experiment, together where that is possible.
 
@@ -66,7 +67,7 @@ def train_seeds(
         experiment: what to run; its seed field is ignored.
         outs: the run directory of each seed. Finished runs are skipped, others resumed.
         quiet: print nothing.
-        bar: show a progress bar; None shows one unless `quiet`.
+        console: where to say what happens, instead.
         devices: which to train on; None takes all.
         caught: where the numbers of signals that ask to stop arrive, for a caller that handles
             them; without it SIGTERM and Ctrl-C are handled here.
@@ -80,22 +81,23 @@ def train_seeds(
             for a loss that is not finite.
         Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
-    quiet = quiet or jax.process_index() > 0
-    console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
-    show = console if bar is None else rich.console.Console(quiet=not bar)
-    around = Around(jax.devices() if devices is None else devices, console, show, caught)
+    if console is None or jax.process_index() > 0:
+        says = not quiet and jax.process_index() == 0
+        console = Console(lines=says, bars=says)
+    around = Around(jax.devices() if devices is None else devices, console, caught)
     folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
     for seed, out in folders.items():
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
     records = {seed: runs.tested(out) for seed, out in folders.items()}
     for seed, record in records.items():
         if record:
-            console.print(f'{folders[seed]} is finished: nothing was left to do.')
-            console.print(progress.result(record, folders[seed]))
+            console.say(f'{folders[seed]} is finished: nothing was left to do.')
+            classes = len(runs.read_experiment(folders[seed]).classes)
+            console.say(progress.result(record, classes, folders[seed]))
     pending = {seed: out for seed, out in folders.items() if not records[seed]}
     if pending:
         watch.require(experiment)
-        plan = program.plan(experiment, report=lambda change: console.print(str(change)))
+        plan = program.plan(experiment, report=console.say)
         for group in _groups(experiment, pending, len(around.devices)):
             records |= _train(plan, {seed: pending[seed] for seed in group}, around)
     return {seed: record for seed, record in records.items() if record}
@@ -105,8 +107,7 @@ class Around(NamedTuple):
     """What a run is given by whoever started it: devices, where to print, signals it caught."""
 
     devices: Sequence[Any]
-    console: rich.console.Console
-    show: rich.console.Console  # for the progress bar
+    console: Console
     caught: list[int] | None
 
 
@@ -160,28 +161,33 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
             state, at = run.put(states), progress.from_json(step, positions)
             kept = [position.get('lines') for position in positions]
             named = ', '.join(map(str, outs.values()))
-            around.console.print(f'resumed from step {step} of {plan.total} in {named}')
+            around.console.say(f'resumed from step {step} of {plan.total} in {named}')
         each = zip(outs.items(), kept, strict=True)
         records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
-        if _stopped(plan, at.step, records):
+        if _ends(plan, at.step, records, around.console):
             return at
         for out in outs.values():
             runs.note_start(out, {'step': at.step, **environment.describe(around.devices)})
+        spreads = len(outs) == 1 and plan.experiment.parallel != 'none'
+        around.console.say(progress.start(plan, around.devices[: None if spreads else 1]))
         caught = around.caught
         caught = stack.enter_context(signals()) if caught is None else caught
-        bar = stack.enter_context(progress.bar(around.show))
-        task = bar.add_task('training', total=plan.total, completed=at.step, now='compiling')
+        shown = around.console.progress('training', plan.total, done=at.step, now='compiling')
+        show = stack.enter_context(shown)
         pace = feed.Pace(CHUNK_SECONDS)
         for i, chunk in enumerate(feed.chunks(run.feed, at.step, plan.until, pace)):
+            began = time.perf_counter()
             if i == 0:
                 state, _ = run.run(state, chunk._replace(steps=0))  # compiles, takes no step
+                around.console.say(f'compiled in {duration(time.perf_counter() - began)}')
+                show(at.step)
             began = time.perf_counter()
             state, metrics = run.run(state, chunk)
             took = time.perf_counter() - began
             _require_finite(metrics, at.step, outs)
             pace.note(chunk.steps, took)
             at = at.after(metrics, took)
-            bar.update(task, completed=at.step, now=progress.now(plan, metrics, took))
+            show(at.step, now=progress.now(plan, metrics, took))
             if plan.logs(at.step):
                 progress.log_training(plan, at, outs, records)
                 at = at._replace(since=(), took=0.0)
@@ -189,8 +195,8 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
                 states = run.get(state)
                 found = _evaluate(plan, at, states, outs, records, around.devices)
                 _save(managers, plan, at, states, records, found)
-                around.console.print(progress.line(plan, at, records))
-                if _stopped(plan, at.step, records):
+                around.console.say(progress.line(plan, at, records))
+                if _ends(plan, at.step, records, around.console):
                     return at
             if caught:
                 _save(managers, plan, at, run.get(state), records)
@@ -259,15 +265,15 @@ def _diverged(what: str, value: float, step: int, out: pathlib.Path) -> ValueErr
     )
 
 
-def _stopped(plan: Plan, step: int, records: dict[int, list[Record]]) -> bool:
-    """All steps taken, or no better validation accuracy for `patience` epochs."""
-    patience = plan.experiment.patience
-    if step >= plan.total or not patience:
-        return step >= plan.total
-    (lines,) = records.values()  # with patience, seeds train alone
-    history = [r for r in lines if r['split'] == 'validation']
-    best = max(history, key=lambda r: r['accuracy'], default=None)
-    return best is not None and history[-1]['epoch'] - best['epoch'] >= patience
+def _ends(plan: Plan, step: int, records: dict[int, list[Record]], console: Console) -> bool:
+    """All steps taken, or stopped early, which is said."""
+    if step >= plan.total:
+        return True
+    # With patience seeds train alone.
+    why = progress.stopped_early(plan, next(iter(records.values())))
+    if why:
+        console.say(why)
+    return why is not None
 
 
 def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Record:
@@ -286,5 +292,5 @@ def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Reco
     if jax.process_index() == 0 and (seen := runs.read_notes(out, runs.WATCH)):
         for figure, kind in zip(watch.drawings(seen), ('png', 'gif'), strict=True):
             runs.save_figure(figure, out, f'watch.{kind}')
-    around.console.print(progress.result(record, out))
+    around.console.say(progress.result(record, len(experiment.classes), out))
     return record

@@ -1,15 +1,17 @@
-"""Where a run is, and what it says of that: the lines of metrics, the console, the progress bar."""
+"""Where a run is, and what it says of that: the lines of metrics, and what is printed."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-import rich.console
-import rich.progress
 
 from vitjax import runs
-from vitjax.program import Metrics, Plan
+from vitjax.experiment import require_data
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import trainable
+from vitjax.program import Metrics, Plan, load_data
 from vitjax.runs import Record
 
 
@@ -82,6 +84,27 @@ def log_training(
         log(plan, at, 'train', at.means(i), out, records[seed], images_per_second=rate)
 
 
+def start(plan: Plan, devices: Sequence[Any]) -> str:
+    """What is about to train on what, in two lines."""
+    experiment, model = plan.experiment, plan.experiment.model
+    source, prepared = require_data(experiment), experiment.preprocessing
+    held, tested = (load_data(source, split, prepared) for split in ('validation', 'test'))
+    high, wide = plan.data.images.shape[1:3]
+    shapes = parameter_shapes(model, experiment.augment.size)
+    sizes = jax.tree.map(lambda leaf: leaf.size, shapes)
+    mask, train = trainable(shapes, experiment.optim.train), ''
+    if experiment.optim.train != '.*':
+        train = f', {sum(jax.tree.leaves(jax.tree.map(int.__mul__, sizes, mask))):,} of them train'
+    side = experiment.augment.size
+    return (
+        f'{source.name}: {len(plan.data):,} training, {len(held):,} validation and {len(tested):,} '
+        f'test images of {high}x{wide} pixels, {len(plan.data.classes)} classes\n'
+        f'{type(model).__name__}: {sum(jax.tree.leaves(sizes)):,} parameters{train}, input '
+        f'{side}x{side} pixels; {plan.total:,} steps of {experiment.batch_size} images '
+        f'({plan.total / plan.per_epoch:.4g} epochs) on {len(devices)} x {devices[0].device_kind}'
+    )
+
+
 def now(plan: Plan, metrics: Metrics, took: float) -> str:
     """The last dispatch in a few words, for the progress bar."""
     images = metrics['loss'].size * plan.experiment.batch_size
@@ -98,29 +121,35 @@ def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
 
     return (
         f'epoch {at.step / plan.per_epoch:.4g}  step {at.step}/{plan.total}  '
-        f'loss {mean("train", "loss"):.4f}  accuracy {mean("train", "accuracy"):.2%}  |  '
+        f'training  loss {mean("train", "loss"):.4f}  '
+        f'accuracy {mean("train", "accuracy"):.2%}  |  '
         f'validation  loss {mean("validation", "loss"):.4f}  '
         f'accuracy {mean("validation", "accuracy"):.2%}  '
         f'{mean("train", "images_per_second"):,.0f} images/s'
     )
 
 
-def result(record: Record, out: pathlib.Path) -> str:
-    """What came of a run, in a line."""
+def stopped_early(plan: Plan, records: Sequence[Record]) -> str | None:
+    """Why a run ends before its last step; None while it does not.
+
+    It does once `patience` epochs have brought no better validation accuracy.
+    """
+    patience = plan.experiment.patience
+    history = [r for r in records if r['split'] == 'validation']
+    best = max(history, key=lambda r: r['accuracy'], default=None)
+    if not patience or best is None or history[-1]['epoch'] - best['epoch'] < patience:
+        return None
     return (
-        f'test accuracy {record["accuracy"]:.2%}, loss {record["loss"]:.4f}, after '
+        f'stopped early after epoch {history[-1]["epoch"]:.4g} of {plan.total / plan.per_epoch:.4g}'
+        f': no validation accuracy above {best["accuracy"]:.2%}, of epoch {best["epoch"]:.4g}, in '
+        f'{patience} epochs (patience)'
+    )
+
+
+def result(record: Record, classes: int, out: pathlib.Path) -> str:
+    """What came of a run, in a line; top-5 where there are more classes than that."""
+    top5 = f', top-5 {record["top5"]:.2%}' if classes > 5 else ''
+    return (
+        f'test accuracy {record["accuracy"]:.2%}{top5}, loss {record["loss"]:.4f}, after '
         f'{record["seconds"]:.1f} s of training; the run is in {out}'
-    )
-
-
-def bar(show: rich.console.Console) -> rich.progress.Progress:
-    """A progress bar where there is a terminal."""
-    columns = (
-        *rich.progress.Progress.get_default_columns()[:-1],
-        rich.progress.TextColumn('{task.completed}/{task.total}'),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn('{task.fields[now]}'),
-    )
-    return rich.progress.Progress(
-        *columns, console=show, transient=True, disable=not show.is_terminal
     )

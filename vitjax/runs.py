@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, files, pretrained
+from vitjax import checkpoint, files, models, pretrained
+from vitjax import experiment as experiments
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
@@ -96,9 +97,35 @@ def load(
         )
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
+        if hint := _no_weights(pathlib.Path(path)):
+            raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, report=note)
     _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
+
+
+def _no_weights(path: pathlib.Path) -> str:
+    """What to give instead of something that is neither a run nor weights; empty if it may be."""
+    name = path.stem if path.suffix == '.py' else str(path)
+    if name in experiments.known() and (path.suffix == '.py' or not path.exists()):
+        return f'{path} is an experiment: scripts/train.py {path} makes a run of it, runs/{name}.'
+    if name in models.NAMES and not path.exists():
+        return f'{path} is a model without weights: give a file of them, or a run.'
+    weights = path.suffix in ('.safetensors', '.npz')
+    if path.is_file() and not weights and (path.parent / 'experiment.json').exists():
+        return f'{path} is a file of a run: give the run, {path.parent}.'
+    return ''
+
+
+def _no_run(path: pathlib.Path) -> str:
+    """Why a directory is no run, and what to give instead where that can be told."""
+    said = f'a run directory has an experiment.json: {path} has none.'
+    if one := next(path.glob('cells/*/seed_*'), None):
+        return f'{said}\nIt is an ablation: give one of its runs, as in {one}.'
+    if (path / 'index.json').exists() and (path / 'examples.npy').exists():
+        return f'{said}\nIt is a capture, which scripts/similarity.py compares.'
+    around = next((up for up in path.parents if (up / 'experiment.json').exists()), None)
+    return f'{said}\nIt lies in the run {around}.' if around else said
 
 
 def _require_finite(params: Params, path: Path) -> None:
@@ -118,7 +145,7 @@ def read_experiment(run: Path) -> Experiment:
     try:
         values = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f'a run directory has an experiment.json: {run} has none.') from None
+        raise ValueError(_no_run(pathlib.Path(run))) from None
     try:
         return from_json(values)
     except ValueError as error:

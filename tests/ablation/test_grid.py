@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import string
 
 import jax
 import pytest
@@ -27,6 +28,15 @@ def test_cells_are_every_combination_and_say_what_they_set():
     models = ablation.cells(TINY, {'model': (TINY.model, CaiT(num_classes=10))})
     assert [cell.name for cell in models] == ['model=ViT', 'model=CaiT']
     assert ablation.cells(TINY, {})[0].name == 'base'
+
+
+def test_no_shell_quotes_a_cell_s_folder():
+    grid = {'data.name': ('digits', "folder:/a b/(c)'s"), 'optim.peak': (1e-3, 1e20)}
+    made = [cell.folder for cell in ablation.cells(TINY, grid)]
+    assert made[0] == 'data.name-digits,optim.peak-0.001' and len(set(made)) == 4
+    assert all(set(name) <= {*string.ascii_letters, *string.digits, *'._+,-'} for name in made)
+    with pytest.raises(ValueError, match='all different'):
+        ablation.cells(TINY, {'data.name': ('folder:a b', 'folder:a_b')})
 
 
 def test_a_length_replaces_the_other():

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import math
+import shutil
 import sys
 
 import jax
@@ -53,7 +54,7 @@ def test_every_cell_is_trained_and_stands_in_the_table(finished):
 
 def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     out, rows = finished
-    run = out / 'cells' / 'model.patch_size=2' / 'seed_1'
+    run = out / 'cells' / 'model.patch_size-2' / 'seed_1'
     experiment = runs.load(run).experiment
     assert experiment.seed == 1 and experiment.model == TINY.model.clone(patch_size=2)
     alone = loop.train(
@@ -67,11 +68,23 @@ def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
     out, _ = finished
     found = ablation.finished(out)
     assert {cell: [*own] for cell, own in found.items()} == {
-        'model.patch_size=2': [0, 1], 'model.patch_size=4': [0, 1]
+        'model.patch_size-2': [0, 1], 'model.patch_size-4': [0, 1]
     }  # fmt: skip
-    assert found['model.patch_size=4'][1] == out / 'cells' / 'model.patch_size=4' / 'seed_1'
+    assert found['model.patch_size-4'][1] == out / 'cells' / 'model.patch_size-4' / 'seed_1'
     with pytest.raises(ValueError, match='has finished runs in cells/CELL/seed_K: .* has none'):
         ablation.finished(tmp_path)
+
+
+def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
+    out, rows = finished
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    for folder in (tmp_path / 'cells').iterdir():
+        folder.rename(folder.with_name(folder.name.replace('-', '=')))
+    again = ablation.run(
+        ablation.cells(TINY, {'model.patch_size': (2, 4)}), 2, tmp_path, quiet=True
+    )
+    assert again == [rows[0], rows[2]]
+    assert not [*(tmp_path / 'cells').glob('*-*')]
 
 
 def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypatch):
@@ -95,7 +108,7 @@ def test_another_configuration_in_a_cell_s_folder_is_refused_before_anything_run
     with pytest.raises(ValueError, match='optim.peak: 0.003 -> 0.001'):
         ablation.run(ablation.cells(changed, {'model.patch_size': (1, 2)}), 2, out, quiet=True)
     assert (out / 'results.csv').read_bytes() == before
-    assert not (out / 'cells' / 'model.patch_size=1').exists()
+    assert not (out / 'cells' / 'model.patch_size-1').exists()
 
 
 def test_a_cell_that_diverges_is_noted_and_the_rest_goes_on(tmp_path):
@@ -103,7 +116,7 @@ def test_a_cell_that_diverges_is_noted_and_the_rest_goes_on(tmp_path):
     rows = ablation.run(ablation.cells(wild, {'optim.peak': (1e20, 1e-3)}), 1, tmp_path, quiet=True)
     assert [row['status'] for row in rows] == ['failed', 'finished']
     assert 'must stay finite' in rows[0]['reason']
-    assert 'Traceback' in (tmp_path / 'cells' / 'optim.peak=1e+20' / 'failure.txt').read_text()
+    assert 'Traceback' in (tmp_path / 'cells' / 'optim.peak-1e+20' / 'failure.txt').read_text()
     assert math.isnan(rows[1]['test_accuracy_low'])  # one seed has no interval
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import tarfile
 from typing import Any
@@ -71,3 +72,19 @@ def test_a_wrong_archive_leaves_nothing(tmp_path):
     assert list((tmp_path / 'data' / 'cifar10').iterdir()) == []
     with pytest.raises(ValueError, match="one of cifar10, cifar100: 'mnist'"):
         cifar.prepare('mnist', directory=directory)
+
+
+def test_a_download_and_writing_say_how_far_they_are(tmp_path, archives, monkeypatch):
+    content, said = archives['cifar10'][0].read_bytes(), []
+    response: Any = io.BytesIO(content)
+    response.headers = {'Content-Length': str(len(content))}
+    monkeypatch.setattr(cifar.urllib.request, 'urlopen', lambda *args, **options: response)
+
+    @contextlib.contextmanager
+    def progress(what, total):
+        yield lambda done: said.append((what, done, total))
+
+    cifar.prepare('cifar10', directory=str(tmp_path / 'data'), progress=progress)
+    assert said[0] == ('MiB downloaded', 0, 1)  # a whole one it is not
+    assert said[1:13] == [('train images', done, 12) for done in range(1, 13)]
+    assert said[13:] == [('test images', done, 6) for done in range(1, 7)]

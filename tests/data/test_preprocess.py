@@ -203,3 +203,16 @@ def test_statistics_are_those_of_all_pixels(count):
     mean, deviation = preprocess.statistics(data)
     np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(deviation, (pixels / 255).std((0, 1, 2)), atol=1e-6)
+
+
+def test_a_remark_on_what_a_model_does_not_see(tmp_path):
+    def remark(wide, high, size, crop=1.0):
+        file = tmp_path / 'image.png'
+        Image.new('RGB', (wide, high)).save(file)
+        return preprocess.remark(file, Preprocessing(size, crop))
+
+    assert remark(300, 200, 224) == remark(32, 32, 8) == remark(3000, 2000, 224, 0.875) == ''
+    assert remark(450, 200, 224) == (
+        'of 450x200 pixels the model sees the central 200x200 (44% of the image), as 224x224'
+    )
+    assert '(67% of the image), as 8x8' in remark(600, 400, 8)

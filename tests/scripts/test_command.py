@@ -2,6 +2,10 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Literal
+
+import command
+import pytest
 
 SCRIPTS = pathlib.Path(__file__).parent.parent.parent / 'scripts'
 
@@ -33,3 +37,53 @@ def test_a_folder_of_the_user_s_own_is_left_to_them(tmp_path):
 
 def test_benchmarks_read_no_programs_from_disk(tmp_path):
     assert compiled(tmp_path, 'benchmark') == []
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ('--pool clas', '--pool must be one of class, mean, flatten: '),
+        ('--tokens clas', '--tokens must be one of all, class: '),
+        ('--dept 3', 'there is no --dept; close: --depth'),
+        ('--depth', '--depth must have values: 1, it has fewer'),
+        ('extra', 'extra is too much'),
+        ('', 'these must be given: --depth'),
+    ],
+)
+def test_what_is_wrong_with_arguments_is_a_line_and_where_to_find_help(arguments, said, capsys):
+    def main(
+        *, depth: int, pool: Literal['class', 'mean', 'flatten'] = 'class',
+        tokens: Literal['class', 'all'] | None = None,
+    ) -> None:  # fmt: skip
+        """Does nothing.
+
+        Args:
+            depth: of a model.
+            pool: of a model.
+            tokens: of a capture.
+        """
+
+    given = arguments.split() + ['--depth', '3'] * (arguments not in ('', '--depth'))
+    with pytest.raises(SystemExit) as end:
+        command.parse(command.checked(main), args=given, prog='summary.py')
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f'error: {said}') and end.value.code == 2
+    assert second == 'summary.py --help says more.'
+
+
+def test_help_is_whole(capsys):
+    with pytest.raises(SystemExit) as end:
+        command.parse(command.checked(lambda: None), args=['--help'], prog='summary.py')
+    assert end.value.code == 0 and 'usage: summary.py' in capsys.readouterr().out
+
+
+def test_what_a_command_says_of_itself_is_not_swallowed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['summary.py'])
+
+    def main() -> int:
+        print('a warning', file=sys.stderr)
+        return 3
+
+    with pytest.raises(SystemExit) as end:
+        command.run(main)
+    assert end.value.code == 3 and capsys.readouterr().err == 'a warning\n'

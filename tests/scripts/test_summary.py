@@ -3,6 +3,7 @@ import summary
 
 from vitjax import models, runs
 from vitjax.data.augment import Augment
+from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.flops import model_flops
 
@@ -50,10 +51,38 @@ def test_a_run_has_its_own_image_size(tmp_path, capsys):
     assert rows(capsys.readouterr().out)['embed'][0] == '17×8'
 
 
-def test_what_is_neither_is_an_error(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no run and no model is named 'cait_xs'; close: cait_xs24"
-    ):
+def test_pooling_and_flattening_have_rows_where_they_happen():
+    convolutional = models.named('convnet').clone(widths=(4, 8))
+    parts = list(summary.split(convolutional, 20))
+    assert [part.path[0] for part in parts] == [
+        'conv_1', 'max pooling', 'conv_2', 'max pooling', 'flatten', 'dense', 'head'
+    ]  # fmt: skip
+    assert [parts[i].shape for i in (1, 3, 4)] == [(9, 9, 4), (3, 3, 8), (72,)]
+    model = models.ViT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3)
+    rows = {'class': ('first token', 8), 'mean': ('mean pooling', 8), 'flatten': ('flatten', 32)}
+    for pool, (name, width) in rows.items():
+        parts = summary.split(model.clone(pool=pool), 8)
+        made = {part.path[0]: part.shape for part in parts if len(part.path) == 1}
+        assert made.pop(name) == (width,) and made.keys() == {'embed', 'blocks', 'norm', 'head'}
+
+
+def test_an_experiment_and_what_of_it_trains(capsys):
+    summary.main('finetune_dinov2')
+    found = rows(capsys.readouterr().out)
+    assert found['trainable'] == found['head'][1:2]
+    assert int(found['total'][0].replace(',', '')) > 21e6
+
+
+def test_a_file_of_weights(tmp_path, monkeypatch):
+    file, model = tmp_path / 'weights.npz', models.ViT(patch_size=2, width=8, depth=3, num_heads=2)
+    file.touch()
+    opened = Experiment(model=model, preprocessing=Preprocessing(size=6))
+    monkeypatch.setattr(runs, 'load', lambda path: runs.Loaded(opened, {}))
+    assert summary.find(str(file)) == (model, 6, '.*')
+
+
+def test_what_is_none_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"no model, .* is named 'cait_xs'; close: cait_xs24"):
         summary.main('cait_xs')
     with pytest.raises(ValueError, match=r'has an experiment.json: .* has none'):
         summary.main(str(tmp_path))

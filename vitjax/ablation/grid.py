@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,8 +31,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in a few words, which is also its folder: `model.depth=2,model.patch_size=4`."""
+        """The cell in a few words: `model.depth=2,model.patch_size=4`."""
         return ','.join(f'{path}={label(value)}' for path, value in self.settings) or 'base'
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
+        return ','.join(f'{path}-{word(value)}' for path, value in self.settings) or 'base'
 
 
 def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
@@ -46,8 +52,8 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
             values, or two values of an axis that read the same.
     """
     for path, values in grid.items():
-        labels = [label(value) for value in values]
-        if not labels or len(set(labels)) < len(labels):
+        labels, words = ([of(value) for value in values] for of in (label, word))
+        if not labels or len(set(words)) < len(words):
             raise ValueError(f'{path} must have one value or more, all different: {labels}.')
     made = []
     for values in itertools.product(*grid.values()):
@@ -78,12 +84,17 @@ def settings(cell: Cell) -> Row:
 
 
 def label(value: Any) -> str:
-    """A value in a word, which may be part of a folder's name."""
+    """A value in a word."""
     if dataclasses.is_dataclass(value):
         return type(value).__name__
     if isinstance(value, tuple | list):
         return 'x'.join(map(label, value)) or 'none'
     return f'{value:g}' if isinstance(value, float) else str(value).replace('/', '_')
+
+
+def word(value: Any) -> str:
+    """A value as part of a folder's name, of characters that no shell and no `ls` quotes."""
+    return re.sub(r'[^\w.+-]', '_', label(value), flags=re.ASCII)
 
 
 def reason(error: BaseException) -> str:
@@ -136,18 +147,27 @@ def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     return out
 
 
-def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
+def plan(
+    made: Sequence[Cell], seeds: int, report: Callable[..., object] = lambda done, now='': None
+) -> list[Row]:
     """What each cell takes, and about how long its training will: nothing is trained.
 
     The time of a step is measured at the cells with the least and the most arithmetic, and drawn as
     a line between them; evaluation and compilation are left out.
+
+    Args:
+        made: the cells, as `cells` makes them.
+        seeds: of each cell.
+        report: takes how many are done of the cells and the two measurements, and as `now` what
+            comes next.
 
     Returns:
         For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
         values, and `seconds` of training all seeds.
     """
     rows = []
-    for cell in made:
+    for i, cell in enumerate(made):
+        report(i, now=f'counting {cell.name}')
         try:
             values = {'status': 'planned', **cost(cell.experiment)}
         except ValueError as error:
@@ -160,7 +180,10 @@ def plan(made: Sequence[Cell], seeds: int) -> list[Row]:
     ordered = sorted(possible, key=per_step.__getitem__)
     ends = [ordered[0], ordered[-1]][: len(ordered)]
     arithmetic = [per_step[i] for i in ends]
-    seconds = [step_seconds(made[i].experiment, seeds) for i in ends]
+    seconds = []
+    for done, i in enumerate(ends, len(made)):
+        report(done, now=f'measuring {made[i].name}')
+        seconds.append(step_seconds(made[i].experiment, seeds))
     for i in possible:
         rows[i]['seconds'] = rows[i]['steps'] * np.interp(per_step[i], arithmetic, seconds).item()
     return rows

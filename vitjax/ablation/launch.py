@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Literal
 
 import jax
-import rich.console
 
 from vitjax import fields, loop, runs
 from vitjax.ablation import table
-from vitjax.ablation.grid import Cell, Row, reason
+from vitjax.ablation.grid import Cell, Row, cost, reason
+from vitjax.console import Console, duration
 from vitjax.experiment import Experiment, from_json, to_json
 from vitjax.ranges import Count
 from vitjax.signals import Stop, signals
@@ -66,9 +66,9 @@ def run(
         for seed, folder in of_seeds.items():
             runs.require_same(dataclasses.replace(cell.experiment, seed=seed), folder)
     waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
-    console = rich.console.Console(quiet=quiet, highlight=False, soft_wrap=True)
-    console.print(
-        f'{len(made)} cells, seeds of each: {seeds}; {len(made) - len(waiting)} cells are finished'
+    console = Console(lines=not quiet, bars=not quiet)
+    console.say(
+        f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
@@ -76,12 +76,17 @@ def run(
         """One more cell has ended: the table is as good as it can be."""
         rows = table.write(out, made, folders)
         said = rows[i]['reason'] or table.said(rows[i])
-        console.print(f'[{next(ended)}/{len(waiting)}] {made[i].name}: {said}', markup=False)
+        ended.append(work[i])
+        ahead = sum(work.values()) - sum(ended)
+        if ahead and sum(ended):
+            said += f'; about {duration((time.monotonic() - start) * ahead / sum(ended))} left'
+        console.say(f'[{len(ended)}/{len(waiting)}] {made[i].name}: {said}')
 
-    ended = itertools.count(1)
+    ended: list[int] = []
+    work, start = {i: _work(made[i].experiment) for i in waiting}, time.monotonic()
     jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
     if launcher == 'devices':
-        _on_devices(jobs, note, quiet)
+        _on_devices(jobs, note, console)
     else:
         _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
     rows = table.write(out, made, folders)
@@ -89,13 +94,22 @@ def run(
     return rows
 
 
+def _work(experiment: Experiment) -> int:
+    """Operations of one seed's training; 0 of what cannot be trained."""
+    try:
+        return cost(experiment)['train_flops']
+    except (ValueError, OSError):
+        return 0
+
+
 def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
-    first = cell.experiment.seed
-    return {s: out / 'cells' / cell.name / f'seed_{s}' for s in range(first, first + seeds)}
+    first, former = cell.experiment.seed, out / 'cells' / cell.name
+    folder = former if former.is_dir() else out / 'cells' / cell.folder  # as they were called once
+    return {s: folder / f'seed_{s}' for s in range(first, first + seeds)}
 
 
 def train_cell(
-    experiment: Experiment, outs: Mapping[int, pathlib.Path], *, quiet: bool = True,
+    experiment: Experiment, outs: Mapping[int, pathlib.Path], *, console: Console | None = None,
     devices: Sequence[Any] | None = None, caught: list[int] | None = None,
 ) -> None:  # fmt: skip
     """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
@@ -108,7 +122,7 @@ def train_cell(
     folder = next(iter(outs.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'failure.txt').unlink(missing_ok=True)
-    options: Any = {'quiet': True, 'bar': not quiet, 'devices': devices, 'caught': caught}
+    options: Any = {'console': console, 'devices': devices, 'caught': caught}
     try:
         try:
             loop.train_seeds(experiment, outs, **options)
@@ -125,7 +139,7 @@ def train_cell(
         draft.replace(folder / 'failure.txt')
 
 
-def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
+def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
     """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
     together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
@@ -134,6 +148,7 @@ def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
     for place in places[: max(1, len(jobs))]:
         free.put(place)
     alone = free.qsize() == 1
+    begun = itertools.count(1)
 
     with signals() as caught, contextlib.ExitStack() as stack:
 
@@ -143,25 +158,30 @@ def _on_devices(jobs: Sequence[Trained], note: Any, quiet: bool) -> None:
             place = free.get()
             try:
                 with jax.default_device(place[0]):
-                    shown = quiet or not alone
-                    train_cell(job[1], job[2], quiet=shown, devices=place, caught=caught)
+                    cell = next(iter(job[2].values())).parent.name
+                    name = f'[{next(begun)}/{len(jobs)}] {cell}'
+                    own = Console(lines=False, bars=alone and console.bars, name=name)
+                    train_cell(job[1], job[2], console=own, devices=place, caught=caught)
             finally:
                 free.put(place)
             return job[0]
 
+        over = Console(bars=not alone and console.bars)  # one alone has a bar of its own
+        show = stack.enter_context(over.progress('cells', len(jobs)))
         if alone:
             done = map(one, jobs)
         else:
             pool = stack.enter_context(ThreadPoolExecutor(len(places)))
             futures = [pool.submit(one, job) for job in jobs]
             done = (future.result() for future in as_completed(futures))
-        for i in done:
+        for ended, i in enumerate(done, 1):
             note(i)
+            show(ended)
 
 
 def _on_cluster(
     jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: str,
-    settings: Mapping[str, Any], console: rich.console.Console,
+    settings: Mapping[str, Any], console: Console,
 ) -> None:  # fmt: skip
     """Cells as jobs of submitit, each in a process of its own."""
     try:
@@ -183,8 +203,9 @@ def _on_cluster(
     running = {}
     # Several processes on one machine share its cores: one cell at a time.
     most = 1 if launcher == 'processes' else len(calls)
-    with signals() as caught:
+    with signals() as caught, console.progress('cells', len(jobs)) as show:
         while calls or running:
+            show(len(jobs) - len(calls) - len(running))
             while calls and len(running) < most:
                 i, text, outs = calls.pop(0)
                 running[i] = (executor.submit(Job(), text, outs), outs)
@@ -198,7 +219,7 @@ def _on_cluster(
                     for job, _ in running.values():
                         job.cancel()
                 else:
-                    console.print(f'{len(running)} jobs run on; the same command collects them')
+                    console.say(f'{len(running)} jobs run on; the same command collects them')
                 raise Stop(caught[0], 0)
             time.sleep(0.5)
 

@@ -17,7 +17,7 @@ from vitjax.types import Format
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
 
-ACCURACIES = ('best_accuracy', 'final_accuracy', 'test_accuracy')
+ACCURACIES = ('best_validation_accuracy', 'final_validation_accuracy', 'test_accuracy')
 
 
 def _row(cell: Cell, outs: Runs) -> Row:
@@ -73,7 +73,7 @@ def summary(outs: Runs) -> Row:
 
     Returns:
         `seconds` of training, all seeds together; `images_per_second`, likewise; and for
-        `best_accuracy` and `final_accuracy` (validation) and `test_accuracy` (of the best
+        `best_validation_accuracy`, `final_validation_accuracy` and `test_accuracy` (of the best
         parameters) the mean over seeds, with `..._low` and `..._high`, its 95% interval
         (`interval`).
     """
@@ -97,8 +97,8 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
     tested = next(r for r in records if r['split'] == 'test')
     return {
         'seed': seed,
-        'best_accuracy': max(held),
-        'final_accuracy': held[-1],
+        'best_validation_accuracy': max(held),
+        'final_validation_accuracy': held[-1],
         'test_accuracy': tested['accuracy'],
         'test_loss': tested['loss'],
         'images': trained[-1]['step'] * runs.read_experiment(run).batch_size,

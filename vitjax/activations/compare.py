@@ -124,10 +124,13 @@ def as_samples(values: list[Array], samples: str) -> list[Array]:
     return [value.reshape(value.shape[0], -1, value.shape[3]) for value in values]
 
 
-def whole(activations: Activations, samples: str = 'image') -> list[Array]:
+def whole(activations: Activations, samples: str = 'image', report: Report = silent) -> list[Array]:
     """All examples at once, as float32 stacks [L, n, f] in memory."""
-    batches = by_batch(activations.values, activations.examples)
-    columns = zip(*(as_samples(values, samples) for values in batches), strict=True)
+    parts, done = [], 0
+    for values in by_batch(activations.values, activations.examples):
+        parts.append(as_samples(values, samples))
+        report(done := done + values[0].shape[1], activations.examples)
+    columns = zip(*parts, strict=True)
     return [np.concatenate(column, axis=1, dtype=np.float32) for column in columns]
 
 
@@ -204,7 +207,7 @@ def matrices(
 
     @functools.cache
     def sides() -> tuple[list[Array], list[Array] | None]:
-        return whole(x, samples), None if y is None else whole(y, samples)
+        return whole(x, samples, report), None if y is None else whole(y, samples, report)
 
     streamed = functools.partial(
         cka, batch_size=batch_size, samples=samples, bandwidth=bandwidth, report=report
@@ -230,8 +233,9 @@ def _policy(x: Activations, y: Activations, samples: str) -> str:
 
 
 def probes(
-    fitted: Activations, tested: Activations, *, samples: str = 'image', k: int = 20
-) -> Probes:
+    fitted: Activations, tested: Activations, *, samples: str = 'image', k: int = 20,
+    report: Report = silent,
+) -> Probes:  # fmt: skip
     """What k-NN, ridge and a linear probe read off every layer (`vitjax.analysis.probe`).
 
     Args:
@@ -239,6 +243,7 @@ def probes(
         tested: what they are tested on: the same layers of the same model.
         samples: `image` alone, since a label is an image's.
         k: neighbours of k-NN, at most the examples.
+        report: takes how many examples of a side are read, of how many.
 
     Raises:
         ValueError: for sides without classes, or of different models, layers or classes.
@@ -255,7 +260,7 @@ def probes(
     k = min(k, fitted.examples)
     knn = functools.partial(probe.knn, k=k)
     measures = {f'k-NN (k = {k})': knn, 'ridge': probe.ridge, 'linear': probe.linear}
-    pairs = list(zip(whole(fitted), whole(tested), strict=True))
+    pairs = list(zip(*(whole(side, report=report) for side in (fitted, tested)), strict=True))
     accuracy = {
         name: np.concatenate([measure(a, fitted.labels, b, tested.labels) for a, b in pairs])
         for name, measure in measures.items()

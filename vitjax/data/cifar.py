@@ -1,12 +1,13 @@
 """CIFAR-10 and CIFAR-100, written as TensorFlow Datasets has them, without tensorflow."""
 
+import contextlib
 import io
 import os
 import pathlib
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,22 @@ def data_dir(directory: str | None = None) -> pathlib.Path:
     return pathlib.Path(root).expanduser()
 
 
-def prepare(name: str, *, archive: str | None = None, directory: str | None = None) -> pathlib.Path:
+def _unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:
+    return contextlib.nullcontext(lambda done: None)
+
+
+def prepare(
+    name: str, *, archive: str | None = None, directory: str | None = None,
+    progress: Callable[..., Any] = _unseen,
+) -> pathlib.Path:  # fmt: skip
     """Writes CIFAR-10 or CIFAR-100 as `tfds.data_source` reads them, without tensorflow.
 
     Args:
         name: `cifar10` or `cifar100`.
         archive: the published binary archive; None downloads it.
         directory: as `data_dir` takes it.
+        progress: is entered with what is counted and how many there are, and called with how many
+            are done.
 
     Returns:
         The directory written: whole, or not at all.
@@ -55,16 +65,25 @@ def prepare(name: str, *, archive: str | None = None, directory: str | None = No
             archive, url = str(pathlib.Path(draft) / file), _CIFAR_URL + file
             try:
                 with urllib.request.urlopen(url, timeout=20) as response:
-                    pathlib.Path(archive).write_bytes(response.read())
+                    _save(response, pathlib.Path(archive), progress)
             except OSError as error:
                 advice = f'fetch it elsewhere and give it with --archive {file}'
                 raise ValueError(f'cannot download {url} ({error}); {advice}.') from None
         splits, classes = _read_cifar(archive, label_bytes, names)
         ready = pathlib.Path(draft) / version
         ready.mkdir()
-        write_tfds(ready, name, splits, classes)
+        write_tfds(ready, name, splits, classes, progress)
         ready.rename(target)
     return target
+
+
+def _save(response: Any, file: pathlib.Path, progress: Callable[..., Any]) -> None:
+    """Writes what a server sends, some megabytes at a time."""
+    mega, size = 2**20, int(response.headers['Content-Length'] or 0)
+    with file.open('wb') as out, progress('MiB downloaded', -(-size // mega)) as show:
+        while part := response.read(mega):
+            out.write(part)
+            show(out.tell() // mega)
 
 
 def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, Any], list[str]]:
@@ -100,8 +119,9 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
 
 
 def write_tfds(
-    directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str]
-) -> None:
+    directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str],
+    progress: Callable[..., Any] = _unseen,
+) -> None:  # fmt: skip
     """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord.
 
     Args:
@@ -109,6 +129,7 @@ def write_tfds(
         name: of the dataset.
         splits: for each its images, uint8 [H, W, 3] of one size or of several, and its labels.
         classes: names of the labels.
+        progress: as in `prepare`.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -133,8 +154,11 @@ def write_tfds(
             data_dir=epath.Path(directory), filetype_suffix='array_record', dataset_name=name,
             split=split,
         )  # fmt: skip
-        pairs = enumerate(zip(*examples, strict=True))
-        records = [record(f'{split}_{i:05d}', image, label) for i, (image, label) in pairs]
+        records: list[bytes] = []
+        with progress(f'{split} images', len(examples[1])) as show:
+            for i, (image, label) in enumerate(zip(*examples, strict=True)):
+                records.append(record(f'{split}_{i:05d}', image, label))
+                show(len(records))
         path = template.sharded_filepath(shard_index=0, num_shards=1)
         file_adapters.ArrayRecordFileAdapter.write_examples(path, enumerate(records))
         size = sum(map(len, records))

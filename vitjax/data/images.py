@@ -67,6 +67,15 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
     return array
 
 
+def size(file: File) -> tuple[int, int]:
+    """Width and height in pixels of an image file that `read` takes, upright; decodes nothing."""
+    source = io.BytesIO(file.content) if isinstance(file, InMemory) else file
+    with Image.open(source, formats=_formats()) as image:
+        wide, high = image.size
+        turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lie on their side
+        return (high, wide) if turned else (wide, high)
+
+
 @functools.cache
 def _formats() -> list[str]:
     Image.init()

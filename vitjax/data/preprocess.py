@@ -80,6 +80,24 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
     return square(image, preprocessing)
 
 
+def remark(file: files.File, preprocessing: Preprocessing) -> str:
+    """What a model will not see of an image file, in a few words; empty where it sees enough.
+
+    Worth a remark are less than half of the image in the square that is cut out, and a square that
+    shrinks to fewer than 64 pixels a side, and to less than a quarter.
+    """
+    wide, high = files.size(file)
+    size = preprocessing.size
+    square = min(high, wide) * min(1.0, size / int(size / preprocessing.crop))
+    share = square**2 / (high * wide)
+    if share >= 0.5 and (size >= 64 or square <= 4 * size):
+        return ''
+    return (
+        f'of {wide}x{high} pixels the model sees the central {square:.0f}x{square:.0f} '
+        f'({share:.0%} of the image), as {size}x{size}'
+    )
+
+
 def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Images of any sizes, uint8 [H, W, 3] each, resized and cut: uint8 [B, size, size, 3].
 

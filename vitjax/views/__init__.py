@@ -34,7 +34,7 @@ GROUPS = tuple(dict.fromkeys(view.group for view in VIEWS.values()))
 def draw(
     loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *names: str,
     target: str | int | None = None, at: str | None = None, report: Callable[[str], object] = print,
-    **options: Any,
+    begin: Callable[[int, str], object] = lambda done, name: None, **options: Any,
 ) -> Drawings:  # fmt: skip
     """Runs a model on images once, and draws views of what happened one after another.
 
@@ -65,6 +65,7 @@ def draw(
         at: captured path for grad-cam, maximize and activations, as in `blocks/mlp/hidden` or
             `conv_3`.
         report: called with the reason for each view that does not apply to the model.
+        begin: called before each view with how many are done, and its name.
         **options: of the views, by the names of their keyword arguments. Each view takes those it
             has and ignores the others.
 
@@ -79,15 +80,17 @@ def draw(
         raise ValueError(f'no view has the option {unknown[0]!r}; there are {", ".join(known)}.')
     keep, gradients = _reads(chosen)
     seen = look(loaded, images, keep=keep, at=at, gradients=gradients, target=target)
-    return _drawings(seen, chosen, {**options, 'at': at}, report)
+    return _drawings(seen, chosen, {**options, 'at': at}, report, begin)
 
 
 def _drawings(
-    seen: Seen, names: list[str], options: dict[str, Any], report: Callable[[str], object]
-) -> Drawings:
+    seen: Seen, names: list[str], options: dict[str, Any], report: Callable[[str], object],
+    begin: Callable[[int, str], object],
+) -> Drawings:  # fmt: skip
     reasons, drawn = [], False
-    for name in names:
+    for done, name in enumerate(names):
         view = VIEWS[name]
+        begin(done, name)
         own = {key: value for key, value in options.items() if key in view.options}
         try:
             for drawing in view.draw(seen, **own):

@@ -1,0 +1,54 @@
+import csv
+import json
+
+import evaluate
+import jax
+import numpy as np
+import pytest
+
+from vitjax import models, runs
+from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+
+
+def written(out, classes, data='digits'):
+    """A run whose logits are all alike, so that it says the first class of every image."""
+    model = models.ViT(patch_size=4, width=8, depth=1, num_heads=2, num_classes=len(classes))
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    params = jax.tree.map(np.zeros_like, model.init(jax.random.key(0), images)['params'])
+    source = Source(data) if data else None
+    experiment = Experiment(model, source, preprocessing=Preprocessing(8, 1.0), classes=classes)
+    runs.write(out, experiment, params)
+    return str(out)
+
+
+def test_a_run_is_scored_and_the_split_said(tmp_path, capsys):
+    run = written(tmp_path / 'run', tuple('0123456789'))
+    evaluate.main(run, split='validation')
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith('ViT: ') and said[1] == 'digits, validation: 144 images, 10 classes'
+    assert any(line.startswith('  top5') for line in said)
+    with (tmp_path / 'run' / 'evaluation.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['split'] for row in rows] == ['validation'] * 10
+    assert rows[0]['recall'] == '1.0000' and sum(int(row['examples']) for row in rows) == 144
+    values = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+    share = int(rows[0]['examples']) / 144
+    assert values['accuracy'] == pytest.approx(share) and values['split'] == 'validation'
+
+
+def test_weights_of_elsewhere_are_scored_and_written_only_where_asked(
+    tmp_path, capsys, monkeypatch
+):
+    run = written(tmp_path / 'run', tuple('0123456789'), data=None)
+    loaded, file = runs.load(run), tmp_path / 'weights.npz'
+    file.touch()
+    monkeypatch.setattr(runs, 'load', lambda path, **options: loaded)
+    with pytest.raises(ValueError, match='was not trained here: say which images with --data'):
+        evaluate.main(str(file))
+    evaluate.main(str(file), data='digits')
+    assert 'nothing is written without --out' in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {'run', 'weights.npz'}
+    evaluate.main(str(file), data='digits', out=str(tmp_path / 'scores'))
+    assert (tmp_path / 'scores' / 'figures' / 'confusion.png').exists()

@@ -1,0 +1,101 @@
+"""Where commands say what they do: in lines, and how far they are by a bar or more lines."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import rich.console
+import rich.progress
+
+EVERY = 60.0  # seconds after the last line at which, without a terminal, another one is due
+SETTLED = 2.0  # seconds of work after which an estimate is worth printing
+Update = Callable[..., None]  # takes how many are done, and as `now` a few words
+
+
+class Console:
+    """Prints lines, and how far work is: on a terminal a bar, elsewhere (a file, a pipe) lines.
+
+    Args:
+        lines: print what is said; without it nothing but how far work is.
+        bars: show how far work is.
+        name: what stands before the name of any work, as in `[2/6] depth-2: training`.
+    """
+
+    def __init__(self, *, lines: bool = True, bars: bool = True, name: str = ''):
+        self.lines, self.bars, self.name = lines, bars, name
+        self._rich = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
+        self._last = time.monotonic()
+
+    def say(self, text: object) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self.lines:
+            self._print(str(text))
+
+    def _print(self, text: str) -> None:
+        self._rich.print(text)
+        self._last = time.monotonic()
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, *, done: int = 0, now: str = '') -> Iterator[Update]:
+        """Shows how far work is; yields what to call with how many of `total` are done.
+
+        Time before the first call is taken for compilation: estimates leave it out.
+
+        Args:
+            what: is counted.
+            total: how many there are.
+            done: how many were done before.
+            now: what happens until the first call.
+        """
+        what = f'{self.name}: {what}' if self.name else what
+        shown = self._rich.is_terminal and not self._rich.is_dumb_terminal
+        if not self.bars:
+            yield lambda done, *_, now='': None
+        elif sys.stdout.isatty() and shown:
+            columns = (
+                rich.progress.TextColumn('{task.description}', markup=False),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn('{task.fields[now]}', markup=False),
+            )
+            with rich.progress.Progress(*columns, console=self._rich, transient=True) as bar:
+                task = bar.add_task(what, total=total, completed=done, now=now)
+                yield lambda done, *_, now='': bar.update(task, completed=done, now=now)
+        else:
+            yield self._in_lines(what, total)
+
+    def _in_lines(self, what: str, total: int) -> Update:
+        """Prints an estimate once there is one, then a line whenever none came for a while."""
+        start: tuple[float, int] | None = None  # when the first call came, and what was done then
+        last, estimated = 0, False
+
+        def update(done: int, *_: Any, now: str = '') -> None:
+            nonlocal start, last, estimated
+            clock = time.monotonic()
+            if start is None or done < last:  # the same work over other things starts anew
+                start = clock, done
+            last = done
+            took, steps = clock - start[0], done - start[1]
+            left = (total - done) * took / steps if steps else math.nan
+            first = not estimated and took >= SETTLED and left >= 5 * SETTLED
+            if done < total and (first or clock - self._last >= EVERY):
+                estimated = estimated or steps > 0
+                about = f', about {duration(left)} left' if steps else ''
+                more = f'; {now}' if now else ''
+                self._print(f'{what} {done:,}/{total:,}{about}{more}')
+
+        return update
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest fitting unit, two digits or whole: `95 s`, `2.5 min`, `3 h`."""
+    if not math.isfinite(seconds):
+        return '-'
+    units = ((86400, 'days'), (3600, 'h'), (60, 'min'))
+    size, name = next((unit for unit in units if seconds >= 2 * unit[0]), (1, 's'))
+    value = seconds / size
+    return f'{value:.0f} {name}' if value >= 10 else f'{value:.2g} {name}'
