@@ -12,7 +12,7 @@ from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 
 
-def written(out, classes, data='digits'):
+def written(out, classes, data: str | None = 'digits'):
     """A run whose logits are all alike, so that it says the first class of every image."""
     model = models.ViT(patch_size=4, width=8, depth=1, num_heads=2, num_classes=len(classes))
     images = np.zeros((1, 8, 8, 3), np.float32)
