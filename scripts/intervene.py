@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import sys
 from typing import Annotated, Any, Literal
 
 import command
@@ -21,7 +22,7 @@ def main(
     noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
     aside: Whole | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
-) -> None:  # fmt: skip
+) -> int | None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 
     - heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
@@ -87,7 +88,7 @@ def main(
             )
             used = given if given.labels is None else given.take(given.labels == of)
         model_of: Any = loaded.experiment.model
-        console.say(command.described(model_of, given.inputs.shape[1]))
+        console.say(f'{path}: {command.described(model_of, given.inputs.shape[1])}')
         with console.progress('images', total, now='compiling') as report:
             return run(given, report=report, **how), used
 
@@ -99,14 +100,22 @@ def main(
 
     if not (pathlib.Path(weights) / 'cells').is_dir():
         return write(*study(weights), pathlib.Path(out), weights)
+    failed = 0
     for cell, of_seeds in ablation.finished(weights).items():
         made = {seed_of: study(str(path)) for seed_of, path in of_seeds.items()}
         for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
             folder = pathlib.Path(out, cell, path.name)
             found.write(folder, given, weights=str(path), what=what)
         given = made[min(made)][1]
-        joined = studies.across({of: found for of, (found, _) in made.items()}, given, cell=cell)
-        write(joined, given, pathlib.Path(out, cell), weights)
+        each = {of: found for of, (found, _) in made.items()}
+        try:
+            joined = studies.across(each, given, cell=cell)
+        except ValueError as error:  # of this cell alone, as where there is one layer to compare
+            failed = 1
+            print(f'error: {error}', file=sys.stderr)
+        else:
+            write(joined, given, pathlib.Path(out, cell), weights)
+    return failed
 
 
 if __name__ == '__main__':
