@@ -32,6 +32,8 @@ class Experiment:
         loss: of a training step: `cross_entropy` of soft labels, or `binary`: each class by itself,
             present wherever an image has a share of it. Evaluation always says `cross_entropy`.
         batch_size: images a step, over all devices.
+        repeats: how often an example comes in a batch, augmented anew each time; an epoch then has
+            as many steps as before, and one in `repeats` of the examples.
         epochs: passes over the training images; give this or `steps`.
         steps: training steps; give this or `epochs`.
         seed: of initial weights, order of examples, augmentation and dropout.
@@ -53,6 +55,7 @@ class Experiment:
     optim: Optim = Optim()
     loss: Literal['cross_entropy', 'binary'] = 'cross_entropy'
     batch_size: Count = 256
+    repeats: Count = 1
     epochs: Positive | None = None
     steps: Steps | None = None
     seed: Seed = 0

@@ -163,6 +163,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
     order = feed.Order(
         tuple(seeds), len(plan.data), experiment.batch_size,
         jax.process_index() if apart else 0, jax.process_count() if apart else 1,
+        experiment.repeats,
     )  # fmt: skip
 
     def run(state: PyTree, chunk: feed.Chunk) -> tuple[Any, Metrics]:

@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-
 from typing import Any
 
 import jax

@@ -34,6 +34,21 @@ def test_processes_slice_the_same_batches(processes):
     np.testing.assert_array_equal(np.concatenate(slices, axis=1), whole)
 
 
+@pytest.mark.parametrize(('batch_size', 'repeats'), [(12, 3), (16, 3), (10, 2)])
+def test_examples_are_repeated_apart_from_each_other(batch_size, repeats):
+    steps = 60 // batch_size
+    rows = order.batches(0, 2 * steps, steps, count=60, batch_size=batch_size, repeats=repeats)
+    seen, times = np.unique(rows, return_counts=True)
+    assert len(seen) == -(-rows.size // repeats) and times[:-1].max() == repeats
+    assert sorted(times)[1] == repeats  # all but the last, which the epoch may cut
+    assert set(seen) == set(order.order(0, 2, 60)[: len(seen)])
+    assert (rows[:, ::2] != rows[:, 1::2]).all()  # what mixup pairs
+    # Copies come in the same batch, or in the one that follows.
+    for example in seen:
+        batches, _ = np.nonzero(rows == example)
+        assert np.ptp(batches) <= 1
+
+
 def test_position_is_epoch_and_batch():
     assert order.position(13, 31, 4) == (1, 6)  # seven full batches of 4 in 31
 

@@ -103,7 +103,8 @@ PARTS = {
 }  # fmt: skip
 OWN = {
     'loss': one_of('cross_entropy', 'binary'),
-    'batch_size': count, 'epochs': optional(positive), 'steps': optional(whole(1, 2**31 - 1)),
+    'batch_size': count, 'repeats': count, 'epochs': optional(positive),
+    'steps': optional(whole(1, 2**31 - 1)),
     'seed': whole(0, 2**32 - 1), 'patience': whole(0), 'evaluate_every': positive,
     'attention_every': whole(0), 'watch': listed(one_of('cka', 'rank')),
     'parallel': one_of('auto', 'none', 'pmap', 'fsdp'),

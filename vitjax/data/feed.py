@@ -46,6 +46,7 @@ class Order:
         batch_size: examples a step, over all processes.
         process: which slice of every batch is this process's.
         processes: how many slices there are.
+        repeats: how often an example comes, one time after the other.
     """
 
     seeds: tuple[int, ...]
@@ -53,13 +54,14 @@ class Order:
     batch_size: int
     process: int = 0
     processes: int = 1
+    repeats: int = 1
 
     def rows(self, step: int, steps: int, length: int) -> np.ndarray:
         """[length, seeds, batch / processes]: rows of `steps` steps from `step` on, then zeros."""
         of_seeds = [
             batches(
                 seed, step, steps, count=self.count, batch_size=self.batch_size,
-                process=self.process, processes=self.processes,
+                repeats=self.repeats, process=self.process, processes=self.processes,
             )
             for seed in self.seeds
         ]  # fmt: skip

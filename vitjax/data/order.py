@@ -31,16 +31,22 @@ def position(step: int, count: int, batch_size: int) -> tuple[int, int]:
 
 
 def batches(
-    seed: int, start: int, steps: int, *, count: int, batch_size: int, process: int = 0,
-    processes: int = 1,
+    seed: int, start: int, steps: int, *, count: int, batch_size: int, repeats: int = 1,
+    process: int = 0, processes: int = 1,
 ) -> np.ndarray:  # fmt: skip
     """Which examples each of `steps` steps from `start` on shows: [steps, batch / processes] int32.
+
+    With `repeats` each example comes as many times in a row of the epoch's order, which has room
+    for one in `repeats` of them then (repeated augmentation: Hoffer et al. 2020, arXiv:1901.09335).
+    A batch has the first copies of its examples first: neighbours, which mixup pairs, differ.
 
     Process p takes the p-th contiguous slice of every batch, so the batches are the same on any
     number of processes.
 
     >>> batches(0, start=0, steps=2, count=6, batch_size=3).tolist()
     [[3, 2, 5], [4, 0, 1]]
+    >>> batches(0, start=0, steps=1, count=6, batch_size=6, repeats=3).tolist()
+    [[3, 2, 3, 2, 3, 2]]
 
     Raises:
         ValueError: if the batch is larger than the data or not a multiple of `processes`.
@@ -50,6 +56,8 @@ def batches(
     rows = []
     for step in range(start, start + steps):
         epoch, index = position(step, count, batch_size)
-        rows.append(order(seed, epoch, count)[index * batch_size : (index + 1) * batch_size])
+        places = np.arange(index * batch_size, (index + 1) * batch_size)
+        places = np.concatenate([places[i::repeats] for i in range(repeats)])
+        rows.append(order(seed, epoch, count)[places // repeats])
     each = batch_size // processes
     return np.stack(rows)[:, process * each : (process + 1) * each]
