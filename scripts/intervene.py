@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import sys
 from typing import Annotated, Any, Literal
 
 import command
@@ -22,7 +21,7 @@ def main(
     noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
     aside: Whole | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
-) -> int | None:  # fmt: skip
+) -> None:  # fmt: skip
     """Write what an intervention does: WHAT.png, its arrays WHAT.npz and a table WHAT.csv.
 
     - heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
@@ -100,7 +99,7 @@ def main(
 
     if not (pathlib.Path(weights) / 'cells').is_dir():
         return write(*study(weights), pathlib.Path(out), weights)
-    failed = 0
+    failed = []
     for cell, of_seeds in ablation.finished(weights).items():
         made = {seed_of: study(str(path)) for seed_of, path in of_seeds.items()}
         for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
@@ -111,11 +110,11 @@ def main(
         try:
             joined = studies.across(each, given, cell=cell)
         except ValueError as error:  # of this cell alone, as where there is one layer to compare
-            failed = 1
-            print(f'error: {error}', file=sys.stderr)
+            failed.append(str(error))
         else:
             write(joined, given, pathlib.Path(out, cell), weights)
-    return failed
+    if failed:
+        raise ValueError('\n'.join(failed))
 
 
 if __name__ == '__main__':

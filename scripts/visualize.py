@@ -43,8 +43,7 @@ def main(
             class token's, the central patch's where the trunk has none.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3; they are
-            listed by `capture.py RUN_OR_WEIGHTS --paths`.
+        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
         channels: of maximize; by default the four most active on the images.
         interpolation: of maps over images.
         discard: share of attention weights, the smallest, that the second rollout leaves out.
