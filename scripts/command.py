@@ -16,7 +16,6 @@ import typing
 import zlib
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import tyro
 
@@ -122,16 +121,19 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
     """What tyro parses; what is wrong with the arguments is said in a line or two."""
-    said = io.StringIO()
-    helps = {'-h', '--help'} & {*options.get('args', sys.argv)}
-    wide = {} if helps else {'COLUMNS': '10000'}  # so that no word of an error is broken
+    said, columns = io.StringIO(), os.environ.get('COLUMNS')
+    if not {'-h', '--help'} & {*options.get('args', sys.argv)}:
+        os.environ['COLUMNS'] = '10000'  # so that no word of an error is broken
     try:
-        with contextlib.redirect_stderr(said), mock.patch.dict(os.environ, wide):
+        with contextlib.redirect_stderr(said):
             return cli(kind, **options)
     except SystemExit as end:
         if end.code == 2:
             print(f'error: {_without_box(said.getvalue())}', file=sys.stderr)
         raise
+    finally:
+        os.environ.pop('COLUMNS', None)
+        os.environ |= {'COLUMNS': columns} if columns else {}
 
 
 def _without_box(text: str) -> str:

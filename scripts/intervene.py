@@ -89,7 +89,7 @@ def main(
             )
             used = given if given.labels is None else given.take(given.labels == of)
         model_of: Any = loaded.experiment.model
-        console.say(command.described(model_of, given.inputs.shape[1]))
+        console.say(f'{path}: {command.described(model_of, given.inputs.shape[1])}')
         with console.progress('images', total, now='compiling') as report:
             return run(given, report=report, **how), used
 
@@ -101,14 +101,22 @@ def main(
 
     if not (pathlib.Path(weights) / 'cells').is_dir():
         return write(*study(weights), pathlib.Path(out), weights)
+    failed = []
     for cell, of_seeds in ablation.finished(weights).items():
         made = {seed_of: study(str(path)) for seed_of, path in of_seeds.items()}
         for (found, given), path in zip(made.values(), of_seeds.values(), strict=True):
             folder = pathlib.Path(out, cell, path.name)
             found.write(folder, given, formats=format, weights=str(path), what=what)
         given = made[min(made)][1]
-        joined = studies.across({of: found for of, (found, _) in made.items()}, given, cell=cell)
-        write(joined, given, pathlib.Path(out, cell), weights)
+        each = {of: found for of, (found, _) in made.items()}
+        try:
+            joined = studies.across(each, given, cell=cell)
+        except ValueError as error:  # of this cell alone, as where there is one layer to compare
+            failed.append(str(error))
+        else:
+            write(joined, given, pathlib.Path(out, cell), weights)
+    if failed:
+        raise ValueError('\n'.join(failed))
 
 
 if __name__ == '__main__':

@@ -45,8 +45,7 @@ def main(
             class token's, the central patch's where the trunk has none.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3;
-            they are listed by `capture.py RUN_OR_WEIGHTS --paths`.
+        at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3.
         channels: of maximize, by default the four most active on the images; of activations, by
             default the 64 that vary most; from 0 on.
         interpolation: of maps over images.

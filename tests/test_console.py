@@ -1,4 +1,5 @@
 import io
+import re
 import sys
 
 import pytest
@@ -77,6 +78,17 @@ def test_a_terminal_gets_a_bar_that_goes_and_lines_that_stay(monkeypatch):
     written = screen.getvalue()
     assert '[1/2] cell: steps' in written and 'compiling' in written and 'loss 1' in written
     assert 'a line [that] stays\n' in written and written.endswith('\x1b[2K')  # the bar is erased
+
+
+def test_numbers_stay_whole_on_a_narrow_terminal(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, 'stdout', screen)
+    for name, value in {'TERM': 'xterm', 'COLUMNS': '60'}.items():
+        monkeypatch.setenv(name, value)
+    with Console(name='a long name of a cell of a grid').progress('steps', 12345) as show:
+        show(6789, now='loss 2.304  accuracy 10.9%')
+    (line,) = {part for part in re.split(r'\r|\n', screen.getvalue()) if '6789/12345' in part}
+    assert len(re.sub(r'\x1b\[[0-9;?]*[a-zA-Z]', '', line).rstrip()) <= 60
 
 
 @pytest.mark.parametrize('stdout', [io.StringIO, Terminal])

@@ -9,6 +9,8 @@ from typing import Any
 
 import rich.console
 import rich.progress
+import rich.table
+import rich.text
 
 EVERY = 60.0  # seconds after the last line at which, without a terminal, another one is due
 SETTLED = 2.0  # seconds of work after which an estimate is worth printing
@@ -55,12 +57,13 @@ class Console:
         if not self.bars:
             yield lambda done, *_, now='': None
         elif sys.stdout.isatty() and shown:
+            whole = rich.table.Column(no_wrap=True)
             columns = (
-                rich.progress.TextColumn('{task.description}', markup=False),
-                rich.progress.BarColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TimeRemainingColumn(),
-                rich.progress.TextColumn('{task.fields[now]}', markup=False),
+                _Cut('{task.description}', markup=False, table_column=rich.table.Column()),
+                rich.progress.BarColumn(30),
+                rich.progress.MofNCompleteColumn(table_column=whole),
+                rich.progress.TimeRemainingColumn(table_column=whole),
+                _Cut('{task.fields[now]}', markup=False, table_column=rich.table.Column()),
             )
             with rich.progress.Progress(*columns, console=self._rich, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, now=now)
@@ -89,6 +92,15 @@ class Console:
                 self._print(f'{what} {done:,}/{total:,}{about}{more}')
 
         return update
+
+
+class _Cut(rich.progress.TextColumn):
+    """Text that gives way where the terminal is narrow."""
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, 'ellipsis'
+        return text
 
 
 def duration(seconds: float) -> str:

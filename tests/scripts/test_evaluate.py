@@ -12,19 +12,18 @@ from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 
 
-def written(out, classes, data: str | None = 'digits'):
+def written(out, classes, source: Source | None):
     """A run whose logits are all alike, so that it says the first class of every image."""
     model = models.ViT(patch_size=4, width=8, depth=1, num_heads=2, num_classes=len(classes))
     images = np.zeros((1, 8, 8, 3), np.float32)
     params = jax.tree.map(np.zeros_like, model.init(jax.random.key(0), images)['params'])
-    source = Source(data) if data else None
     experiment = Experiment(model, source, preprocessing=Preprocessing(8, 1.0), classes=classes)
     runs.write(out, experiment, params)
     return str(out)
 
 
 def test_a_run_is_scored_and_the_split_said(tmp_path, capsys):
-    run = written(tmp_path / 'run', tuple('0123456789'))
+    run = written(tmp_path / 'run', tuple('0123456789'), Source('digits'))
     evaluate.main(run, split='validation')
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith('ViT: ') and said[1] == 'digits, validation: 144 images, 10 classes'
@@ -41,7 +40,7 @@ def test_a_run_is_scored_and_the_split_said(tmp_path, capsys):
 def test_weights_of_elsewhere_are_scored_and_written_only_where_asked(
     tmp_path, capsys, monkeypatch
 ):
-    run = written(tmp_path / 'run', tuple('0123456789'), data=None)
+    run = written(tmp_path / 'run', tuple('0123456789'), None)
     loaded, file = runs.load(run), tmp_path / 'weights.npz'
     file.touch()
     monkeypatch.setattr(runs, 'load', lambda path, **options: loaded)
