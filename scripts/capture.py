@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Count, Pattern, Side, Whole
+from vitjax.ranges import Count, Pattern, Side
 
 
 def main(
     source: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')], *, out: str,
     data: str | None = None, split: Literal['train', 'validation', 'test'] = 'test',
     keep: Pattern | None = None, tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    layers: tuple[Whole, Whole] | None = None, dtype: Literal['float32', 'float16'] = 'float32',
+    layers: tuple[Count, Count] | None = None, dtype: Literal['float32', 'float16'] = 'float32',
     examples: Count | None = None, size: Side | None = None, square: Side = 256,
     model: str | None = None, batch_size: Count = 64,
 ) -> None:  # fmt: skip
@@ -29,7 +29,7 @@ def main(
         keep: regular expression over paths ('blocks|embed'); the blocks without it.
         tokens: the class token, the mean over the patches, all patches, or all tokens; without it
             the class token where the model has one, else the mean.
-        layers: first and last of each stack, from 0; all without it.
+        layers: first and last of each stack, from 1; all without it.
         dtype: of the files; float16 takes half the space.
         examples: only so many, evenly spread over the split; all without it.
         size: side in pixels of the model's images; positions are resampled.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Count, Formats, Pattern, Positive, Range, Side, Whole
+from vitjax.ranges import Count, Formats, Pattern, Positive, Range, Side
 
 Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
 
@@ -19,7 +19,7 @@ def main(
     data: str | None = None, split: Literal['train', 'validation', 'test'] = 'test',
     examples: Count | None = None, train_examples: Count | None = None, keep: Pattern | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
-    layers: tuple[Whole, Whole] | None = None, samples: Literal['image', 'token'] = 'image',
+    layers: tuple[Count, Count] | None = None, samples: Literal['image', 'token'] = 'image',
     size: Annotated[tuple[Side, ...], Range(0, 2)] = (), square: Side = 256,
     model: str | None = None, bandwidth: Positive = 1.0, k: Count | None = None,
     batch_size: Count = 64, unchecked: bool = False,
@@ -53,7 +53,7 @@ def main(
             and weights the blocks.
         tokens: of runs and weights: the class token, the mean over the patches, all patches, or all
             tokens; without it the class token where the model has one, else the mean.
-        layers: of runs and weights: first and last of each stack, from 0, which alone are captured;
+        layers: of runs and weights: first and last of each stack, from 1, which alone are captured;
             all without it.
         samples: whether the tokens of an image are one flat vector, or each is a sample.
         size: side in pixels of A's images and, where two are given, of B's; what each was made for

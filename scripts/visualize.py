@@ -12,20 +12,21 @@ import command
 import tyro
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Amount, Count, Positive, Range, Rate, Seed, Side, Whole
+from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
     what: Annotated[Positional[tuple[str, ...]], arg(metavar='WHAT')], *,
     images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
-    size: Side | None = None, layer: Count | None = None, query: tuple[Whole, Whole] | None = None,
+    size: Side | None = None, layer: Count | None = None, query: tuple[Count, Count] | None = None,
     target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
     interpolation: Literal['bicubic', 'nearest'] = 'bicubic', discard: Rate = 0.9,
     steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
-    memory: Positive = 3.0, seed: Seed = 0,
+    memory: Positive = 3.0, seed: Seed = 0, image: Count = 1,
+    scale: Literal['shared', 'each'] | None = None, format: Formats = ('png',),
 ) -> None:  # fmt: skip
-    """Draw what a model does on photographs: figures (PNG, GIF) and their arrays (NPZ).
+    """Draw what a model does on photographs: figures (PNG, PDF, SVG; GIF) and their arrays (NPZ).
 
     Args:
         weights: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
@@ -35,23 +36,29 @@ def main(
         model: the model's name, as in cait_xxs24, where the weights do not say it.
         size: side in pixels of what the model sees. Its own by default; at most 224 where its own
             would take more than `memory`.
-        layer: of heads, grad-cam, filters and maximize, from 1 on. By default the last, the last
-            whose patches reach the answer for grad-cam, the first for filters, the middle for
-            maximize.
-        query: row and column, from 0 on, of the patch whose attention heads shows. By default the
+        layer: of heads, grad-cam, filters, maximize and activations, from 1 on. By default the
+            last, the last whose patches reach the answer for grad-cam, the first for filters, the
+            middle for maximize, some for activations.
+        query: row and column, from 1 on, of the patch whose attention heads shows. By default the
             class token's, the central patch's where the trunk has none.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam and maximize, as in blocks/mlp/hidden or conv_3.
-        channels: of maximize; by default the four most active on the images.
+        at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3.
+        channels: of maximize, by default the four most active on the images; of activations, by
+            default the 64 that vary most; from 0 on.
         interpolation: of maps over images.
         discard: share of attention weights, the smallest, that the second rollout leaves out.
         steps: of maximize.
-        jitter: of maximize, in pixels; by default the patch size, 0 for convolutional networks.
+        jitter: of maximize, in pixels; by default the patch size, half the side for convolutional
+            networks.
         blur: of maximize, a standard deviation in pixels; by default the patch size / 14, 0 for
             convolutional networks.
         memory: gigabytes that captured arrays may take.
         seed: of the noise that maximize starts from.
+        image: which of the images heads (by layer), patches and activations show, from 1 on.
+        scale: of colours: one that all maps of a figure share, as by default of attention, or each
+            map's own, as of relevance and grad-cam, whose sizes differ from image to image.
+        format: of figures; animations are GIF.
     """
     started = time.perf_counter()
     from vitjax import runs, views
@@ -76,28 +83,29 @@ def main(
     drawings = views.draw(
         loaded, images, *chosen, target=target, at=at, layer=layer, query=query, channels=channels,
         smooth=interpolation == 'bicubic', discard=discard, steps=steps, jitter=jitter, blur=blur,
-        seed=seed,
+        seed=seed, image=image, scale=scale,
     )  # fmt: skip
     directory = pathlib.Path(out)
     directory.mkdir(parents=True, exist_ok=True)
     for name, figure, arrays in drawings:
-        print(write(directory / name, figure, arrays))
+        print(write(directory / name, figure, arrays, format))
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
-def write(path: pathlib.Path, figure: Any, arrays: Mapping[str, Any]) -> str:
-    """Saves a figure as PNG, or several as an animated GIF, and its arrays; returns their names."""
+def write(
+    path: pathlib.Path, figure: Any, arrays: Mapping[str, Any], formats: Formats = ('png',)
+) -> str:
+    """Saves a figure, or several as an animated GIF, and its arrays; returns their names."""
     import numpy as np
     from PIL import Image
 
     np.savez_compressed(path.with_suffix('.npz'), **arrays)
     if not isinstance(figure, list):
-        figure.savefig(path.with_suffix('.png'), dpi=120)
-        return f'{path.name}.png, {path.name}.npz'
+        return ', '.join([*figure.save(path, formats), f'{path.name}.npz'])
     frames = []
     for one in figure:
         buffer = io.BytesIO()
-        one.savefig(buffer, dpi=80)
+        one.savefig(buffer, dpi=120)
         frames.append(Image.open(buffer).convert('RGB'))
     first, *rest = [frame.quantize(128) for frame in frames]
     pause = [400] * len(rest) + [1600]  # milliseconds; the last layer stays

@@ -40,13 +40,14 @@ def test_a_run_directory_holds_everything(finished):
     out, record = finished
     names = {p.name for p in out.iterdir() if not p.name.startswith('events')}
     assert names == {
-        'experiment.json', 'metrics.jsonl', 'environment.jsonl', 'predictions.json', 'checkpoints',
-        'figures',
+        'experiment.json', 'metrics.jsonl', 'environment.jsonl', 'attention.jsonl',
+        'predictions.json', 'checkpoints', 'figures',
     }  # fmt: skip
     assert {p.name for p in (out / 'figures').iterdir()} == {
         'learning_curves.png',
-        'attention_epoch_003.png',
+        'attention.png',
     }
+    assert [note['epoch'] for note in runs.read_notes(out, runs.ATTENTION)] == [3]
     records = runs.read_metrics(out)
     assert [r['step'] for r in records if r['split'] == 'validation'] == [20, 40, 60]
     assert [r['step'] for r in records if r['split'] == 'train'] == [20, 40, 50, 60]

@@ -123,6 +123,8 @@ def paths(
         conv_2/conv (2, 5, 5, 6)
         dense (2, 7)
         head (2, 5)
+        pool_1 (2, 7, 7, 4)
+        pool_2 (2, 2, 2, 6)
     """
     model = looking(model)
     abstract = jax.ShapeDtypeStruct(jnp.shape(images), jnp.result_type(images))

@@ -22,8 +22,7 @@ from vitjax.progress import Position
 from vitjax.runs import Record
 from vitjax.signals import Stop, signals
 from vitjax.train import TrainState
-from vitjax.views import watch
-from vitjax.views.validation import attention_figure
+from vitjax.views import validation, watch
 
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
 
@@ -234,11 +233,14 @@ def _evaluate(
             raise _diverged('validation logits', logits.sum(), at.step, out)
         found.append(scores(logits, data.labels))
         progress.log(plan, at, 'validation', found[-1], out, records[seed])
-        if draws and (figure := attention_figure(experiment, params, data)) is not None:
-            runs.save_figure(figure, out, f'attention_epoch_{epoch:03d}.png')
+        now = {'step': at.step, 'epoch': at.step / plan.per_epoch}
+        if draws and (seen := validation.look(experiment, params, data)) is not None:
+            runs.note(out, {**now, **seen}, runs.ATTENTION)
+            if jax.process_index() == 0:
+                notes = runs.read_notes(out, runs.ATTENTION)
+                runs.save_figure(validation.strip(experiment, data, notes), out, 'attention.png')
         if experiment.watch:
-            seen = watch.look(experiment, params, data)
-            runs.note(out, {'step': at.step, 'epoch': at.step / plan.per_epoch, **seen}, runs.WATCH)
+            runs.note(out, {**now, **watch.look(experiment, params, data)}, runs.WATCH)
     return found
 
 

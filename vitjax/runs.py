@@ -29,7 +29,7 @@ from vitjax.types import Params
 
 Path = str | pathlib.Path
 Record = dict[str, Any]  # one line of metrics.jsonl
-METRICS, WATCH = 'metrics.jsonl', 'watch.jsonl'
+METRICS, WATCH, ATTENTION = 'metrics.jsonl', 'watch.jsonl', 'attention.jsonl'
 ENVIRONMENT, PREDICTIONS = 'environment.jsonl', 'predictions.json'
 NUMBERS = ('step', 'epoch', 'loss', 'accuracy', 'seconds')  # that every line has
 
@@ -223,7 +223,7 @@ def tested(run: Path) -> Record | None:
 
 
 def rewind(run: Path, step: int, kept: list[Record] | None = None) -> list[Record]:
-    """Brings `metrics.jsonl` and `watch.jsonl` back to a step; returns the lines of the first.
+    """Brings the files of lines back to a step; returns those of `metrics.jsonl`.
 
     Later lines will be written again. What was wrong with those before is said on stderr.
 
@@ -242,9 +242,10 @@ def rewind(run: Path, step: int, kept: list[Record] | None = None) -> list[Recor
         elif kept is None and broken > 1:  # a kill may have cut one
             files.warn(f'{path} was damaged: {broken} lines are lost')
         files.replace(path, ''.join(map(files.line, records if kept is None else kept)))
-        if (path := files.inside(run, WATCH)).exists():
-            seen = [record for record in read_notes(run, WATCH) if record['step'] <= step]
-            files.replace(path, ''.join(map(files.line, seen)))
+        for name in (WATCH, ATTENTION):
+            if (path := files.inside(run, name)).exists():
+                seen = [record for record in read_notes(run, name) if record['step'] <= step]
+                files.replace(path, ''.join(map(files.line, seen)))
     return records if kept is None else kept
 
 

@@ -25,7 +25,7 @@ def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
     assert index['weights'] == activations.digest_of(vit[1])
     close(np.load(captured / 'blocks.0-2.npy'), found['blocks'][:, :, 2:].mean(2))
     back = activations.read(captured)
-    assert back.names == ['embed', 'blocks[0]', 'blocks[1]', 'blocks[2]']
+    assert back.names == ['embed', 'blocks 1', 'blocks 2', 'blocks 3']
     np.testing.assert_array_equal(back.labels, data.labels)
     assert activations.select(back, 'blocks').names == back.names[1:]
     some = activations.evenly(back, 3)

@@ -14,7 +14,7 @@ from vitjax.models import CaiT, ConvNet, PatchConvNet
 
 def test_a_stream_is_capture_in_the_order_of_the_network(vit, data, found):
     stream = stream_of(vit, data, keep='norm|blocks|embed', tokens='all', batch_size=8)
-    assert stream.names == ['embed', 'blocks[0]', 'blocks[1]', 'blocks[2]', 'norm']
+    assert stream.names == ['embed', 'blocks 1', 'blocks 2', 'blocks 3', 'norm']
     embed, blocks, norm = read_all(stream)
     close(embed, found['embed'][None])
     close(blocks, found['blocks'])
@@ -88,12 +88,12 @@ def test_layers_come_in_the_order_of_the_network():
 
 
 def test_a_range_of_layers(vit, data, found):
-    stream = stream_of(vit, data, keep='blocks|norm', layers=(1, 2))
-    assert stream.names == ['blocks[1]', 'blocks[2]', 'norm']
+    stream = stream_of(vit, data, keep='blocks|norm', layers=(2, 3))
+    assert stream.names == ['blocks 2', 'blocks 3', 'norm']
     assert stream.stacks[0].file == 'blocks.1-2.npy'
     close(read_all(stream)[0], found['blocks'][1:, :, 0])
-    with pytest.raises(ValueError, match=r'layers of blocks are 0 to 2: got \(1, 2, 3\)'):
-        stream_of(vit, data, layers=(1, 3))
+    with pytest.raises(ValueError, match='first and a last one of 1 to 3 at blocks: got 2 4'):
+        stream_of(vit, data, layers=(2, 4))
     with pytest.raises(ValueError, match='matches none of'):
         stream_of(vit, data, keep='block')
     with pytest.raises(ValueError, match="tokens must be one of .*'cls'"):

@@ -125,19 +125,6 @@ def test_norms():
     close(tokens.norms(normal(2, 5, 3)), np.linalg.norm(normal(2, 5, 3).astype(np.float64), axis=2))
 
 
-def test_tiles_put_each_patch_in_its_place():
-    grid, patches = (2, 3), normal(4, 6, 12)
-    picture = tokens.tiles(patches, grid=grid)
-    assert picture.shape == (4, 2 * 3, 3 * 4)  # 12 channels are 3x4
-    for row in range(2):
-        for column in range(3):
-            tile = picture[1, 3 * row : 3 * row + 3, 4 * column : 4 * column + 4]
-            np.testing.assert_array_equal(np.ravel(tile), patches[1, 3 * row + column])
-    assert tokens.tiles(normal(4, 64), grid=(2, 2)).shape == (16, 16)  # the tutorial's 8x8
-    with pytest.raises(ValueError, match='2x2: got 6'):
-        tokens.tiles(patches, grid=(2, 2))
-
-
 def test_channels_are_standardised_64_around_128():
     maps = normal(2, 6, 7, 3) * 5 + 2
     maps[0, ..., 1] = 4
@@ -162,7 +149,6 @@ def test_all_compile():
         tokens.patch_cosine,
         tokens.effective_rank,
         tokens.channels,
-        lambda x: tokens.tiles(x, grid=(2, 3)),
         lambda x: tokens.evolution(x[:, :, 0])[1],
     ):
         close(jax.jit(function)(patches), np.asarray(function(patches), np.float64), 1e-5)

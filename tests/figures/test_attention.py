@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from vitjax.figures import attention as figures
 
@@ -16,43 +17,79 @@ def titles(figure):
     return [axis.get_title() for axis in figure.axes if axis.get_title()]
 
 
+LOOK: Any = {'title': 'layer 2', 'label': 'attention, uniform = 1'}
+
+
 def test_heads_has_one_row_an_image_and_one_panel_a_head():
     maps = RNG.uniform(size=(2, 4, 3, 3))
-    figure = figures.heads(PICTURES, maps, query=(1, 2))
-    assert len(figure.axes) == 2 * 5
+    figure = figures.heads(PICTURES, maps, query=(1, 2), **LOOK)
+    assert len(figure.axes) == 2 * 5 + 1
     assert titles(figure) == ['head 1', 'head 2', 'head 3', 'head 4']
     np.testing.assert_array_equal(drawn(figure.axes[5 + 3]), maps[1, 2])
     square: Any = figure.axes[0].patches[0]
     assert (square.get_xy(), square.get_width()) == ((2 * 8 - 0.5, 8 - 0.5), 8)
+    assert figure.get_suptitle() == 'layer 2'
+    assert figure.axes[-1].get_ylabel() == 'attention, uniform = 1'
+
+
+def limits(figure):
+    return [axis.images[0].get_clim() for axis in figure.axes[1:-1]]
+
+
+def test_maps_share_a_scale_on_which_uniform_attention_is_dim_and_flat():
+    maps = np.ones((1, 3, 3, 3))
+    assert limits(figures.heads(PICTURES[:1], maps, least=3.0, **LOOK)) == [(0, 3)] * 3
+    maps[0, 2] = 5
+    shared = figures.heads(PICTURES[:1], maps, least=3.0, **LOOK)
+    assert limits(shared) == [(0, 5)] * 3
+    assert drawn(shared.axes[1]).max() == 1
+
+
+def test_maps_on_scales_of_their_own_all_reach_the_end():
+    maps = np.ones((1, 2, 3, 3)) * np.array([1, 9])[:, None, None]
+    figure = figures.heads(PICTURES[:1], maps, scale='each', **LOOK)
+    assert limits(figure) == [(0, 1)] * 2
+    assert drawn(figure.axes[1]).max() == drawn(figure.axes[2]).max() == 1
+    assert 'share of own largest' in figure.axes[-1].get_ylabel()
 
 
 def test_heads_beyond_twelve_are_thinned_and_signed_ones_centred():
     maps = RNG.normal(size=(2, 16, 3, 3))
-    figure = figures.heads(PICTURES, maps, signed=True)
-    assert len(figure.axes) == 2 * 13
+    figure = figures.heads(PICTURES, maps, signed=True, **LOOK)
+    assert len(figure.axes) == 2 * 13 + 1
     assert titles(figure)[0] == 'head 1' and titles(figure)[-1] == 'head 16'
-    for axis in figure.axes[1:13]:
-        low, high = axis.images[0].get_clim()
-        assert low == -high
+    (low, high), *others = [axis.images[0].get_clim() for axis in figure.axes[1:13]]
+    assert low == -high and set(others) == {(low, high)}
+
+
+def test_each_image_may_have_titles_of_its_own():
+    own = [['a', 'b'], ['c', 'd']]
+    figure = figures.heads(PICTURES, RNG.uniform(size=(2, 2, 3, 3)), titles=own, **LOOK)
+    assert titles(figure) == ['a', 'b', 'c', 'd']
 
 
 def test_heads_by_layer_has_a_column_a_layer_and_a_row_a_head():
-    figure = figures.heads_by_layer(PICTURES[0], RNG.uniform(size=(24, 3, 4, 4)))
-    assert len(figure.axes) == 3 * 13
-    assert titles(figure)[0] == 'layer 1' and titles(figure)[-1] == 'layer 24'
-    labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    figure = figures.heads_by_layer(PICTURES[0], RNG.uniform(size=(24, 3, 4, 4)), **LOOK)
+    assert len(figure.axes) == 3 * 13 + 1
+    assert titles(figure)[0] == 'layer 1' and titles(figure)[-1] == '24'
+    labels = [axis.get_ylabel() for axis in figure.axes[:-1] if axis.get_ylabel()]
     assert labels == ['head 1', 'head 2', 'head 3']
 
 
 def test_overlays_and_frames():
     maps = RNG.uniform(size=(2, 3, 3))
-    figure = figures.overlays(PICTURES, {'a': maps, 'b': maps}, titles=['cat', 'dog'], smooth=False)
-    assert len(figure.axes) == 6
+    both = {'a': maps, 'b': 7 * maps}
+    figure = figures.overlays(PICTURES, both, titles=['cat', 'dog'], smooth=False, **LOOK)
+    panels = figure.axes[:6]
     assert titles(figure) == ['cat', 'dog']
-    assert [axis.get_ylabel() for axis in figure.axes[::2]] == ['', 'a', 'b']
-    assert [len(axis.images) for axis in figure.axes] == [1, 1, 2, 2, 2, 2]
-    frame = figures.frame(PICTURES, maps, 'layer 3 of 9')
-    assert len(frame.axes) == 2 and frame.get_suptitle() == 'layer 3 of 9'
+    assert [axis.get_ylabel() for axis in panels[::2]] == ['', 'a', 'b']
+    assert [len(axis.images) for axis in panels] == [1, 1, 2, 2, 2, 2]
+    first, second = (axis.images[1].get_clim() for axis in (panels[2], panels[4]))
+    assert second == pytest.approx((0, 7 * first[1]))  # a row has its scale, and a bar
+    assert len(figure.axes) == 8
+    one, two = figures.over_depth(PICTURES, np.stack([maps, 2 * maps]), **LOOK)
+    assert two.get_suptitle() == 'layer 2, layer 2 of 2'
+    assert one.axes[0].images[1].get_clim() == two.axes[0].images[1].get_clim()
 
 
 def test_distances_show_every_head_and_the_uniform_line():

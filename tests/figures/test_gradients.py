@@ -24,7 +24,7 @@ def test_filters_in_colour_come_with_their_components():
 def test_filters_in_grey_are_a_grid_of_outputs_and_inputs(channels):
     figure = figures.filters(RNG.uniform(size=(32, channels, 3, 3)), None, title='deeper')
     shown = min(channels, 16)
-    assert drawn(figure.axes[0]).shape == (16 * 4 - 1, shown * 4 - 1)
+    assert drawn(figure.axes[0]).shape == (16 * 4 - 1, shown * 4 - 1, 3)
 
 
 def test_maximised_and_fields_leave_empty_places_blank():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from vitjax.figures import panels
 
@@ -31,16 +32,50 @@ def test_overlay_covers_the_picture_and_one_outlier_does_not_hide_the_rest():
     figure, axes = panels.panels(1, 1)
     values = np.full((20, 20), 0.1)
     values[3, 4] = 100
-    panels.overlay(axes[0, 0], np.zeros((40, 60, 3)), values)
+    colours = panels.scaled(values, 'weight')
+    assert colours.norm(0.1) == 1
+    panels.overlay(axes[0, 0], np.zeros((40, 60, 3)), values, colours.norm)
     photo, heat = axes[0, 0].images
     assert photo.get_extent() == heat.get_extent() == [-0.5, 59.5, 39.5, -0.5]
     assert (axes[0, 0].get_xlim(), axes[0, 0].get_ylim()) == ((-0.5, 59.5), (39.5, -0.5))
-    assert np.asarray(heat.get_array())[0, 0] == 1
     assert heat.get_interpolation() == 'bicubic'
+    colours.bar(figure, axes[0, 0])
+    assert figure.axes[1].get_ylabel() == 'weight'
 
 
-def test_a_map_of_zeros_is_drawn():
+@pytest.mark.parametrize('how', ['shared', 'each'])
+def test_maps_of_zeros_are_drawn(how):
     figure, axes = panels.panels(1, 1)
-    panels.overlay(axes[0, 0], np.zeros((8, 8, 3)), np.zeros((2, 2)), smooth=False)
+    zeros = panels.scaled(np.zeros((2, 2)), 'weight', how)
+    panels.overlay(axes[0, 0], np.zeros((8, 8, 3)), zeros.maps, zeros.norm, smooth=False)
     assert axes[0, 0].images[1].get_interpolation() == 'nearest'
     figure.canvas.draw()
+
+
+def labels(axis):
+    axis.figure.canvas.draw()
+    return [text.get_text() for text in axis.get_yticklabels()]
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'wanted'),
+    [(0.82, 0.98, '82.5%'), (0.2, 0.9, '40%'), (0.9991, 0.9999, '99.94%')],
+)
+def test_percent_ticks_say_exactly_where_they_stand(low, high, wanted):
+    figure, (axis,) = panels.charts(3, 2)
+    axis.plot([0, 1], [low, high])
+    panels.percent(axis.yaxis)
+    axis.set_yticks(np.arange(*{'82.5%': (0.8, 1, 0.025), '40%': (0.2, 1, 0.2)}.get(
+        wanted, (0.9990, 1, 2e-4))))  # fmt: skip
+    said = labels(axis)
+    assert wanted in said
+    read = [float(text.removesuffix('%')) / 100 for text in said]
+    np.testing.assert_allclose(read, axis.get_yticks(), atol=1e-9)
+
+
+def test_an_axis_of_shares_ends_at_0_and_100_percent():
+    figure, (axis,) = panels.charts(3, 2)
+    axis.plot([0, 1], [0.0, 1.0], 'o')
+    panels.percent(axis.yaxis)
+    assert axis.get_ylim() == (0, 1)
+    assert not axis.lines[0].get_clip_on()  # markers there are drawn whole

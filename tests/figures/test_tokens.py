@@ -64,15 +64,23 @@ def test_norms_have_one_scale_a_layer():
 
 def test_patches_activations_and_channels():
     cut = RNG.uniform(size=(9, 8, 8, 3))
-    figure = figures.patches(PICTURES[0], cut, PICTURES[0], columns=3)
-    assert figure.axes[1].get_title() == '3x3 patches of 8x8 pixels'
-    tiles = RNG.normal(size=(3, 12, 15))
-    figure = figures.activations(PICTURES[0], tiles, grid=(3, 3), titles=['a', 'b', 'c'])
-    shown = drawn(figure.axes[1])
-    assert shown.shape == (3 * 6 - 2, 3 * 7 - 2)  # tiles of 4x5, 2 apart
-    np.testing.assert_allclose(shown[6:10, 7:12], tiles[0, 4:8, 5:10], rtol=1e-6)
-    few, many = (RNG.integers(0, 255, size=(6, 6, c)).astype(np.uint8) for c in (3, 80))
-    figure = figures.channels({'few': few, 'many': many}, columns=8)
-    titles = ['few: 3 channels of 6x6', 'many: 80 channels of 6x6, the first 64']
+    figure = figures.patches(PICTURES[0], cut, PICTURES[0], columns=3, name='cat')
+    assert [axis.get_title() for axis in figure.axes[:2]] == ['cat', '3x3 patches of 8x8 pixels']
+    few, many = (RNG.integers(0, 255, size=(6, 6, c)).astype(np.uint8) for c in (3, 64))
+    counts = {'few': 3, 'many': 80}
+    figure = figures.channels({'few': few, 'many': many}, counts, title='cat', columns=8)
+    titles = ['few: 3 channels of 6x6', 'many: 80 channels of 6x6, the 64 that vary most']
     assert [axis.get_title() for axis in figure.axes] == titles
     assert drawn(figure.axes[1]).shape == (8 * 7 - 1, 8 * 7 - 1)
+
+
+def test_large_channels_are_a_row_a_layer_on_one_scale():
+    maps = RNG.normal(size=(6, 6, 2))
+    figure = figures.large_channels(
+        PICTURES[0], {'a': maps, 'b': 9 * maps}, channels=(5, 7), title='cat'
+    )
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ['channel 5', 'channel 7']
+    np.testing.assert_array_equal(drawn(figure.axes[2]), maps[..., 1])
+    assert figure.axes[1].images[0].get_clim() == figure.axes[2].images[0].get_clim()
+    assert figure.axes[5].images[0].get_clim() == (9 * maps.min(), 9 * maps.max())

@@ -45,20 +45,20 @@ def captures(run, tmp_path_factory):
 
 def test_chosen_layers_of_a_run(run, captures, tmp_path):
     """They alone are captured; a capture has its own."""
-    similarity.main(str(run), out=str(tmp_path), layers=(1, 1), examples=32, tokens='mean')
+    similarity.main(str(run), out=str(tmp_path), layers=(2, 2), examples=32, tokens='mean')
     found = np.load(tmp_path / 'cka.npz')
-    assert list(found['x']) == ['blocks[1]'] and found['cka'].shape == (1, 1)
+    assert list(found['x']) == ['blocks 2'] and found['cka'].shape == (1, 1)
     with pytest.raises(ValueError, match='layers are chosen of a run or weights: .*test has its'):
-        similarity.main(str(captures / 'test'), out=str(tmp_path), layers=(0, 1))
-    with pytest.raises(ValueError, match='layers of blocks are 0 to 1: got'):
-        similarity.main(str(run), out=str(tmp_path), layers=(0, 2))
+        similarity.main(str(captures / 'test'), out=str(tmp_path), layers=(1, 2))
+    with pytest.raises(ValueError, match='of 1 to 2 at blocks: got 1 3'):
+        similarity.main(str(run), out=str(tmp_path), layers=(1, 3))
 
 
 def test_cka_of_a_capture(captures, capsys):
     out = captures / 'result'
     similarity.main(str(captures / 'test'), out=str(out), metrics=('cka', 'procrustes'))
     assert 'tokens: mean; 359 images, 95% interval over batches of 64' in capsys.readouterr().out
-    names = ['blocks[0]', 'blocks[1]', 'norm']
+    names = ['blocks 1', 'blocks 2', 'norm']
     stacks = [np.load(captures / 'test' / n) for n in ('blocks.0-1.npy', 'norm.npy')]
     layers = np.concatenate(stacks)
     found = np.load(out / 'cka.npz')
@@ -107,7 +107,7 @@ def test_probes_of_a_run_and_of_captures_agree(run, captures, tmp_path, capsys):
         str(captures / 'train'), str(captures / 'test'), probe=True, out=str(tmp_path / 'captures')
     )
     one, other = (np.load(tmp_path / n / 'probe.npz') for n in ('run', 'captures'))
-    assert list(one['layers']) == ['blocks[0]', 'blocks[1]', 'norm']
+    assert list(one['layers']) == ['blocks 1', 'blocks 2', 'norm']
     assert list(one['probes']) == ['k-NN (k = 20)', 'ridge', 'linear']
     np.testing.assert_allclose(one['accuracy'], other['accuracy'], atol=0.01)
     assert 0.5 < one['accuracy'].max() <= 1  # a guess is right in a tenth

@@ -53,6 +53,13 @@ def test_every_drawing_is_a_figure_and_its_arrays(run, photographs, tmp_path, ca
     assert np.load(tmp_path / 'heads.npz')['maps'].shape == (2, 2, 4, 4)
 
 
+def test_figures_come_in_the_formats_asked_for(run, photographs, tmp_path):
+    visualize.main(run, ('patches',), images=photographs, out=str(tmp_path), format=('pdf', 'svg'))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'patches.pdf', 'patches.svg', 'patches.npz'
+    }  # fmt: skip
+
+
 def test_every_option_of_a_view_has_its_flag(run, photographs, tmp_path, monkeypatch):
     given = {}
 

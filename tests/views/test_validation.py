@@ -10,7 +10,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
-from vitjax.views.validation import attention_figure
+from vitjax.views import validation
 
 TRUNK: Any = {'patch_size': 4, 'width': 8, 'depth': 1, 'num_classes': 10}
 MODELS = {
@@ -32,9 +32,17 @@ def test_models_that_answer_through_class_attention_have_a_picture(name):
     data = sources.load(Source(), 'test')
     images = np.zeros((1, 8, 8, 3), np.float32)
     params = MODELS[name].init(jax.random.key(0), images)['params']
-    figure = attention_figure(experiment, params, data, count=3)
+    data = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
+    found = validation.look(experiment, params, data)
     if name in ('mean', 'convolutional'):
-        assert figure is None
+        assert found is None
         return
-    titles = [axis.get_title() for axis in figure.axes]
-    assert set(filter(None, titles)) <= set('abcdefghij')
+    assert found and np.shape(found['attention']) == (3, 2, 2)
+    assert 0 < np.sum(found['attention'][0]) <= 1 + 1e-5
+    notes = [{'epoch': epoch, **found} for epoch in (2, 4)]
+    figure = validation.strip(experiment, data, notes)
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles[:3] == ['abcdefghij'[i] for i in data.labels[:3]]
+    assert titles[3:6] == titles[6:9] == ['abcdefghij'[i] for i in found['predicted']]
+    rows = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    assert rows == ['image', 'epoch 2', 'epoch 4', 'attention\n(uniform = 1)']

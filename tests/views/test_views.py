@@ -78,7 +78,7 @@ def test_a_patchconvnet_with_a_token_for_each_class(draw):
 
 
 def test_a_vit_without_class_token_and_classes(draw):
-    arrays, reasons = draw('features', 'heads', 'lens', 'relevance', 'evolution', query=(0, 3))
+    arrays, reasons = draw('features', 'heads', 'lens', 'relevance', 'evolution', query=(1, 4))
     assert {'heads', 'lens', 'relevance'} <= arrays.keys()
     assert reasons == ['evolution: none: the trunk of this ViT has no class token; see lens']
     np.testing.assert_allclose(arrays['lens']['values'][-1], 1, atol=1e-5)
@@ -161,7 +161,9 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
         (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, blur, channel"),
         (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
         (('maximize',), {'layer': 0}, 'layer must be 1 to 3 here: got 0'),
-        (('heads',), {'query': (4, 0)}, '4x4 patches, from 0 on: got 4 0'),
+        (('patches',), {'image': 3}, 'image must be 1 to 2 here: got 3'),
+        (('activations',), {'channels': (16,)}, 'channels must be 0 to 15 at layer 1'),
+        (('heads',), {'query': (4, 0)}, '4x4 patches, from 1 on: got 4 0'),
         (('relevance',), {'target': 'clas1'}, "must be a class or 0 to 2: 'clas1'"),
         (('grad-cam',), {'at': 'block'}, "'block' is none; close: blocks"),
         (('grad-cam',), {'at': 'norm'}, r'tokens or feature maps: norm is \[2, 16\]'),

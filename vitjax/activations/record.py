@@ -25,14 +25,14 @@ class Stack:
 
     path: str
     shape: tuple[int, ...]
-    layers: tuple[int, int] | None  # first and last; None where a path is no stack
+    layers: tuple[int, int] | None  # first and last, from 0; None where a path is no stack
 
     @property
     def names(self) -> list[str]:
-        """What each layer is called: `blocks[3]`, or the path alone."""
+        """What each layer is called, counted from 1: `blocks 4`, or the path alone."""
         if self.layers is None:
             return [self.path]
-        return [f'{self.path}[{i}]' for i in range(self.layers[0], self.layers[1] + 1)]
+        return [f'{self.path} {i + 1}' for i in range(self.layers[0], self.layers[1] + 1)]
 
     @property
     def file(self) -> str:

@@ -90,7 +90,7 @@ def stream(
             all `patches`, or `all` tokens. None is `class` where there is one, else `mean`. Maps of
             features [H, W, C] are taken as patches, class tokens on their own as they are, and
             attention weights have to be asked for with `all`.
-        layers: first and last layer to take of every stack; None takes all.
+        layers: first and last layer to take of every stack, from 1 on; None takes all.
         batch_size: images at a time on the devices.
         about: more to say in the index.
         known: makes the same data as the hashes know them, whatever the model; None is `data`.
@@ -104,14 +104,20 @@ def stream(
     tokens = tokens or ('class' if model.trunk.class_token else 'mean')
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
-    forward = _forward(model, prepared, data.prepared, keep, tokens, layers)
+    chosen = None
+    if layers is not None:
+        blank: Any = jax.ShapeDtypeStruct((1, prepared.size, prepared.size, 3), jnp.float32)
+        chosen = _span(layers, capture.require_match(model, blank, keep))
+    forward = _forward(model, prepared, data.prepared, keep, tokens, chosen)
     shape = (1, *data.images.shape[1:])
     found = jax.eval_shape(forward, params, jax.ShapeDtypeStruct(shape, jnp.uint8))
 
     def stack(path: str) -> Stack:
         count, _, *rest = found[path].shape
-        span = (layers or (0, count - 1)) if _is_stack(path) else None
-        return Stack(path, (count, *rest), span)
+        if not _is_stack(path):
+            return Stack(path, (count, *rest), None)
+        first = chosen[0] if chosen else 0
+        return Stack(path, (count, *rest), (first, first + count - 1))
 
     stacks = tuple(map(stack, sorted(found, key=network_order)))
     devices = jax.local_devices()
@@ -159,13 +165,12 @@ def stream(
 @functools.lru_cache(maxsize=8)
 def _forward(
     model: Model, preprocessing: Preprocessing, prepared: Preprocessing | None, keep: str,
-    tokens: str, layers: tuple[int, int] | None,
+    tokens: str, layers: tuple[int, ...] | None,
 ) -> Callable[..., dict[str, jax.Array]]:  # fmt: skip
     def run(params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
         x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
-        chosen = None if layers is None else _span(layers)
-        found = capture.capture(model, params, x, keep=keep, layers=chosen)[1]
+        found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
         for path, value in found.items():
             value = value if _is_stack(path) else value[None]
             taken = take_tokens(path, value, tokens, model, preprocessing.size)
@@ -175,11 +180,14 @@ def _forward(
     return jax.jit(run)
 
 
-def _span(layers: tuple[int, int]) -> range:
+def _span(layers: tuple[int, int], kept: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Indices from 0 of a first to a last layer, counted from 1, of each stack that is kept."""
     first, last = layers
-    if not 0 <= first <= last:
-        raise ValueError(f'layers must be a first and a last one, from 0 on: {first} {last}.')
-    return range(first, last + 1)
+    for path, (depth, *_) in kept.items():
+        if _is_stack(path) and not 1 <= first <= last <= depth:
+            rule = f'a first and a last one of 1 to {depth} at {path}'
+            raise ValueError(f'layers must be {rule}: got {first} {last}.')
+    return tuple(range(first - 1, last))
 
 
 def _is_stack(path: str) -> bool:

@@ -57,11 +57,11 @@ def filter_components(kernel: jax.Array, count: int) -> jax.Array:
     Signs are chosen so that the entry of largest size is positive.
 
     Args:
-        kernel: [h, w, 3, D].
-        count: how many components, largest variance first; at most D and h · w · 3.
+        kernel: [h, w, C, D], 3 or 1 channels.
+        count: how many components, largest variance first; at most D and h · w · C.
 
     Returns:
-        [count, h, w, 3], each stretched to 0 to 1.
+        [count, h, w, C], each stretched to 0 to 1.
 
     Raises:
         ValueError: if there are fewer components than `count`.

@@ -119,24 +119,6 @@ def norms(tokens: jax.Array) -> jax.Array:
     return jnp.linalg.norm(_wide(tokens), axis=-1)
 
 
-def tiles(tokens: jax.Array, *, grid: tuple[int, int]) -> jax.Array:
-    """Activations patch by patch: tokens [..., N, D] to one map [..., rows * h, columns * w].
-
-    Each patch's D channels fill a tile of h x w = D, as square as D allows (8x8 for 64, 16x24 for
-    384), row by row, in the patch's place on the grid.
-
-    Raises:
-        ValueError: if there are not rows x columns tokens.
-    """
-    count, width = tokens.shape[-2:]
-    if count != grid[0] * grid[1]:
-        raise ValueError(f'tokens must be rows x columns = {grid[0]}x{grid[1]}: got {count}.')
-    height = next(h for h in range(int(width**0.5), 0, -1) if width % h == 0)
-    shape = (*tokens.shape[:-2], *grid, height, width // height)
-    tokens = jnp.swapaxes(tokens.reshape(shape), -3, -2)
-    return tokens.reshape(*shape[:-4], grid[0] * height, grid[1] * (width // height))
-
-
 def channels(maps: jax.Array) -> jax.Array:
     """Feature maps [..., H, W, C] as grey pictures, uint8 of the same shape.
 

@@ -56,10 +56,10 @@ def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: in
     return figure
 
 
-def _bars(values: np.ndarray) -> np.ndarray:
-    """Lengths of error bars below and above [2, n] of mean, low and high [n, 3]."""
+def _bars(values: np.ndarray) -> np.ndarray | None:
+    """Lengths of error bars below and above [2, n] of mean, low and high [n, 3]; None of none."""
     mean, low, high = np.atleast_2d(values).T
-    return np.nan_to_num(np.stack([mean - low, high - mean]))
+    return np.nan_to_num(np.stack([mean - low, high - mean])) if np.isfinite(low).any() else None
 
 
 def _mean(seeds: int, low: np.ndarray) -> str:

@@ -1,11 +1,12 @@
 """What attention shows: maps by head and layer, over the image, distances and entropies."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from vitjax.figures.panels import brightest, charts, number, overlay, panels, show, some
+from vitjax.figures.panels import Scale, charts, number, overlay, panels, scaled, show, some
 from vitjax.figures.style import WIDTH, Figure, styled
 
 _MOST = 12  # with more panels a row each is too small to read
@@ -13,81 +14,116 @@ _MOST = 12  # with more panels a row each is too small to read
 
 @styled
 def heads(
-    pictures: np.ndarray, maps: np.ndarray, *, titles: Sequence[str] = (), signed: bool = False,
-    query: tuple[int, int] | None = None,
+    pictures: np.ndarray, maps: np.ndarray, *, title: str, label: str,
+    titles: Sequence[str] | Sequence[Sequence[str]] = (), signed: bool = False,
+    query: tuple[int, int] | None = None, scale: str = 'shared', least: float = 0.0,
 ) -> Figure:  # fmt: skip
     """One row an image: the image, then one map for each head.
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: [B, heads, rows, columns]; each panel has its own scale. Of more than twelve heads,
-            twelve are shown, evenly spread.
-        titles: of the maps; `head 1` and so on without them.
+        maps: [B, heads, rows, columns]. Of more than twelve heads, twelve are shown, evenly spread.
+        title: which layer, and whose attention.
+        label: what maps are, beside the colour bar.
+        titles: of the maps, or for each image its own; `head 1` and so on without them.
         signed: maps may be negative: colours are centred on 0.
-        query: row and column of the attending patch, marked on the image.
+        query: row and column, from 0, of the attending patch, marked on the image.
+        scale: of colours, `shared` or `each` map's own.
+        least: where a shared scale ends at the earliest.
     """
-    shown = some(maps.shape[1], _MOST)
-    titles = titles or [f'head {head + 1}' for head in range(maps.shape[1])]
-    side = min(1.7, WIDTH / (1 + len(shown)))
-    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=0.1)
+    count = maps.shape[1]
+    shown, own = some(count, _MOST), bool(titles) and not isinstance(titles[0], str)
+    said: Any = titles or [f'head {head + 1}' for head in range(count)]
+    colours = scaled(maps, label, scale, signed=signed, least=least)
+    side = min(1.3, (WIDTH - 0.6) / (1 + len(shown)))
+    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=0.2 if own else 0.05)
     for image, row in enumerate(axes):
         _picture(row[0], pictures[image], maps.shape[2:], query)
         for axis, head in zip(row[1:], shown, strict=True):
-            _map(axis, maps[image, head], '' if image else titles[head], signed=signed)
+            above = said[image][head] if own else '' if image else said[head]
+            _map(axis, colours, (image, head), above)
+    colours.bar(figure, axes)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
 @styled
 def heads_by_layer(
-    picture: np.ndarray, maps: np.ndarray, *, query: tuple[int, int] | None = None
-) -> Figure:
+    picture: np.ndarray, maps: np.ndarray, *, title: str, label: str,
+    query: tuple[int, int] | None = None, scale: str = 'shared', least: float = 0.0,
+) -> Figure:  # fmt: skip
     """One column a layer, one row a head, for one image: maps [layers, heads, rows, columns].
 
-    At most twelve layers and twelve heads, evenly spread; each panel has its own scale.
+    At most twelve layers and twelve heads, evenly spread. Other arguments as of `heads`.
     """
     layers, shown = some(len(maps), _MOST), some(maps.shape[1], _MOST)
-    side = min(1.4, WIDTH / (1 + len(layers)))
+    colours = scaled(maps, label, scale, least=least)
+    side = min(1.2, (WIDTH - 0.6) / (1 + len(layers)))
     figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05)
     _picture(axes[0, 0], picture, maps.shape[2:], query)
+    names = [f'layer {layer + 1}' for layer in layers]
+    if len(layers) > 8:  # too narrow for the word
+        names[1:] = [f'{layer + 1}' for layer in layers[1:]]
     for row, head in zip(axes, shown, strict=True):
         row[1].set_ylabel(f'head {head + 1}')
-        for axis, layer in zip(row[1:], layers, strict=True):
-            _map(axis, maps[layer, head], '' if head else f'layer {layer + 1}')
+        for axis, layer, name in zip(row[1:], layers, names, strict=True):
+            _map(axis, colours, (layer, head), '' if head else name)
+    colours.bar(figure, axes)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
 @styled
 def overlays(
-    pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], smooth: bool
-) -> Figure:
+    pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], label: str,
+    smooth: bool, title: str = '', scale: str = 'shared', least: float = 0.0,
+) -> Figure:  # fmt: skip
     """The images in a row, and below them one row of overlays for each of several kinds of map.
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: by kind, which labels its row: [B, rows, columns], 0 or more; every panel has its own
-            scale.
+        maps: by kind, which labels its row: [B, rows, columns], 0 or more; each row has its scale.
         titles: one for each image.
+        label: what maps are, beside the colour bar.
         smooth: interpolate maps (bicubic) or show their cells.
+        title: of the figure.
+        scale: of colours, `shared` by the maps of a row or `each` map's own.
+        least: where a shared scale ends at the earliest.
     """
     count = len(pictures)
-    figure, axes = panels(1 + len(maps), count, side=min(2.4, WIDTH / count), top=0.12)
-    for axis, picture, title in zip(axes[0], pictures, titles, strict=True):
-        show(axis, picture, title)
-    for row, (label, values) in zip(axes[1:], maps.items(), strict=True):
-        row[0].set_ylabel(label)
-        for axis, picture, value in zip(row, pictures, values, strict=True):
-            overlay(axis, picture, value, smooth=smooth)
+    side = min(1.9, (WIDTH - 0.7) / count)
+    figure, axes = panels(1 + len(maps), count, side=side, top=0.15)
+    for axis, picture, said in zip(axes[0], pictures, titles, strict=True):
+        show(axis, picture, said)
+    for row, (kind, values) in zip(axes[1:], maps.items(), strict=True):
+        row[0].set_ylabel(kind)
+        colours = scaled(values, label, scale, least=least)
+        for axis, picture, value in zip(row, pictures, colours.maps, strict=True):
+            overlay(axis, picture, value, colours.norm, smooth=smooth)
+        colours.bar(figure, row, aspect=15)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
 @styled
-def frame(pictures: np.ndarray, maps: np.ndarray, title: str, *, smooth: bool = True) -> Figure:
-    """One frame of an animation over depth: overlays [B, rows, columns] of all images in a row."""
-    figure, axes = panels(1, len(pictures), side=min(2.0, 8 / len(pictures)), top=0.4)
-    for axis, picture, values in zip(axes[0], pictures, maps, strict=True):
-        overlay(axis, picture, values, smooth=smooth)
-    figure.suptitle(title)
-    return figure
+def over_depth(
+    pictures: np.ndarray, maps: np.ndarray, *, title: str, label: str, smooth: bool = True,
+    scale: str = 'shared', least: float = 0.0,
+) -> list[Figure]:  # fmt: skip
+    """Frames of an animation over depth, one scale for all: overlays of all images in a row.
+
+    Arguments as of `overlays`, but maps [layers, B, rows, columns].
+    """
+    colours, frames = scaled(maps, label, scale, least=least), []
+    for layer, values in enumerate(colours.maps, 1):
+        side = min(1.6, 6.5 / len(pictures))
+        figure, axes = panels(1, len(pictures), side=side, top=0.4)
+        for axis, picture, value in zip(axes[0], pictures, values, strict=True):
+            overlay(axis, picture, value, colours.norm, smooth=smooth)
+        colours.bar(figure, axes, aspect=15)
+        figure.suptitle(f'{title}, layer {layer} of {len(maps)}', wrap=True)
+        frames.append(figure)
+    return frames
 
 
 @styled
@@ -99,13 +135,13 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         entropy: nats, [layers, heads].
         largest: the entropy of uniform attention, drawn as a line.
     """
-    figure, (left, right) = charts(WIDTH, 3.6, 2)
+    figure, (left, right) = charts(WIDTH, 2.6, 2)
     layers = np.arange(1, len(distance) + 1)
     for axis, values, title, unit in (
         (left, distance, 'mean attention distance', 'pixels'),
         (right, entropy, 'attention entropy', 'nats'),
     ):
-        axis.plot(layers, values, 'o', color='C0', alpha=0.5, markersize=5, markeredgewidth=0)
+        axis.plot(layers, values, 'o', color='C0', alpha=0.5, markeredgewidth=0)
         axis.plot(layers, values.mean(1), color='C1', label='mean of heads')
         axis.set(title=title, xlabel='layer', ylabel=unit)
         number(axis)
@@ -119,10 +155,8 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
     return figure
 
 
-def _map(axis, values: np.ndarray, title: str = '', *, signed: bool = False) -> None:
-    most = brightest(np.abs(values))
-    low, colours = (-most, 'coolwarm') if signed else (0, 'inferno')
-    show(axis, values, title, cmap=colours, vmin=low, vmax=most)
+def _map(axis, colours: Scale, place: tuple[int, int], title: str) -> None:
+    show(axis, colours.maps[place], title, cmap=colours.colours, norm=colours.norm)
 
 
 def _picture(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int] | None):
@@ -132,5 +166,5 @@ def _picture(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int,
         return
     height, width = picture.shape[0] / grid[0], picture.shape[1] / grid[1]
     corner = (query[1] * width - 0.5, query[0] * height - 0.5)
-    for colour, thick in (('black', 3), ('white', 1.5)):
+    for colour, thick in (('black', 2), ('white', 1)):
         axis.add_patch(Rectangle(corner, width, height, fill=False, color=colour, lw=thick))

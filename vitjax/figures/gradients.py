@@ -7,8 +7,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import charts, montage, number, panels, percent, show, wrapped
-from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.panels import (
+    GAP,
+    charts,
+    montage,
+    number,
+    panels,
+    percent,
+    show,
+    unclip,
+    wrapped,
+)
+from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
 
 
 @styled
@@ -16,27 +26,33 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
     """First-layer filters, and their principal components where there are any.
 
     Args:
-        pictures: colour filters [n, h, w, 3], or grey ones [n, channels, h, w], in 0..1. At most
-            64 are shown; of grey ones the first 16 channels of the first 16.
-        components: [count, h, w, 3] in 0..1, or None.
+        pictures: in 0..1, filters in colour [n, h, w, 3] or grey [n, h, w], of which at most 64 are
+            shown; or of many channels [n, channels, h, w], the first 16 channels of the first 16.
+        components: [count, h, w, 3] or [count, h, w] in 0..1, or None.
         title: of the filters.
     """
-    if pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]:
-        left = montage(pictures[:64])
+    if pictures.ndim == 3 or (pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]):
+        left = montage(_coloured(pictures[:64]), fill=GAP)
     else:
         grey = pictures[:16, :16]
-        left = montage(grey.reshape(-1, *grey.shape[2:]), grey.shape[1])
-    figure, axes = panels(1, 1 if components is None else 2, side=4.8)
-    show(axes[0, 0], left, title, cmap='gray', vmin=0, vmax=1)
+        left = montage(_coloured(grey.reshape(-1, *grey.shape[2:])), grey.shape[1], fill=GAP)
+    figure, axes = panels(1, 1 if components is None else 2, side=WIDTH / 2)
+    show(axes[0, 0], left, title)
     if components is not None:
-        show(axes[0, 1], montage(components), f'{len(components)} principal components')
+        said = f'{len(components)} principal components'
+        show(axes[0, 1], montage(_coloured(components), fill=GAP), said)
     return figure
+
+
+def _coloured(pictures: np.ndarray) -> np.ndarray:
+    """Grey pictures [n, h, w] as [n, h, w, 3]; others as they are."""
+    return pictures if pictures.ndim == 4 else np.repeat(pictures[..., None], 3, -1)
 
 
 @styled
 def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
     """What units prefer: pictures [n, H, W, 3], uint8."""
-    figure, axes = wrapped(len(pictures), 4, side=2.4)
+    figure, axes = wrapped(len(pictures), 4, side=WIDTH / 4)
     for axis, picture, title in zip(axes, pictures, titles, strict=True):
         show(axis, picture, title)
     return figure
@@ -48,7 +64,7 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
 
     `sizes` [n], sides in pixels, go into the titles.
     """
-    figure, axes = wrapped(len(fields), 6, top=0.55)
+    figure, axes = wrapped(len(fields), 6, side=(WIDTH - 0.7) / 6, top=0.4)
     scale = Normalize(-3, 0)
     for axis, field, size, title in zip(axes, fields, sizes, titles, strict=True):
         relative = np.log10(np.maximum(field / max(float(field.max()), 1e-30), 1e-3))
@@ -77,7 +93,7 @@ def importance(
         ylabel: what `left` and `without` measure.
     """
     alone = heads is None
-    figure, axes = charts(5 if alone else WIDTH, 3.4, 1 if alone else 3)
+    figure, axes = charts(COLUMN if alone else WIDTH, 2.4, 1 if alone else 3)
     axes[-1].bar(np.asarray(layers) + 1, without)
     axes[-1].set(title='one layer removed', xlabel='layer', ylabel=ylabel if alone else '')
     number(axes[-1])
@@ -90,11 +106,12 @@ def importance(
         axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(image, ax=axes[0], label='of the largest')
-        axes[1].plot(shares, left, 'o-', markersize=4)
+        axes[1].plot(shares, left, 'o-')
         axes[1].set(title='heads removed', xlabel='share, least important first', ylabel=ylabel)
         percent(axes[1].xaxis)
         axes[1].grid(True)
         lowest = min([lowest, *left])
     for axis in axes[-2:]:  # the measure, whether or not there are heads
-        axis.set_ylim(lowest, 1.05)
+        axis.set_ylim(lowest, 1)
+        unclip(axis)
     return figure

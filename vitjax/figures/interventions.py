@@ -1,12 +1,13 @@
 """What interventions did, drawn."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, SymmetricalLogLocator
 
-from vitjax.figures.panels import charts, number, some, write_cells
+from vitjax.figures.panels import charts, number, percent, some, unclip, write_cells
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -16,19 +17,19 @@ def heads(
     title: str,
 ) -> Figure:  # fmt: skip
     """Effects of each head by kind of ablation [layers, heads], and size against its estimate."""
-    figure, axes = charts(WIDTH, 3.8, len(exact) + 1)
+    figure, axes = charts(WIDTH, 2.6, len(exact) + 1)
     most = max(float(np.abs(values).max()) for values in exact.values()) or 1.0
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
         axis.imshow(values, cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto')
         axis.set(title=f'{kind} ablation', xlabel='head', ylabel='layer')
         axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
         axis.set_yticks(range(len(values)), range(1, len(values) + 1))
-        if values.size <= 160:
+        if values.shape[1] <= 6 and len(values) <= 16:
+            decimals = max(0, 2 - math.floor(math.log10(most)))
             for (row, column), value in np.ndenumerate(values):
                 colour = 'white' if abs(value) > 0.6 * most else 'black'
-                axis.text(
-                    column, row, f'{value:.2g}', ha='center', va='center', size=6, color=colour
-                )
+                said = f'{value:z.{decimals}f}'
+                axis.text(column, row, said, ha='center', va='center', size=6, color=colour)
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
     layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
     dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
@@ -61,7 +62,7 @@ def places(
         title: anything more.
     """
     shown = some(len(exact), 6)
-    figure = Figure(figsize=(WIDTH, 5.6), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 4.4), layout='constrained')
     grid = figure.add_gridspec(3, len(shown), height_ratios=[1, 1, 1.1])
     for row, (name, values) in enumerate((('exact', exact), ('estimated', estimate))):
         patches = values[:, prefix:]
@@ -100,7 +101,7 @@ def regions(
     """
     mean, low, high = values
     cells, layers = side * side, np.arange(1, len(mean) + 1)
-    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    figure, (left, right) = charts(WIDTH, 2.8, 2)
     most = max(float(np.abs(mean[:, :cells]).max()), 1e-30)
     image = left.imshow(
         mean[:, :cells], cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto', origin='lower'
@@ -113,7 +114,12 @@ def regions(
         right.plot(layers, mean[:, i], 'o-', label=names[i])
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
     # Of a few patches it may be a thousandth of what it is of all.
-    right.set_yscale('symlog', linthresh=max(float(np.abs(mean[:, cells:]).max()) * 1e-4, 1e-30))
+    largest = max(float(np.abs(mean[:, cells:]).max()), 1e-26)
+    small = 10 ** (math.floor(math.log10(largest)) - 3)
+    right.set_yscale('symlog', linthresh=small)
+    locator = SymmetricalLogLocator(base=10, linthresh=small)
+    locator.set_params(numticks=6)
+    right.yaxis.set_major_locator(locator)
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
     right.legend()
@@ -136,7 +142,7 @@ def lesions(
         measure: its name.
         title: anything more.
     """
-    figure, (left, right) = charts(WIDTH, 3.8, 2)
+    figure, (left, right) = charts(WIDTH, 2.8, 2)
     for kind, mark in (('skipped', 'o-'), ('swapped', 's-'), ('repeated', '^-')):
         rows = [i for i, row in enumerate(what) if row['kind'] == kind]
         layers = [what[i]['layer'] for i in rows]
@@ -152,7 +158,8 @@ def lesions(
     right.set(title='layers removed at random', xlabel='how many', ylabel=measure)
     for axis in (left, right):
         axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
-        axis.set_ylim(min(0.0, float(mean.min())), 1.05)
+        axis.set_ylim(min(0.0, float(mean.min())), 1)
+        unclip(axis)
         number(axis)
         axis.legend()
     figure.suptitle(title, wrap=True)
@@ -165,19 +172,20 @@ def steering(
     toward: str, title: str,
 ) -> Figure:  # fmt: skip
     """Share of images that are answered as another class, [layers, strengths]."""
-    figure, (left, right) = charts(WIDTH, 3.6, 2)
+    figure, (left, right) = charts(WIDTH, 2.6, 2)
     image = left.imshow(mean, cmap='viridis', vmin=0, vmax=1, aspect='auto', origin='lower')
     left.set_xticks(range(len(strengths)), [f'{s:g}' for s in strengths])
     left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
     left.set(xlabel='strength', ylabel='layer')
     write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
-    figure.colorbar(image, ax=left, label=f'answered as {toward}')
+    percent(figure.colorbar(image, ax=left, label=f'answered as {toward}').ax.yaxis)
     for layer in some(len(mean), 5):
         (line,) = right.plot(strengths, mean[layer], 'o-', label=f'layer {layer + 1}')
         right.fill_between(
             strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
         )
-    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(-0.02, 1.02))
+    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(0, 1))
+    percent(right.yaxis)
     right.grid(True)
     right.legend()
     figure.suptitle(title, wrap=True)
@@ -199,7 +207,7 @@ def over_seeds(
     """
     columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.3), layout='constrained')
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
     for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
         axis.plot(places, values, color='grey', linewidth=0.8)
@@ -209,7 +217,8 @@ def over_seeds(
         axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
         number(axis)
         if share:
-            axis.set_ylim(-0.03, 1.03)
+            axis.set_ylim(0, 1)
+            percent(axis.yaxis)
     for axis in axes[len(curves) :]:
         axis.axis('off')
     figure.suptitle(title, wrap=True)

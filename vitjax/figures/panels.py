@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, YAxis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vitjax.figures.style import WIDTH, Figure
@@ -27,7 +29,7 @@ def panels(
     side = side or min(1.8, WIDTH / columns)
     size = (max(columns * side, 2.4), rows * (side * aspect + top))
     figure = Figure(figsize=size, layout='constrained')
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)  # type: ignore
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.02, hspace=0.02)  # type: ignore
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -52,7 +54,7 @@ def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.nd
 
 def number(axis: Axes) -> None:
     """Marks whole numbers alone along x, as layers and epochs are, on a grid."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axis.grid(True)
 
 
@@ -67,14 +69,19 @@ class Percent(PercentFormatter):
         return super().format_ticks(values)
 
 
+def unclip(axes: Axes) -> None:
+    """Draws lines and markers that lie on the frame whole."""
+    for line in axes.lines:
+        line.set_clip_on(not np.size(line.get_xdata()))  # an empty one would have no extent
+
+
 def percent(axis: Axis) -> None:
     """Marks shares as percent; once they are drawn, the axis ends at 0 and 100% at the latest."""
     axis.set_major_formatter(Percent(1))
     low, high = axis.get_view_interval()
-    limits = max(0.0, low), min(1.0, high)
-    (axis.axes.set_ylim if axis.axis_name == 'y' else axis.axes.set_xlim)(limits)
-    for line in axis.axes.lines:  # a marker on the last tick is drawn whole
-        line.set_clip_on(False)
+    setting = axis.axes.set_ylim if isinstance(axis, YAxis) else axis.axes.set_xlim
+    setting(max(0.0, low), min(1.0, high))
+    unclip(axis.axes)
 
 
 def write_cells(
@@ -94,15 +101,61 @@ def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> An
     return axis.imshow(picture, **{'interpolation': 'nearest', **options})
 
 
-def brightest(values: np.ndarray) -> float:
-    """The value that gets a map's brightest colour: its 99th percentile.
+class Scale(NamedTuple):
+    """Maps with the limits of their colours.
 
-    A single patch that gathers all attention would otherwise leave the rest of the map black.
+    Attributes:
+        maps: [..., rows, columns].
+        norm: the values of the first and the last colour.
+        label: what they are, beside the colour bar.
+        colours: the colour map's name.
     """
-    return max(float(np.percentile(values, 99)), 1e-30)
+
+    maps: np.ndarray
+    norm: Normalize
+    label: str
+    colours: str
+
+    def bar(self, figure: Figure, axes: Any, **options: Any) -> None:
+        """A colour bar beside the panels; it ends in a point where values go on beyond it."""
+        beyond = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
+        extend = {(0, 0): 'neither', (1, 0): 'max', (0, 1): 'min', (1, 1): 'both'}[beyond]
+        drawn = ScalarMappable(self.norm, self.colours)
+        figure.colorbar(drawn, ax=axes, label=self.label, extend=extend, **{**_BAR, **options})
 
 
-def overlay(axis: Axes, picture: np.ndarray, values: np.ndarray, *, smooth: bool = True) -> None:
+_BAR = {'aspect': 30, 'pad': 0.01, 'fraction': 0.05}
+
+
+def scaled(
+    maps: np.ndarray, label: str, how: str = 'shared', *, signed: bool = False, least: float = 0.0
+) -> Scale:
+    """One scale of colours for all maps, or for each its own.
+
+    A scale ends at the 99th percentile of sizes: a single patch that gathers all attention would
+    otherwise leave the rest black.
+
+    Args:
+        maps: [..., rows, columns].
+        label: what they are.
+        how: `shared`, or `each`: each map over its own end of scale.
+        signed: maps may be negative: colours are centred on 0.
+        least: where a shared scale ends at the earliest, so that maps as good as flat look flat.
+    """
+    if how == 'each':
+        most = np.percentile(np.abs(maps), 99, axis=(-2, -1), keepdims=True)
+        maps, end, label = maps / np.maximum(most, 1e-30), 1.0, f'{label},\nshare of own largest'
+    else:
+        end = max(float(np.percentile(np.abs(maps), 99)), least, 1e-30)
+    return Scale(maps, Normalize(-end if signed else 0, end), label, COLOURS[signed])
+
+
+COLOURS = {False: 'inferno', True: 'coolwarm'}
+
+
+def overlay(
+    axis: Axes, picture: np.ndarray, values: np.ndarray, norm: Normalize, *, smooth: bool = True
+) -> None:
     """A map [rows, columns] of 0 or more over its picture in grey: bright and solid where large.
 
     `smooth` interpolates the map (bicubic); False shows its cells.
@@ -110,16 +163,19 @@ def overlay(axis: Axes, picture: np.ndarray, values: np.ndarray, *, smooth: bool
     height, width = picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     show(axis, picture.mean(-1), extent=extent, cmap='gray', vmin=0, vmax=1)
-    scaled = np.clip(values / brightest(values), 0, 1)
     axis.imshow(
-        scaled, extent=extent, cmap='inferno', alpha=0.3 + 0.5 * scaled, vmin=0, vmax=1,
+        values, extent=extent, cmap=COLOURS[False], norm=norm,
+        alpha=0.3 + 0.5 * np.clip(norm(values), 0, 1),
         interpolation='bicubic' if smooth else 'nearest',
     )  # fmt: skip
     axis.set(xlim=extent[:2], ylim=extent[2:])
 
 
+GAP = (0.62, 0.79, 0.88)  # a light blue: neither white nor grey, as pictures may be
+
+
 def montage(
-    pictures: np.ndarray, columns: int | None = None, *, gap: int = 1, fill: float = 1.0
+    pictures: np.ndarray, columns: int | None = None, *, gap: int = 1, fill: Any = 1.0
 ) -> np.ndarray:
     """Pictures [n, h, w] or [n, h, w, 3] side by side with gaps between them, as one picture.
 
@@ -134,6 +190,12 @@ def montage(
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         out[y : y + height, x : x + width] = picture
     return out
+
+
+def short(name: str, most: int = 22) -> str:
+    """The first of a class's names, cut to so many characters."""
+    name = name.split(',')[0]
+    return name if len(name) <= most else name[: most - 1] + '…'
 
 
 def some(count: int, most: int) -> list[int]:

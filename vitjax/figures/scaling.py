@@ -31,7 +31,7 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
         x_label: of all panels.
     """
     rows = -(-len(curves) // 2)
-    figure = Figure(figsize=(1.3 * WIDTH, 3.6 * rows), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 2.4 * rows), layout='constrained')
     axes = figure.subplots(rows, 2, squeeze=False)
     colours, lines = (
         list(dict.fromkeys(name[part] for panel in curves.values() for name in panel))

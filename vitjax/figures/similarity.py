@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vitjax.figures.panels import charts, percent, write_cells
-from vitjax.figures.style import Figure, styled
+from vitjax.figures.style import COLUMN, HEIGHT, WIDTH, Figure, styled
 
 
 @styled
@@ -26,19 +26,29 @@ def heat_map(
         span: values of the first and the last colour; None fits them to the matrix.
     """
     rows, columns = matrix.shape
-    side = 0.32 if max(rows, columns) <= 30 else 0.22
-    figure, (axis,) = charts(max(4.5, 2.6 + side * columns), max(3.6, 1.7 + side * rows))
+    side = min(0.3, (WIDTH - 1.8) / columns, (HEIGHT - 1.2) / rows)  # inches of a cell
+    figure, (axis,) = charts(max(COLUMN, 1.8 + side * columns), max(2.6, 1.2 + side * rows))
     low, high = span or (None, None)
     image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=low, vmax=high)
-    axis.set_xticks(range(columns), y_names, rotation=90)
-    axis.set_yticks(range(rows), x_names)
-    axis.set(xlabel=y_label, ylabel=x_label)
+    (x_ticks, x_said), (y_ticks, y_said) = numbered(x_names), numbered(y_names)
+    axis.set_xticks(range(columns), y_ticks, rotation=0 if y_said else 90)
+    axis.set_yticks(range(rows), x_ticks)
+    axis.set(xlabel=f'{y_label}{y_said}', ylabel=f'{x_label}{x_said}')
     axis.set_title(title)
-    if rows * columns <= 200:
+    if side > 0.25:
         middle = np.mean(image.get_clim())
         write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
     figure.colorbar(image, label=measure, shrink=0.8)
     return figure
+
+
+def numbered(names: Sequence[str]) -> tuple[list[str], str]:
+    """Ticks for layers: their numbers where all are of one path, and what the axis then adds."""
+    paths, numbers = {name.rpartition(' ')[0] for name in names}, [n.split(' ')[-1] for n in names]
+    if len(paths) > 1 or not all(number.isdecimal() for number in numbers):
+        return [*names], ''
+    (path,) = paths
+    return numbers, ', layer' if path == 'blocks' else f', layer of {path}'
 
 
 @styled
@@ -54,12 +64,14 @@ def probe_accuracy(
         interval: of each probe, low and high, [layers] each.
         title: anything more.
     """
-    figure, (axis,) = charts(max(5.0, 2 + 0.35 * len(names)), 4)
+    figure, (axis,) = charts(min(WIDTH, max(COLUMN, 1.2 + 0.25 * len(names))), 2.6)
     places = np.arange(len(names))
     for i, (probe, values) in enumerate(accuracy.items()):
         axis.plot(places, values, marker='o', color=f'C{i}', label=probe)
         axis.fill_between(places, *interval[probe], color=f'C{i}', alpha=0.2, linewidth=0)
-    axis.set_xticks(places, names, rotation=90)
+    ticks, said = numbered(names)
+    axis.set_xticks(places, ticks, rotation=0 if said else 90)
+    axis.set_xlabel(said.removeprefix(', '))
     percent(axis.yaxis)
     axis.set(ylabel='accuracy')
     axis.set_title(title)

@@ -1,12 +1,24 @@
 """What tokens show: positions, the answer over depth, rank, norms, patches and activations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import charts, montage, number, panels, show, some, wrapped, write_cells
-from vitjax.figures.style import Figure, styled
+from vitjax.figures.panels import (
+    GAP,
+    charts,
+    montage,
+    number,
+    panels,
+    short,
+    show,
+    some,
+    write_cells,
+)  # fmt: skip
+from vitjax.figures.style import WIDTH, Figure, styled
 
 
 @styled
@@ -24,7 +36,7 @@ def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '')
     maps = similarity.reshape(-1, *grid)[np.array(places)]
     gap = max(1, grid[0] // 10)
     picture = montage(maps, len(columns), gap=gap, fill=np.nan)
-    figure, (axis,) = charts(7.2, 6.6)
+    figure, (axis,) = charts(0.75 * WIDTH, 4.9)
     image = show(axis, picture, title, cmap='viridis', vmin=min(0.0, similarity.min()), vmax=1)
     for side, shown, size in ((axis.yaxis, rows, grid[0]), (axis.xaxis, columns, grid[1])):
         middles = np.arange(len(shown)) * (size + gap) + (size - 1) / 2
@@ -47,13 +59,12 @@ def over_depth(
         labels: of the images.
         layers: names of the layers; numbers from 1 on without them.
     """
-    width = 5.0 if len(values) > 1 else 6.5
-    figure, axes = charts(width * len(values), 3.4, len(values))
+    figure, axes = charts(min(WIDTH, 4.5 * len(values)), 2.6, len(values))
     for axis, (title, (unit, quantity)) in zip(axes, values.items(), strict=True):
         steps = np.arange(1, len(quantity) + 1)
         for line, label in zip(quantity.T, labels, strict=True):
             marker = 'o' if len(steps) <= 16 else None
-            axis.plot(steps, line, label=label, marker=marker)
+            axis.plot(steps, line, label=label, marker=marker, clip_on=False)
         axis.set(title=title, xlabel='' if layers else 'layer', ylabel=unit)
         number(axis)
         if layers:
@@ -76,18 +87,21 @@ def lens(
         decided: the layer from which the final class stays, [images]; a line marks it.
     """
     shown = some(len(probability), 16)
-    figure, (axis,) = charts(min(10.0, 2 + 2.0 * len(labels)), 1.2 + 0.3 * len(shown))
+    figure, (axis,) = charts(min(WIDTH, 1.5 + 1.5 * len(labels)), 0.8 + 0.22 * len(shown))
     image = axis.imshow(probability[shown], cmap='viridis', vmin=0, vmax=1, aspect='auto')
-    short = np.array([[*map(_short, names[layer])] for layer in shown])
-    write_cells(axis, probability[shown], lambda *cell: short[cell], middle=0.6)
+    said = [[*map(short, names[layer])] for layer in shown]
+    write_cells(axis, probability[shown], lambda row, column: said[row][column], middle=0.6)
     for x, layer in enumerate(decided):
         y = np.searchsorted(shown, layer) - 0.5
-        for colour, thick in (('white', 4), ('C3', 2)):
-            axis.plot([x - 0.48, x + 0.48], [y, y], color=colour, lw=thick)
-    axis.set_xticks(range(len(labels)), map(_short, labels))
+        for colour, thick in (('white', 3), ('C3', 1.5)):
+            # At the first layer it lies on the frame, which would cover half of it.
+            axis.plot([x - 0.48, x + 0.48], [y, y], color=colour, lw=thick, clip_on=False, zorder=3)
+    axis.set_xticks(range(len(labels)), map(short, labels))
     axis.set_yticks(range(len(shown)), [f'{layer + 1}' for layer in shown])
     axis.set(ylabel='layer', ylim=(-0.5, len(shown) - 0.5))
-    axis.set_title('what each layer would answer; from the red line on, the final class')
+    figure.suptitle(
+        'what each layer would answer; from the red line on, the final class', wrap=True
+    )
     axis.tick_params(length=0)
     figure.colorbar(image, label='probability')
     return figure
@@ -102,7 +116,7 @@ def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> F
         maps: norms, [layers shown, B, rows, columns]; one colour scale a column.
         layers: indices of those layers.
     """
-    figure, axes = panels(len(pictures), 2 + len(layers), top=0.05)
+    figure, axes = panels(len(pictures), 2 + len(layers), side=WIDTH / (2 + len(layers)), top=0)
     edges = np.linspace(maps[-1].min(), maps[-1].max(), 31)
     for image, row in enumerate(axes):
         show(row[0], pictures[image])
@@ -112,73 +126,80 @@ def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> F
         row[-1].set_yscale('symlog', linthresh=1)
         row[-1].set(yticks=[0, 1, 10, 100], yticklabels=['0', '1', '10', '100'], box_aspect=0.9)
         row[-1].spines[['left', 'bottom']].set_visible(True)
-        row[-1].tick_params(labelsize=8)
         row[-1].set_xlim(edges[0], edges[-1])
         row[-1].xaxis.set_major_locator(MaxNLocator(4))
     for column, layer in zip(axes.T[1:-1], layers, strict=True):
         column[0].set_title(f'norm, layer {layer + 1}')
         drawn = column[0].images[0]
-        bar = figure.colorbar(drawn, ax=column, location='bottom', aspect=15, pad=0.01)
-        bar.ax.tick_params(labelsize=8)
+        figure.colorbar(drawn, ax=column, location='bottom', aspect=15, pad=0.01)
     axes[0, -1].set_title(f'patches, layer {layers[-1] + 1}')
     axes[-1, -1].set_xlabel('norm')
     return figure
 
 
 @styled
-def patches(picture: np.ndarray, cut: np.ndarray, rebuilt: np.ndarray, *, columns: int) -> Figure:
-    """An image, its patches [N, P, P, 3] with gaps, and the image rebuilt from them."""
-    figure, ((whole, pieces, again),) = panels(1, 3, side=3.3, top=0.35)
+def patches(
+    picture: np.ndarray, cut: np.ndarray, rebuilt: np.ndarray, *, columns: int, name: str
+) -> Figure:
+    """An image by its name, its patches [N, P, P, 3] with gaps, and the image rebuilt from them."""
+    figure, ((whole, pieces, again),) = panels(1, 3, side=WIDTH / 3)
     size = cut.shape[1]
     title = f'{len(cut) // columns}x{columns} patches of {size}x{size} pixels'
-    show(whole, picture, 'image')
-    show(pieces, montage(cut, columns, gap=max(1, size // 5)), title)
+    show(whole, picture, name)
+    show(pieces, montage(cut, columns, gap=max(1, size // 5), fill=GAP), title)
     show(again, rebuilt, 'rebuilt from the patches')
     return figure
 
 
+STANDARDISED = 'channels, each standardised over the image'
+
+
 @styled
-def activations(
-    picture: np.ndarray, tiles: np.ndarray, *, grid: tuple[int, int], titles: Sequence[str]
+def channels(
+    layers: Mapping[str, np.ndarray], counts: Mapping[str, int], *, title: str, columns: int = 16
 ) -> Figure:
-    """An image, and the activations of some layers patch by patch, with gaps between patches.
+    """Feature maps side by side, channel by channel.
 
     Args:
-        picture: [H, W, 3] in 0..1.
-        tiles: [layers, rows * h, columns * w]; colours are cut off at 2% and 98%.
-        grid: rows and columns of patches.
-        titles: of the layers.
+        layers: uint8 [H, W, shown] by layer.
+        counts: how many channels each layer has in all.
+        title: of the figure.
+        columns: maps in a row.
     """
-    height, width = tiles.shape[1] // grid[0], tiles.shape[2] // grid[1]
-    figure, axes = wrapped(1 + len(tiles), 2, side=5.0, aspect=tiles.shape[1] / tiles.shape[2])
-    show(axes[0], picture, 'image')
-    for axis, values, title in zip(axes[1:], tiles, titles, strict=True):
-        low, high = np.percentile(values, (2, 98))
-        cut = values.reshape(grid[0], height, grid[1], width).swapaxes(1, 2)
-        shown = montage(cut.reshape(-1, height, width), grid[1], gap=2, fill=np.nan)
-        show(axis, shown, title, cmap='viridis', vmin=low, vmax=high, interpolation='antialiased')
-    return figure
-
-
-@styled
-def channels(layers: dict[str, np.ndarray], *, columns: int = 16) -> Figure:
-    """Feature maps channel by channel: uint8 [H, W, C] by layer, at most 64 channels each."""
     pictures = [
-        montage(np.moveaxis(m[..., :64], -1, 0), columns, gap=max(1, len(m) // 16), fill=np.nan)
+        montage(np.moveaxis(m, -1, 0), columns, gap=max(1, len(m) // 16), fill=np.nan)
         for m in layers.values()
     ]
     heights = [picture.shape[0] / picture.shape[1] for picture in pictures]
-    figure = Figure(figsize=(10, sum(10 * h + 0.3 for h in heights)), layout='constrained')
+    size = (WIDTH, sum(WIDTH * h + 0.2 for h in heights) + 0.2)
+    figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, picture, (name, maps) in zip(axes, pictures, layers.items(), strict=True):
-        height, width, count = maps.shape
-        title = f'{name}: {count} channels of {height}x{width}'
-        title += ', the first 64' if count > 64 else ''
-        show(axis, picture, title, cmap='viridis', vmin=0, vmax=255, interpolation='antialiased')
+        height, width, shown = maps.shape
+        said = f'{name}: {counts[name]} channels of {height}x{width}'
+        said += f', the {shown} that vary most' if counts[name] > shown else ''
+        show(axis, picture, said, vmin=0, vmax=255, interpolation='antialiased')
         axis.axis('off')
+    figure.suptitle(title, wrap=True)
     return figure
 
 
-def _short(name: str) -> str:
-    name = name.split(',')[0]
-    return name if len(name) <= 22 else name[:21] + '…'
+@styled
+def large_channels(
+    picture: np.ndarray, layers: Mapping[str, np.ndarray], *, channels: Sequence[int], title: str
+) -> Figure:
+    """An image, and chosen channels of layers, a row each: [h, w, n], each row on one scale."""
+    columns = 1 + len(channels)
+    side = min(2.6, (WIDTH - 0.7) / columns)
+    figure, axes = panels(len(layers), columns, side=side, top=0.1)
+    show(axes[0, 0], picture)
+    for row, (name, maps) in zip(axes, layers.items(), strict=True):
+        row[1].set_ylabel(name)
+        norm = Normalize(float(maps.min()), float(maps.max()))
+        for axis, values in zip(row[1:], np.moveaxis(maps, -1, 0), strict=True):
+            show(axis, values, norm=norm)
+        figure.colorbar(ScalarMappable(norm), ax=row, label='activation', aspect=15, pad=0.01)
+    for axis, channel in zip(axes[0, 1:], channels, strict=True):
+        axis.set_title(f'channel {channel}')
+    figure.suptitle(title, wrap=True)
+    return figure

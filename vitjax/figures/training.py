@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 
-from vitjax.figures.panels import charts, number, percent, write_cells
+from vitjax.figures.panels import (
+    charts,
+    number,
+    overlay,
+    panels,
+    percent,
+    scaled,
+    short,
+    show,
+    some,
+    write_cells,
+)  # fmt: skip
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -38,25 +49,37 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
 
 
 @styled
-def attention_pictures(images: np.ndarray, maps: np.ndarray, titles: Sequence[str]) -> Figure:
-    """Images above, the class token's attention over them below.
+def attention_strip(
+    images: np.ndarray, maps: np.ndarray, *, epochs: Sequence[float], true: Sequence[str],
+    predicted: Sequence[Sequence[str]], title: str, label: str, least: float = 0.0,
+) -> Figure:  # fmt: skip
+    """Where a model looks as it trains: images above, then a row of overlays an epoch.
 
     Args:
         images: [n, H, W, 3] in 0..1.
-        maps: [n, rows, columns], not negative.
-        titles: one for each image.
+        maps: [epochs, n, rows, columns], not negative. Of more than eight epochs eight are shown.
+        epochs: of the rows.
+        true: the images' classes.
+        predicted: by epoch, for each image.
+        title: whose attention it is.
+        label: what maps are, beside the colour bar.
+        least: where the scale of colours ends at the earliest.
     """
-    count = len(images)
-    figure = Figure(figsize=(1.5 * count, 3.4), layout='constrained')
-    axes = figure.subplots(2, count, squeeze=False)
-    extent = (-0.5, images.shape[2] - 0.5, images.shape[1] - 0.5, -0.5)
-    heat: Any = {'cmap': 'inferno', 'alpha': 0.65, 'interpolation': 'bicubic', 'vmin': 0}
-    for column, image, values, title in zip(axes.T, images, maps, titles, strict=True):
-        for axis in column:
-            axis.imshow(image, extent=extent, interpolation='nearest')
-            axis.axis('off')
-        column[0].set_title(title)
-        column[1].imshow(values, extent=extent, **heat)
+    shown, count = some(len(maps), 8), len(images)
+    colours = scaled(maps, label, least=least)
+    side = min(0.9, (WIDTH - 0.7) / count)
+    figure, axes = panels(1 + len(shown), count, side=side, top=0.12)
+    axes[0, 0].set_ylabel('image')
+    for axis, image, name in zip(axes[0], images, true, strict=True):
+        show(axis, image, short(name, 12))
+    for row, epoch in zip(axes[1:], shown, strict=True):
+        row[0].set_ylabel(f'epoch {epochs[epoch]:.4g}')
+        each = zip(row, images, maps[epoch], predicted[epoch], strict=True)
+        for axis, image, values, name in each:
+            overlay(axis, image, values, colours.norm)
+            axis.set_title(short(name, 12))
+    colours.bar(figure, axes[1:])
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -85,9 +108,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
         for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
             one.set_ticks(range(count), classes, rotation=turned, parse_math=False)
     if count <= 20:
-        write_cells(
-            axis, values, lambda *cell: f'{values[cell]:.0f}' if matrix[cell] else '', middle=middle
-        )
+        text = lambda *cell: f'{values[cell]:.0f}' if matrix[cell] else ''  # noqa: E731
+        write_cells(axis, values, text, middle=middle, size=7)
     else:  # lines for the eye
         places = np.arange(5, count, 5) - 0.5
         lines = {'color': '0.6', 'linewidth': 0.25}

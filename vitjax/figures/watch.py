@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 
 from vitjax.figures.panels import number, some
-from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
 
 Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
 
@@ -16,8 +16,8 @@ Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or b
 def strip(records: Records) -> Figure:
     """CKA of depth with depth at some epochs in a row, and effective rank over all epochs."""
     with_cka, with_rank = ('cka' in records[0], 'rank' in records[0])
-    figure = Figure(figsize=(WIDTH, 2.3 * with_cka + 3.0 * with_rank), layout='constrained')
-    heights = [2.3] * with_cka + [3.0] * with_rank
+    figure = Figure(figsize=(WIDTH, 1.7 * with_cka + 2.2 * with_rank), layout='constrained')
+    heights = [1.7] * with_cka + [2.2] * with_rank
     parts = [*figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]]
     if with_cka:
         part, shown = parts.pop(0), some(len(records), 6)
@@ -44,7 +44,7 @@ def strip(records: Records) -> Figure:
 def film(records: Records) -> FuncAnimation:
     """A frame for each record: CKA of depth with depth, and effective rank by layer."""
     kinds = [kind for kind in ('cka', 'rank') if kind in records[0]]
-    figure = Figure(figsize=(4.4 * len(kinds), 3.8), layout='constrained')
+    figure = Figure(figsize=(COLUMN * len(kinds), 2.9), layout='constrained')
     axes = dict(zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True))
     ranks = np.array([record.get('rank', [0]) for record in records])
     image = None

@@ -32,8 +32,11 @@ class Conv(nn.Module):
         return nn.relu(conv(x))
 
 
-def _pool(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (2, 2), strides=(2, 2))
+class Pool(nn.Module):
+    """2x2 max pooling; its output is a feature map that `capture` offers."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 
 class ConvNet(Model):
@@ -71,7 +74,8 @@ class ConvNet(Model):
                     f'images must leave 4 pixels for convolution {i + 1} of {len(self.widths)}: '
                     f'{images.shape[1]}x{images.shape[2]} pixels leave {min(x.shape[1:3])}.'
                 )
-            x = _pool(Conv(width, 'VALID', self.dtype, name=f'conv_{i + 1}')(x))
+            x = Conv(width, 'VALID', self.dtype, name=f'conv_{i + 1}')(x)
+            x = Pool(name=f'pool_{i + 1}')(x)
         x = dropout(self, x.reshape(x.shape[0], -1), self.dropout, train)
         x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name='dense')(x))
         if self.num_classes:
@@ -108,11 +112,11 @@ class VGG16(Model):
                 f'got {images.shape[1]}x{images.shape[2]} pixels.'
             )
         x, number = images, 0
-        for repeats, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+        for i, (repeats, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
             for _ in range(repeats):
                 number += 1
                 x = Conv(width, 'SAME', self.dtype, name=f'conv_{number}')(x)
-            x = _pool(x)
+            x = Pool(name=f'pool_{i}')(x)
         x = adaptive_average(x, (7, 7)).reshape(x.shape[0], -1)
         init = nn.initializers.normal(0.01)
         dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=init)

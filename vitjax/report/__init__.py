@@ -13,6 +13,7 @@ from vitjax.report import answered, found, page, sections
 from vitjax.report.answers import answers
 from vitjax.report.found import Group
 from vitjax.report.page import Html, tag
+from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']
 
@@ -56,7 +57,7 @@ def write(
         report(name, next(done), parts)
         try:
             return make(*given)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError, NotApplicable) as error:
             missing.append(f'{name}: {files.first_line(error)}')
             return Html()
 

@@ -54,6 +54,8 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
                 ends = [(t[i][f'{measure}_low'], t[i][f'{measure}_high']) for t in tables]
                 rows[i][f'{measure}_clear'] = sum(low * high > 0 for low, high in ends)
     lines = curves(name, rows, arrays, measures)
+    if not lines:
+        raise ValueError(f'{name} over seeds compares two layers or more: {cell} has one.')
     title = f'{cell}: {len(studies)} seeds, mean and 95% interval over them; '
     title += f'{len(given.inputs)} images ({given.source})'
     title += '; heads by rank within their layer' * (name == 'heads')

@@ -62,7 +62,8 @@ def draw(
         *names: views, groups of them (`attention`, `tokens`, `gradients`) or `all`.
         target: class that gradients are taken of, by name or number; by default each image's most
             likely.
-        at: captured path for grad-cam and maximize, as in `blocks/mlp/hidden` or `conv_3`.
+        at: captured path for grad-cam, maximize and activations, as in `blocks/mlp/hidden` or
+            `conv_3`.
         report: called with the reason for each view that does not apply to the model.
         **options: of the views, by the names of their keyword arguments. Each view takes those it
             has and ignores the others.

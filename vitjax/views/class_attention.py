@@ -1,44 +1,67 @@
 """class-attention: what the class-attention layers read of the patches."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, Drawing, Drawings, NotApplicable, Seen, View
+from vitjax.views.seen import (
+    CLASS_WEIGHTS,
+    DIM,
+    UNIFORM,
+    Drawing,
+    Drawings,
+    NotApplicable,
+    Seen,
+    View,
+)
 
 
-def draw(seen: Seen, *, smooth: bool = True) -> Drawings:
-    """What each head of these layers reads, and the saliency of the first layer.
+def draw(seen: Seen, *, smooth: bool = True, scale: str | None = None) -> Drawings:
+    """What each head of these layers reads, and the heads' mean in the first (saliency).
+
+    Arrays are weights; figures show them over those of uniform attention.
 
     Args:
         seen: with class-attention weights.
         smooth: interpolate maps over images.
+        scale: of colours, `shared`, as by default, or `each` map's own.
     """
     if CLASS_WEIGHTS not in seen.found:
         raise NotApplicable(f'{seen.kind} has no class-attention layers')
     weights = seen.found[CLASS_WEIGHTS]
-    layers, _, heads, tokens, _ = weights.shape
+    layers, count, heads, tokens, uniform = weights.shape
+    look: Any = {'label': UNIFORM, 'scale': scale or 'shared', 'least': DIM}
     if tokens > 1:  # one class token for each class: those of the likeliest
         top = np.argsort(-seen.logits, axis=1)[:, :4]
         rows = np.take_along_axis(np.asarray(weights[-1]).mean(1), top[..., None], 1)
         maps = np.asarray(attention.to_grid(jnp.asarray(rows), grid=seen.grid))
-        titles = ['1st class', '2nd class', '3rd class', '4th class']
-        figure = figures.heads(seen.pictures, maps, titles=titles)
+        titles = [[seen.answer(image, int(k)) for k in of] for image, of in enumerate(top)]
+        title = f"likeliest classes' tokens, class-attention layer {layers} of {layers}"
+        figure = figures.heads(
+            seen.pictures, uniform * maps, title=title + ', mean of heads', titles=titles, **look
+        )
         yield Drawing('class_attention', figure, {'maps': maps, 'classes': top})
-        each = [attention.saliency(weights, grid=seen.grid, token=int(k)) for k in top[:, 0]]
-        saliency = np.stack([maps[image] for image, maps in enumerate(each)])
+        first = np.asarray(weights[0])[np.arange(count), :, seen.chosen].mean(1)
+        saliency = np.asarray(attention.to_grid(jnp.asarray(first), grid=seen.grid))
     else:
         maps = np.asarray(attention.head_maps(weights, grid=seen.grid, prefix=1, query=0))
         titles = [f'head {h + 1}' for h in range(heads)]
         if layers > 1:
             titles = [f'layer {i + 1}\n{title}' for i in range(layers) for title in titles]
-        flat = np.moveaxis(maps, 0, 1).reshape(len(seen.pixels), -1, *seen.grid)
-        figure = figures.heads(seen.pictures, flat, titles=titles)
+        flat = np.moveaxis(maps, 0, 1).reshape(count, -1, *seen.grid)
+        title = f"the class token's attention, {layers} class-attention layer" + 's' * (layers > 1)
+        figure = figures.heads(seen.pictures, uniform * flat, title=title, titles=titles, **look)
         yield Drawing('class_attention', figure, {'maps': maps})
-        saliency = np.asarray(attention.saliency(weights, grid=seen.grid))
-    maps = {'saliency': saliency}
-    figure = figures.overlays(seen.pictures, maps, titles=seen.titles, smooth=smooth)
+        saliency = maps[0].mean(1)
+    title = f"the class token's attention, class-attention layer 1 of {layers}, mean of heads"
+    titles = seen.titles if tokens > 1 else seen.answers
+    figure = figures.overlays(
+        seen.pictures, {'saliency': uniform * saliency}, titles=titles, smooth=smooth, title=title,
+        **look,
+    )  # fmt: skip
     yield Drawing('saliency', figure, {'maps': saliency})
 
 

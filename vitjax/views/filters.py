@@ -2,10 +2,12 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
+from vitjax.views.examples import grey
 from vitjax.views.seen import MAPS, Drawing, Drawings, NotApplicable, Seen, View, layer_index
 
 
@@ -30,10 +32,18 @@ def draw(seen: Seen, *, layer: int | None = None) -> Drawings:
         kernel = seen.params[name]['conv']['kernel']
     height, width, channels, count = kernel.shape
     title = f'{name}: {count} filters of {height}x{width}'
+    in_colour = channels == 3
+    if in_colour and grey(seen):  # what a filter is of pixels whose channels are equal
+        deviation = jnp.asarray(seen.preprocessing.deviation)
+        kernel = (kernel / deviation[:, None]).sum(2, keepdims=True)
+        title += ', of grey images'
     pictures, components = gradients.filters(kernel), None
-    if channels == 3:
-        side = min(6, math.isqrt(min(count, height * width * channels)))
-        components = np.asarray(gradients.filter_components(kernel, side**2))
+    if in_colour:
+        side = min(6, math.isqrt(min(count, math.prod(kernel.shape[:3]))))
+        components = gradients.filter_components(kernel, side**2)
+        if kernel.shape[2] == 1:
+            pictures, components = pictures[:, 0], components[..., 0]
+        components = np.asarray(components)
         title += ', the first 64' if count > 64 else ''
     else:
         title += '\n(one a row, input channels across, the first 16 of each)'

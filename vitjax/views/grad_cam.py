@@ -8,8 +8,9 @@ from vitjax.views.seen import MAPS, Drawing, Drawings, NotApplicable, Seen, View
 
 
 def draw(
-    seen: Seen, *, layer: int | None = None, at: str | None = None, smooth: bool = True
-) -> Drawings:
+    seen: Seen, *, layer: int | None = None, at: str | None = None, smooth: bool = True,
+    scale: str | None = None,
+) -> Drawings:  # fmt: skip
     """Grad-CAM at the trunk's tokens, feature maps, or any path that has patches.
 
     Args:
@@ -17,6 +18,8 @@ def draw(
         layer: from 1 on; by default the last whose patches reach the answer.
         at: captured path; by default the tokens leaving the blocks, or the last feature maps.
         smooth: interpolate maps over images.
+        scale: of colours, `shared` or `each` map's own, as by default: sizes of gradients differ
+            from image to image.
     """
     known = [path for path in ('blocks', *reversed(seen.feature_maps())) if path in seen.found]
     if not (at or known):
@@ -28,14 +31,12 @@ def draw(
             layer = len(values) - 1  # patches that leave the last block reach no class token
         index = layer_index(layer, len(values))
         values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
-    prefix = seen.trunk.prefix
-    if values.ndim == 3 and values.shape[1] == prefix + np.prod(seen.grid):
-        values, grads = (x[:, prefix:].reshape(len(x), *seen.grid, -1) for x in (values, grads))
-    if values.ndim != 4:
-        raise ValueError(f'at must have tokens or feature maps: {path} is {list(values.shape)}.')
+    values, grads = (seen.as_maps(x, path) for x in (values, grads))
     maps = np.asarray(gradients.grad_cam(values, grads))
-    labelled = {f'Grad-CAM\n{label}': maps}
-    figure = figures.overlays(seen.pictures, labelled, titles=seen.titles, smooth=smooth)
+    figure = figures.overlays(
+        seen.pictures, {'Grad-CAM': maps}, titles=seen.titles, label='Grad-CAM', smooth=smooth,
+        title=f'{label}: {seen.differentiated}', scale=scale or 'each',
+    )  # fmt: skip
     yield Drawing('grad_cam', figure, {'maps': maps})
 
 

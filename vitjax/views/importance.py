@@ -1,6 +1,5 @@
 """importance: how much each head matters, and what remains without heads or layers."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -9,11 +8,10 @@ import numpy as np
 
 from vitjax import evaluate
 from vitjax.analysis import prune, tokens
-from vitjax.data import sources
-from vitjax.experiment import Experiment
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
 from vitjax.types import Array, Module, Params
+from vitjax.views.examples import labelled
 from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Drawings, Seen, View
 
 
@@ -46,7 +44,7 @@ def draw(seen: Seen) -> Drawings:
 def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
     """How well a model does: accuracy on labelled images, else likeness to the whole model."""
     experiment = seen.loaded.experiment
-    data = _labelled(experiment)
+    data = labelled(experiment)
     if data is not None:
 
         def accuracy(model: Module, params: Params) -> float:
@@ -62,20 +60,6 @@ def _measure(seen: Seen) -> tuple[Callable[[Module, Params], float], str]:
         return float(np.mean(tokens.cosines(logits, jnp.asarray(seen.logits))))
 
     return likeness, 'cosine to the whole output'
-
-
-def _labelled(experiment: Experiment) -> sources.Data | None:
-    """Some test images of a run, the same each time; None where there are none of its classes."""
-    if experiment.data is None:
-        return None
-    try:
-        data = sources.load(experiment.data, 'test', experiment.preprocessing)
-    except ValueError:  # no longer there
-        return None
-    if data.classes != experiment.classes:
-        return None
-    chosen = np.random.default_rng(0).permutation(len(data))[:256]
-    return dataclasses.replace(data, images=data.images[chosen], labels=data.labels[chosen])
 
 
 VIEW = View('gradients', draw, f'blocks|{WEIGHTS}|{MIXED}', gradients=True)

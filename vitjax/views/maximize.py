@@ -10,6 +10,7 @@ import numpy as np
 from vitjax import capture
 from vitjax.analysis import gradients, prune, tokens
 from vitjax.figures import gradients as figures
+from vitjax.views.examples import grey
 from vitjax.views.seen import HIDDEN, MAPS, Drawing, Drawings, Seen, View, layer_index
 
 
@@ -25,7 +26,8 @@ def draw(
         at: captured path of the channels; by default the MLP's neurons, or the last feature maps.
         channels: by default the four most active on the images.
         steps: of ascent.
-        jitter: in pixels; by default the patch size, 0 for convolutional networks.
+        jitter: in pixels; by default the patch size, or half the side for convolutional networks,
+            in which pixels near the border count less: they would stay grey, as a frame.
         blur: a standard deviation in pixels; by default the patch size / 14, 0 for convolutional
             networks.
         seed: of the noise.
@@ -46,23 +48,31 @@ def draw(
     mean = jnp.asarray(seen.preprocessing.mean)
     deviation = jnp.asarray(seen.preprocessing.deviation)
 
+    colours = 1 if grey(seen) else 3
+
+    def inputs(pixels: jax.Array) -> jax.Array:
+        return (jnp.broadcast_to(pixels, (*pixels.shape[:3], 3)) - mean) / deviation
+
     def of_channels(pixels: jax.Array) -> jax.Array:
-        found = capture.capture(model, params, (pixels - mean) / deviation, keep=path)[1][path]
+        found = capture.capture(model, params, inputs(pixels), keep=path)[1][path]
         found = found if index is None else found[index]
-        if found.ndim == 3:
-            patches = found[:, -seen.grid[0] * seen.grid[1] :]
-            found = patches.reshape(len(found), *seen.grid, -1)
-        return gradients.border_left_out(found)[jnp.arange(len(units)), units]
+        if found.ndim == 3:  # all patches count: those that did not would stay grey, as a frame
+            means = found[:, -seen.grid[0] * seen.grid[1] :].mean(1)
+        else:
+            means = gradients.border_left_out(found)
+        return means[jnp.arange(len(units)), units]
 
     patch = seen.trunk.patch_size or 0  # a transformer's gradients would show its edges
+    side = seen.pixels.shape[1]
     key = jax.random.key(seed)
     ascend = functools.partial(
-        gradients.maximize, steps=steps, jitter=patch if jitter is None else jitter,
-        blur=patch / 14 if blur is None else blur, key=key,
+        gradients.maximize, steps=steps, key=key,
+        jitter=(patch or side // 2) if jitter is None else jitter,
+        blur=patch / 14 if blur is None else blur,
     )  # fmt: skip
 
     def preferred(score: Callable[[jax.Array], jax.Array], count: int) -> jax.Array:
-        start = gradients.grey_noise(key, (count, *seen.pixels.shape[1:]))
+        start = gradients.grey_noise(key, (count, side, side, colours))
         return jax.jit(functools.partial(ascend, score))(start)
 
     unit = 'neuron' if path == HIDDEN else 'channel'
@@ -72,12 +82,13 @@ def draw(
         classes = np.unique(seen.chosen)[:4]
 
         def of_classes(pixels: jax.Array) -> jax.Array:
-            logits = seen.model.apply({'params': seen.params}, (pixels - mean) / deviation)
+            logits = seen.model.apply({'params': seen.params}, inputs(pixels))
             return logits[jnp.arange(len(classes)), classes]
 
         titles += map(seen.title, classes)
         pictures.append(preferred(of_classes, len(classes)))
     pixels = jnp.concatenate(pictures)
+    pixels = jnp.broadcast_to(pixels, (*pixels.shape[:3], 3))
     figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)
     yield Drawing('maximize', figure, {'pixels': pixels})
 

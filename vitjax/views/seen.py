@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from vitjax import capture
 from vitjax.analysis import attention
 from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
+from vitjax.figures.panels import short
 from vitjax.figures.style import Figure
 from vitjax.models.trunk import Trunk
 from vitjax.runs import Loaded
@@ -27,6 +30,10 @@ MIXED = 'blocks/attention/mixed_weights'
 CLASS_WEIGHTS = 'class_blocks/attention/weights'
 MAPS = r'conv_\d+'
 HIDDEN = 'blocks/mlp/hidden'
+
+# Weights are drawn as multiples of 1/N, what each of N tokens would get of attention that has no
+# preference. A scale that ends no earlier than at DIM leaves such attention dim and flat.
+UNIFORM, DIM = 'attention\n(uniform = 1)', 3.0
 
 
 class NotApplicable(Exception):
@@ -87,6 +94,7 @@ class Seen:
         grads: the target's gradients at the same paths; empty if no view reads them.
         chosen: for each image the class that gradients are taken of, [B]; None for a model with
             fewer than two classes.
+        asked: whether somebody chose that class; else it is each image's most likely.
     """
 
     loaded: Loaded
@@ -97,6 +105,7 @@ class Seen:
     found: Arrays
     grads: Arrays
     chosen: np.ndarray | None
+    asked: bool = False
 
     @property
     def model(self) -> Module:
@@ -137,6 +146,16 @@ class Seen:
         """The index of a patch, given by row and column, among the trunk's tokens."""
         return self.trunk.prefix + patch[0] * self.grid[1] + patch[1]
 
+    def image(self, number: int) -> int:
+        """The index from 0 of an image that a user counts from 1.
+
+        Raises:
+            ValueError: if there is no such image.
+        """
+        if not 1 <= number <= len(self.pixels):
+            raise ValueError(f'image must be 1 to {len(self.pixels)} here: got {number}.')
+        return number - 1
+
     def title(self, index: int) -> str:
         """The name of a class."""
         classes = self.loaded.experiment.classes
@@ -144,8 +163,41 @@ class Seen:
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """For each image the class that gradients are taken of, or the image's name."""
-        return self.names if self.chosen is None else tuple(map(self.title, self.chosen))
+        """For each image its name, the class that gradients are taken of, and its probability."""
+        return self._titles(self.chosen, 'asked' if self.asked else 'predicted')
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """For each image its name, the most likely class and its probability."""
+        return self._titles(None if self.chosen is None else self.logits.argmax(1), 'predicted')
+
+    def _titles(self, classes: np.ndarray | None, how: str) -> tuple[str, ...]:
+        names = [short(name, 28) for name in self.names]
+        if classes is None:
+            values = [f'\nlogit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
+            return tuple(f'{name}{value}' for name, value in zip(names, values, strict=True))
+        odds = self.probability[np.arange(len(classes)), classes]
+        said = [short(self.title(index), 18) for index in classes]
+        lines = zip(names, said, odds, strict=True)
+        return tuple(f'{name}\n{how}: {label}, {share:.0%}' for name, label, share in lines)
+
+    def answer(self, image: int, index: int) -> str:
+        """A class and its probability for an image."""
+        return f'{short(self.title(index), 14)}, {self.probability[image, index]:.0%}'
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Of the classes [B, classes]: the softmax of `logits`."""
+        return scipy.special.softmax(self.logits.astype(np.float32), 1)
+
+    @property
+    def differentiated(self) -> str:
+        """What gradients are of, in words."""
+        if self.chosen is not None:
+            return "gradient of the class's logit"
+        if self.model.num_classes == 1:
+            return 'gradient of the logit'
+        return 'gradient of half the squared length of the features (no head)'
 
     @property
     def pictures(self) -> np.ndarray:
@@ -182,6 +234,29 @@ class Seen:
         """A convolutional network's feature maps in order; empty for the others."""
         paths = [path for path in self.found if re.fullmatch(MAPS, path)]
         return {path: self.found[path] for path in sorted(paths, key=lambda p: int(p[5:]))}
+
+    def stages(self) -> Arrays:
+        """A convolutional network's feature maps, pooled ones too, in the order they come in."""
+        paths = [path for path in self.found if re.fullmatch(rf'{MAPS}|pool_\d+', path)]
+
+        def place(path: str) -> tuple[int, bool, int]:
+            return -self.found[path].shape[1], path.startswith('conv'), int(path[5:])
+
+        return {path: self.found[path] for path in sorted(paths, key=place)}
+
+    def as_maps(self, values: jax.Array, name: str) -> jax.Array:
+        """Tokens [B, N, D] without their prefix, or feature maps, as [B, rows, columns, channels].
+
+        Raises:
+            ValueError: for arrays without patches, by their `name`.
+        """
+        if values.ndim == 3 and values.shape[1] == self.trunk.prefix + math.prod(self.grid):
+            patches = values[:, self.trunk.prefix :]
+            values = patches.reshape(len(values), *self.grid, values.shape[-1])
+        if values.ndim != 4:
+            rule = 'at must have tokens or feature maps'
+            raise ValueError(f'{rule}: {name} is {list(values.shape)}.')
+        return values
 
     def answer_map(self, matrix: jax.Array | None, rows: jax.Array | None) -> np.ndarray:
         """What the answer reads of the patches, [B, rows, columns].
@@ -273,11 +348,12 @@ def look(
     logits, chosen = np.asarray(logits), None
     if model.num_classes > 1:
         chosen = logits.argmax(1) if index is None else np.full(len(logits), index)
+    asked = chosen is not None and index is not None
     names = tuple(
         f'image {i + 1}' if isinstance(image, np.ndarray) else pathlib.Path(image).stem
         for i, image in enumerate(images)
     )
-    return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen)
+    return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen, asked)
 
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:

@@ -1,5 +1,6 @@
-"""The picture that a run draws as it trains: where the class token looks on validation images."""
+"""What a run draws as it trains: where the class token looks on validation images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,31 +11,62 @@ from vitjax.data import preprocess
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
-from vitjax.types import Module, Params
+from vitjax.runs import Record
+from vitjax.types import Array, Module, Params
+from vitjax.views.seen import DIM, UNIFORM
+
+IMAGES = 8
 
 
-def attention_figure(experiment: Experiment, params: Params, data: Data, count: int = 8) -> Any:
-    """The first images of `data` with the last layer's class-token attention over them.
+def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] | None:
+    """The last layer's class-token attention on a few images of `data`.
 
-    Mean over heads; of several class tokens, the likeliest class's. None for a model whose answer
-    is not read by attention from a class token.
+    Returns:
+        `attention` [images][rows][columns], mean over heads, of several class tokens the likeliest
+        class's, to 6 digits; `uniform`, what a patch gets of attention without preference; and
+        `predicted` [images], the likeliest class's index. None for a model whose answer is not
+        read by attention from a class token.
     """
     model: Module = experiment.model
-    prepared, trunk = experiment.preprocessing, model.trunk
-    assert prepared is not None
+    trunk, inputs = model.trunk, _inputs(experiment, data)
     stack = {'class': 'blocks', 'attention': 'class_blocks'}.get(trunk.reads)
     path = f'{stack}/attention/weights'
-    images = data.images[np.arange(min(count, len(data)))]
-    inputs = preprocess.finish(jnp.asarray(images), prepared, data.prepared)
     if stack is None or path not in paths(model, params, inputs):
         return None
     logits, found = capture(model, params, inputs, keep=path)
     likeliest = np.asarray(logits.argmax(-1))
-    rows = np.asarray(found[path][-1]).mean(1)
+    rows = np.asarray(found[path][-1], np.float64).mean(1)
     token = likeliest if trunk.class_tokens > 1 else 0
     grid = trunk.grid(*inputs.shape[1:3])
     maps = rows[np.arange(len(rows)), token][:, -grid[0] * grid[1] :].reshape(-1, *grid)
-    pictures = np.asarray(inputs) * prepared.deviation + prepared.mean
-    names = experiment.classes
-    titles = [names[i] if i < len(names) else str(i) for i in likeliest]
-    return figures.attention_pictures(pictures.clip(0, 1), maps, titles)
+    return {
+        'attention': maps.round(6).tolist(), 'uniform': 1 / rows.shape[-1],
+        'predicted': likeliest.tolist(),
+    }  # fmt: skip
+
+
+def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
+    """A figure of what `look` found, a row an epoch: lines of `attention.jsonl`."""
+    prepared = experiment.preprocessing
+    assert prepared is not None
+    pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
+    maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
+    names = dict(enumerate(experiment.classes))
+    return figures.attention_strip(
+        pictures.clip(0, 1), maps, epochs=[record['epoch'] for record in records],
+        true=[names.get(int(i), str(i)) for i in data.labels[_rows(data)]],
+        predicted=[[names.get(i, str(i)) for i in record['predicted']] for record in records],
+        title="the class token's attention in the last layer, mean of heads; "
+        'above each map the class predicted', label=UNIFORM, least=DIM,
+    )  # fmt: skip
+
+
+def _inputs(experiment: Experiment, data: Data) -> Array:
+    assert experiment.preprocessing is not None
+    images = data.images[_rows(data)]
+    return preprocess.finish(jnp.asarray(images), experiment.preprocessing, data.prepared)
+
+
+def _rows(data: Data) -> np.ndarray:
+    """Images spread evenly: folders come class by class."""
+    return np.linspace(0, len(data) - 1, min(IMAGES, len(data))).round().astype(int)
