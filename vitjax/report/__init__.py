@@ -83,7 +83,7 @@ def write(
         body.append(page.section(_headed(group, groups), *_about(group, given), *shown))
     if len(chosen) < len(groups):
         missing.append(f'answers in detail: of {len(chosen)} of {len(groups)} groups, '
-                       'those with the best validation accuracy')  # fmt: skip
+                       'those with the best validation accuracy; --details shows more')  # fmt: skip
     body.append(part('environment and commit', sections.environment, groups))
     out = _place(paths) if out is None else pathlib.Path(out)
     if jax.process_index() == 0:
