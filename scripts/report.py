@@ -28,12 +28,13 @@ def main(
     """
     from vitjax import report
 
-    with command.progress('report', 1) as bar:
-        path = report.write(
-            runs, out, details=details, look=attention,
-            report=lambda what, done, every: bar(done / every),
-        )  # fmt: skip
+    path = report.write(runs, out, details=details, look=attention, report=say)
     print(f'written: {path}')
+
+
+def say(what: str, done: int, parts: int) -> None:
+    """Prints which part is made."""
+    print(f'[{done + 1}/{parts}] {what}', flush=True)
 
 
 if __name__ == '__main__':

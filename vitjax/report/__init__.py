@@ -37,7 +37,7 @@ def write(
         details: groups of which answers are shown in detail, those with the best validation
             accuracy; of each the run with the best one.
         look: show attention, which needs the model; everything else is read where it is recorded.
-        report: is called as the parts are made.
+        report: is called before each part with its name, how many are made and how many there are.
 
     Returns:
         The file.
