@@ -29,11 +29,11 @@ def main(
     from vitjax import report
     from vitjax.console import Console
 
-    with Console().progress('parts', 1) as show:
-        path = report.write(
-            runs, out, details=details, look=attention,
-            report=lambda what, done, every: show(done / every, now=what),
-        )  # fmt: skip
+    say = Console().say
+    path = report.write(
+        runs, out, details=details, look=attention,
+        report=lambda what, done, parts: say(f'[{done + 1}/{parts}] {what}'),
+    )  # fmt: skip
     print(f'written: {path}')
 
 

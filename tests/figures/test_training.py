@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 
 from vitjax.figures import training as figures
@@ -41,3 +43,23 @@ def test_a_strip_of_attention_has_a_row_an_epoch():
     assert len(rows) == 9 and (rows[0], rows[1], rows[-1]) == ('image', 'epoch 1', 'epoch 20')
     assert titles(figure)[:4] == ['cat', 'dog', 'dog', 'cat']
     assert {axis.images[1].get_clim() for axis in figure.axes[2:18]} == {(0, 3)}
+
+
+def test_a_normalised_confusion_matrix_is_percent_of_each_true_class():
+    matrix = np.array([[3, 1], [0, 5]])
+    counts, shares = (
+        figures.confusion(matrix, ['$a^{', 'b'], normalised=each) for each in (False, True)
+    )
+    for figure, wanted in ((counts, ['3', '1', '5']), (shares, ['75', '25', '100'])):
+        assert [text.get_text() for text in figure.axes[0].texts] == wanted
+        figure.canvas.draw()
+    shown: Any = shares.axes[0].images[0].get_array()
+    image = np.ma.filled(shown, np.nan)
+    np.testing.assert_array_equal(image, [[75, 25], [np.nan, 100]])
+
+
+def test_a_hundred_classes_are_named_on_both_axes():
+    names = [f'class {i}' for i in range(100)]
+    axis = figures.confusion(np.eye(100, dtype=int), names).axes[0]
+    for one in (axis.xaxis, axis.yaxis):
+        assert [text.get_text() for text in one.get_ticklabels()] == names

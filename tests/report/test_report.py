@@ -162,14 +162,14 @@ def test_every_kind_of_model_shows_where_it_looks(tmp_path, model):
     params = random_params(model, np.zeros((1, 8, 8, 3), np.float32))
     runs.write(tmp_path / 'run', experiment, params)
     page = parsed([tmp_path / 'run'])
-    assert 'the true classes are' in page.said and 'attention: ' not in missing(page)
+    assert 'Its worst mistakes.' in page.said and 'attention: ' not in missing(page)
 
 
 def test_a_report_that_cannot_be_made_does_no_harm_to_its_run(run, monkeypatch):
     assert report.attempt(run) == f'report: {run}/report.html\n'
     links = Parsed((run / 'report.html').read_text()).links
     again = parsed([run], look=False).links
-    assert len(links) == len(again) + 1 and {*again} < {*links}  # the same figures, to the byte
+    assert len(links) == len(again) + 2 and {*again} < {*links}  # the same figures, to the byte
 
     def fails(*_, **__):
         raise KeyError('a fault of ours')

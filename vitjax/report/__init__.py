@@ -13,6 +13,7 @@ from vitjax.report import answered, found, page, sections
 from vitjax.report.answers import answers
 from vitjax.report.found import Group
 from vitjax.report.page import Html, tag
+from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']
 
@@ -36,7 +37,7 @@ def write(
         details: groups of which answers are shown in detail, those with the best validation
             accuracy; of each the run with the best one.
         look: show attention, which needs the model; everything else is read where it is recorded.
-        report: is called as the parts are made.
+        report: is called before each part with its name, how many are made and how many there are.
 
     Returns:
         The file.
@@ -56,7 +57,7 @@ def write(
         report(name, next(done), parts)
         try:
             return make(*given)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError, NotApplicable) as error:
             missing.append(f'{name}: {files.first_line(error)}')
             return Html()
 
@@ -82,7 +83,7 @@ def write(
         body.append(page.section(_headed(group, groups), *_about(group, given), *shown))
     if len(chosen) < len(groups):
         missing.append(f'answers in detail: of {len(chosen)} of {len(groups)} groups, '
-                       'those with the best validation accuracy')  # fmt: skip
+                       'those with the best validation accuracy; --details shows more')  # fmt: skip
     body.append(part('environment and commit', sections.environment, groups))
     out = _place(paths) if out is None else pathlib.Path(out)
     if jax.process_index() == 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from vitjax.report import page
 from vitjax.report.answers import Answers, images
 from vitjax.report.found import Run
 from vitjax.report.page import Html, join, tag
+from vitjax.views.seen import look
 
 MISTAKES = 18
 EXAMPLES = 4  # of images that are right, and of mistakes
@@ -113,7 +115,6 @@ def attention(run: Run, given: Answers) -> Html:
     assert run.experiment is not None
     reads = run.experiment.model.trunk.reads
     view, name = _VIEWS.get(reads, _ROLLOUT)
-    right, wrong = given.right(EXAMPLES), given.worst(EXAMPLES)
     loaded = runs.load(run.path, report=lambda change: None)
     experiment, data = loaded.experiment, images(run.experiment, given.split)
     assert experiment.preprocessing is not None
@@ -121,14 +122,21 @@ def attention(run: Run, given: Answers) -> Html:
         own = dataclasses.replace(experiment.preprocessing, crop=1.0)
         loaded = loaded._replace(experiment=dataclasses.replace(experiment, preprocessing=own))
     fits = int(GIGABYTES // views.gigabytes(loaded, 1, view))
-    rows = np.concatenate([right, wrong])[: max(fits, 0)]
-    if not len(rows):
+    if not fits:
         raise ValueError(f'what {view} reads of an image takes more than {GIGABYTES:g} GB')
-    drawings = views.draw(loaded, [*np.asarray(data.images[rows])], view)
-    drawing = next(drawing for drawing in drawings if drawing.name == name)
-    chart = page.picture(figures.png(drawing.figure), 'png', name)  # type: ignore[arg-type]
-    true = ', '.join(given.classes[given.labels[row]] for row in rows)
-    said = f'{_SAID[name]} The first {min(len(right), len(rows))} are right, the others the worst '
-    said += f'mistakes. Above each its predicted class; the true classes are {true}.'
+    shown = []
+    for rows, what in ((given.right(EXAMPLES), 'right'), (given.worst(EXAMPLES), 'wrong')):
+        if len(rows := rows[:fits]):
+            seen = look(
+                loaded, [*np.asarray(data.images[rows])], keep=[views.VIEWS[view].keep],
+                gradients=views.VIEWS[view].gradients,
+            )  # fmt: skip
+            names = tuple(f'true: {given.classes[given.labels[row]]}' for row in rows)
+            drawings = views.VIEWS[view].draw(dataclasses.replace(seen, names=names))
+            figure: Any = next(drawing.figure for drawing in drawings if drawing.name == name)
+            said = 'Images that it gets right.' if what == 'right' else 'Its worst mistakes.'
+            drawn = page.picture(figures.png(figure), 'png', f'{name}, {what}')
+            shown.append(page.figure(drawn, said, kind='half'))
     title = 'Where it looks' if reads == 'maps' else 'Attention'
-    return join(tag('h3', f'{title}, {given.split} images'), page.figure(chart, said, kind='full'))
+    head = tag('h3', f'{title}, {given.split} images')
+    return join(head, tag('p', _SAID[name], kind='lead'), *shown)

@@ -93,6 +93,8 @@ def _answers(experiment: Experiment, split: str, found: dict[str, np.ndarray]) -
     model: Any = experiment.model
     names = class_names(experiment.classes, model.num_classes)
     labels, predicted, odds = (found[name] for name in ('labels', 'predicted', 'probability'))
+    if not all(((0 <= each) & (each < len(names))).all() for each in (labels, predicted)):
+        raise ValueError(f'classes must be 0 to {len(names) - 1}: those of {split} images are not')
     return Answers(split, labels, predicted, odds, names)
 
 

@@ -41,6 +41,7 @@ figure { margin: .6rem 0; }
 figure > img { max-width: 100%; height: auto; }
 figure.full > img { width: 100%; }
 figure.narrow > img { width: 36rem; }
+figure.half > img { width: 44rem; }
 figcaption { font-size: 13px; color: #222; max-width: 48rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr));
   gap: .9rem; }
@@ -58,6 +59,7 @@ summary { cursor: pointer; }
   .wide { overflow: visible; }
   figure > img { max-height: 240mm; }
   figure.narrow > img { width: auto; }
+  figure.half > img { width: 128mm; }
   .pictures { grid-template-columns: repeat(6, 1fr); }
   .pictures img { width: 25mm; height: 25mm; }
   details:not([open]) { display: none; }
