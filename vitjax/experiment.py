@@ -13,6 +13,7 @@ from vitjax import fields, models
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
+from vitjax.distill import Distill
 from vitjax.models.trunk import Model
 from vitjax.optim import Optim
 from vitjax.ranges import Count, Positive, Seed, Steps, Whole
@@ -31,6 +32,7 @@ class Experiment:
         optim: optimizer and schedule.
         loss: of a training step: `cross_entropy` of soft labels, or `binary`: each class by itself,
             present wherever an image has a share of it. Evaluation always says `cross_entropy`.
+        distill: a frozen teacher's part of the loss.
         batch_size: images a step, over all devices.
         repeats: how often an example comes in a batch, augmented anew each time; an epoch then has
             as many steps as before, and one in `repeats` of the examples.
@@ -54,6 +56,7 @@ class Experiment:
     augment: Augment = Augment()
     optim: Optim = Optim()
     loss: Literal['cross_entropy', 'binary'] = 'cross_entropy'
+    distill: Distill = Distill()
     batch_size: Count = 256
     repeats: Count = 1
     epochs: Positive | None = None

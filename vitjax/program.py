@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, fields, runs, sharding
+from vitjax import checkpoint, distill, fields, runs, sharding
 from vitjax.data import feed, sources
 from vitjax.data.augment import Augment, augment
 from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, statistics
 from vitjax.data.sources import Data, Encoded
+from vitjax.distill import Distill
 from vitjax.experiment import Experiment, from_json, require_data, to_json
 from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
@@ -23,10 +24,25 @@ from vitjax.train import LOSSES, TrainState, init_state, train_step
 from vitjax.types import Module, Params, PyTree
 
 Metrics = dict[str, np.ndarray]  # [steps, seeds]
+Normal = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of pixels in 0..1
 
 LOG_STEPS = 50  # training steps that one line of metrics averages over
 
 load_data = functools.lru_cache(maxsize=6)(sources.load)  # the cells of an ablation share images
+
+
+class Teacher(NamedTuple):
+    """A trained model that another learns from.
+
+    Attributes:
+        model: of it.
+        normal: mean and deviation of its images' pixels.
+        params: of it.
+    """
+
+    model: Module
+    normal: Normal
+    params: Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Plan:
         per_epoch: steps in an epoch.
         every: steps between evaluations.
         params: to start from; None for fresh ones.
+        teacher: to learn from; None where the experiment has none.
     """
 
     experiment: Experiment
@@ -48,6 +65,7 @@ class Plan:
     per_epoch: int
     every: int
     params: Params | None = None
+    teacher: Teacher | None = None
 
     def evaluates(self, step: int) -> bool:
         """Whether a step is followed by an evaluation."""
@@ -99,7 +117,22 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
         prepared = dataclasses.replace(known, size=size, crop=1.0)
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
-    return Plan(experiment, data, total, per_epoch, every, params)
+    teacher = _teacher(experiment, report)
+    return Plan(experiment, data, total, per_epoch, every, params, teacher)
+
+
+def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher | None:
+    path = experiment.distill.teacher
+    if path is None:
+        return None
+    loaded = runs.load(path, image_size=experiment.augment.size, report=report)
+    model, prepared = loaded.experiment.model, loaded.experiment.preprocessing
+    ours, theirs = (vars(m)['num_classes'] for m in (experiment.model, model))
+    if ours != theirs:
+        rule = 'a teacher must have as many classes as its student'
+        raise ValueError(f'{rule}: {path} has {theirs}, model.num_classes={ours}.')
+    assert prepared is not None
+    return Teacher(model, (prepared.mean, prepared.deviation), loaded.params)
 
 
 def total_steps(experiment: Experiment, count: int) -> int:
@@ -154,7 +187,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
             and what the model or its augmentation refuses.
     """
     experiment = plan.experiment
-    init, spread = _spread(experiment, plan.total, seeds, devices, plan.params)
+    init, spread = _spread(experiment, plan.total, seeds, devices, plan.params, plan.teacher)
     resident = not isinstance(plan.data.images, Encoded)
     function, arguments = _lowerable(spread, experiment, plan.data.images.shape, resident)
     if jax.process_count() == 1:  # one of several cannot trace what all of them run
@@ -190,7 +223,8 @@ def lowerable(
     Returns:
         The jitted function and the shapes of its arguments, as `sharding.Spread.program` has them.
     """
-    _, spread = _spread(experiment, total, (experiment.seed,), devices)
+    teacher = _teacher(experiment, lambda _: None)
+    _, spread = _spread(experiment, total, (experiment.seed,), devices, teacher=teacher)
     return _lowerable(spread, experiment, shape, resident)
 
 
@@ -207,7 +241,7 @@ def _lowerable(
 
 def _spread(
     experiment: Experiment, total: int, seeds: Sequence[int], devices: Sequence[Any] | None,
-    params: Params | None = None,
+    params: Params | None = None, teacher: Teacher | None = None,
 ) -> tuple[Callable[[], list[TrainState]], sharding.Spread]:  # fmt: skip
     """The states before the first step, and how to run the steps."""
     size, optim = experiment.augment.size, experiment.optim
@@ -223,7 +257,7 @@ def _spread(
             for key in keys
         ]  # fmt: skip
 
-    step, numbers = training_step(experiment, total)
+    step, numbers = training_step(experiment, total, teacher)
     given = [{'key': np.asarray(jax.random.key_data(purpose(key, 'train'))), **numbers}
              for key in keys]  # fmt: skip
     shapes = jax.eval_shape(init)
@@ -232,7 +266,9 @@ def _spread(
     )
 
 
-def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, dict[str, Any]]:
+def training_step(
+    experiment: Experiment, total: int, teacher: Teacher | None = None
+) -> tuple[sharding.Step, dict[str, Any]]:
     """The one training step, a `sharding.Step`, and what it is given beside its key.
 
     Numbers of a configuration (rates, decay, strengths, length) that are not 0 are arguments of the
@@ -241,6 +277,7 @@ def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, di
     Args:
         experiment: with its preprocessing.
         total: steps in all.
+        teacher: that the experiment learns from.
     """
     assert experiment.preprocessing is not None
     normal = experiment.preprocessing.mean, experiment.preprocessing.deviation
@@ -252,8 +289,13 @@ def training_step(experiment: Experiment, total: int) -> tuple[sharding.Step, di
         dataclasses.replace(optim, **dict.fromkeys(varied['optim'], 1.0)),
         normal,
         experiment.loss,
+        dataclasses.replace(experiment.distill, teacher=None),
+        None if teacher is None else (teacher.model, teacher.normal),
     )
-    return step, jax.tree.map(np.asarray, {**varied, 'steps': total})
+    given = {**varied, 'steps': total}
+    if teacher is not None:
+        given['teacher'] = teacher.params
+    return step, jax.tree.map(np.asarray, given)
 
 
 def _numbers(settings: Any) -> dict[str, float]:
@@ -263,8 +305,18 @@ def _numbers(settings: Any) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=16)
 def _step(
-    model: Module, change: Augment, optim: Optim, normal: tuple[Any, Any], loss: str
-) -> sharding.Step:
+    model: Module, change: Augment, optim: Optim, normal: Normal, loss: str, distilled: Distill,
+    teacher: tuple[Module, Normal] | None,
+) -> sharding.Step:  # fmt: skip
+    def taught(params: Params, images: jax.Array, logits: jax.Array) -> jax.Array:
+        assert teacher is not None
+        model, theirs = teacher
+        (ours_mean, ours_deviation), (mean, deviation) = map(np.asarray, (normal, theirs))
+        images = (images * ours_deviation + ours_mean - mean) / deviation
+        with jax.named_scope('teacher'):
+            said = model.apply({'params': params}, images.astype(np.float32), train=False)
+        return distill.loss(distilled, logits, jax.lax.stop_gradient(said))
+
     def step(state: TrainState, batch: PyTree, given: dict[str, Any], **spreading: Any):
         settings = dataclasses.replace(optim, **given['optim'])
         strengths = dataclasses.replace(change, **given['augment'])
@@ -277,6 +329,8 @@ def _step(
             tx=optimizer(settings, given['steps']),
             augment=functools.partial(augment, strengths, normal, model.num_classes),
             loss=LOSSES[loss],
+            teacher=functools.partial(taught, given['teacher']) if teacher else None,
+            share=distilled.share,
             ema=settings.ema,
             accumulate=optim.accumulate,
             trainable=mask,

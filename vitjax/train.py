@@ -73,6 +73,7 @@ def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, model: Module,
     tx: optax.GradientTransformation, augment: Callable[..., tuple[jax.Array, jax.Array]],
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
+    teacher: Callable[[jax.Array, jax.Array], jax.Array] | None = None, share: float = 0.0,
     ema: float = 0.0, accumulate: int = 1, trainable: Any = None, axis: str | None = None,
     gather: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
@@ -86,6 +87,9 @@ def train_step(
         tx: the optimizer.
         augment: `(key, images, labels, index) -> (images, soft labels)`.
         loss: `(logits, soft labels) -> scalar`.
+        teacher: `(images, logits) -> scalar`, a second loss, of the logits that a model answers a
+            teacher with (`Model.answers`); None has none.
+        share: of that loss in the whole.
         ema: decay rate of the moving average of parameters.
         accumulate: steps that `tx` gathers into one update of the parameters; the average moves
             when they do.
@@ -112,9 +116,15 @@ def train_step(
             stop = jax.lax.stop_gradient
             params = jax.tree.map(lambda p, t: p if t else stop(p), params, trainable)
         variables = {'params': gather(params)}
-        logits = model.apply(variables, images, train=True, rngs={'dropout': noise})
+        apply = functools.partial(model.apply, variables, images, rngs={'dropout': noise})
+        if teacher is None:
+            logits = apply(train=True)
+            with jax.named_scope('loss'):
+                return loss(logits, soft), logits
+        logits, taught = apply(train=True, method='answers')
+        value = teacher(images, taught)
         with jax.named_scope('loss'):
-            return loss(logits, soft), logits
+            return (1 - share) * loss(logits, soft) + share * value, logits
 
     (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     ahead = _ahead(logits, soft.argmax(-1, keepdims=True))

@@ -96,6 +96,10 @@ PARTS = {
         'name': one_of('adamw', 'lamb', 'sgd'),
         'moment': one_of('float32', 'bfloat16'),
     },
+    'distill': {
+        'teacher': optional(text), 'kind': one_of('hard', 'soft'), 'share': share,
+        'temperature': positive,
+    },
     'preprocessing': {
         'size': side, 'crop': real(lambda v: 0.01 <= v <= 1), 'mean': listed(real(), 3, 3),
         'deviation': listed(positive, 3, 3),

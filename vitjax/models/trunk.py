@@ -69,6 +69,11 @@ class Model(nn.Module):
         """What lies between images and answer."""
         raise NotImplementedError
 
+    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Logits that learn from labels, and those that learn from a teacher: here the same."""
+        logits = self(images, train)
+        return logits, logits
+
     @property
     def prefix_tokens(self) -> int:
         """How many tokens precede the patches; 0 without tokens."""

@@ -122,9 +122,8 @@ class ViT(Model):
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
         if self.pool == 'distilled':
-            features = self.norm(tokens[:, :2])
-            logits = self.classifier(features[:, 0], train)
-            return (logits + self.distilled_classifier(features[:, 1], train)) / 2
+            logits, distilled = self.both(tokens, train)
+            return (logits + distilled) / 2
         if self.pool == 'class':
             features = self.norm(tokens[:, 0])
         elif self.pool == 'mean':
@@ -132,6 +131,18 @@ class ViT(Model):
         else:
             features = self.norm(tokens).reshape(tokens.shape[0], -1)
         return self.classifier(features, train)
+
+    def both(self, tokens: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """The logits of the class token and of the distillation token, each by its own head."""
+        features = self.norm(tokens[:, :2])
+        logits = self.classifier(features[:, 0], train)
+        return logits, self.distilled_classifier(features[:, 1], train)
+
+    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        if self.pool != 'distilled':
+            return super().answers(images, train)
+        tokens = self.embed(images, train)
+        return self.both(self.through(tokens, self.trunk.grid(*images.shape[1:3]), train), train)
 
 
 _SIZES = {  # width, depth, heads: Dosovitskiy et al. 2021, table 1; tiny and small from DeiT
