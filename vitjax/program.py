@@ -161,8 +161,9 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
     apart = spread.processes_slice
     order = feed.Order(
-        tuple(seeds), len(plan.data), experiment.batch_size, experiment.repeats,
+        tuple(seeds), len(plan.data), experiment.batch_size,
         jax.process_index() if apart else 0, jax.process_count() if apart else 1,
+        experiment.repeats,
     )  # fmt: skip
 
     def run(state: PyTree, chunk: feed.Chunk) -> tuple[Any, Metrics]:

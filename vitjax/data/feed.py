@@ -44,17 +44,17 @@ class Order:
         seeds: each with its own order.
         count: examples there are.
         batch_size: examples a step, over all processes.
-        repeats: how often each comes, one time after the other.
         process: which slice of every batch is this process's.
         processes: how many slices there are.
+        repeats: how often an example comes, one time after the other.
     """
 
     seeds: tuple[int, ...]
     count: int
     batch_size: int
-    repeats: int = 1
     process: int = 0
     processes: int = 1
+    repeats: int = 1
 
     def rows(self, step: int, steps: int, length: int) -> np.ndarray:
         """[length, seeds, batch / processes]: rows of `steps` steps from `step` on, then zeros."""
