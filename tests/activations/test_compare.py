@@ -29,7 +29,7 @@ def test_a_representation_from_elsewhere(tmp_path, captured):
     np.save(tmp_path / 'flat.npy', flat)
     np.save(tmp_path / 'layers.npy', layers)
     one, two = (activations.from_array(tmp_path / n) for n in ('flat.npy', 'layers.npy'))
-    assert one.names == ['flat'] and two.names == ['layers[0]', 'layers[1]']
+    assert one.names == ['flat'] and two.names == ['layers 1', 'layers 2']
     np.testing.assert_array_equal(read_all(two)[0], layers)
     activations.require_same_examples(one, activations.read(captured))  # only the number is known
     np.save(tmp_path / 'labels.npy', np.arange(21))

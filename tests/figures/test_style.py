@@ -16,10 +16,10 @@ def example():
 
 
 def test_a_figure_keeps_its_style_and_nobody_elses_changes(tmp_path):
-    before = matplotlib.rcParams.copy()
+    before = {name: matplotlib.rcParams[name] for name in style.STYLE}
     figure = example()
     figure.save(tmp_path / 'figure')
-    assert matplotlib.rcParams == before
+    assert {name: matplotlib.rcParams[name] for name in style.STYLE} == before
     texts = [figure.axes[0].title, *figure.axes[0].get_xticklabels()]
     assert [text.get_fontsize() for text in texts[:2]] == [8, 7]
 

@@ -203,7 +203,7 @@ def test_memory_grows_with_images_views_and_gradients(opened):
 
 
 def test_every_view_draws_from_options_that_it_names():
-    assert views.VIEWS['rollout'].options == ('discard', 'smooth')
+    assert views.VIEWS['rollout'].options == ('discard', 'smooth', 'scale')
     assert views.choose(['tokens', 'heads'])[0] == 'heads'
     assert views.choose(['all']) == list(views.VIEWS)
 

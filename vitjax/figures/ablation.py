@@ -16,7 +16,8 @@ _WORDS = {
     'optim.peak': 'peak learning rate', 'optim.decay': 'weight decay',
     'optim.clip': 'largest gradient norm', 'model.num_heads': 'heads', 'model.pool': 'pooling',
     'augment.size': 'image size', 'augment.smoothing': 'label smoothing',
-    'augment.padding': 'padding (pixels)',
+    'augment.padding': 'padding (pixels)', 'optim.name': 'optimizer',
+    'optim.warmup': 'warm-up (share of steps)', 'model.mlp_ratio': 'MLP ratio',
 }  # fmt: skip
 
 
