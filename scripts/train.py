@@ -40,13 +40,13 @@ def main() -> int:
 
     try:
         loop.train(run.experiment, run.out)
+        if run.report:
+            from vitjax import report
+
+            print(report.attempt(run.out), end='')
     except loop.Stop as stop:
         print(f'stopped at step {stop.step}; the same command resumes')
         return stop.code
-    if run.report:
-        from vitjax import report
-
-        print(report.attempt(run.out), end='')
     views = f'{run.out} all --images PHOTO --out {run.out}/figures'
     print(f'next:\n  python scripts/evaluate.py {run.out}\n  python scripts/visualize.py {views}')
     return 0

@@ -17,12 +17,12 @@ SIBLINGS = {
     'fields': {'ranges'},
     'optim': {'ranges'},
     'files': set(),
+    'environment': set(),
     'flops': set(),
     'timing': set(),
     'hlo': set(),
     'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
-    'environment': set(),
     'capture': set(),
     'intervene': {'capture'},
     'analysis': set(),
@@ -36,7 +36,7 @@ SIBLINGS = {
     'pretrained': {'files', 'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'files', 'train'},
     'sharding': {'train', 'split'},
-    'runs': {'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
+    'runs': {'environment', 'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {
         'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
@@ -52,14 +52,14 @@ SIBLINGS = {
         'ranges', 'fields', 'keys', 'optim', 'models', 'data', 'train', 'experiment',
         'checkpoint', 'sharding', 'runs',
     },
-    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'report': {
         'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
+    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'runs', 'program'},
     'loop': {
-        'signals', 'environment', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
+        'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
         'evaluate', 'views', 'program', 'progress',
     },
     'ablation': {

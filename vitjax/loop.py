@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import rich.console
 
-from vitjax import checkpoint, environment, program, progress, runs
+from vitjax import checkpoint, program, progress, runs
 from vitjax.data import feed
 from vitjax.evaluate import answers, on_host, predict, scores
 from vitjax.experiment import Experiment, require_data
@@ -162,11 +162,10 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
             named = ', '.join(map(str, outs.values()))
             around.console.print(f'resumed from step {step} of {plan.total} in {named}')
         each = zip(outs.items(), kept, strict=True)
+        runs.note_start(outs.values(), at.step, around.devices)
         records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
         if _stopped(plan, at.step, records):
             return at
-        for out in outs.values():
-            runs.note_start(out, {'step': at.step, **environment.describe(around.devices)})
         caught = around.caught
         caught = stack.enter_context(signals()) if caught is None else caught
         bar = stack.enter_context(progress.bar(around.show))

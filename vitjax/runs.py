@@ -15,13 +15,13 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from vitjax import checkpoint, files, pretrained
+from vitjax import checkpoint, environment, files, pretrained
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
@@ -274,14 +274,16 @@ def read_notes(run: Path, name: str) -> list[Record]:
     return records
 
 
-def note_start(run: Path, record: Record) -> None:
-    """Adds a line to `environment.jsonl`: where a run starts or resumes, and at which `step`.
+def note_start(outs: Iterable[Path], step: int, devices: Sequence[Any]) -> None:
+    """Adds a line to `environment.jsonl` of runs that start or resume: at which step, and where.
 
     What is damaged in the file is left out, and said on stderr.
     """
     if jax.process_index() == 0:
-        records = [*read_notes(run, ENVIRONMENT), record]
-        files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
+        record = {'step': step, **environment.describe(devices)}
+        for run in outs:
+            records = [*read_notes(run, ENVIRONMENT), record]
+            files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
 
 
 def write_predictions(run: Path, values: Record) -> None:
