@@ -59,8 +59,8 @@ SIBLINGS = {
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'runs', 'program'},
     'loop': {
-        'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
-        'evaluate', 'views', 'program', 'progress',
+        'signals', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs', 'evaluate',
+        'views', 'program', 'progress',
     },
     'ablation': {
         'ranges', 'fields', 'flops', 'signals', 'analysis', 'figures', 'models', 'data',
