@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, environment, files, pretrained
+from vitjax import checkpoint, files, pretrained
 from vitjax.data.preprocess import Preprocessing
+from vitjax.environment import describe
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
 from vitjax.types import Params
@@ -280,7 +281,7 @@ def note_start(outs: Iterable[Path], step: int, devices: Sequence[Any]) -> None:
     What is damaged in the file is left out, and said on stderr.
     """
     if jax.process_index() == 0:
-        record = {'step': step, **environment.describe(devices)}
+        record = {'step': step, **describe(devices)}
         for run in outs:
             records = [*read_notes(run, ENVIRONMENT), record]
             files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
