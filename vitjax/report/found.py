@@ -202,7 +202,7 @@ def compare(
 
 def said(value: Any) -> str:
     """A setting for people."""
-    if value is None or value == []:
+    if value in (None, '', []):
         return 'none'
     if isinstance(value, bool):
         return 'yes' if value else 'no'
