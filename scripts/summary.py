@@ -142,8 +142,8 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
 
 
 # What a model does between its modules, by jax's name for it.
-POOLS = {'reduce_window_max': 'max pooling', 'reduce_sum': 'mean pooling', 'reshape': 'flatten',
-         'squeeze': 'first token', 'dot_general': 'average pooling'}  # fmt: skip
+POOLS = {'reduce_sum': 'mean pooling', 'reshape': 'flatten', 'squeeze': 'first token',
+         'dot_general': 'average pooling'}  # fmt: skip
 
 
 def pooled(model: Any, params: Any, image: Any) -> dict[str, list[tuple[str, tuple[int, ...]]]]:

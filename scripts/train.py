@@ -40,13 +40,13 @@ def main() -> int:
 
     try:
         loop.train(run.experiment, run.out)
+        if run.report:
+            from vitjax import report
+
+            print(report.attempt(run.out), end='')
     except loop.Stop as stop:
         print(f'stopped at step {stop.step}; the same command resumes')
         return stop.code
-    if run.report:
-        from vitjax import report
-
-        print(report.attempt(run.out), end='')
     model: Any = run.experiment.model
     # A network without tokens has no attention to be seen.
     views = 'all' if model.trunk.stacks else 'gradients activations'

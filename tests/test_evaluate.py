@@ -18,8 +18,10 @@ def test_every_image_counts_once_whatever_the_batch():
     whole = evaluate.predict(MODEL, params, data, prepared, 37)
     assert whole.shape == (37, 10)
     for batch in (1, 5, 36, 1000):
-        part = evaluate.predict(MODEL, params, data, prepared, batch)
+        done: list[int] = []
+        part = evaluate.predict(MODEL, params, data, prepared, batch, report=done.append)
         np.testing.assert_allclose(part, whole, atol=1e-5)
+        assert done == sorted(set(done)) and done[-1] == 37
 
 
 def test_scores_against_their_definitions():

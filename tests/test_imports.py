@@ -17,12 +17,12 @@ SIBLINGS = {
     'fields': {'ranges'},
     'optim': {'ranges'},
     'files': set(),
+    'environment': set(),
     'flops': set(),
     'timing': set(),
     'hlo': set(),
     'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
-    'environment': set(),
     'console': set(),
     'capture': set(),
     'intervene': {'capture'},
@@ -37,7 +37,7 @@ SIBLINGS = {
     'pretrained': {'files', 'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'files', 'train'},
     'sharding': {'train', 'split'},
-    'runs': {'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
+    'runs': {'environment', 'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {
         'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
@@ -53,15 +53,14 @@ SIBLINGS = {
         'ranges', 'fields', 'keys', 'optim', 'models', 'data', 'train', 'experiment',
         'checkpoint', 'sharding', 'runs',
     },
-    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'report': {
         'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
     'progress': {'optim', 'models', 'experiment', 'runs', 'program'},
     'loop': {
-        'signals', 'console', 'environment', 'figures', 'data', 'train', 'experiment', 'checkpoint',
-        'runs', 'evaluate', 'views', 'program', 'progress',
+        'signals', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
+        'evaluate', 'views', 'program', 'progress',
     },
     'ablation': {
         'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models', 'data',

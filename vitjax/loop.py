@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, environment, program, progress, runs
+from vitjax import checkpoint, program, progress, runs
 from vitjax.console import Console, duration
 from vitjax.data import feed
 from vitjax.evaluate import answers, on_host, predict, scores
@@ -163,11 +163,10 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
             named = ', '.join(map(str, outs.values()))
             around.console.say(f'resumed from step {step} of {plan.total} in {named}')
         each = zip(outs.items(), kept, strict=True)
+        runs.note_start(outs.values(), at.step, around.devices)
         records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
         if _ends(plan, at.step, records, around.console):
             return at
-        for out in outs.values():
-            runs.note_start(out, {'step': at.step, **environment.describe(around.devices)})
         spreads = len(outs) == 1 and plan.experiment.parallel != 'none'
         around.console.say(progress.start(plan, around.devices[: None if spreads else 1]))
         caught = around.caught

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ import numpy as np
 from vitjax import checkpoint, files, models, pretrained
 from vitjax import experiment as experiments
 from vitjax.data.preprocess import Preprocessing
+from vitjax.environment import describe
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
 from vitjax.types import Params
@@ -301,14 +302,16 @@ def read_notes(run: Path, name: str) -> list[Record]:
     return records
 
 
-def note_start(run: Path, record: Record) -> None:
-    """Adds a line to `environment.jsonl`: where a run starts or resumes, and at which `step`.
+def note_start(outs: Iterable[Path], step: int, devices: Sequence[Any]) -> None:
+    """Adds a line to `environment.jsonl` of runs that start or resume: at which step, and where.
 
     What is damaged in the file is left out, and said on stderr.
     """
     if jax.process_index() == 0:
-        records = [*read_notes(run, ENVIRONMENT), record]
-        files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
+        record = {'step': step, **describe(devices)}
+        for run in outs:
+            records = [*read_notes(run, ENVIRONMENT), record]
+            files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
 
 
 def write_predictions(run: Path, values: Record) -> None:

@@ -85,7 +85,12 @@ def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
     monkeypatch.setattr(loop, 'train_seeds', None)
     measured = {4: 1.0, 1: 3.0}  # seconds of a step at two patch sizes
     monkeypatch.setattr(grids, 'step_seconds', lambda e, seeds: measured[e.model.patch_size])
-    rows = ablation.plan(ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)}), 2)
+    said = []
+    made = ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)})
+    rows = ablation.plan(made, 2, lambda done, now: said.append((done, now)))
+    assert [done for done, _ in said] == [*range(6)]
+    assert said[2][1] == 'counting model.patch_size=3'
+    assert said[5][1] == 'measuring model.patch_size=1'
     assert [row['status'] for row in rows] == ['planned', 'planned', 'impossible', 'planned']
     assert rows[0]['seconds'] == 18 and rows[3]['seconds'] == 6
     x = [rows[i]['train_flops'] for i in (3, 1, 0)]

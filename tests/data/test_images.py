@@ -75,8 +75,10 @@ def test_the_camera_rotation_is_applied(tmp_path):
     for orientation, wanted in turned.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
-        got = images.read(saved(tmp_path, Image.fromarray(array), exif=exif))
+        path = saved(tmp_path, Image.fromarray(array), exif=exif)
+        got = images.read(path)
         np.testing.assert_array_equal(got, wanted)
+        assert images.size(path) == wanted.shape[1::-1]
 
 
 def test_an_animation_is_its_first_frame(tmp_path):

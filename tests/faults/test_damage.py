@@ -9,13 +9,14 @@ from faults.conftest import answer, same
 from faults.damages import KINDS, Tally, damage, every, some
 from helpers import TINY
 from PIL import Image
+from report_parsed import Parsed
 from safetensors.numpy import save_file
 from tiny_vit import tiny
 
-from vitjax import loop, pretrained, runs
+from vitjax import loop, pretrained, report, runs
 from vitjax.data import images, preprocess
 
-FEW = {'resume': 5, 'finish': 3, 'load': 8, 'capture': 12}
+FEW = {'report': 3, 'resume': 5, 'finish': 3, 'load': 8, 'capture': 12}
 
 
 def share(folder, what, full):
@@ -80,6 +81,20 @@ def test_parameters_of_a_damaged_run_are_the_same_or_it_says_why_not(
             if tally.right > before:  # nothing was said: nothing may differ
                 assert same(load().params, wanted)
     record_property('faults', tally.row('damaged files of a finished run, read'))
+
+
+@full
+def test_a_damaged_run_is_reported_as_far_as_it_can_be(trained, capfd, full, record_property):
+    tally = Tally()
+    for name, kind, seed in share(trained.finished, 'report', full):
+        run = trained.copied(trained.finished)
+        if damage(run / name, kind, seed):
+            tally.judge(
+                capfd,
+                lambda run=run: report.write([run], look=False),
+                lambda path: 'Learning curves' in Parsed(path.read_text()).said,
+            )
+    record_property('faults', tally.row('damaged files of a finished run, reported'))
 
 
 @full

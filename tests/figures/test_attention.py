@@ -1,7 +1,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 
 from vitjax.figures import attention as figures
 
@@ -84,9 +83,8 @@ def test_overlays_and_frames():
     assert titles(figure) == ['cat', 'dog']
     assert [axis.get_ylabel() for axis in panels[::2]] == ['', 'a', 'b']
     assert [len(axis.images) for axis in panels] == [1, 1, 2, 2, 2, 2]
-    first, second = (axis.images[1].get_clim() for axis in (panels[2], panels[4]))
-    assert second == pytest.approx((0, 7 * first[1]))  # a row has its scale, and a bar
-    assert len(figure.axes) == 8
+    assert len({axis.images[1].get_clim() for axis in panels[2:]}) == 1  # one scale, one bar
+    assert len(figure.axes) == 7
     one, two = figures.over_depth(PICTURES, np.stack([maps, 2 * maps]), **LOOK)
     assert two.get_suptitle() == 'layer 2, layer 2 of 2'
     assert one.axes[0].images[1].get_clim() == two.axes[0].images[1].get_clim()

@@ -95,10 +95,10 @@ def test_runs_that_differ_in_their_seed_are_one_group(run, tmp_path):
     assert (tmp_path / 'report.html').exists()
     names = [run.name for run in found.find([tmp_path], [])]
     assert len(names) == 4 and all(page.rows[name] for name in names)
-    first = next(row for row in page.table if row[0] == 'peak 0.003')
+    first = next(row for row in page.table if row[0] == 'peak learning rate 0.003')
     mean, low, high = student_share(np.array([*accuracies.values()]))
     assert first[1] == '3' and first[2] == f'{mean:.2%}{low:.2%} to {high:.2%}, 3 seeds'
-    assert page.rows['peak 0.25'] and page.table.count(['', 'optim.peak']) == 1
+    assert page.rows['peak learning rate 0.25'] and page.table.count(['', 'optim.peak']) == 1
     assert 'cell rate failed: of <another> reason' in missing(page)
     assert 'of 1 of 2 groups' in missing(page)
     assert page.tags.count('h2') - 1 == len({'results', 'curves', 'configuration', 'cost', 'env'})

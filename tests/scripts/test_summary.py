@@ -55,7 +55,7 @@ def test_pooling_and_flattening_have_rows_where_they_happen():
     convolutional = models.named('convnet').clone(widths=(4, 8))
     parts = list(summary.split(convolutional, 20))
     assert [part.path[0] for part in parts] == [
-        'conv_1', 'max pooling', 'conv_2', 'max pooling', 'flatten', 'dense', 'head'
+        'conv_1', 'pool_1', 'conv_2', 'pool_2', 'flatten', 'dense', 'head'
     ]  # fmt: skip
     assert [parts[i].shape for i in (1, 3, 4)] == [(9, 9, 4), (3, 3, 8), (72,)]
     model = models.ViT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3)

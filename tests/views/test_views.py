@@ -35,8 +35,9 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
         return gradients(*args, **kwargs)
 
     monkeypatch.setattr(capture, 'gradients', counted)
-    arrays, reasons = draw('vit', 'all', steps=2)
-    assert len(passes) == 1
+    begun = []
+    arrays, reasons = draw('vit', 'all', steps=2, begin=lambda *now: begun.append(now))
+    assert len(passes) == 1 and begun == [*enumerate(views.VIEWS)]
     assert list(arrays) == [
         'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance', 'relevance',
         'positions', 'evolution', 'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam',

@@ -88,7 +88,7 @@ def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.nd
 
     >>> mean, low, high = student_share([0.96, 0.97, 0.99])
     >>> round(float(low), 3), round(float(high), 3)
-    (0.909, 0.992)
+    (0.894, 0.994)
     """
     values = np.asarray(values, np.float64)
     mean, low, high = student(values, level)

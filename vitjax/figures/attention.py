@@ -82,12 +82,12 @@ def overlays(
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: by kind, which labels its row: [B, rows, columns], 0 or more; each row has its scale.
+        maps: by kind, which labels its row: [B, rows, columns], 0 or more.
         titles: one for each image.
         label: what maps are, beside the colour bar.
         smooth: interpolate maps (bicubic) or show their cells.
         title: of the figure.
-        scale: of colours, `shared` by the maps of a row or `each` map's own.
+        scale: of colours, `shared` by all maps or `each` map's own.
         least: where a shared scale ends at the earliest.
     """
     count = len(pictures)
@@ -95,12 +95,12 @@ def overlays(
     figure, axes = panels(1 + len(maps), count, side=side, top=0.15)
     for axis, picture, said in zip(axes[0], pictures, titles, strict=True):
         show(axis, picture, said)
-    for row, (kind, values) in zip(axes[1:], maps.items(), strict=True):
+    colours = scaled(np.stack([*maps.values()]), label, scale, least=least)
+    for row, kind, values in zip(axes[1:], maps, colours.maps, strict=True):
         row[0].set_ylabel(kind)
-        colours = scaled(values, label, scale, least=least)
-        for axis, picture, value in zip(row, pictures, colours.maps, strict=True):
+        for axis, picture, value in zip(row, pictures, values, strict=True):
             overlay(axis, picture, value, colours.norm, smooth=smooth)
-        colours.bar(figure, row, aspect=15)
+    colours.bar(figure, axes)
     figure.suptitle(title, wrap=True)
     return figure
 

@@ -78,7 +78,7 @@ def attention_strip(
         for axis, image, values, name in each:
             overlay(axis, image, values, colours.norm)
             axis.set_title(short(name, 12))
-    colours.bar(figure, axes[1:])
+    colours.bar(figure, axes)
     figure.suptitle(title, wrap=True)
     return figure
 

@@ -12,6 +12,7 @@ import numpy as np
 from vitjax import fields, runs
 from vitjax.analysis.effects import student, student_share
 from vitjax.experiment import Experiment, to_json
+from vitjax.figures.ablation import words
 from vitjax.figures.report import TITLES, Curve
 from vitjax.files import first_line
 from vitjax.runs import Record
@@ -160,7 +161,7 @@ def _names(groups: Mapping[Any, list[Run]]) -> Iterator[str]:
     for i, own in enumerate(groups.values()):
         cells = {_cell(run) for run in own}
         if not given and 1 <= len(told) <= 4 and own[0].experiment:
-            yield ', '.join(f'{in_words(path)} {said(leaves[i].get(path))}' for path in told)
+            yield ', '.join(f'{words(path)} {said(leaves[i].get(path))}' for path in told)
         elif len(own) > 1 and len(cells) == 1 and (cell := cells.pop()):
             yield cell
         else:
@@ -199,14 +200,9 @@ def compare(
     return shared, differing
 
 
-def in_words(path: str) -> str:
-    """A dotted name for people: `model.patch_size` is patch size."""
-    return path.rsplit('.', 1)[-1].replace('_', ' ')
-
-
 def said(value: Any) -> str:
     """A setting for people."""
-    if value is None or value == []:
+    if value in (None, '', []):
         return 'none'
     if isinstance(value, bool):
         return 'yes' if value else 'no'

@@ -55,7 +55,7 @@ summary { cursor: pointer; }
   body { margin: 0; max-width: none; padding: 0; font-size: 10pt; }
   table { font-size: 8.5pt; }
   h2, h3, p.lead { break-after: avoid; }
-  table, figure, tr, .missing, .keep { break-inside: avoid; }
+  p, table, figure, tr, .missing { break-inside: avoid; }
   .wide { overflow: visible; }
   figure > img { max-height: 240mm; }
   figure.narrow > img { width: auto; }

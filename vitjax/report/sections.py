@@ -10,6 +10,7 @@ from vitjax import fields, flops
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment, preprocessing
 from vitjax.figures import report as figures
+from vitjax.figures.ablation import words
 from vitjax.models.trunk import parameter_shapes
 from vitjax.report import found, page
 from vitjax.report.found import Estimate, Group, Run
@@ -207,7 +208,7 @@ _WORDS = {
 
 
 def _words(path: str) -> str:
-    return _WORDS.get(path, found.in_words(path))
+    return _WORDS.get(path, words(path))
 
 
 # ---- Numbers for people ------------------------------------------------------------------------
