@@ -16,6 +16,7 @@ SIBLINGS = {
     'ranges': set(),
     'fields': {'ranges'},
     'optim': {'ranges'},
+    'distill': {'ranges'},
     'files': set(),
     'environment': set(),
     'flops': set(),
@@ -33,7 +34,7 @@ SIBLINGS = {
     'data': {'files', 'ranges', 'fields', 'keys'},
     'split': set(),
     'train': {'keys'},
-    'experiment': {'ranges', 'fields', 'models', 'data', 'optim'},
+    'experiment': {'ranges', 'fields', 'models', 'data', 'optim', 'distill'},
     'pretrained': {'files', 'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'files', 'train'},
     'sharding': {'train', 'split'},
@@ -50,13 +51,14 @@ SIBLINGS = {
         'evaluate',
     },
     'program': {
-        'ranges', 'fields', 'keys', 'optim', 'models', 'data', 'train', 'experiment',
+        'ranges', 'fields', 'keys', 'optim', 'distill', 'models', 'data', 'train', 'experiment',
         'checkpoint', 'sharding', 'runs',
     },
     'report': {
         'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
+    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'program'},
     'loop': {
         'signals', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
