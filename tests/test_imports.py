@@ -57,6 +57,7 @@ SIBLINGS = {
         'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
+    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'program'},
     'loop': {
         'signals', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
