@@ -38,7 +38,7 @@ from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.models.trunk import Arithmetic, parameter_shapes
 from vitjax.optim import Optim, optimizer
-from vitjax.ranges import Count, Extent, Range, Side
+from vitjax.ranges import Count, Extent, Formats, Range, Side
 
 PEERS = pathlib.Path(__file__).parent / 'peers'
 
@@ -84,7 +84,7 @@ def attention(
         'explicit', 'chunked', 'fused'
     ), batch: Count = 2,
     heads: Extent = 8, head_width: Extent = 48, dtype: Arithmetic = 'float32', repeats: Count = 10,
-    out: str | None = None,
+    out: str | None = None, format: Formats = ('png',),
 ) -> None:  # fmt: skip
     """Time, memory and arithmetic of attention layers against the number of tokens.
 
@@ -100,7 +100,8 @@ def attention(
         head_width: channels of a head; a layer's width is heads x head_width.
         dtype: of the arithmetic, float32 or bfloat16.
         repeats: runs, of which the median is taken.
-        out: folder for attention.csv and attention.png.
+        out: folder for attention.csv and the figure of growth.
+        format: of that figure.
     """
 
     def layer(variant: str, implementation: str) -> Any:
@@ -132,7 +133,7 @@ def attention(
             rows.append({**what, 'pass': direction, **measured})
             tables.write(rows, out, 'attention')
     tables.show(rows)
-    tables.growth(rows, 'tokens', ('variant', 'implementation'), out, 'attention')
+    tables.growth(rows, 'tokens', ('variant', 'implementation'), out, 'attention', format)
 
 
 def model(
@@ -142,6 +143,7 @@ def model(
     implementations: Annotated[tuple[Implementation, ...], Range(1)] = ('auto',),
     batch: Count = 8, dtype: Arithmetic = 'float32',
     remat: bool = False, repeats: Count = 10, peer: str | None = None, out: str | None = None,
+    format: Formats = ('png',),
 ) -> None:  # fmt: skip
     """Time, memory and arithmetic of whole models over image size, patch size and depth.
 
@@ -157,7 +159,8 @@ def model(
         repeats: runs, of which the median is taken.
         peer: a Python that has torch and timm: times timm's model after each published size, under
             torch.compile on a GPU.
-        out: folder for model.csv and model.png.
+        out: folder for model.csv and the figure of growth.
+        format: of that figure.
     """
     rows: list[tables.Row] = []
     for name, size, patch, depth, implementation in itertools.product(
@@ -193,7 +196,7 @@ def model(
     for grown in ('tokens', 'depth', 'image_size'):
         values = [{r.get(grown) for r in rows if r['model'] == name} - {None} for name in models]
         if min(map(len, values)) > 1:
-            return tables.growth(rows, grown, ('model', 'implementation'), out, 'model')
+            return tables.growth(rows, grown, ('model', 'implementation'), out, 'model', format)
 
 
 @functools.cache

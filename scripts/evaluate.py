@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Side
+from vitjax.ranges import Formats, Side
 
 
 def main(
     run: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')], data: str | None = None,
     split: Literal['train', 'validation', 'test'] = 'test',
     which: Literal['best', 'latest'] = 'best', out: str | None = None, model: str | None = None,
-    size: Side | None = None,
+    size: Side | None = None, format: Formats = ('png',),
 ) -> None:  # fmt: skip
     """Print accuracy, top-5, mean precision and recall of a trained model; write them.
 
-    Writes evaluation.json, evaluation.csv (per class) and figures/confusion.png.
+    Writes evaluation.json, evaluation.csv (per class) and a figure, figures/confusion.
 
     Args:
         run: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
@@ -30,6 +30,7 @@ def main(
         out: directory to write to; the run itself without it, and of weights nothing is written.
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
         size: side in pixels of what the model sees; its own without it.
+        format: of the figure.
     """
     import numpy as np
     import sklearn.metrics
@@ -85,8 +86,11 @@ def main(
         writer.writerow(['split', 'class', 'precision', 'recall', 'f1', 'examples'])
         for name, row in zip(held.classes, per_class.T, strict=True):
             writer.writerow([split, name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
-    runs.save_figure(figures.confusion(matrix, held.classes), folder, 'confusion.png')
-    print(f'written: evaluation.json, evaluation.csv and figures/confusion.png in {folder}')
+    names = [f'confusion.{kind}' for kind in format]
+    for name in names:
+        runs.save_figure(figures.confusion(matrix, held.classes), folder, name)
+    figured = ', '.join(f'figures/{name}' for name in names)
+    print(f'written: evaluation.json, evaluation.csv and {figured} in {folder}')
 
 
 if __name__ == '__main__':

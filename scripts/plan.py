@@ -14,7 +14,7 @@ from tyro.conf import AvoidSubcommands, arg
 
 from vitjax.console import Console, duration
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count, Range
+from vitjax.ranges import Count, Formats, Range
 
 MODULES = 10  # of the most expensive
 
@@ -24,15 +24,17 @@ class Asked:
     """An experiment, and the machines to plan it for.
 
     Attributes:
-        out: where plan.json and plan.png go.
+        out: where plan.json and the picture go.
         target: machines, side by side: here, h100, h100:8 (one host), h100:2x8, v5e, v5e:2x4, ...
         images: training images, where the data are not here: squares of augment.size pixels.
+        format: of the picture.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
     target: Annotated[tuple[str, ...], Range(1)] = ('here',)
     images: Count | None = None
+    format: Formats = ('png',)
 
 
 def main() -> int:
@@ -57,7 +59,7 @@ def main() -> int:
             failed.append(text if text.startswith(name) else f'{name}: {text}')
     if found:
         show(found)
-        write(found, pathlib.Path(asked.out))
+        write(found, pathlib.Path(asked.out), asked.format)
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     return 0 if found and not failed and all(each.fits for each in found) else 1
@@ -133,8 +135,8 @@ def modules(each: Any) -> None:
 OUTSIDE = '(outside of modules)'
 
 
-def write(found: list[Any], out: pathlib.Path) -> None:
-    """Writes OUT/plan.json and OUT/plan.png."""
+def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
+    """Writes OUT/plan.json and the picture, OUT/plan."""
     from vitjax.figures.forecast import Share, forecast
 
     out.mkdir(parents=True, exist_ok=True)
@@ -152,8 +154,8 @@ def write(found: list[Any], out: pathlib.Path) -> None:
         shares[f'{each.machine}, {each.batch_size} images'] = Share(
             memory, each.available, {p or OUTSIDE: (c.seconds, c.by) for p, c in costs.items()}
         )
-    forecast(shares).savefig(out / 'plan.png')
-    print(f'written: {out}/plan.json, {out}/plan.png')
+    names = forecast(shares).save(out / 'plan', formats)
+    print(f'written: {", ".join(f"{out}/{name}" for name in ("plan.json", *names))}')
 
 
 def plain(each: Any) -> dict[str, Any]:

@@ -78,11 +78,11 @@ def find(name: str) -> tuple[Any, int, str]:
     elif path.is_file() or name.startswith('hf-hub:'):
         found = runs.load(name).experiment
     else:
-        names = (*known, *models.NAMES)
-        close = difflib.get_close_matches(name, names, n=4, cutoff=0.5) or names
+        close = difflib.get_close_matches(name, (*known, *models.NAMES), n=4, cutoff=0.5)
+        there = ', '.join(close) or f'{", ".join(known)}, and the models that the README names'
         raise ValueError(
-            f'no model, experiment, run or weights file is named {name!r}; close: '
-            f'{", ".join(close)}.'
+            f'no model, experiment, run or weights file is named {name!r}; '
+            f'{"close" if close else "there are"}: {there}.'
         )
     return found.model, experiment.preprocessing(found).size, found.optim.train
 

@@ -6,6 +6,8 @@ import math
 import pathlib
 from typing import Any
 
+from vitjax.ranges import Formats
+
 Row = dict[str, Any]
 
 # How a column is headed in a printed table, and how much of its unit is 1 there.
@@ -71,7 +73,10 @@ def scaled(count: int) -> str:
     return str(count)
 
 
-def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str) -> None:
+def growth(
+    rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str,
+    formats: Formats,
+) -> None:  # fmt: skip
     """Prints the exponents of time and memory against a column, and draws OUT/NAME.png.
 
     Args:
@@ -80,6 +85,7 @@ def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None,
         names: two columns that name a curve.
         out: directory to write to; None draws nothing.
         name: of the figure.
+        formats: of the figure.
     """
     import numpy as np
 
@@ -102,7 +108,7 @@ def growth(rows: list[Row], grown: str, names: tuple[str, str], out: str | None,
             fits.setdefault((*curve, direction), key)[f'exponent of {unit}'] = exponent(x, y)
     show(list(fits.values()))
     if out:
-        scaling(curves, x_label=grown).savefig(pathlib.Path(out) / f'{name}.png')
+        scaling(curves, x_label=grown).save(pathlib.Path(out) / name, formats)
 
 
 def _head(name: str) -> str:

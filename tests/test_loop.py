@@ -355,8 +355,9 @@ def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
     stopped_at = int(text.split('stopped at step ')[1].split(';')[0])
     assert checkpoint.steps(out)[-1] == stopped_at
     if number == signal.SIGTERM:
-        text, _ = command(out).communicate()
-        assert f'resumed from step {stopped_at}' in text
+        resumed = command(out)
+        text, _ = resumed.communicate()
+        assert resumed.returncode == 0 and f'resumed from step {stopped_at}' in text, text
         assert values(out) == values(uninterrupted)
         a, b = (runs.load(run, which='latest').params for run in (out, uninterrupted))
         assert equal(a, b)

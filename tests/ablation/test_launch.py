@@ -83,7 +83,7 @@ def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
     again = ablation.run(
         ablation.cells(TINY, {'model.patch_size': (2, 4)}), 2, tmp_path, quiet=True
     )
-    assert again == [rows[0], rows[2]]
+    assert str(again) == str([rows[0], rows[2]])  # of two seeds there is no interval: NaN
     assert not [*(tmp_path / 'cells').glob('*-*')]
 
 
