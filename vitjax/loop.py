@@ -174,15 +174,16 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
         shown = around.console.progress('training', plan.total, done=at.step, now='compiling')
         show = stack.enter_context(shown)
         pace = feed.Pace(CHUNK_SECONDS)
+        began = time.perf_counter()
         for i, chunk in enumerate(feed.chunks(run.feed, at.step, plan.until, pace)):
-            began = time.perf_counter()
             if i == 0:
+                began = time.perf_counter()
                 state, _ = run.run(state, chunk._replace(steps=0))  # compiles, takes no step
                 around.console.say(f'compiled in {duration(time.perf_counter() - began)}')
                 show(at.step)
-            began = time.perf_counter()
+                began = time.perf_counter()
             state, metrics = run.run(state, chunk)
-            took = time.perf_counter() - began
+            took = time.perf_counter() - began  # with what there was to wait for the chunk
             _require_finite(metrics, at.step, outs)
             pace.note(chunk.steps, took)
             at = at.after(metrics, took)
@@ -202,6 +203,7 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
                 for manager in managers:
                     manager.wait_until_finished()
                 raise Stop(caught[0], at.step)
+            began = time.perf_counter()
     return at
 
 
