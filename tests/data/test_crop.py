@@ -54,7 +54,7 @@ def averages(pixels, size):
         return (1 - np.abs(centre - pixel)).clip(0)
 
     down, right = map(weights, pixels.shape[:2])
-    return np.einsum('ij,jkc,lk->ilc', down, pixels.astype(np.float64), right)
+    return np.einsum('ij,jkc,lk->ilc', down, pixels.astype(np.float64), right, optimize=True)
 
 
 @pytest.mark.parametrize(
