@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,21 @@ class Encoded:
             rule = 'images must be of one size unless data.size is given'
             raise ValueError(f'{rule}: {sizes} pixels in {item}.')
         return image
+
+
+def read_ahead(pixels: np.ndarray | Encoded, parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of one part of the rows after another; encoded ones are decoded a part ahead."""
+    if not isinstance(pixels, Encoded):
+        yield from map(pixels.__getitem__, parts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[np.ndarray] | None = None
+        for rows in parts:
+            ready, coming = coming, pool.submit(pixels.__getitem__, rows)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
 
 
 @dataclasses.dataclass(frozen=True)
