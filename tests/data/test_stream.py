@@ -34,7 +34,7 @@ def encoded(files, decode=None):
     return Encoded(files, decode or square, streams=True)
 
 
-def read(files, start=0, steps=3, *, crop=CROP, count=0, seeds=(4,), **how):
+def read(files, start=0, steps=3, *, crop: Crop | None = CROP, count=0, seeds=(4,), **how):
     workers = stream.Workers(
         encoded(files), order.Order(seeds, COUNT, BATCH, **how), crop, count=count
     )
