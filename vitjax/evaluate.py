@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.special
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vitjax.data import preprocess
+from vitjax.data.kind import read_ahead
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.runs import Loaded
@@ -21,8 +23,11 @@ from vitjax.types import Module, Params
 def predict(
     model: Module, params: Params, data: Data, preprocessing: Preprocessing, batch_size: int,
     devices: Sequence[Any] | None = None, *, report: Callable[[int], object] = lambda done: None,
+    together: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image once, over this process's devices.
+
+    Images that do not fit in memory are read and decoded a batch ahead.
 
     Args:
         model: any model.
@@ -32,26 +37,37 @@ def predict(
         batch_size: images at a time, over all devices.
         devices: which to use; None takes all of this process.
         report: takes how many images are done, after every batch.
+        together: whether all processes of the run are here: each then takes its share of the
+            images, and all get all logits.
 
     Raises:
         ValueError: if images were prepared for another model.
     """
     devices = jax.local_devices() if devices is None else devices
     devices = [d for d in devices if d.process_index == jax.process_index()]
-    batch_size = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
+    processes = jax.process_count() if together else 1
+    share = -(-len(data) // processes)  # the last one filled up with the last image
+    rows = np.arange(share) + (jax.process_index() * share if together else 0)
+    rows = np.minimum(rows, len(data) - 1)
+    batch_size = -(-min(batch_size, share) // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
     params = jax.device_put(on_host(params), NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec('batch'))
     forward = _forward(model, preprocessing, data.prepared)
-    out = []
-    for start in range(0, len(data), batch_size):
-        images = data.images[start : start + batch_size]
+    out, done = [], 0
+    parts = [rows[start : start + batch_size] for start in range(0, share, batch_size)]
+    for images in read_ahead(data.images, parts):
         count = len(images)
         if count < batch_size:  # the last batch is padded, and the padding dropped
             images = np.concatenate([images, np.repeat(images[:1], batch_size - count, axis=0)])
         out.append(np.asarray(forward(params, jax.device_put(images, split)))[:count])
-        report(start + count)
-    return np.concatenate(out)
+        done += count
+        report(done)
+    logits = np.concatenate(out)
+    if processes == 1:
+        return logits
+    shares = np.asarray(multihost_utils.process_allgather(logits))
+    return shares.reshape(-1, logits.shape[1])[: len(data)]
 
 
 @functools.lru_cache(maxsize=8)

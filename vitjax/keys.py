@@ -17,7 +17,8 @@ A fresh head on pretrained weights starts from `jax.random.key(seed)` too, and f
 parameter's path as a purpose.
 
 What is drawn on the host takes NumPy's generator: an epoch's order of examples is seeded with
-(seed, epoch), and which examples are held out for validation with 0, the same for every run.
+(seed, epoch), a streamed example's crop with (seed, CRC-32 of 'crop', step, its index in the global
+batch), and which examples are held out for validation with 0, the same for every run.
 """
 
 import zlib

@@ -174,15 +174,16 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
         shown = around.console.progress('training', plan.total, done=at.step, now='compiling')
         show = stack.enter_context(shown)
         pace = feed.Pace(CHUNK_SECONDS)
+        began = time.perf_counter()
         for i, chunk in enumerate(feed.chunks(run.feed, at.step, plan.until, pace)):
-            began = time.perf_counter()
             if i == 0:
+                began = time.perf_counter()
                 state, _ = run.run(state, chunk._replace(steps=0))  # compiles, takes no step
                 around.console.say(f'compiled in {duration(time.perf_counter() - began)}')
                 show(at.step)
-            began = time.perf_counter()
+                began = time.perf_counter()
             state, metrics = run.run(state, chunk)
-            took = time.perf_counter() - began
+            took = time.perf_counter() - began  # with what there was to wait for the chunk
             _require_finite(metrics, at.step, outs)
             pace.note(chunk.steps, took)
             at = at.after(metrics, took)
@@ -202,6 +203,7 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
                 for manager in managers:
                     manager.wait_until_finished()
                 raise Stop(caught[0], at.step)
+            began = time.perf_counter()
     return at
 
 
@@ -225,14 +227,14 @@ def _evaluate(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Validation scores of each seed, logged; what is watched, and attention where it is due."""
     experiment, found = plan.experiment, []
-    assert experiment.preprocessing is not None
-    data = load_data(require_data(experiment), 'validation', experiment.preprocessing)
+    assert (prepared := experiment.preprocessing) is not None
+    data = load_data(require_data(experiment), 'validation', prepared)
     every, epoch = experiment.attention_every, at.step // plan.per_epoch
     draws = every and at.step % plan.per_epoch == 0 and epoch % every == 0
     for (seed, out), state in zip(outs.items(), states, strict=True):
         params = on_host(state.params if state.ema is None else state.ema)
         logits = predict(
-            experiment.model, params, data, experiment.preprocessing, experiment.batch_size, devices
+            experiment.model, params, data, prepared, experiment.batch_size, devices, together=True
         )
         if not np.isfinite(logits).all():
             raise _diverged('validation logits', logits.sum(), at.step, out)
@@ -281,7 +283,8 @@ def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Reco
     assert experiment.preprocessing is not None
     data = load_data(require_data(experiment), 'test', experiment.preprocessing)
     batch, prepared = experiment.batch_size, experiment.preprocessing
-    logits = predict(experiment.model, params, data, prepared, batch, around.devices)
+    devices = around.devices
+    logits = predict(experiment.model, params, data, prepared, batch, devices, together=True)
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': 'test'}
     record |= {**scores(logits, data.labels), 'seconds': at.seconds}
     runs.write_predictions(out, answers(logits, data.labels))  # a run with a test line has them

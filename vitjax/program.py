@@ -10,7 +10,7 @@ import numpy as np
 
 from vitjax import checkpoint, distill, fields, runs, sharding
 from vitjax.data import feed, sources
-from vitjax.data.augment import Augment, augment
+from vitjax.data.augment import Augment, augment, require_one_crop
 from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, statistics
 from vitjax.data.sources import Data, Encoded
@@ -186,10 +186,10 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         ValueError: for devices that do not divide the batch, several seeds over several devices,
             and what the model or its augmentation refuses.
     """
-    experiment = plan.experiment
+    experiment, shape, crop = delivered(plan.experiment, plan.data.images)
     init, spread = _spread(experiment, plan.total, seeds, devices, plan.params, plan.teacher)
     resident = not isinstance(plan.data.images, Encoded)
-    function, arguments = _lowerable(spread, experiment, plan.data.images.shape, resident)
+    function, arguments = _lowerable(spread, experiment, shape, resident)
     if jax.process_count() == 1:  # one of several cannot trace what all of them run
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
     apart = spread.processes_slice
@@ -203,8 +203,29 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         state, metrics = spread.run(state, chunk.data, chunk.rows, chunk.steps)
         return state, {name: np.asarray(v)[: chunk.steps] for name, v in metrics.items()}
 
-    source = feed.feed(plan.data, order, spread.put_data, plan.until)
+    source = feed.feed(plan.data, order, spread.put_data, plan.until, crop)
     return Program(init, spread.put, spread.get, run, source)
+
+
+def delivered(
+    experiment: Experiment, images: np.ndarray | Encoded
+) -> tuple[Experiment, tuple[int, ...], feed.Crop | None]:
+    """What is left for the devices to do of an experiment whose training images may stream.
+
+    Returns:
+        The experiment, without the random resized crop where a stream's workers make it; the shape
+        of the images that come to the devices; and that crop.
+
+    Raises:
+        ValueError: for `augment.area` beside another crop.
+    """
+    change = experiment.augment
+    if not (isinstance(images, Encoded) and images.streams and change.area):
+        return experiment, images.shape, None
+    require_one_crop(change)
+    left = dataclasses.replace(experiment, augment=dataclasses.replace(change, area=0.0))
+    shape = len(images), change.size, change.size, 3
+    return left, shape, feed.Crop(change.size, change.area)
 
 
 def lowerable(

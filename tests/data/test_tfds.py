@@ -49,6 +49,17 @@ def test_images_of_unequal_sizes_become_squares(prepared_data, memory):
     np.testing.assert_array_equal(data.images[np.arange(3)], wanted)
 
 
+def test_labels_of_what_streams_are_read_once(prepared_data):
+    directory, _ = prepared_data
+    unequal = source('unequal', directory, size=5, memory=1)
+    kept = directory / 'unequal' / '1.0.0' / 'labels-train.npy'
+    assert load(unequal, 'train').images.streams and list(np.load(kept)) == [0, 1, 1]
+    np.save(kept, np.array([1, 0, 1], np.int32))
+    assert list(load(unequal, 'train').labels) == [1, 0, 1]
+    kept.write_bytes(b'damaged')
+    assert list(load(unequal, 'train').labels) == [0, 1, 1]
+
+
 def test_unequal_sizes_need_a_size(prepared_data):
     match = r'6x9 and 7x7 pixels in tfds:unequal train\[1\]'
     with pytest.raises(ValueError, match=match):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.data import operations, policy
+from vitjax.data.crop import ASPECTS
 from vitjax.keys import purpose
 from vitjax.ranges import Amount, Matching, Rate, Share, Side, whole
 
@@ -17,7 +18,6 @@ Policy = Annotated[
     str,
     Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
 ]
-ASPECTS = 3 / 4, 4 / 3  # of a random resized crop, width over height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Augment:
         enlarge: side in pixels that images are resized to before a random crop to `size`; None is
             `size`, no crop.
         area: smallest share of an image's area that is cropped at random and resized to `size`,
-            with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842); 0 crops none.
+            with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842); 0 crops none. Of
+            images that stream (`Source.memory`) the whole is cropped, else the central square.
         padding: pixels of zeros around the resized image before the random crop.
         flip: probability of a horizontal flip.
         shift: largest translation as a share of the side, each way.
@@ -104,10 +105,7 @@ def augment(
         ValueError: for mixup or CutMix on an odd number of images, and for `area` beside another
             crop.
     """
-    if _on(settings.area):
-        for name in ('shift', 'padding', 'enlarge'):
-            if value := getattr(settings, name):
-                raise ValueError(f'augment.area crops instead of augment.{name}: {value}.')
+    require_one_crop(settings)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     x = _central_square(images).astype(jnp.float32) / 255
     x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
@@ -128,6 +126,18 @@ def augment(
             raise ValueError(f'{need}: got {len(images)}.')
         x, soft = _mix(settings, keys[::2], x, soft)
     return x, soft
+
+
+def require_one_crop(settings: Augment) -> None:
+    """Refuses `area` beside another crop.
+
+    Raises:
+        ValueError: with the other.
+    """
+    if _on(settings.area):
+        for name in ('shift', 'padding', 'enlarge'):
+            if value := getattr(settings, name):
+                raise ValueError(f'augment.area crops instead of augment.{name}: {value}.')
 
 
 def _on(strength: float | jax.Array) -> bool:

@@ -30,13 +30,14 @@ def data_dir(directory: str | None = None) -> pathlib.Path:
     return pathlib.Path(root).expanduser()
 
 
-def _unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:
+def unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:
+    """Shows no progress."""
     return contextlib.nullcontext(lambda done: None)
 
 
 def prepare(
     name: str, *, archive: str | None = None, directory: str | None = None,
-    progress: Callable[..., Any] = _unseen,
+    progress: Callable[..., Any] = unseen,
 ) -> pathlib.Path:  # fmt: skip
     """Writes CIFAR-10 or CIFAR-100 as `tfds.data_source` reads them, without tensorflow.
 
@@ -120,7 +121,7 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
 
 def write_tfds(
     directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str],
-    progress: Callable[..., Any] = _unseen,
+    progress: Callable[..., Any] = unseen,
 ) -> None:  # fmt: skip
     """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord.
 

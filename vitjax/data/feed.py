@@ -1,19 +1,21 @@
-"""Rows of a data set to arrays on the devices, some steps at a time: resident, or decoded ahead.
+"""Rows of a data set to arrays on the devices, some steps at a time: resident, or read ahead.
 
 A feed is asked for the steps from one on, and answers with a chunk of them. How many steps a chunk
 has is the caller's to choose, up to where it has something else to do.
 """
 
-import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from vitjax.data import stream
 from vitjax.data.kind import Data, Encoded
-from vitjax.data.order import batches
+from vitjax.data.order import Order
+from vitjax.data.stream import Crop
 
 STEPS = 256  # of a chunk, at most
 BYTES = 2**27  # of images decoded for one chunk, when not all of them fit
@@ -34,38 +36,6 @@ class Chunk(NamedTuple):
     steps: int
     data: Any
     rows: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """Which examples come when, as `order` has it, for one or several seeds.
-
-    Attributes:
-        seeds: each with its own order.
-        count: examples there are.
-        batch_size: examples a step, over all processes.
-        process: which slice of every batch is this process's.
-        processes: how many slices there are.
-        repeats: how often an example comes, one time after the other.
-    """
-
-    seeds: tuple[int, ...]
-    count: int
-    batch_size: int
-    process: int = 0
-    processes: int = 1
-    repeats: int = 1
-
-    def rows(self, step: int, steps: int, length: int) -> np.ndarray:
-        """[length, seeds, batch / processes]: rows of `steps` steps from `step` on, then zeros."""
-        of_seeds = [
-            batches(
-                seed, step, steps, count=self.count, batch_size=self.batch_size,
-                repeats=self.repeats, process=self.process, processes=self.processes,
-            )
-            for seed in self.seeds
-        ]  # fmt: skip
-        return np.pad(np.stack(of_seeds, 1), ((0, length - steps), (0, 0), (0, 0)))
 
 
 class Feed(Protocol):
@@ -92,51 +62,83 @@ class Resident:
 
 
 class Ahead:
-    """Images are decoded for each chunk, the next one's while the devices take this one's steps."""
+    """Images are read for the chunks to come while the devices take the steps of this one.
 
-    def __init__(self, data: Data, order: Order, put: Put, until: Callable[[int], int]):
-        self._data, self._order, self._put, self._until = data, order, put, until
-        self.most = _steps_ahead(data.images.shape, order.batch_size * len(order.seeds))
+    Args:
+        read: a step, and how many from there on, to their images [steps x seeds x batch, H, W, 3],
+            in that order. Steps are read in their order, but for the first, by one thread.
+        shape: of all the images, [N, H, W, 3], as they are read.
+        labels: of all.
+        order: which come when.
+        put: images and labels to the devices.
+        until: as `feed` takes it.
+        ahead: how many chunks are read, and on the devices, before they are asked for.
+    """
+
+    def __init__(
+        self, read: Callable[[int, int], np.ndarray], shape: tuple[int, ...], labels: np.ndarray,
+        order: Order, put: Put, until: Callable[[int], int], ahead: int = 1,
+    ):  # fmt: skip
+        self._read, self._labels, self._order = read, labels, order
+        self._put, self._until, self._ahead = put, until, ahead
+        self.most = _steps_ahead(shape, order.batch_size * len(order.seeds))
         self._pool = ThreadPoolExecutor(1)
-        self._coming: tuple[int, Future[Any]] | None = None  # its first step, and what is decoded
+        self._coming: deque[tuple[int, int, Future[Chunk]]] = deque()  # step, steps, what is read
 
     def take(self, step: int, steps: int) -> Chunk:
         """See `Feed`."""
-        ready, self._coming = self._coming, None
-        if ready is None or ready[0] != step:
-            arrays = self._decode(step, steps)
-        else:
-            arrays = ready[1].result()
-        taken, images, labels, rows = arrays
+        if not self._coming or self._coming[0][0] != step:
+            self._coming.clear()
+            self._submit(step, steps)
+        _, taken, ready = self._coming.popleft()
         after = step + taken
-        coming = min(steps, self._until(after) - after)
-        if coming > 0:
-            self._coming = after, self._pool.submit(self._decode, after, coming)
-        return Chunk(taken, self._put(images, labels), rows)
+        for first, of_chunk, _ in self._coming:
+            after = first + of_chunk
+        while len(self._coming) < self._ahead and (left := self._until(after) - after) > 0:
+            self._submit(after, min(steps, left))
+            after += min(steps, left)
+        return ready.result()
 
-    def _decode(self, step: int, steps: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    def _submit(self, step: int, steps: int) -> None:
+        self._coming.append((step, steps, self._pool.submit(self._chunk, step, steps)))
+
+    def _chunk(self, step: int, steps: int) -> Chunk:
         rows = self._order.rows(step, steps, self.most)
-        chosen = rows[:steps].ravel()
+        read = self._read(step, steps)
         # As long as the longest chunk, so that one compiled program takes them all.
-        images = np.zeros((rows.size, *self._data.images.shape[1:]), np.uint8)
-        images[: len(chosen)] = self._data.images[chosen]
+        images = np.zeros((rows.size, *read.shape[1:]), np.uint8)
+        images[: len(read)] = read
         labels = np.zeros(rows.size, np.int32)
-        labels[: len(chosen)] = self._data.labels[chosen]
-        return steps, images, labels, np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        labels[: len(read)] = self._labels[rows[:steps].ravel()]
+        taken = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return Chunk(steps, self._put(images, labels), taken)
 
 
-def feed(data: Data, order: Order, put: Put, until: Callable[[int], int]) -> Feed:
+def feed(
+    data: Data, order: Order, put: Put, until: Callable[[int], int], crop: Crop | None = None
+) -> Feed:
     """The way to feed a data set: resident where its decoded images fit in memory.
+
+    Where not even the encoded ones do, grain's worker processes read them.
 
     Args:
         data: the images and labels.
         order: which come when.
         put: images [N, H, W, 3] and labels [N] to the devices.
         until: step to the step at which a chunk that begins there has to end, at most.
+        crop: what workers make of images that stream; None is what the data decode to.
     """
-    if isinstance(data.images, Encoded):
-        return Ahead(data, order, put, until)
-    return Resident(data, order, put)
+    images = data.images
+    if not isinstance(images, Encoded):
+        return Resident(data, order, put)
+    if images.streams:
+        workers = stream.Workers(images, order, crop)
+        return Ahead(workers.read, workers.shape, data.labels, order, put, until, ahead=2)
+
+    def read(step: int, steps: int) -> np.ndarray:
+        return images[order.rows(step, steps, steps).ravel()]
+
+    return Ahead(read, images.shape, data.labels, order, put, until)
 
 
 def chunk_shape(shape: tuple[int, ...], batch_size: int, *, resident: bool) -> tuple[int, int]:

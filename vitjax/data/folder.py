@@ -1,6 +1,9 @@
 """Image files in folders: one folder for each class, or a plain folder of photographs."""
 
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +42,27 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         files += inside
         labels += [label] * len(inside)
     rows = chosen(source, split, count=len(files), present=present)
-    pixels = decoded([files[i] for i in rows], source, preprocessing)
+    chosen_files = Paths(root, [files[i] for i in rows])
+    pixels = decoded(chosen_files, source, preprocessing, chosen_files.size)
     return Data(pixels, np.array(labels, np.int32)[rows], classes, preprocessing)
+
+
+class Paths(Sequence[pathlib.Path]):
+    """Paths of files in a folder, in a few bytes each: there may be millions."""
+
+    def __init__(self, root: pathlib.Path, files: Sequence[pathlib.Path]):
+        self._root = root
+        self._names = np.array([os.fsencode(file.relative_to(root)) for file in files])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._root / os.fsdecode(bytes(self._names[row]))
+
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.stat().st_size for file in self)
 
 
 def photographs(folder: str | pathlib.Path, preprocessing: Preprocessing) -> Data:

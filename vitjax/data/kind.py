@@ -1,7 +1,9 @@
 """What every kind of data is made of: the source asked for, its data, what is held out."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,9 @@ class Source:
         validation: share of the training images held out when there is no validation split.
         test: share of all images held out when there is no test split.
         size: side in pixels of the central squares that images of unequal sizes become.
-        memory: most bytes that decoded images may take; beyond that they are decoded as needed.
+        memory: most bytes that images may take in memory; where that is too little for decoded ones
+            they are decoded as needed, and where it is too little for their files too, training
+            images stream: worker processes read, cut out and decode them (extra `stream`).
     """
 
     name: str = 'digits'
@@ -41,32 +45,57 @@ class Encoded:
     Args:
         items: what is decoded; `str` of an item names it in messages.
         decode: makes an item uint8 [H, W, 3].
+        streams: whether all items together are more than memory has room for: training then reads
+            them by worker processes, to which `items` and `decode` must be able to go.
     """
 
-    def __init__(self, items: Sequence[Any], decode: Callable[[Any], np.ndarray]):
-        self._items, self._decode = items, decode
+    def __init__(
+        self, items: Sequence[Any], decode: Callable[[Any], np.ndarray], *, streams: bool = False
+    ):
+        self.items, self.decode, self.streams = items, decode, streams
         self.shape: tuple[int, ...] = (len(items), *decode(items[0]).shape)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         rows = np.arange(len(self))[rows]
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def fill(place: int) -> None:
-            item = self._items[rows[place]]
-            image = self._decode(item)
-            if image.shape != self.shape[1:]:
-                sizes = ' and '.join(f'{s[-2]}x{s[-3]}' for s in (self.shape, image.shape))
-                raise ValueError(
-                    f'images must be of one size unless data.size is given: {sizes} pixels in '
-                    f'{item}.'
-                )
-            out[place] = image
+            out[place] = self.read(rows[place])
 
         list(images.THREADS.map(fill, range(len(rows))))  # which raises what they raise
         return out
+
+    def read(self, row: int) -> np.ndarray:
+        """One image, uint8 [H, W, 3].
+
+        Raises:
+            ValueError: if it is of another size than the first, or cannot be read.
+        """
+        item = self.items[row]
+        image = self.decode(item)
+        if image.shape != self.shape[1:]:
+            sizes = ' and '.join(f'{s[-2]}x{s[-3]}' for s in (self.shape, image.shape))
+            rule = 'images must be of one size unless data.size is given'
+            raise ValueError(f'{rule}: {sizes} pixels in {item}.')
+        return image
+
+
+def read_ahead(pixels: np.ndarray | Encoded, parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of one part of the rows after another; encoded ones are decoded a part ahead."""
+    if not isinstance(pixels, Encoded):
+        yield from map(pixels.__getitem__, parts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[np.ndarray] | None = None
+        for rows in parts:
+            ready, coming = coming, pool.submit(pixels.__getitem__, rows)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +121,9 @@ class Data:
 
 
 def decoded(
-    files: Sequence[File], source: Source, preprocessing: Preprocessing | None
-) -> np.ndarray | Encoded:
+    files: Sequence[File], source: Source, preprocessing: Preprocessing | None,
+    size: Callable[[], float],
+) -> np.ndarray | Encoded:  # fmt: skip
     """Image files as one array, or `Encoded` when that would take more than `source.memory`.
 
     Args:
@@ -101,18 +131,21 @@ def decoded(
         source: says the size and the memory.
         preprocessing: makes each image a model's square; None makes it one of `source.size`, where
             that is given.
+        size: of all files together, in bytes.
 
     Raises:
         ValueError: for a file that cannot be read, and images of unequal sizes.
     """
     if preprocessing is None and source.size:
         preprocessing = Preprocessing(source.size, crop=1.0)
-
-    def decode(file: File) -> np.ndarray:
-        return preprocess.read_square(file, preprocessing) if preprocessing else images.read(file)
-
+    decode: Callable[[File], np.ndarray] = images.read
+    if preprocessing:
+        decode = functools.partial(preprocess.read_square, preprocessing=preprocessing)
     encoded = Encoded(files, decode)
-    return encoded if np.prod(encoded.shape, dtype=float) > source.memory else encoded[:]
+    if np.prod(encoded.shape, dtype=float) <= source.memory:
+        return encoded[:]
+    encoded.streams = size() > source.memory
+    return encoded
 
 
 def chosen(source: Source, split: str, *, count: int, present: Sequence[str]) -> np.ndarray:

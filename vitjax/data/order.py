@@ -1,5 +1,6 @@
 """Which example comes when: a pure function of the seed and the step, split over processes."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -61,3 +62,35 @@ def batches(
         rows.append(order(seed, epoch, count)[places // repeats])
     each = batch_size // processes
     return np.stack(rows)[:, process * each : (process + 1) * each]
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Which examples come when, as `batches` has it, for one or several seeds.
+
+    Attributes:
+        seeds: each with its own order.
+        count: examples there are.
+        batch_size: examples a step, over all processes.
+        process: which slice of every batch is this process's.
+        processes: how many slices there are.
+        repeats: how often an example comes, one time after the other.
+    """
+
+    seeds: tuple[int, ...]
+    count: int
+    batch_size: int
+    process: int = 0
+    processes: int = 1
+    repeats: int = 1
+
+    def rows(self, step: int, steps: int, length: int) -> np.ndarray:
+        """[length, seeds, batch / processes]: rows of `steps` steps from `step` on, then zeros."""
+        of_seeds = [
+            batches(
+                seed, step, steps, count=self.count, batch_size=self.batch_size,
+                repeats=self.repeats, process=self.process, processes=self.processes,
+            )
+            for seed in self.seeds
+        ]  # fmt: skip
+        return np.pad(np.stack(of_seeds, 1), ((0, length - steps), (0, 0), (0, 0)))

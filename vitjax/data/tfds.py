@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from vitjax.data import cifar
 from vitjax.data.images import InMemory
 from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded
 from vitjax.data.preprocess import Preprocessing
-from vitjax.files import first_line
+from vitjax.files import array, first_line
+
+READ = 1024  # records at a time, for their labels
 
 
 def load(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
@@ -39,13 +42,55 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     with _named(directory):
         records: Any = builder.as_data_source(home, decoders={'image': tfds.decode.SkipDecoding()})
     rows = chosen(source, split, count=len(records), present=present)
-    with _named(directory):
-        examples = records.__getitems__(rows.tolist())
-    labels = np.array([e['label'] for e in examples], np.int32)
-    pairs = zip(rows, examples, strict=True)
-    files = [InMemory(e['image'], f'{source.name} {home}[{row}]') for row, e in pairs]
-    pixels = decoded(files, source, preprocessing)
+    of_split, name = builder.info.splits[home], f'{source.name} {home}'
+    size = of_split.num_bytes * len(rows) / len(records)
+    if size > source.memory:
+        files: Sequence[InMemory] = Records(records, rows, name)
+        with _named(directory):
+            labels = _labels(records, directory / f'labels-{home}.npy')[rows]
+    else:
+        with _named(directory):
+            examples = records.__getitems__(rows.tolist())
+        labels = np.array([e['label'] for e in examples], np.int32)
+        pairs = zip(rows, examples, strict=True)
+        files = [InMemory(e['image'], f'{name}[{row}]') for row, e in pairs]
+    pixels = decoded(files, source, preprocessing, lambda: size)
     return Data(pixels, labels, tuple(features['label'].names), preprocessing)
+
+
+class Records(Sequence[InMemory]):
+    """Image files of records, each read when it is asked for; goes to other processes."""
+
+    def __init__(self, records: Any, rows: np.ndarray, name: str):
+        self._records, self._rows, self._name = records, rows, name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        number = int(self._rows[row])
+        name = f'{self._name}[{number}]'
+        try:
+            return InMemory(self._records[number]['image'], name)
+        except Exception as error:  # whatever is raised for damaged files
+            raise ValueError(f'{name} cannot be read: {first_line(error)}.') from None
+
+
+def _labels(records: Any, kept: pathlib.Path) -> np.ndarray:
+    """Labels [N] int32 of all records, which has to read them all: kept in a file for next time."""
+    count = len(records)
+    try:
+        return np.array(array(kept, (count,), np.int32))
+    except ValueError:
+        pass
+    labels = np.empty(count, np.int32)
+    for start in range(0, count, READ):
+        rows = range(start, min(start + READ, count))
+        labels[rows.start : rows.stop] = [e['label'] for e in records.__getitems__([*rows])]
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=kept.parent) as draft:
+        np.save(whole := pathlib.Path(draft) / kept.name, labels)
+        whole.replace(kept)
+    return labels
 
 
 @contextlib.contextmanager

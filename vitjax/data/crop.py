@@ -1,0 +1,125 @@
+"""A random box of an image file, resized, for images that stream: on the host, by OpenCV."""
+
+import dataclasses
+import io
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from vitjax.data import images
+from vitjax.data.images import File, InMemory
+
+ASPECTS = 3 / 4, 4 / 3  # of a random resized crop, width over height
+ADVICE = "images beyond data.memory stream, which needs pip install -e '.[stream]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A random resized crop of whole images (Szegedy et al. 2015, arXiv:1409.4842).
+
+    Attributes:
+        size: side in pixels of what is made of the box.
+        area: smallest share of the image's area.
+    """
+
+    size: int
+    area: float
+
+    def __call__(self, file: File, random: np.random.Generator) -> np.ndarray:
+        """A box of an image file, resized to uint8 [size, size, 3].
+
+        A JPEG is decoded at 1/2, 1/4 or 1/8 where the box has that many pixels to spare. Boxes are
+        shrunk by averages over areas and enlarged bilinearly.
+
+        Args:
+            file: as `vitjax.data.images.read` takes it.
+            random: what the box is drawn from.
+
+        Raises:
+            ValueError: for a file that cannot be read, by name.
+        """
+        import cv2
+
+        content = _content(file)
+        shape = _plain_jpeg(content)
+        if shape is None:
+            image, factor = images.read(InMemory(content, str(file)))[..., ::-1], 1
+            place = box(random, self.area, image.shape[:2])
+        else:
+            place = box(random, self.area, shape)
+            spare = min(place[2:]) // self.size
+            factor = max(f for f in (1, 2, 4, 8) if f <= max(1, spare))
+            flags = {
+                1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+                8: cv2.IMREAD_REDUCED_COLOR_8,
+            }  # fmt: skip
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags[factor])
+            if image is None:
+                raise ValueError(f'{file} cannot be read: it is a damaged JPEG.')
+        top, left, high, wide = place
+        rows, columns = (
+            slice(round(start / factor), round((start + extent) / factor))
+            for start, extent in ((top, high), (left, wide))
+        )
+        part = np.ascontiguousarray(image[rows, columns])
+        how = cv2.INTER_AREA if min(part.shape[:2]) >= self.size else cv2.INTER_LINEAR
+        return cv2.resize(part, (self.size, self.size), interpolation=how)[..., ::-1]
+
+
+def box(
+    random: np.random.Generator, area: float, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of a random box of an image of `shape` [H, W].
+
+    The first of ten draws of area and aspect that fits, else the whole image, as on the device.
+    """
+    share, aspect = random.random((2, 10))
+    low, high = map(math.log, ASPECTS)
+    aspect = np.exp(low + (high - low) * aspect)
+    pixels = (area + (1 - area) * share) * shape[0] * shape[1]
+    sides = np.rint(np.sqrt([pixels / aspect, pixels * aspect])).astype(int)
+    fits = (sides <= np.array(shape)[:, None]).all(0)
+    tall, wide = map(int, sides[:, fits.argmax()].clip(1) if fits.any() else shape)
+    down, right = random.random(2)
+    return int(down * (shape[0] - tall + 1)), int(right * (shape[1] - wide + 1)), tall, wide
+
+
+def require_opencv() -> None:
+    """Refuses to go on without the extra.
+
+    Raises:
+        ValueError: with the command that installs it.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f'{ADVICE}: {error}.') from None
+
+
+def _content(file: File) -> bytes:
+    if isinstance(file, InMemory):
+        return file.content
+    try:
+        return pathlib.Path(file).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f'there is no image {file}.') from None
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read: {error.strerror}.') from None
+
+
+def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG that OpenCV reads as Pillow does; None for all other files.
+
+    Those are upright, in grey or colour and whole: of a truncated one OpenCV makes something grey.
+    """
+    if content[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in content[-64:]:
+        return None
+    try:
+        with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
+            if image.mode not in ('RGB', 'L') or image.getexif().get(0x0112, 1) != 1:
+                return None
+            return image.height, image.width
+    except Exception:  # `images.read` says what is wrong with it
+        return None

@@ -1,0 +1,135 @@
+"""Images beyond memory, read, cut out and decoded by grain's worker processes.
+
+What a worker makes of an example depends on the run's seed, the step and the example's place in the
+global batch alone, so a stream is the same to the bit for any number of workers and hosts, and from
+any step on. Workers are spawned and start no device: grain imports jax, which they never call.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+import zlib
+from typing import Any
+
+import numpy as np
+
+from vitjax.data.crop import ADVICE, Crop, require_opencv
+from vitjax.data.kind import Encoded
+from vitjax.data.order import Order
+
+PART = 32  # images that a worker hands over at a time
+WORKERS = 64  # at most; a core of its own each
+PURPOSE = zlib.crc32(b'crop')
+
+
+class Workers:
+    """The images of one step after another, from worker processes.
+
+    Args:
+        images: to read, whose items and decoding can be pickled.
+        order: which come when.
+        crop: what is made of each file; None is what `images` decode to.
+        count: worker processes; 0 is threads of this one, None a process for each core.
+
+    Raises:
+        ValueError: without the extra `stream`.
+    """
+
+    def __init__(
+        self, images: Encoded, order: Order, crop: Crop | None = None, *, count: int | None = None
+    ):
+        require_opencv()
+        try:
+            import grain  # noqa: F401
+        except ImportError as error:
+            raise ValueError(f'{ADVICE}: {error}.') from None
+        side = (crop.size, crop.size, 3) if crop else images.shape[1:]
+        self.shape: tuple[int, ...] = (len(images), *side)
+        self._count = min(_cores(), WORKERS) if count is None else count
+        self._parts = _Parts(images, order, crop)
+        self._iterator: list[Any] = []  # the one there is
+        self._next = -1  # the step that it comes to
+        weakref.finalize(self, _end, self._iterator)
+
+    def read(self, step: int, steps: int) -> np.ndarray:
+        """Images of steps [steps x seeds x batch / processes, H, W, 3] uint8, in their order."""
+        if step != self._next:
+            self.close()
+            self._iterator.append(self._start(step))
+        self._next = -1  # until all have come: what fails is not gone on with
+        parts = [next(self._iterator[0]) for _ in range(steps * self._parts.a_step)]
+        self._next = step + steps
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        _end(self._iterator)
+
+    def _start(self, step: int) -> Any:
+        import grain
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain asks for its flags, which has absl's parser raise
+            flags.FLAGS.mark_as_parsed()
+        first = step * self._parts.a_step
+        numbers = grain.MapDataset.range(first, 2**62)
+        threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+        options = grain.MultiprocessingOptions(self._count, per_worker_buffer_size=2)
+        parts = numbers.map(self._parts).to_iter_dataset(threads)
+        return iter(parts.mp_prefetch(options, worker_init_fn=_begin))
+
+
+def _end(iterators: list[Any]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+class _Parts:
+    """Number to the part of the stream's images that has it: what goes to the workers."""
+
+    def __init__(self, images: Encoded, order: Order, crop: Crop | None):
+        self._images, self._order, self._crop = images, order, crop
+        self._batch = order.batch_size // order.processes
+        self._count = self._batch * len(order.seeds)
+        self._size = PART
+        self.a_step = -(-self._count // PART)
+
+    def __call__(self, number: int) -> np.ndarray:
+        """The images of a part, uint8 [up to PART, H, W, 3]."""
+        step, part = divmod(int(number), self.a_step)
+        rows = self._order.rows(step, 1, 1)[0]
+        places = range(part * self._size, min((part + 1) * self._size, self._count))
+        return np.stack([self._image(step, *divmod(place, self._batch), rows) for place in places])
+
+    def _image(self, step: int, seed: int, place: int, rows: np.ndarray) -> np.ndarray:
+        row = rows[seed, place]
+        if self._crop is None:
+            return self._images.read(row)
+        place += self._order.process * self._batch
+        random = np.random.default_rng((self._order.seeds[seed], PURPOSE, step, place))
+        return self._crop(self._images.items[row], random)
+
+
+def _begin(index: int, count: int) -> None:
+    """Makes of a new process a worker: one thread of OpenCV, and an end with its parent's."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run is asked, and ends its workers
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
