@@ -87,7 +87,7 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
     """Validation and test in the loop are `predict` on what the source prepared for the model."""
     seen = []
 
-    def noted(model, params, data, prepared, *rest):
+    def noted(model, params, data, prepared, *rest, **options):
         seen.append((data.prepared, prepared, data.images[np.arange(1)]))
         return np.zeros((len(data), 2), np.float32)
 
