@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import feed, images, order, preprocess, stream
+from vitjax.data import feed, order, preprocess, stream
 from vitjax.data.crop import Crop
 from vitjax.data.kind import Data, Encoded
 from vitjax.data.preprocess import Preprocessing
@@ -29,9 +29,9 @@ def files(tmp_path_factory):
     return paths
 
 
-def encoded(files, decode=None):
+def encoded(files):
     square = functools.partial(preprocess.read_square, preprocessing=Preprocessing(12, 1.0))
-    return Encoded(files, decode or square, streams=True)
+    return Encoded(files, square, streams=True)
 
 
 def read(files, start=0, steps=3, *, crop: Crop | None = CROP, count=0, seeds=(4,), **how):
@@ -97,13 +97,9 @@ def test_a_feed_of_a_stream_has_its_images_and_their_labels(files):
     assert step == 7
 
 
-def broken(file):
-    """Raises for one file what reading a damaged one does."""
-    return images.read(pathlib.Path('nowhere.jpg') if file.stem == '03' else file)[:20, :20]
-
-
 def test_what_a_worker_refuses_is_raised_here(files):
-    workers = stream.Workers(encoded(files, broken), order.Order((4,), COUNT, BATCH), None, count=1)
+    gone = [*files[:3], pathlib.Path('nowhere.jpg'), *files[4:]]
+    workers = stream.Workers(encoded(gone), order.Order((4,), COUNT, BATCH), None, count=1)
     with pytest.raises(ValueError, match='there is no image nowhere.jpg'):
         workers.read(0, 12)
     workers.close()
