@@ -94,3 +94,22 @@ def test_blur(deviation):
     assert np.abs(got - want).max() < 0.51
     theirs = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(deviation))
     assert np.abs(got - np.asarray(theirs, np.float32)).max() <= 4
+
+
+@pytest.mark.parametrize('fill', [None, 0.0])
+def test_an_upright_sample_is_a_sample(fill):
+    image = jnp.asarray(np.random.default_rng(0).random((9, 12, 3)), jnp.float32)
+    for step, offset in (((1, 1), (0, 0)), ((0.7, -1.2), (2.3, -4)), ((1.3, 2), (0.25, 9))):
+        args = image, (14, 7), jnp.diag(jnp.array(step, float)), jnp.array(offset, float), fill
+        np.testing.assert_allclose(op.sample_upright(*args), op.sample(*args), atol=1e-5)
+
+
+@pytest.mark.parametrize('box', [(0, 0, 40, 50), (3, 7, 30, 41), (5, 2, 8, 48), (31, 44, 6, 5)])
+def test_a_box_resized(box):
+    image = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
+    top, left, height, width = box
+    ours = op.resize_box(jnp.asarray(image), jnp.array(box[:2]), jnp.array(box[2:]), 16)
+    for channel in range(3):
+        part = Image.fromarray(image[..., channel]).crop((left, top, left + width, top + height))
+        theirs = np.asarray(part.resize((16, 16), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(ours[..., channel], theirs, atol=2e-6)

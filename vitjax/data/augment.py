@@ -76,8 +76,9 @@ def augment(
 
     Every image's variation is a function of `key` and its `index` alone, so a batch comes out the
     same on any number of devices. Of images that are not square the central square is taken, as
-    at evaluation. One bilinear resample resizes, crops, flips, shifts, rotates and zooms; it
-    reflects at the image's edges, or is black beyond them where `padding` is set. (Evaluation
+    at evaluation. One bilinear resample resizes, crops, flips, shifts, rotates and zooms (after
+    the crop by `area`, which has its own); it reflects at the image's edges, or is black beyond
+    them where `padding` is set. (Evaluation
     resizes bicubically: see `vitjax.data.preprocess`.) Mixup and CutMix pair the neighbours 2i and
     2i+1; with both, each pair draws one of them. The policy and the jitter work on whole numbers
     0..255, as Pillow does; erasing and cutout come once an image is normalised.
@@ -108,6 +109,8 @@ def augment(
     require_one_crop(settings)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     x = _central_square(images).astype(jnp.float32) / 255
+    if _on(settings.area):
+        x = jax.vmap(functools.partial(_crop, settings))(keys, x)
     x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
     x = jax.vmap(functools.partial(_recolour, settings))(keys, x)
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
@@ -157,7 +160,7 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
 
 
 def _moves(s: Augment) -> bool:
-    moves = (s.area, s.padding, s.flip, s.shift, s.rotation, s.zoom)
+    moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
     return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
 
 
@@ -168,7 +171,8 @@ def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
         x = _resize(x, full)  # shrinking needs the antialiasing of a plain resize
     matrices, offsets = jax.vmap(functools.partial(_affine, settings, x.shape[1:3]))(keys)
     shape, fill = (settings.size, settings.size), 0.0 if settings.padding else None
-    sample = functools.partial(operations.sample, shape=shape, fill=fill)
+    place = operations.sample if _on(settings.rotation) else operations.sample_upright
+    sample = functools.partial(place, shape=shape, fill=fill)
     return jax.vmap(lambda *args: sample(args[0], matrix=args[1], offset=args[2]))(
         x, matrices, offsets
     )
@@ -193,9 +197,6 @@ def _affine(
     mirrored = jnp.where(jax.random.uniform(flip) < settings.flip, -1.0, 1.0)
     matrix *= jnp.stack([jnp.ones(()), mirrored])  # a step to the right goes left
     scale = jnp.array(shape) / full  # input pixels per pixel of the resized image
-    if _on(settings.area):
-        box, centre = _crop(purpose(key, 'area'), settings.area, shape)
-        return matrix * (box / settings.size)[:, None], centre
     # A crop starts at a whole pixel. From centre to centre that is a whole number of pixels where
     # the room around the crop is even, and half a pixel more where it is odd.
     room = (full - settings.size) / 2 + settings.padding
@@ -205,24 +206,23 @@ def _affine(
     return matrix * scale[:, None], (matrix @ corner) * scale
 
 
-def _crop(
-    key: jax.Array, area: jax.Array | float, shape: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
-    """Height and width of a random resized crop, and its centre from the image's.
+def _crop(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
+    """A random resized crop: a box of an image [H, W, C], resized to `settings.size`.
 
-    The first of ten draws of area and aspect that fits, else the whole image.
+    The box is the first of ten draws of area and aspect that fits, else the whole image.
     """
-    sides, place = jax.random.split(key)
+    shape = image.shape[:2]
+    sides, place = jax.random.split(purpose(key, 'area'))
     share, aspect = jax.random.uniform(sides, (2, 10))
-    share = area + (1 - area) * share
+    share = settings.area + (1 - settings.area) * share
     low, high = map(math.log, ASPECTS)
     aspect = jnp.exp(low + (high - low) * aspect)
-    pixels = jnp.sqrt(share * math.prod(shape[:2]) / jnp.stack([aspect, 1 / aspect]))
-    fits = (pixels <= jnp.array(shape[:2])[:, None]).all(0)
-    whole = jnp.array(shape[:2], pixels.dtype)
+    pixels = jnp.sqrt(share * math.prod(shape) / jnp.stack([aspect, 1 / aspect]))
+    fits = (pixels <= jnp.array(shape)[:, None]).all(0)
+    whole = jnp.array(shape, pixels.dtype)
     box = jnp.where(fits.any(), jnp.round(pixels[:, fits.argmax()]), whole)
     corner = jnp.floor(jax.random.uniform(place, (2,)) * (whole - box + 1))
-    return box, corner + box / 2 - whole / 2
+    return operations.resize_box(image, corner, box, settings.size)
 
 
 def _operate(settings: Augment, mean: jax.Array, key: jax.Array, image: jax.Array) -> jax.Array:

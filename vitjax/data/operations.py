@@ -4,6 +4,7 @@ They return the same kind, equal to Pillow's unless their docstrings say otherwi
 and may be mapped over a batch (`jax.vmap`); their strengths may be traced.
 """
 
+import functools
 import math
 
 import jax
@@ -136,6 +137,60 @@ def sample(
         return out
     inside = (rows > -0.5) & (rows < height - 0.5) & (columns > -0.5) & (columns < width - 0.5)
     return jnp.where(inside[..., None], out, fill)
+
+
+def sample_upright(
+    image: jax.Array, shape: tuple[int, ...], matrix: jax.Array, offset: jax.Array,
+    fill: float | None = None,
+) -> jax.Array:  # fmt: skip
+    """What `sample` returns where `matrix` is diagonal, and `fill` None or 0.
+
+    Rows and columns are then resampled one after the other, by products of matrices: gathers of
+    single pixels are slow on accelerators.
+    """
+
+    def weights(pixels: int, size: int, step: jax.Array, offset: jax.Array) -> jax.Array:
+        position = step * (jnp.arange(pixels) - (pixels - 1) / 2) + offset + (size - 1) / 2
+        out = jnp.zeros((pixels, size))
+        for near in (jnp.floor(position), jnp.floor(position) + 1):
+            read = jnp.clip(near, 0, size - 1) if fill == 0 else _reflect(near, size)
+            weight = 1 - jnp.abs(position - near)
+            out += jnp.where(read[:, None] == jnp.arange(size), weight[:, None], 0)
+        inside = (position > -0.5) & (position < size - 0.5)
+        return out if fill is None else jnp.where(inside[:, None], out, 0)
+
+    rows, columns = map(weights, shape, image.shape[:2], jnp.diagonal(matrix), offset)
+    return _separable(image, rows, columns)
+
+
+def resize_box(image: jax.Array, corner: jax.Array, box: jax.Array, size: int) -> jax.Array:
+    """A box of an image [H, W, C], resized to [size, size, C].
+
+    Bilinear, with a kernel as wide as the shrinking, and nothing read beyond the box: Pillow's
+    `crop` and `resize` by `BILINEAR`, without its rounding.
+
+    Args:
+        image: [H, W, C].
+        corner: top and left of the box, whole pixels.
+        box: its height and width, whole pixels.
+        size: of the output.
+    """
+
+    def weights(pixels: int, start: jax.Array, extent: jax.Array) -> jax.Array:
+        scale = extent / size
+        centre = start + (jnp.arange(size) + 0.5) * scale
+        at = jnp.arange(pixels) + 0.5
+        near = jnp.maximum(1 - jnp.abs(at - centre[:, None]) / jnp.maximum(scale, 1), 0)
+        near = jnp.where((at > start) & (at < start + extent), near, 0)
+        return near / near.sum(1, keepdims=True)
+
+    return _separable(image, *map(weights, image.shape[:2], corner, box))
+
+
+def _separable(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Weights [I, H] of rows and [J, W] of columns on an image [H, W, C]: [I, J, C]."""
+    product = functools.partial(jnp.einsum, precision='highest')  # else of 8 bits on TPU
+    return product('jw,iwc->ijc', columns, product('ih,hwc->iwc', rows, image))
 
 
 def _reflect(position: jax.Array, size: int) -> jax.Array:
