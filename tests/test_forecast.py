@@ -122,12 +122,27 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(machine, monkeypatch)
 
 
 def test_images_that_are_here_and_images_that_are_not():
-    assert forecast.training_images(EXPERIMENT) == ((1294, 8, 8, 3), True)
+    assert forecast.training_images(EXPERIMENT) == ((1294, 8, 8, 3), True, False)
     away = dataclasses.replace(EXPERIMENT, data=Source('tfds:imagenet2012'))
     found = forecast.training_images(away, 1_281_167)
-    assert found == ((1_281_167, 8, 8, 3), True)
+    assert found == ((1_281_167, 8, 8, 3), True, False)
     large = dataclasses.replace(away, augment=Augment(size=224))
-    assert not forecast.training_images(large, 1_281_167).resident
+    found = forecast.training_images(large, 1_281_167)
+    assert found == ((1_281_167, 224, 224, 3), False, True)
+
+
+def test_the_devices_do_not_crop_what_streams(machine, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        forecast.program, 'lowerable', lambda *args, **_: seen.append(args) or 1 / 0
+    )
+    cropped = dataclasses.replace(EXPERIMENT, augment=Augment(size=8, area=0.1))
+    for streams in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            forecast.forecast(cropped, 'two', forecast.Images((1000, 9, 9, 3), False, streams))
+    (resident, _, shape, _), (streamed, _, cut, _) = seen
+    assert (resident.augment.area, shape) == (0.1, (1000, 9, 9, 3))
+    assert (streamed.augment.area, cut) == (0.0, (1000, 8, 8, 3))
 
 
 def test_data_decoded_ahead_are_one_chunk_on_the_devices(machine):

@@ -84,6 +84,62 @@ def test_lamb_is_the_papers_algorithm_layer_by_layer():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+def orthogonalised(matrix):
+    """Five Newton-Schulz steps of Jordan et al. 2024, in float64."""
+    x = matrix / np.linalg.norm(matrix)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def test_muon_orthogonalises_each_matrix_of_a_stack_and_is_adamw_for_the_rest():
+    rng = np.random.default_rng(0)
+    shapes = {
+        'blocks': {
+            'conv': {'kernel': (2, 3, 3, 4, 6)}, 'depthwise': {'kernel': (2, 3, 3, 1, 6)},
+            'attention': {'qkv': {'kernel': (2, 4, 12), 'bias': (2, 12)}},
+        },
+        'head': {'kernel': (6, 2)},
+    }  # fmt: skip
+
+    def draw():
+        def leaf(shape):
+            return rng.normal(size=shape).astype(np.float32)
+
+        return jax.tree.map(leaf, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+    params, grads = draw(), [draw() for _ in range(3)]
+    settings = Optim(name='muon', peak=0.1, warmup=0.0, decay=0.3, clip=0.0)
+    found = {}
+    for name in ('muon', 'adamw'):
+        tx: Any = optimizer(dataclasses.replace(settings, name=name), 10)
+        state = tx.init(params)
+        for each in grads:
+            update, state = tx.update(each, state, params)
+        found[name] = names(update)
+    muon = {'blocks/conv/kernel', 'blocks/attention/qkv/kernel'}
+    for name in found['adamw'].keys() - muon:
+        np.testing.assert_array_equal(found['muon'][name], found['adamw'][name])
+
+    rate = 0.1 * (1 + np.cos(np.pi * 2 / 10)) / 2
+    for name in muon:
+        g = [names(each)[name].astype(np.float64) for each in grads]
+        moment = 0.05 * (0.95**2 * g[0] + 0.95 * g[1] + g[2])
+        moment = 0.95 * moment / (1 - 0.95**4) + 0.05 * g[2] / (1 - 0.95**3)
+        parts = np.split(moment, 3, -1) if 'qkv' in name else [moment]
+        rows, columns = int(np.prod(parts[0].shape[1:-1])), parts[0].shape[-1]
+        want = [
+            np.stack([orthogonalised(m.reshape(rows, columns)) for m in part]) for part in parts
+        ]
+        values = np.linalg.svd(np.stack(want), compute_uv=False)
+        assert 0.6 < values.min() and values.max() < 1.25
+        want = np.concatenate(want, -1).reshape(moment.shape) * 0.2 * max(rows, columns) ** 0.5
+        want = -rate * (want + 0.3 * names(params)[name])
+        np.testing.assert_allclose(found['muon'][name], want, rtol=1e-4, atol=1e-6)
+
+
 def test_the_first_moment_is_kept_in_bfloat16():
     state = optimizer(Optim(moment='bfloat16'), 10).init(PARAMS)
     kinds = {p.dtype.name: p.size for p in jax.tree.leaves(state) if p.size > 1}
@@ -122,7 +178,7 @@ def test_trainable_matches_whole_paths():
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        (dataclasses.replace(Optim(), name='adam'), "'adamw', 'lamb' or 'sgd': 'adam'"),
+        (dataclasses.replace(Optim(), name='adam'), "'adamw', 'lamb', 'muon' or 'sgd': 'adam'"),
         (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
         (Optim(train='('), "regular expression: '\\('"),
     ],

@@ -79,16 +79,24 @@ class Forecast:
 
 
 class Images(NamedTuple):
-    """Training images by their shape alone: [N, H, W, 3], and whether they stay on the devices."""
+    """Training images by their shape alone.
+
+    Attributes:
+        shape: [N, H, W, 3], as they are decoded.
+        resident: whether they stay on the devices.
+        streams: whether worker processes read them, and crop where `augment.area` is set.
+    """
 
     shape: tuple[int, ...]
-    resident: bool
+    resident: bool = True
+    streams: bool = False
 
 
 def training_images(experiment: Experiment, count: int | None = None) -> Images:
     """An experiment's training images; with `count`, of data that are not here.
 
-    Those are taken to be squares of `augment.size` pixels.
+    Those are taken to be squares of `augment.size` pixels, that stream where memory has no room for
+    them.
 
     Raises:
         ValueError: for data that are not there, with the command that prepares them.
@@ -96,9 +104,11 @@ def training_images(experiment: Experiment, count: int | None = None) -> Images:
     source, size = require_data(experiment), experiment.augment.size
     if count is None:
         images = program.load_data(source, 'train').images
-        return Images(images.shape, not isinstance(images, Encoded))
+        encoded = isinstance(images, Encoded)
+        return Images(images.shape, not encoded, encoded and images.streams)
     shape = count, size, size, 3
-    return Images(shape, math.prod(shape) <= source.memory)
+    fits = math.prod(shape) <= source.memory
+    return Images(shape, fits, not fits)
 
 
 def forecast(
@@ -124,6 +134,7 @@ def forecast(
     count = images.shape[0]
     steps = program.total_steps(experiment, count)
     experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
+    experiment, shape, _ = program.delivered(experiment, images.shape, images.streams)
     dtype, devices = vars(experiment.model)['dtype'], len(machine.devices)
 
     @functools.cache
@@ -131,7 +142,7 @@ def forecast(
         """The report of a step of so many images, and bytes that a device needs for it."""
         report(f'compiling {batch} images a step for {name}')
         fn, args = program.lowerable(
-            dataclasses.replace(experiment, batch_size=batch), steps, images.shape, machine.devices,
+            dataclasses.replace(experiment, batch_size=batch), steps, shape, machine.devices,
             resident=images.resident,
         )  # fmt: skip
         try:

@@ -1,13 +1,15 @@
-"""The optimizer: schedule, which parameters decay and which train, AdamW or LAMB."""
+"""The optimizer: schedule, which parameters decay and which train, AdamW, LAMB or Muon."""
 
 import dataclasses
 import functools
+import math
 import re
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from vitjax.ranges import Amount, Count, Pattern, Rate
 from vitjax.types import Params, stacked
@@ -15,7 +17,7 @@ from vitjax.types import Params, stacked
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """AdamW with warm-up and cosine decay.
+    """AdamW, or another, with warm-up and cosine decay.
 
     Attributes:
         peak: learning rate after warm-up.
@@ -30,8 +32,10 @@ class Optim:
         accumulate: batches whose gradients are averaged into one update.
         ema: decay rate, at each update, of the moving average of parameters; 0 keeps none.
         train: regular expression of the parameter paths that train, as in `head.*`.
-        name: adamw, lamb (You et al. 2020, arXiv:1904.00962) or sgd, which is plain, without
-            momentum or decay.
+        name: adamw; lamb (You et al. 2020, arXiv:1904.00962); muon (Jordan et al. 2024,
+            kellerjordan.github.io/posts/muon), which orthogonalises the momentum of every matrix in
+            a block, scaled so that AdamW's rate and decay suit (Liu et al. 2025, arXiv:2502.16982),
+            and is AdamW for all else; or sgd, which is plain, without momentum or decay.
         moment: dtype that the first moment is kept in.
     """
 
@@ -46,7 +50,7 @@ class Optim:
     accumulate: Count = 1
     ema: Rate = 0.0
     train: Pattern = '.*'
-    name: Literal['adamw', 'lamb', 'sgd'] = 'adamw'
+    name: Literal['adamw', 'lamb', 'muon', 'sgd'] = 'adamw'
     moment: Literal['float32', 'bfloat16'] = 'float32'
 
 
@@ -82,16 +86,19 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     rate = schedule(settings, steps)
     if settings.name == 'sgd':
         update = optax.sgd(rate)
-    elif settings.name in ('adamw', 'lamb'):
+    elif settings.name in ('adamw', 'lamb', 'muon'):
         eps = 1e-6 if settings.name == 'lamb' else 1e-8
+        moments = optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment)
+        if settings.name == 'muon':
+            moments = optax.partition({True: _muon(settings.moment), False: moments}, _hidden)
         update = optax.chain(
-            optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment),
+            moments,
             optax.add_decayed_weights(settings.decay, mask=_kernels),
             *([optax.stateless(_trust)] if settings.name == 'lamb' else []),
             optax.scale_by_learning_rate(rate),
         )
     else:
-        raise ValueError(f"optim.name must be 'adamw', 'lamb' or 'sgd': {settings.name!r}.")
+        raise ValueError(f"optim.name must be 'adamw', 'lamb', 'muon' or 'sgd': {settings.name!r}.")
     if isinstance(settings.clip, jax.Array) or settings.clip:
         update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
     if settings.train != '.*':
@@ -120,6 +127,49 @@ def _trust(updates: Any, params: Any) -> Any:
         return (jax.vmap(scale) if stacked(path) else scale)(update, param)
 
     return jax.tree_util.tree_map_with_path(leaf, updates, params)
+
+
+def _muon(moment: str) -> optax.GradientTransformation:
+    """Muon for the kernels of stacks, [depth, ..., in, out], of which all axes but two are rows.
+
+    Queries, keys and values are matrices of their own. The root mean square of an update is Adam's,
+    0.2 (Liu et al. 2025, eq. 4). The momentum decays by 0.95, as published.
+    """
+
+    def split(tree: Any) -> Any:
+        def leaf(path: Any, x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:-1], 3, -1) if _name(path).endswith('qkv/kernel') else x
+
+        return jax.tree_util.tree_map_with_path(leaf, tree)
+
+    def matrices(tree: Any) -> Any:
+        def leaf(path: Any, x: jax.Array) -> optax.contrib.MuonDimensionNumbers:
+            last = x.ndim - (2 if _name(path).endswith('qkv/kernel') else 1)
+            return optax.contrib.MuonDimensionNumbers(tuple(range(1, last)), -1)
+
+        return jax.tree_util.tree_map_with_path(leaf, tree)
+
+    inner = optax.contrib.scale_by_muon(weight_dimension_numbers=matrices, mu_dtype=moment)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        whole, (out, state) = updates, inner.update(split(updates), state)
+
+        def scaled(x: jax.Array, like: jax.Array) -> jax.Array:
+            rows = math.prod(like.shape[1:-1])
+            return 0.2 * max(rows, x.shape[-1]) ** 0.5 * x.reshape(like.shape)
+
+        return jax.tree.map(scaled, out, whole), state
+
+    return optax.GradientTransformation(lambda params: inner.init(split(params)), update)
+
+
+def _hidden(params: Params) -> Any:
+    """Which parameters Muon is for: kernels inside stacks, but those of depthwise convolutions."""
+
+    def leaf(path: Any, param: jax.Array) -> bool:
+        return _name(path).endswith('kernel') and stacked(path) and param.shape[-2] > 1
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
 
 
 def trainable(params: Params, pattern: str) -> Any:

@@ -186,9 +186,11 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         ValueError: for devices that do not divide the batch, several seeds over several devices,
             and what the model or its augmentation refuses.
     """
-    experiment, shape, crop = delivered(plan.experiment, plan.data.images)
+    images = plan.data.images
+    streams = isinstance(images, Encoded) and images.streams
+    experiment, shape, crop = delivered(plan.experiment, images.shape, streams)
     init, spread = _spread(experiment, plan.total, seeds, devices, plan.params, plan.teacher)
-    resident = not isinstance(plan.data.images, Encoded)
+    resident = not isinstance(images, Encoded)
     function, arguments = _lowerable(spread, experiment, shape, resident)
     if jax.process_count() == 1:  # one of several cannot trace what all of them run
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
@@ -208,9 +210,14 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
 
 
 def delivered(
-    experiment: Experiment, images: np.ndarray | Encoded
+    experiment: Experiment, shape: tuple[int, ...], streams: bool
 ) -> tuple[Experiment, tuple[int, ...], feed.Crop | None]:
     """What is left for the devices to do of an experiment whose training images may stream.
+
+    Args:
+        experiment: with its augmentation.
+        shape: of the images as they are decoded, [N, H, W, 3].
+        streams: whether they do.
 
     Returns:
         The experiment, without the random resized crop where a stream's workers make it; the shape
@@ -220,11 +227,11 @@ def delivered(
         ValueError: for `augment.area` beside another crop.
     """
     change = experiment.augment
-    if not (isinstance(images, Encoded) and images.streams and change.area):
-        return experiment, images.shape, None
+    if not (streams and change.area):
+        return experiment, shape, None
     require_one_crop(change)
     left = dataclasses.replace(experiment, augment=dataclasses.replace(change, area=0.0))
-    shape = len(images), change.size, change.size, 3
+    shape = shape[0], change.size, change.size, 3
     return left, shape, feed.Crop(change.size, change.area)
 
 
