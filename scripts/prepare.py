@@ -1,4 +1,4 @@
-"""Prepare CIFAR-10 or CIFAR-100, without tensorflow, or make photographs smaller once for all."""
+"""Prepare CIFAR-10, CIFAR-100 or ImageNet, without tensorflow, or make photographs smaller."""
 
 from typing import Annotated, Literal
 
@@ -7,30 +7,38 @@ from tyro.conf import Positional, arg
 
 from vitjax.ranges import Side
 
+Name = Literal['cifar10', 'cifar100', 'imagenet', 'shrink']
+
 
 def main(
-    name: Annotated[Positional[Literal['cifar10', 'cifar100', 'shrink']], arg(metavar='NAME')],
+    name: Annotated[Positional[Name], arg(metavar='NAME')],
     archive: str | None = None, dir: str | None = None,
     source: Annotated[str | None, arg(name='from')] = None, out: str | None = None,
     size: Side = 256,
 ) -> None:  # fmt: skip
-    """Prepare CIFAR for tfds:cifar10 and tfds:cifar100, or shrink the photographs of a folder.
+    """Prepare data for tfds:cifar10, tfds:cifar100 and tfds:imagenet2012, or shrink photographs.
 
     Args:
-        name: cifar10, cifar100, or shrink.
+        name: cifar10, cifar100, imagenet, or shrink.
         archive: of CIFAR, the published binary archive (cifar-10-binary.tar.gz); without it,
             downloaded.
-        dir: of CIFAR, where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets
-            without it.
-        source: of shrink, the folder of images, with folders in it.
+        dir: where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
+        source: of imagenet, the folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or
+            with folders train and val; of shrink, the folder of images, with folders in it.
         out: of shrink, the folder to write; what is there already is left, so that the same command
             goes on where it was stopped.
         size: of shrink, the short side in pixels.
     """
     from vitjax.console import Console
-    from vitjax.data import cifar, shrink
+    from vitjax.data import cifar, imagenet, shrink
 
     shown = Console().progress
+    if name == 'imagenet':
+        if source is None:
+            raise ValueError('imagenet needs --from FOLDER, with the published archives in it.')
+        written = imagenet.prepare(source, dir, progress=shown)
+        print(f'tfds:imagenet2012 is ready: {written}')
+        return
     if name == 'shrink':
         if source is None or out is None:
             raise ValueError('shrink needs --from FOLDER and --out FOLDER.')

@@ -26,6 +26,16 @@ def test_folder_with_splits(tmp_path):
     np.testing.assert_array_equal(data.images[2:], pixels)
 
 
+def test_a_validation_split_alone_is_tested_on(tmp_path):
+    for name in ('cat', 'dog'):
+        write_images(tmp_path / 'train' / name, 10)
+        tested = write_images(tmp_path / 'validation' / name, 3, seed=1)
+    source = Source(f'folder:{tmp_path}', validation=0.25, test=0.2)
+    parts = [load(source, split) for split in SPLITS]
+    assert [len(p) for p in parts] == [15, 5, 6]
+    np.testing.assert_array_equal(parts[2].images[3:], tested)
+
+
 def test_one_folder_is_split_by_shares(tmp_path):
     write_images(tmp_path / 'a', 20)
     write_images(tmp_path / 'b', 20, seed=1)

@@ -5,7 +5,7 @@ import pytest
 
 from vitjax.data import cifar
 from vitjax.data.preprocess import Preprocessing, squares
-from vitjax.data.sources import Encoded, Source, load
+from vitjax.data.sources import SPLITS, Encoded, Source, load
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_images_of_one_size_are_left_to_the_device(prepared_data):
     assert data.prepared is None
     assert data.classes == ('cat', 'dog') and list(data.labels) == [0, 1, 1]
     np.testing.assert_array_equal(data.images, made['equal'])
+
+
+def test_a_test_split_with_secret_labels_is_none(tmp_path):
+    directory = tmp_path / 'secret' / '1.0.0'
+    directory.mkdir(parents=True)
+    pixels = [np.full((6, 6, 3), value, np.uint8) for value in range(10)]
+    splits = {'train': (pixels[:5], [0] * 5), 'validation': (pixels[5:7], [0, 0])}
+    cifar.write_tfds(directory, 'secret', splits | {'test': (pixels[7:], [-1] * 3)}, ['cat'])
+    secret = Source('tfds:secret', dir=str(tmp_path), validation=0.2)
+    assert [len(load(secret, split)) for split in SPLITS] == [4, 1, 2]
+    np.testing.assert_array_equal(load(secret, 'test').images, pixels[5:7])
 
 
 @pytest.mark.parametrize('memory', [2**30, 1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.data import kind
 from vitjax.data.kind import SPLITS, Data, Encoded, Source, chosen, decoded
 from vitjax.data.preprocess import Preprocessing, read_square
 
@@ -30,7 +31,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     classes = tuple(sorted(p.name for p in first.iterdir() if p.is_dir()))
     if not classes:
         raise ValueError(f'{first} must have one folder for each class: it has none.')
-    home = root / split if split in present else first
+    home = root / kind.home(split, present) if present else root
     unknown = sorted({p.name for p in home.iterdir() if p.is_dir()} - set(classes))
     if unknown:
         raise ValueError(f'{home} has classes that {first} has not: {", ".join(unknown)}.')

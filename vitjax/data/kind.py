@@ -23,8 +23,10 @@ class Source:
     Attributes:
         name: `digits`, `tfds:NAME` (as in tfds:cifar10) or `folder:PATH`.
         dir: where TFDS has its prepared data; None takes TFDS_DATA_DIR or ~/tensorflow_datasets.
-        validation: share of the training images held out when there is no validation split.
-        test: share of all images held out when there is no test split.
+        validation: share of the training images held out when there is no validation split, or when
+            that is what is tested on.
+        test: share of all images held out when there is neither a test nor a validation split; data
+            with a validation split alone, as ImageNet's, are tested on it.
         size: side in pixels of the central squares that images of unequal sizes become.
         memory: most bytes that images may take in memory; where that is too little for decoded ones
             they are decoded as needed, and where it is too little for their files too, training
@@ -148,23 +150,35 @@ def decoded(
     return encoded
 
 
+def home(split: str, present: Sequence[str]) -> str:
+    """The split of the data, one of `present`, that has the images of a `split` of `SPLITS`.
+
+    Labels of a test split may be secret: where there is none, the validation split is tested on, as
+    ImageNet's is in the literature. What no split of its own has, is held out of `train`.
+    """
+    if split == 'test':
+        return next((s for s in ('test', 'validation') if s in present), 'train')
+    return split if {split, 'test'} <= {*present} else 'train'
+
+
 def chosen(source: Source, split: str, *, count: int, present: Sequence[str]) -> np.ndarray:
     """Which of `count` images belong to a split: all, or what is held out or left of `train`.
 
     Args:
         source: says the shares held out.
         split: one of `SPLITS`.
-        count: images of `split` where it is present, else of `train`.
+        count: images of the split of the data that has them, `home`.
         present: the splits that the data have of their own.
 
     Raises:
         ValueError: if none do.
     """
-    if split in present and split != 'train':
+    held = [name for name in ('validation', 'test') if home(name, present) == 'train']
+    if split in ('validation', 'test') and split not in held:
         return np.arange(count)
     order = np.random.default_rng(0).permutation(count)
-    tests = 0 if 'test' in present else round(count * source.test)
-    validations = 0 if 'validation' in present else round((count - tests) * source.validation)
+    tests = round(count * source.test) if 'test' in held else 0
+    validations = round((count - tests) * source.validation) if 'validation' in held else 0
     parts = np.split(order, [count - tests - validations, count - tests])
     rows = np.sort(parts[SPLITS.index(split)])
     if not len(rows):

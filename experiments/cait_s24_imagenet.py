@@ -1,0 +1,23 @@
+r"""CaiT-S24 on ImageNet-1k (Touvron et al. 2021, arXiv:2103.17239), without distillation.
+
+    python scripts/prepare.py imagenet --from ARCHIVES
+    python scripts/train.py cait_s24_imagenet
+
+400 epochs of 1,238 steps. Published: 82.7% top-1 at 224 pixels. It has not been trained here.
+
+COST
+
+The recipe is that of cait_xxs24_imagenet, whose docstring says where papers, code and this differ;
+stochastic depth is 0.1 instead of 0.05. To go on at 384 pixels:
+
+    python scripts/train.py cait_s24_imagenet --weights runs/cait_s24_imagenet --augment.size 384 \
+        --epochs 50 --optim.peak 1e-5 --optim.start 1e-6 --optim.end 1e-6 --out runs/cait_s24_384
+"""
+
+import dataclasses
+
+from cait_xxs24_imagenet import experiment as xxs24
+
+from vitjax.models import named
+
+experiment = dataclasses.replace(xxs24, model=named('cait_s24', dtype='bfloat16'))

@@ -1,0 +1,29 @@
+"""A PatchConvNet of 0.9 million parameters on CIFAR-10's own 32 pixels, for two CPU cores.
+
+    python scripts/prepare.py cifar10
+    python scripts/train.py patchconvnet_cifar10_small
+"""
+
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import PatchConvNet
+from vitjax.optim import Optim
+
+experiment = Experiment(
+    model=PatchConvNet(
+        patch_size=4,
+        width=128,
+        depth=4,
+        mlp_ratio=1.0,
+        num_classes=10,
+        depthwise=False,
+        layer_scale=None,
+    ),
+    data=Source('tfds:cifar10', validation=0.1),
+    augment=Augment(size=32, padding=4, flip=0.5, cutout=0.5, smoothing=0.1),
+    optim=Optim(name='muon', peak=3e-3, warmup=0.1, decay=0.1, ema=0.998),
+    batch_size=128,
+    epochs=22,
+    attention_every=1,
+)
