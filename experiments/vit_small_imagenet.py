@@ -30,7 +30,7 @@ experiment = Experiment(
     ),
     data=Source('tfds:imagenet2012', validation=0.01),
     augment=Augment(size=224, area=0.05, flip=0.5, policy='rand-m10-n2-p1', mixup=0.2),
-    preprocessing=Preprocessing(224, 0.875, mean=(0.5,) * 3, deviation=(0.5,) * 3),
+    preprocessing=Preprocessing(224, 0.875, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     optim=Optim(peak=1e-3, warmup=0.0898, decay=0.1, clip=1.0, moment='bfloat16'),
     batch_size=1024,
     epochs=90,

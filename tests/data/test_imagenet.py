@@ -2,6 +2,7 @@ import io
 import pathlib
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_imagenet_is_written_as_tensorflow_datasets_reads_it(source, small, tmp_
     train, validation, of_validation = small
     target = imagenet.prepare(source, str(tmp_path / 'data'))
     assert target == tmp_path / 'data' / 'imagenet2012' / '5.1.0'
-    builder = tfds.builder_from_directory(str(target))
+    builder: Any = tfds.builder_from_directory(str(target))
     assert builder.info.features['label'].names == SYNSETS
     assert [len(builder.info.splits['train'].filenames)] == [4]
     found = {
