@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import distance
 
 from vitjax import checkpoint, sharding
 from vitjax.data import order
@@ -25,6 +26,9 @@ MODELS = {
 }
 
 
+TOGETHER = ['_in_turn', '_together']  # several seeds: as on CPU, and as on accelerators
+
+
 @pytest.fixture(scope='module')
 def data():
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
@@ -39,12 +43,14 @@ def start(model, optim):
     return state, step
 
 
-def run(way, data, model, optim, steps=10, devices=None):
+def run(way, data, model, optim, steps=10, devices=None, *, each=False):
+    """Steps on all data, or (`each`) on those that come with the steps."""
     state, step = start(model, optim)
     spread = sharding.spread(
         way, step, [jax.random.key(1)], [state], batch_size=16, devices=devices
     )
     rows = batches(0, steps)
+    data = tuple(x[rows] for x in data) if each else data
     state, metrics = spread.run(spread.put([state]), spread.put_data(*data), rows, steps)
     (state,) = spread.get(state)
     return state, {name: np.asarray(values)[:, 0] for name, values in metrics.items()}
@@ -153,14 +159,18 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
     assert off < 1e-5
 
 
+@pytest.mark.parametrize('each', [False, True])
 @pytest.mark.parametrize('way', ['none', 'pmap', 'fsdp'])
-def test_the_program_to_lower_is_the_one_that_runs(data, way):
+def test_the_program_to_lower_is_the_one_that_runs(data, way, each):
+    data = tuple(x[batches(0, 4)] for x in data) if each else data
     state, step = start(MODEL, SGD)
     spread = sharding.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data]
     function, arguments = spread.program(tuple(shapes), 4)
     here = spread.put([jax.tree.map(jnp.copy, state)])
-    given = (here[0] if way == 'none' else here), spread.put_data(*data)
+    given = here, spread.put_data(*data)
+    if way == 'none':
+        given = here[0], given[1][0]  # of the one seed
     for planned, real in zip(jax.tree.leaves(arguments[:2]), jax.tree.leaves(given), strict=True):
         assert (planned.shape, planned.dtype) == (real.shape, real.dtype)
         assert way == 'pmap' or planned.sharding == real.sharding
@@ -168,6 +178,33 @@ def test_the_program_to_lower_is_the_one_that_runs(data, way):
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, given[0])
     assert metrics['loss'].shape == ((8, 4) if way == 'pmap' else (4,))
     function.lower(*arguments)
+
+
+@pytest.mark.parametrize('way', ['none', 'pmap', 'fsdp'])
+def test_data_of_each_step_are_the_same_steps_and_a_device_has_its_part(data, one_device, way):
+    state, metrics = run(way, data, MODEL, SGD, each=True)
+    whole, wanted = one_device['vit']
+    np.testing.assert_allclose(metrics['loss'], wanted['loss'], rtol=1e-5)
+    assert distance(state.params, whole.params) < 1e-5
+    first, step = start(MODEL, SGD)
+    spread = sharding.spread(way, step, [jax.random.key(1)], [first], batch_size=16)
+    arrays = spread.put_data(*(x[batches(0, 10)] for x in data))
+    images = jax.tree.leaves(arrays)[0]
+    part = 1 if way == 'none' else len(jax.devices())
+    assert images.addressable_shards[0].data.size == 10 * 16 * 8 * 8 * 3 / part
+
+
+@pytest.mark.parametrize('way', TOGETHER)
+def test_several_seeds_have_their_own_data_of_each_step(data, way, monkeypatch):
+    monkeypatch.setattr(sharding, '_in_turn', getattr(sharding, way))
+    (one, step), rows = start(MODEL, SGD), np.concatenate([batches(s, 4) for s in (0, 1)], 1)
+    keys, found = [jax.random.key(s) for s in (1, 2)], []
+    for given in (data, tuple(x[rows] for x in data)):
+        spread = sharding.spread('none', step, keys, [one] * 2, batch_size=16)
+        put = spread.put([jax.tree.map(jnp.copy, one) for _ in keys])
+        found.append(spread.run(put, spread.put_data(*given), rows, 4)[1]['loss'])
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    assert np.shape(found[0]) == (4, 2)
 
 
 def test_count_stops_early_and_does_not_recompile(data):
@@ -225,9 +262,9 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
         spread = sharding.spread('none', step, [key], [state], batch_size=16)
         copy = spread.put([jax.tree.map(jnp.copy, state)])
         alone.append(spread.run(copy, spread.put_data(*data), rows[:, i : i + 1], 4)[1]['loss'])
-    for backend in ('cpu', 'gpu'):
+    for way in TOGETHER:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jax, 'default_backend', lambda name=backend: name)
+            patch.setattr(sharding, '_in_turn', getattr(sharding, way))
             spread = sharding.spread('auto', step, keys, [state] * 3, batch_size=16)
         replicas = spread.put([jax.tree.map(jnp.copy, state) for _ in keys])
         replicas, metrics = spread.run(replicas, spread.put_data(*data), rows, 3)
@@ -238,13 +275,12 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
         assert [int(of_seed.step) for of_seed in spread.get(replicas)] == [4, 4, 4]
 
 
-@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
-def test_a_seed_that_diverges_is_seen(data, backend, monkeypatch):
+@pytest.mark.parametrize('way', TOGETHER)
+def test_a_seed_that_diverges_is_seen(data, way, monkeypatch):
     state, step = start(MODEL, SGD)
     keys = [jax.random.key(i) for i in range(2)]
-    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(sharding, '_in_turn', getattr(sharding, way))
     spread = sharding.spread('none', step, keys, [state] * 2, batch_size=16)
-    monkeypatch.undo()
     head = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), state.params['head'])
     wild = dataclasses.replace(state, params={**state.params, 'head': head})
     wild, tame = (jax.tree.map(jnp.copy, s) for s in (wild, state))

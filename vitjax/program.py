@@ -194,7 +194,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
     function, arguments = _lowerable(spread, experiment, shape, resident)
     if jax.process_count() == 1:  # one of several cannot trace what all of them run
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
-    apart = spread.processes_slice
+    apart = spread.apart if resident else spread.chunks_apart
     order = feed.Order(
         tuple(seeds), len(plan.data), experiment.batch_size,
         jax.process_index() if apart else 0, jax.process_count() if apart else 1,
@@ -259,10 +259,10 @@ def lowerable(
 def _lowerable(
     spread: sharding.Spread, experiment: Experiment, shape: tuple[int, ...], resident: bool
 ) -> tuple[Any, tuple[Any, ...]]:
-    count, steps = feed.chunk_shape(shape, experiment.batch_size, resident=resident)
+    lead, steps = feed.chunk_shape(shape, experiment.batch_size, resident=resident)
     data = (
-        jax.ShapeDtypeStruct((count, *shape[1:]), np.uint8),
-        jax.ShapeDtypeStruct((count,), np.int32),
+        jax.ShapeDtypeStruct((*lead, *shape[1:]), np.uint8),
+        jax.ShapeDtypeStruct(lead, np.int32),
     )
     return spread.program(data, steps)
 

@@ -1,7 +1,9 @@
 """The ways to spread a training step: one device, with one seed or several, `pmap` or `fsdp`.
 
-All run the same pure step, many at a dispatch, on data that stay on the devices. A program is
-compiled once for each step: what differs between two runs of equal shape is an argument of it.
+All run the same pure step, many at a dispatch, on data that are on the devices: all that there are,
+of which rows say what a step takes, or those of each step, a device having its part of the batch.
+A program is compiled once for each step: what differs between two runs of equal shape is an
+argument of it.
 """
 
 import functools
@@ -12,7 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from vitjax import split
 from vitjax.train import Metrics, TrainState
@@ -29,16 +38,18 @@ class Spread(NamedTuple):
         put: a list of states, one for each seed, as every device or host sees them whole, to the
             devices.
         get: the inverse: a list of states of global arrays, which is what checkpoints hold.
-        put_data: images [N, H, W, 3] and labels [N] to the devices.
+        put_data: images and labels to the devices: all, [N, H, W, 3] and [N], or those of K steps,
+            [K, seeds, batch, H, W, 3] and [K, seeds, batch].
         run: `(state, data, rows [K, seeds, batch], count) -> (state, metrics [K, seeds])`: takes
-            the first `count` of K steps, whose examples are `rows` of the data, and stops after one
-            whose loss or gradient is not finite. The state given is used up. `count` does not
-            recompile.
+            the first `count` of K steps, whose examples are `rows` of the data or the data's own,
+            and stops after one whose loss or gradient is not finite. The state given is used up.
+            `count` does not recompile.
         program: `(data, steps) -> (function, arguments)`: the jitted function that `run` calls, and
             the shapes of its arguments with their shardings, for images and labels of which only
             shape and dtype are read, and K = `steps`. `function.lower(*arguments).compile()` needs
             no device to be present. Where seeds train in turn it is the program of one.
-        processes_slice: whether `rows` are this process's slice of the batch or the whole.
+        apart: whether `rows` are this process's slice of the batch or the whole.
+        chunks_apart: the same of data that are those of each step, and of their rows.
     """
 
     put: Callable[[list[TrainState]], Any]
@@ -46,7 +57,8 @@ class Spread(NamedTuple):
     put_data: Callable[[np.ndarray, np.ndarray], Any]
     run: Callable[..., tuple[Any, Metrics]]
     program: Callable[[Any, int], tuple[Any, tuple[Any, ...]]]
-    processes_slice: bool = False
+    apart: bool = False
+    chunks_apart: bool = False
 
 
 def spread(
@@ -72,6 +84,8 @@ def spread(
             several seeds over several devices.
     """
     devices = jax.devices() if devices is None else devices
+    # A process's devices side by side, for the slice of the batch that it reads.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     seeds, shapes = len(given), jax.eval_shape(lambda tree: tree, states)
     way = resolved(way, len(devices), seeds)
     if way == 'none':
@@ -106,6 +120,8 @@ def many_steps(
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """The first `count` of the K steps whose examples are `rows` [K, ..., batch] of `data`.
 
+    `data` may have those of each step instead, [K, ..., batch, H, W, 3] and [K, ..., batch].
+
     One compiled program for any count, so that a run stopped anywhere and resumed takes the very
     same steps. Stops after a step whose loss or gradient is not finite. Metrics are [K, ...], NaN
     where no step was taken.
@@ -114,7 +130,7 @@ def many_steps(
     first = 0 if axis is None else jax.lax.axis_index(axis) * batch
 
     def one(state: TrainState, i: jax.Array) -> tuple[TrainState, Metrics]:
-        taken = rows[i]
+        taken = i if _of_steps(data) else rows[i]
         index = first + jnp.arange(batch)
         with jax.named_scope('examples'):
             examples = {'image': data[0][taken], 'label': data[1][taken], 'index': index}
@@ -135,6 +151,11 @@ def many_steps(
     start = (jnp.zeros((), jnp.int32), state, metrics, jnp.array(True))
     _, state, metrics, _ = jax.lax.while_loop(more, body, start)
     return state, metrics
+
+
+def _of_steps(data: Any) -> bool:
+    """Whether data are those of each step, and not all that there are."""
+    return data[1].ndim > 1
 
 
 @functools.lru_cache(maxsize=16)
@@ -167,18 +188,28 @@ def _in_turn(step: Step, given: list[Any], states: PyTree, batch_size: int, devi
 
     def run(states: list[TrainState], data: PyTree, rows: np.ndarray, count: int):
         ran = [
-            program(state, data, rows[:, i], count, own)
-            for i, (state, own) in enumerate(zip(states, given, strict=True))
+            program(state, each, rows[:, i], count, own)
+            for i, (state, each, own) in enumerate(zip(states, data, given, strict=True))
         ]
         metrics = jax.tree.map(lambda *of_seeds: np.stack(of_seeds, 1), *(m for _, m in ran))
         return [state for state, _ in ran], metrics
 
     def program_of_one(data: PyTree, steps: int):
-        values = states[0], data, _rows(steps, batch_size), _COUNT, given[0]
+        each = jax.eval_shape(lambda data: of_seeds(data)[0], data)
+        values = states[0], each, _rows(steps, batch_size), _COUNT, given[0]
         return program, _abstract(values, SingleDeviceSharding(device))
 
+    def of_seeds(data: PyTree) -> list[PyTree]:
+        if _of_steps(data):
+            return [tuple(values[:, i] for values in data) for i in range(len(given))]
+        return [data] * len(given)  # one array on the device, for all
+
     put = functools.partial(jax.device_put, device=device)
-    return Spread(put, lambda states: states, lambda *data: put(data), run, program_of_one)
+
+    def put_data(*data: np.ndarray) -> list[PyTree]:
+        return [put(each) for each in of_seeds(data)] if _of_steps(data) else of_seeds(put(data))
+
+    return Spread(put, lambda states: states, put_data, run, program_of_one)
 
 
 def _together(step: Step, given: list[Any], states: PyTree, batch_size: int, device: Any) -> Spread:
@@ -226,22 +257,27 @@ def _pmap_program(step: Step, devices: tuple[Any, ...]) -> Any:
 
 def _pmap(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: Any) -> Spread:
     """Data parallel: parameters on every device, the batch split, gradients averaged."""
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     stacked = NamedSharding(mesh, PartitionSpec(AXIS))
     whole = NamedSharding(mesh, PartitionSpec())
     local = [d for d in devices if d.process_index == jax.process_index()]
 
     mapped = _pmap_program(step, tuple(devices))
 
+    def onto(parts: list[Any]) -> jax.Array:
+        """An array [...] for each of this process's devices to one of [devices, ...]."""
+        copies = [jax.device_put(x[None], d) for x, d in zip(parts, local, strict=True)]
+        shape = (len(devices), *parts[0].shape)
+        return jax.make_array_from_single_device_arrays(shape, stacked, copies)
+
     def replicate(tree: PyTree) -> Any:
         """[...] to [devices, ...], a copy on each device."""
+        return jax.tree.map(lambda x: onto([np.asarray(x)] * len(local)), tree)
 
-        def leaf(x: Any) -> jax.Array:
-            copies = [jax.device_put(np.asarray(x)[None], d) for d in local]
-            shape = (len(devices), *np.shape(x))
-            return jax.make_array_from_single_device_arrays(shape, stacked, copies)
-
-        return jax.tree.map(leaf, tree)
+    def put_data(*data: np.ndarray) -> Any:
+        if not _of_steps(data):
+            return replicate(data)
+        return tuple(onto(np.split(values[:, 0], len(local), axis=1)) for values in data)
 
     def get(state: TrainState) -> list[TrainState]:
         """[devices, ...] to [...], replicated."""
@@ -258,19 +294,23 @@ def _pmap(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: An
         return state, {k: x.addressable_shards[0].data[0][:, None] for k, x in metrics.items()}
 
     def program(data: PyTree, steps: int):
+        if _of_steps(data):
+            part = lambda x: x[:, 0, : batch_size // len(devices)]  # noqa: E731
+            data = jax.eval_shape(lambda data: tuple(map(part, data)), data)
         once = state, data, _rows(steps, batch_size // len(devices))
         copy = jax.vmap(lambda tree: tree, in_axes=None, axis_size=len(devices))
         return mapped, (*jax.eval_shape(copy, once), _COUNT, _abstract(given, None))
 
     return Spread(
-        lambda states: replicate(states[0]), get, lambda *data: replicate(data), run, program, True
-    )
+        lambda states: replicate(states[0]), get, put_data, run, program,
+        apart=True, chunks_apart=True,
+    )  # fmt: skip
 
 
 def _fsdp(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: Any) -> Spread:
     """Fully sharded: one global program; large parameters, moments and the batch are split."""
     # Auto axes: with make_mesh's default, linen's convolutions fail.
-    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     whole = NamedSharding(mesh, PartitionSpec())
     split_rows = NamedSharding(mesh, PartitionSpec(None, AXIS))
     gather = functools.partial(split.boxed, mesh=mesh)
@@ -291,18 +331,30 @@ def _fsdp(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: An
         out_shardings=(shardings, whole),
     )
 
+    def put_data(*data: np.ndarray) -> Any:
+        if not _of_steps(data):
+            return jax.device_put(data, whole)
+        shapes = ((len(x), batch_size, *x.shape[3:]) for x in data)
+        make = jax.make_array_from_process_local_data
+        return tuple(make(split_rows, x[:, 0], s) for x, s in zip(data, shapes, strict=True))
+
     def run(state: TrainState, data: PyTree, rows: np.ndarray, count: int):
-        state, metrics = take(state, data, jax.device_put(rows[:, 0], split_rows), count, given)
+        # Rows of data that are those of each step are this process's slice, which nothing reads.
+        rows = np.zeros((len(rows), batch_size), np.int32) if _of_steps(data) else rows[:, 0]
+        state, metrics = take(state, data, jax.device_put(rows, split_rows), count, given)
         return state, {name: values[:, None] for name, values in metrics.items()}
 
     def program(data: PyTree, steps: int):
+        where = whole
+        if _of_steps(data):
+            data, where = (
+                jax.eval_shape(lambda data: tuple(x[:, 0] for x in data), data),
+                split_rows,
+            )
         values = state, data, _rows(steps, batch_size), _COUNT, given
-        return take, tuple(map(_abstract, values, (shardings, whole, split_rows, whole, whole)))
+        return take, tuple(map(_abstract, values, (shardings, where, split_rows, whole, whole)))
 
     return Spread(
-        lambda states: jax.device_put(states[0], shardings),
-        lambda state: [state],
-        lambda *data: jax.device_put(data, whole),
-        run,
-        program,
-    )
+        lambda states: jax.device_put(states[0], shardings), lambda state: [state], put_data, run,
+        program, chunks_apart=True,
+    )  # fmt: skip

@@ -90,7 +90,7 @@ def test_a_feed_of_a_stream_has_its_images_and_their_labels(files):
     wanted, rows = read(files, steps=7), order.Order((4,), COUNT, BATCH).rows(0, 7, 7)
     step = 0
     for chunk in feed.chunks(fed, 0, until, feed.Pace(1.0)):
-        found, labels = (values[chunk.rows[: chunk.steps]] for values in chunk.data)
+        found, labels = (values[: chunk.steps] for values in chunk.data)
         np.testing.assert_array_equal(found, wanted[step : step + chunk.steps])
         np.testing.assert_array_equal(labels, rows[step : step + chunk.steps])
         step += chunk.steps

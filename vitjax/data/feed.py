@@ -28,8 +28,9 @@ class Chunk(NamedTuple):
 
     Attributes:
         steps: how many.
-        data: images and labels, on the devices.
-        rows: [K, seeds, batch], of which the first `steps` say which of `data` a step takes. K is
+        data: images and labels, on the devices: all there are, [N, H, W, 3] and [N], or those of
+            each step, [K, seeds, batch, H, W, 3] and [K, seeds, batch].
+        rows: [K, seeds, batch], of which the first `steps` say which examples a step takes. K is
             the same for every chunk: one compiled program takes them all.
     """
 
@@ -70,7 +71,7 @@ class Ahead:
         shape: of all the images, [N, H, W, 3], as they are read.
         labels: of all.
         order: which come when.
-        put: images and labels to the devices.
+        put: images and labels of steps to the devices.
         until: as `feed` takes it.
         ahead: how many chunks are read, and on the devices, before they are asked for.
     """
@@ -106,12 +107,9 @@ class Ahead:
         rows = self._order.rows(step, steps, self.most)
         read = self._read(step, steps)
         # As long as the longest chunk, so that one compiled program takes them all.
-        images = np.zeros((rows.size, *read.shape[1:]), np.uint8)
-        images[: len(read)] = read
-        labels = np.zeros(rows.size, np.int32)
-        labels[: len(read)] = self._labels[rows[:steps].ravel()]
-        taken = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
-        return Chunk(steps, self._put(images, labels), taken)
+        images = np.zeros((*rows.shape, *read.shape[1:]), np.uint8)
+        images[:steps] = read.reshape(steps, *images.shape[1:])
+        return Chunk(steps, self._put(images, self._labels[rows]), rows)
 
 
 def feed(
@@ -124,7 +122,7 @@ def feed(
     Args:
         data: the images and labels.
         order: which come when.
-        put: images [N, H, W, 3] and labels [N] to the devices.
+        put: a chunk's data, images and labels, to the devices.
         until: step to the step at which a chunk that begins there has to end, at most.
         crop: what workers make of images that stream; None is what the data decode to.
     """
@@ -141,8 +139,10 @@ def feed(
     return Ahead(read, images.shape, data.labels, order, put, until)
 
 
-def chunk_shape(shape: tuple[int, ...], batch_size: int, *, resident: bool) -> tuple[int, int]:
-    """How many images a chunk has on the devices, and the K of its rows, for one seed.
+def chunk_shape(
+    shape: tuple[int, ...], batch_size: int, *, resident: bool
+) -> tuple[tuple[int, ...], int]:
+    """The shape of a chunk's labels on the devices, and the K of its rows, for one seed.
 
     Args:
         shape: of the images, [N, H, W, 3].
@@ -150,9 +150,9 @@ def chunk_shape(shape: tuple[int, ...], batch_size: int, *, resident: bool) -> t
         resident: whether all of them stay on the devices.
     """
     if resident:
-        return shape[0], STEPS
+        return shape[:1], STEPS
     steps = _steps_ahead(shape, batch_size)
-    return steps * batch_size, steps
+    return (steps, 1, batch_size), steps
 
 
 def _steps_ahead(shape: tuple[int, ...], batch: int) -> int:
