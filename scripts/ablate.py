@@ -72,11 +72,10 @@ def main() -> int:
             rows = ablation.plan(made, asked.seeds, report)
         show(rows, asked.seeds)
         return 0
-    job = {k: int(v) if v.lstrip('-').isdigit() else v for k, v in map(_pair, asked.job)}
     try:
         rows = ablation.run(
-            made, asked.seeds, asked.out, launcher=asked.launcher, settings=job,
-            formats=asked.format,
+            made, asked.seeds, asked.out, launcher=asked.launcher,
+            settings=command.settings(asked.job), formats=asked.format,
         )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')
@@ -97,7 +96,7 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
     Raises:
         ValueError: if there is no such field, or it is no FIELD=VALUE,VALUE.
     """
-    path, text = _pair(axis)
+    path, text = command.pair(axis)
     current = fields.get(experiment, path)
     if dataclasses.is_dataclass(current):
         one = f'{path}.{fields.names(current)[0]}'
@@ -109,13 +108,6 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
         return fields.get(changed, path)
 
     return path, [*map(read, text.split(','))]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition('=')
-    if not (key and equals and value):
-        raise ValueError(f'a setting is NAME=VALUE, a grid FIELD=VALUE,VALUE: {text!r} is not.')
-    return key.lstrip('-'), value
 
 
 def show(rows: list[dict[str, Any]], seeds: int) -> None:

@@ -12,9 +12,10 @@ import pathlib
 import platform
 import re
 import sys
+import traceback
 import typing
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -181,6 +182,28 @@ def _without_box(text: str) -> str:
     return f'{found.rstrip(".")}.' + (f'\n{helps[-1]} says more.' if helps else '')
 
 
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings NAME=VALUE of a job, whole numbers as such.
+
+    Raises:
+        ValueError: for what is none.
+    """
+    values = map(pair, pairs)
+    return {k: int(v) if v.lstrip('-').isdigit() else v for k, v in values}
+
+
+def pair(text: str) -> tuple[str, str]:
+    """The two sides of NAME=VALUE.
+
+    Raises:
+        ValueError: for what is none.
+    """
+    key, equals, value = text.partition('=')
+    if not (key and equals and value):
+        raise ValueError(f'a setting is NAME=VALUE, a grid FIELD=VALUE,VALUE: {text!r} is not.')
+    return key.lstrip('-'), value
+
+
 def described(model: Any, size: int) -> str:
     """A model, its parameters and input, and what it runs on, in a few words."""
     import jax
@@ -198,26 +221,45 @@ def guard(call: Callable[[], int | None]) -> None:
 
     What a user can cause (ValueError, OSError, too little memory) ends in a line or two and exit
     code 1; other exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every
-    traceback.
+    traceback. One of several processes that fails leaves at once, for the others to see it.
     """
     stdout: Any = sys.stdout
     stdout.reconfigure(line_buffering=True)  # into a file or a pipe too, whoever prints
+    code = 1
     try:
-        sys.exit(call() or 0)
+        code = call() or 0
+    except SystemExit as error:
+        code = error.code
     except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (ValueError, OSError) as error:
-        if os.environ.get('VITJAX_TRACEBACK'):
-            raise
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        lacks = isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED')
-        if os.environ.get('VITJAX_TRACEBACK') or not lacks:
-            raise
-        print(f'error: there is too little memory: {str(error)[:200].strip()}', file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    except Exception as error:
+        text = _said(error)
+        if os.environ.get('VITJAX_TRACEBACK') or text is None:
+            traceback.print_exc()
+        else:
+            print(f'error: {text}', file=sys.stderr)
+    processes = sys.modules.get('vitjax.processes')
+    if code and processes and processes.joined:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code if isinstance(code, int) else 1)  # jax would wait for the others
+    sys.exit(code)
+
+
+def _said(error: Exception) -> str | None:
+    """What to say of an error, in a line or two; None of a bug."""
+    if isinstance(error, ValueError | OSError):
+        return str(error)
+    if isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED'):
+        return f'there is too little memory: {str(error)[:200].strip()}'
+    processes = sys.modules.get('vitjax.processes')
+    if processes and processes.lost(error):
+        first = str(error).splitlines()[0][:200]
+        return (
+            f'another process of this run is gone ({first}).\n'
+            'The same command goes on from the last checkpoint, on any number of processes.'
+        )
+    return None

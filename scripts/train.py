@@ -1,8 +1,7 @@
 """Train an experiment: python scripts/train.py digits --model.depth 6 --out runs/d6."""
 
 import dataclasses
-import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import command
 from tyro.conf import AvoidSubcommands, arg
@@ -17,27 +16,27 @@ class Run:
     Attributes:
         out: the run directory.
         report: write report.html into it at the end.
+        launcher: here; or as one job of a cluster, by slurm; or of several processes of this
+            machine. The last two need submitit.
+        job: settings of a job for submitit, as in `nodes=2 tasks_per_node=8 gpus_per_node=8`.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
     report: bool = True
+    launcher: Literal['here', 'processes', 'slurm'] = 'here'
+    job: tuple[str, ...] = ()
 
 
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
-    usage = '[--out DIR] [--no-report] [overrides]'
+    usage = '[--out DIR] [--no-report] [--launcher slurm --job NAME=VALUE ...] [overrides]'
     run, _ = command.of_experiment(Run, 'runs', usage=usage, does='')
-    if 'JAX_COORDINATOR_ADDRESS' in os.environ:  # one of several processes
-        import jax
+    if run.launcher != 'here':
+        return submit(run)
+    from vitjax import loop, processes
 
-        # On a cluster that jax knows (Slurm, TPU) it finds the two numbers itself.
-        numbers = [os.environ.get(n) for n in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')]
-        count, index = (None if n is None else int(n) for n in numbers)
-        jax.distributed.initialize(num_processes=count, process_id=index)
-
-    from vitjax import loop
-
+    processes.join()
     try:
         loop.train(run.experiment, run.out)
         if run.report:
@@ -54,6 +53,25 @@ def main() -> int:
         f'next:\n  python scripts/evaluate.py {run.out}\n'
         f'  python scripts/visualize.py {run.out} {views} --images PHOTO --out {run.out}/figures'
     )
+    return 0
+
+
+def submit(run: Run) -> int:
+    """Submits the run as a job; waits for one of this machine."""
+    from vitjax import launch
+
+    assert run.launcher != 'here'
+    given = command.settings(run.job)
+    job = launch.train(run.experiment, run.out, run.launcher, given, report=run.report)
+    print(f'job {job.job_id} is submitted; its logs: {job.paths.stdout}, {job.paths.stderr}')
+    if run.launcher == 'slurm':
+        return 0
+    try:
+        job.results()
+    except Exception as error:  # whatever a job died of
+        last = str(error).strip().splitlines()[-1]
+        raise ValueError(f'job {job.job_id} failed: {last}; see its logs.') from None
+    print(f'job {job.job_id} is done; the run is in {run.out}')
     return 0
 
 

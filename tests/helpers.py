@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vitjax import runs
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
@@ -90,3 +92,42 @@ def as_users_do(program):
         [sys.executable, '-c', program], env=there, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        return free.getsockname()[1]
+
+
+def processes(count, arguments, **more):
+    """Starts `train.py` as processes that train as one, of a CPU device each.
+
+    `more` is their environment, in place of what `vitjax.processes.join` documents; `INDEX` in it
+    stands for the process's number.
+    """
+    train = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
+    here = {'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1')}
+    more = more or {
+        'JAX_COORDINATOR_ADDRESS': f'localhost:{free_port()}', 'JAX_NUM_PROCESSES': str(count),
+        'JAX_PROCESS_ID': 'INDEX',
+    }  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, str(train), *arguments],
+            env={**os.environ, **here, **{k: v.replace('INDEX', str(i)) for k, v in more.items()}},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def same_run(out, whole):
+    """Two runs have the same losses, gradients and parameters, to 1e-5."""
+    for found, wanted in zip(runs.read_metrics(out), runs.read_metrics(whole), strict=True):
+        assert (found['step'], found['split']) == (wanted['step'], wanted['split'])
+        for name in ('loss', 'accuracy', *(['grad_norm'] if 'grad_norm' in wanted else [])):
+            off = abs(found[name] - wanted[name]) / max(abs(wanted[name]), 1e-30)
+            assert off < 1e-5, (name, found, wanted)
+    found, wanted = (runs.load(run, which='latest').params for run in (out, whole))
+    assert distance(found, wanted) < 1e-5

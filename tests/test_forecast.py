@@ -150,4 +150,4 @@ def test_data_decoded_ahead_are_one_chunk_on_the_devices(machine):
     each = forecast.forecast(EXPERIMENT, 'two', away)
     assert each.report is not None
     chunk = 256 * 32 * (8 * 8 * 3 + 4)
-    assert each.report.memory.arguments > chunk
+    assert chunk / 2 < each.report.memory.arguments < chunk  # each device has its part

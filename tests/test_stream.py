@@ -1,18 +1,12 @@
 """Runs on images that stream from worker processes."""
 
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
-from helpers import distance
+from helpers import processes, same_run
 from PIL import Image
 
-from vitjax import loop, runs
+from vitjax import loop
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source, load
 from vitjax.experiment import Experiment
@@ -21,7 +15,6 @@ from vitjax.models import ViT
 pytest.importorskip('grain', reason="needs the extra 'stream'")
 pytest.importorskip('cv2', reason="needs the extra 'stream'")
 
-TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
 FILE = """
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source
@@ -62,37 +55,13 @@ def whole(experiment, tmp_path_factory):
     return out
 
 
-def same(out, whole):
-    for found, wanted in zip(runs.read_metrics(out), runs.read_metrics(whole), strict=True):
-        assert (found['step'], found['split']) == (wanted['step'], wanted['split'])
-        for name in ('loss', 'accuracy'):
-            assert found[name] == pytest.approx(wanted[name], rel=1e-5), (name, found, wanted)
-    found, wanted = (runs.load(run, which='latest').params for run in (out, whole))
-    assert distance(found, wanted) < 1e-5
-
-
-def test_two_processes_train_on_a_stream_as_one(experiment, whole, tmp_path):
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1'),
-        'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
-        'JAX_NUM_PROCESSES': '2',
-        'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-    }
-    command = [sys.executable, str(TRAIN), str(experiment[0]), '--no-report', '--out']
-    processes = [
-        subprocess.Popen(
-            [*command, str(tmp_path / 'two')], env={**environment, 'JAX_PROCESS_ID': str(i)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    texts = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], texts
-    same(tmp_path / 'two', whole)
+@pytest.mark.parametrize(('count', 'way'), [(2, 'pmap'), (4, 'fsdp')])
+def test_several_processes_train_on_a_stream_as_one(experiment, whole, tmp_path, count, way):
+    out = tmp_path / 'several'
+    command = [str(experiment[0]), '--parallel', way, '--no-report', '--out', str(out)]
+    ended = [process.communicate()[0] for process in processes(count, command)]
+    assert all('error' not in text.lower() for text in ended), ended
+    same_run(out, whole)
 
 
 def test_what_a_stream_cannot_do_is_refused(folder, tmp_path):

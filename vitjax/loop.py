@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, program, progress, runs
+from vitjax import checkpoint, processes, program, progress, runs
 from vitjax.console import Console, duration
 from vitjax.data import feed
 from vitjax.evaluate import answers, on_host, predict, scores
@@ -184,6 +184,7 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
                 began = time.perf_counter()
             state, metrics = run.run(state, chunk)
             took = time.perf_counter() - began  # with what there was to wait for the chunk
+            took = processes.agreed(took)
             _require_finite(metrics, at.step, outs)
             pace.note(chunk.steps, took)
             at = at.after(metrics, took)
@@ -198,11 +199,11 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
                 around.console.say(progress.line(plan, at, records))
                 if _ends(plan, at.step, records, around.console):
                     return at
-            if caught:
+            if stop := int(processes.agreed(caught[0] if caught else 0)):
                 _save(managers, plan, at, run.get(state), records)
                 for manager in managers:
                     manager.wait_until_finished()
-                raise Stop(caught[0], at.step)
+                raise Stop(stop, at.step)
             began = time.perf_counter()
     return at
 

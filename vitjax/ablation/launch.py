@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 
-from vitjax import fields, loop, runs
+from vitjax import fields, launch, loop, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason
 from vitjax.console import Console, duration
@@ -180,22 +180,11 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
 
 
 def _on_cluster(
-    jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: str,
+    jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: Any,
     settings: Mapping[str, Any], console: Console,
 ) -> None:  # fmt: skip
     """Cells as jobs of submitit, each in a process of its own."""
-    try:
-        import submitit
-    except ImportError:
-        raise ValueError(
-            f"the launcher {launcher!r} needs submitit: pip install 'vitjax[cluster]'."
-        ) from None
-    cluster = {'slurm': 'slurm', 'processes': 'local'}[launcher]
-    executor = submitit.AutoExecutor(folder, cluster=cluster)
-    try:
-        executor.update_parameters(**{'name': 'vitjax', 'timeout_min': 24 * 60, **settings})
-    except (NameError, TypeError) as error:
-        raise ValueError(f'submitit refuses a setting of {launcher}: {error}') from None
+    executor = launch.executor(folder, launcher, settings)
     # A job gets plain values: what it imports is its own.
     calls = [
         (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs

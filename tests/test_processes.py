@@ -1,0 +1,150 @@
+"""Runs of several processes, from the command line."""
+
+import os
+import signal
+import sys
+import time
+
+import jax
+import pytest
+from helpers import processes as start
+from helpers import same_run
+
+from vitjax import checkpoint, launch, loop, processes
+
+# Nothing in it draws by device, as dropout does, or makes much of rounding, as Adam does.
+FILE = """
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+experiment = Experiment(
+    ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10), data=Source('digits'),
+    augment=Augment(size=8, flip=0.5, mixup=0.2), optim=Optim(name='sgd', peak=0.01),
+    batch_size=32, steps=240, evaluate_every=0.5,
+)
+"""
+exec(FILE, made := {})
+EXPERIMENT = made['experiment']
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The run of one process and one device."""
+    out = tmp_path_factory.mktemp('runs') / 'whole'
+    loop.train_seeds(EXPERIMENT, {0: out}, quiet=True, devices=jax.devices()[:1])
+    return out
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    path = tmp_path / 'digit.py'
+    path.write_text(FILE)
+
+    def made(out, *more):
+        return [str(path), '--no-report', '--out', str(out), *more]
+
+    return made
+
+
+def finished(running):
+    texts = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), texts
+    return texts
+
+
+def test_under_slurm_there_is_nothing_to_set(tmp_path, whole, arguments):
+    step = {
+        'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2',
+        'SLURM_STEP_NUM_TASKS': '2', 'SLURM_PROCID': 'INDEX', 'SLURM_LOCALID': 'INDEX',
+    }  # fmt: skip
+    out = tmp_path / 'two'
+    texts = finished(start(2, arguments(out), **step))
+    assert 'on 2 x cpu' in texts[0] and 'on 2 x cpu' not in texts[1]
+    same_run(out, whole)
+
+
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, arguments, how):
+    out = tmp_path / 'two'
+    command = arguments(out, '--parallel', 'fsdp')
+    running = start(2, command)
+    while not (checkpoint.steps(out) or any(process.poll() for process in running)):
+        time.sleep(0.02)
+    running[1].send_signal(how)
+    happened = time.monotonic()
+    text, _ = running[0].communicate(timeout=60)
+    took = time.monotonic() - happened
+    if how != signal.SIGTERM:
+        running[1].kill()
+    other, _ = running[1].communicate()
+    assert 'Traceback' not in text, text
+    assert took < 15 + 15  # of which half is for a machine that is busy
+    if how == signal.SIGTERM:  # they are asked, and agree on the step
+        assert [process.returncode for process in running] == [143, 143], (text, other)
+        assert 'stopped at step' in text and text.splitlines()[-1] == other.splitlines()[-1]
+    elif how == signal.SIGKILL:
+        assert running[0].returncode == 1
+        assert 'another process of this run is gone' in text
+        assert 'The same command goes on from the last checkpoint' in text
+    else:
+        assert running[0].returncode and 'heartbeat' in text
+    assert 0 < checkpoint.steps(out)[-1] < 240
+    (text,) = finished(start(1, command, JAX_PLATFORMS='cpu'))
+    assert 'resumed from step' in text
+    same_run(out, whole)
+
+
+def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):
+    pytest.importorskip('submitit')
+    out = tmp_path / 'two'
+    job = ('--launcher', 'processes', '--job', 'tasks_per_node=2')
+    (text,) = finished(start(1, arguments(out, *job), JAX_PLATFORMS='cpu'))
+    assert 'is submitted; its logs' in text and 'is done' in text
+    log = next((tmp_path / 'two-jobs').glob('*_0_log.out')).read_text()
+    assert 'on 2 x cpu' in log
+    same_run(out, whole)
+
+
+def test_a_job_that_fails_says_where_to_look(tmp_path, arguments):
+    pytest.importorskip('submitit')
+    job = ('--launcher', 'processes', '--job', 'tasks_per_node=2', '--batch-size', '9999')
+    (running,) = start(1, arguments(tmp_path / 'two', *job), JAX_PLATFORMS='cpu')
+    text, _ = running.communicate()
+    assert running.returncode == 1 and 'Traceback' not in text
+    assert 'failed: ' in text and 'see its logs' in text
+
+
+def test_a_job_that_is_stopped_early_is_submitted_again_as_it_was():
+    pytest.importorskip('submitit')
+    again = launch.Training().checkpoint('{}', 'run', False)
+    assert isinstance(again.function, launch.Training) and again.args == ('{}', 'run', False)
+
+
+def test_a_launcher_without_submitit_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'submitit', None)
+    with pytest.raises(ValueError, match=r'vitjax\[cluster\]'):
+        launch.train(EXPERIMENT, tmp_path / 'run', 'slurm')
+
+
+def test_alone_there_is_nobody_to_join(monkeypatch):
+    monkeypatch.setattr(jax.distributed, 'initialize', lambda *_, **__: pytest.fail('joined'))
+    for environment in ({}, {'SLURM_NTASKS': '4'}, {'SLURM_STEP_NUM_TASKS': '1'}):
+        assert not processes.join(environment)
+    assert not processes.lost(RuntimeError('Connection reset by peer'))
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        ({'JAX_NUM_PROCESSES': 'two'}, "JAX_NUM_PROCESSES must be a whole number: 'two'"),
+        (
+            {'JAX_NUM_PROCESSES': '2'},
+            'JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID',
+        ),
+    ],
+)
+def test_numbers_that_are_missing_or_none(more, said):
+    with pytest.raises(ValueError, match=said):
+        processes.join({'JAX_COORDINATOR_ADDRESS': 'localhost:1', **more})

@@ -1,0 +1,97 @@
+"""Several processes that train as one: how one joins the others, and how it leaves them."""
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+HEARTBEAT = 10  # seconds after which a process that is silent counts as dead
+_LOST = (
+    'gloo',
+    'nccl',
+    'connection',
+    'heartbeat',
+    'unavailable',
+    'coordination',
+    'peer',
+    'barrier',
+)
+joined = False  # whether this process is one of several
+
+
+def join(environment: Mapping[str, str] = os.environ) -> bool:
+    """Makes this process one of several, where its environment says that it is.
+
+    Under Slurm (`srun`), Open MPI and on TPU there is nothing to set: jax finds the others itself.
+    Elsewhere `JAX_COORDINATOR_ADDRESS` (host and port of the first), `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID` say it. Processes on CPUs speak through gloo. To be called before anything
+    asks jax for its devices.
+
+    Returns:
+        Whether it is.
+
+    Raises:
+        ValueError: for numbers that are none, or of which one is missing.
+        RuntimeError: if the others do not come.
+    """
+    global joined
+    numbers: list[int | None] = [None, None]
+    given = environment.get('JAX_COORDINATOR_ADDRESS')
+    if given:
+        names = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+        numbers = [_number(name, environment) for name in names]
+    elif not (_tasks(environment) > 1 or _on_tpu(environment)):
+        return False
+    if given and None in numbers and _tasks(environment) < 2:
+        raise ValueError('JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
+    import jax
+
+    try:
+        jax.distributed.initialize(given, *numbers, heartbeat_timeout_seconds=HEARTBEAT)
+    except ValueError as error:
+        if given or _tasks(environment) > 1:
+            raise ValueError(f'this process cannot join the others: {error}') from None
+        return False  # a TPU that belongs to no pod
+    joined = jax.process_count() > 1
+    return joined
+
+
+def agreed(number: float) -> float:
+    """The largest that any process has, in float32: what all of them go on with alike."""
+    import jax
+
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.process_allgather(np.float32(number)).max())
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    text = str(error).lower()
+    return joined and any(word in text for word in _LOST)
+
+
+def _number(name: str, environment: Mapping[str, str]) -> int | None:
+    text = environment.get(name)
+    if text is not None and not text.isdigit():
+        raise ValueError(f'{name} must be a whole number: {text!r}.')
+    return None if text is None else int(text)
+
+
+def _tasks(environment: Mapping[str, str]) -> int:
+    """Processes of the step that a cluster's launcher started this one in; 1 outside of one."""
+    names = 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'
+    found = [environment[name] for name in names if environment.get(name, '').isdigit()]
+    return max(map(int, found), default=1)
+
+
+def _on_tpu(environment: Mapping[str, str]) -> bool:
+    """Whether jax will run on TPUs that are here, which may belong to a pod."""
+    wanted = environment.get('JAX_PLATFORMS', '')
+    present = any(pathlib.Path(f'/dev/{name}').exists() for name in ('accel0', 'vfio/0'))
+    has = importlib.util.find_spec('libtpu') is not None
+    return present and has and (not wanted or 'tpu' in wanted)
