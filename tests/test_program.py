@@ -9,7 +9,7 @@ from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.experiment import Experiment
-from vitjax.models import ViT
+from vitjax.models import CaiT, PatchConvNet, ViT
 from vitjax.optim import Optim
 
 TINY = Experiment(
@@ -64,6 +64,62 @@ def test_weights_bring_their_normalisation(tmp_path):
     started = program.program(plan, [0], jax.devices()[:1]).init()[0].params
     for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_an_experiment_may_say_its_preprocessing(tmp_path):
+    from vitjax import loop, runs
+
+    given = Preprocessing(size=99, crop=0.8, mean=(0.5, 0.5, 0.5), deviation=(0.2, 0.2, 0.2))
+    said = dataclasses.replace(TINY, preprocessing=given)
+    plan = program.plan(said)
+    assert plan.experiment.preprocessing == dataclasses.replace(given, size=8)
+    known = Preprocessing(size=8, crop=0.9, mean=(0.1, 0.2, 0.3), deviation=(0.4, 0.5, 0.6))
+    params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
+    runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
+    plan = program.plan(dataclasses.replace(said, weights=str(tmp_path / 'run')))
+    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=0.8)
+    out, short = tmp_path / 'out', dataclasses.replace(said, epochs=None, steps=2)
+    loop.train(short, out, quiet=True)
+    loop.train(short, out, quiet=True)  # which is finished, and no other configuration
+    other = dataclasses.replace(short, preprocessing=dataclasses.replace(given, crop=0.7))
+    with pytest.raises(ValueError, match=r'preprocessing.crop: 0.8 -> 0.7'):
+        loop.train(other, out, quiet=True)
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
+        ViT(
+            patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, pool='mean',
+            position='sincos',
+        ),
+        CaiT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),
+        PatchConvNet(patch_size=4, width=16, depth=1, num_classes=10),
+    ],
+)  # fmt: skip
+def test_training_goes_on_at_a_larger_size(tmp_path, model):
+    from vitjax import evaluate, loop, runs
+
+    small = dataclasses.replace(TINY, model=model, epochs=None, steps=40, optim=Optim(peak=3e-3))
+    loop.train(small, tmp_path / 'small', quiet=True)
+    weights = str(tmp_path / 'small')
+    large = dataclasses.replace(small, augment=Augment(size=16), weights=weights, steps=2)
+    plan = program.plan(large)
+    resampled = runs.load(weights, image_size=16).params
+    started = program.program(plan, [0], jax.devices()[:1]).init()[0].params
+    for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(resampled), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if 'position' in started.get('embed', {}):
+        assert started['embed']['position']['table'].shape[0] - model.trunk.prefix == 16
+    last = loop.train(large, tmp_path / 'large', quiet=True)
+    assert np.isfinite(last['loss'])
+    experiment, params, _ = runs.load(tmp_path / 'large')
+    assert experiment.preprocessing is not None and experiment.preprocessing.size == 16
+    logits = evaluate.predict(
+        experiment.model, params, plan.data, experiment.preprocessing, 64, jax.devices()[:1]
+    )
+    assert logits.shape == (1294, 10)
 
 
 def test_experiments_that_differ_in_numbers_have_the_same_step():

@@ -128,6 +128,23 @@ def test_fsdp_splits_what_is_large_and_never_along_depth(data):
     assert shard.size * 8 == 2 * 64 * 256
 
 
+def test_fsdp_never_has_the_whole_of_anything_large(data):
+    """Bytes of one of eight devices, of parameters that are most of what there is."""
+    model = ViT(patch_size=4, width=256, depth=12, num_heads=4, num_classes=5)
+    state, step = start(model, Optim(peak=1e-3))
+    whole = sum(4 * x.size for x in jax.tree.leaves(state.params))
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
+    sizes = {}
+    for way in ('pmap', 'fsdp'):
+        spread = sharding.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
+        function, arguments = spread.program(shapes, 4)
+        sizes[way] = function.lower(*arguments).compile().memory_analysis()
+    assert sizes['pmap'].argument_size_in_bytes > 3 * whole  # with two moments
+    assert sizes['fsdp'].argument_size_in_bytes < 1.1 * 3 * whole / 8
+    assert sizes['pmap'].temp_size_in_bytes > whole  # gradients, all at once
+    assert sizes['fsdp'].temp_size_in_bytes < whole / 2
+
+
 @pytest.mark.parametrize(
     ('writes', 'reads'), [('pmap', 'none'), ('none', 'fsdp'), ('fsdp', 'pmap')]
 )

@@ -47,7 +47,9 @@ class Experiment:
             effective `rank`.
         parallel: auto, none, pmap or fsdp.
         weights: run directory or published weights to start from; None starts afresh.
-        preprocessing: what the model's input is; filled in when a run starts.
+        preprocessing: what the model's input is, of `augment.size` pixels whatever its own; where
+            an experiment gives none, it is filled in when a run starts: whole squares, normalised
+            as the data's statistics or the weights have it.
         classes: names of the classes; filled in when a run starts.
     """
 

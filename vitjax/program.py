@@ -106,16 +106,19 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     if experiment.loss == 'binary' and experiment.augment.smoothing:
         rule = "loss 'binary' counts every share of a label: augment.smoothing must be 0"
         raise ValueError(f'{rule}: {experiment.augment.smoothing}.')
-    params = None
-    if experiment.weights is None:
-        mean, deviation = statistics(data)
-        prepared = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
-    else:
+    params, given = None, experiment.preprocessing
+    if experiment.weights is not None:
         loaded = runs.load(experiment.weights, image_size=size, num_classes=outputs, report=report)
         # Weights go with the normalisation that they were trained with.
         known, params = loaded.experiment.preprocessing or Preprocessing(), loaded.params
-        prepared = dataclasses.replace(known, size=size, crop=1.0)
+        prepared = dataclasses.replace(known, crop=given.crop if given else 1.0)
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
+    elif given is not None:
+        prepared = given
+    else:
+        mean, deviation = statistics(data)
+        prepared = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
+    prepared = dataclasses.replace(prepared, size=size)
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
     teacher = _teacher(experiment, report)
     return Plan(experiment, data, total, per_epoch, every, params, teacher)

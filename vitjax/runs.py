@@ -191,10 +191,13 @@ def require_same(experiment: Experiment, run: Path) -> None:
     if files.is_empty(run):
         return
     known = read_experiment(run)
-    # What a run fills in from its data is not the user's to differ in.
-    asked = dataclasses.replace(
-        experiment, preprocessing=known.preprocessing, classes=known.classes
-    )
+    # What a run fills in from its data or weights is not the user's to differ in.
+    prepared = experiment.preprocessing
+    if prepared is None or experiment.weights is not None:
+        prepared = known.preprocessing
+    else:
+        prepared = dataclasses.replace(prepared, size=experiment.augment.size)
+    asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     different = differences(known, asked)
     if different and (checkpoint.steps(run) or read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
