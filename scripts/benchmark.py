@@ -9,6 +9,8 @@ import functools
 import itertools
 import json
 import math
+import multiprocessing
+import os
 import pathlib
 import resource
 import statistics
@@ -30,8 +32,12 @@ from vitjax import train as training
 from vitjax.analysis.similarity import minibatch_cka
 from vitjax.capture import known_paths
 from vitjax.data.augment import augment
-from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.crop import Crop
+from vitjax.data.folder import SUFFIXES
+from vitjax.data.order import Order
+from vitjax.data.preprocess import Preprocessing, read_square
+from vitjax.data.sources import Data, Encoded
+from vitjax.data.stream import Workers
 from vitjax.experiment import find
 from vitjax.intervene import Edit, intervene, places, sweep
 from vitjax.layers.attend import Implementation
@@ -334,6 +340,69 @@ def similarity(
     tables.show(rows)
 
 
+def feed(
+    folder: tyro.conf.Positional[str], size: Side = 224, batch: Count = 256, steps: Count = 8,
+    repeats: Count = 3, workers: Count | None = None, out: str | None = None,
+) -> None:  # fmt: skip
+    """Images that a stream feeds in a second, beside decoding alone.
+
+    Alone, as many processes make random resized crops of the same files and hand over nothing.
+
+    Args:
+        folder: of images, with folders in it; each is read several times where it has few.
+        size: side of the crops in pixels.
+        batch: images a step.
+        steps: of one timing.
+        repeats: timings of each, in turn, of which the median is taken.
+        workers: processes; without it what training takes, and alone a process for each core.
+        out: folder for feed.csv.
+    """
+    files = sorted(p for p in pathlib.Path(folder).rglob('*') if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {folder}.')
+    files = [*itertools.islice(itertools.cycle(files), max(len(files), batch))]
+    crop, count = Crop(size, 0.08), workers or os.cpu_count() or 1
+    square = functools.partial(read_square, preprocessing=Preprocessing(size))
+    order = Order((0,), len(files), batch)
+    parts = [files[i : i + 32] for i in range(0, len(files), 32)]
+    found: dict[str, list[float]] = {'alone': [], 'stream': []}
+    context = multiprocessing.get_context('spawn')
+    images = Encoded(files, square, streams=True)
+    stream = Workers(images, order, crop, count=workers)
+    with context.Pool(count, _one_thread) as pool:
+        for turn in range(repeats + 1):
+            start = time.perf_counter()
+            work = itertools.islice(itertools.cycle(parts), -(-steps * batch // 32))
+            made = sum(pool.imap_unordered(functools.partial(_crops, crop), work))
+            alone = made / (time.perf_counter() - start)
+            stream.read(0, 1, space := np.empty((batch, size, size, 3), np.uint8))  # starts them
+            start = time.perf_counter()
+            for step in range(1, steps + 1):
+                stream.read(step, 1, space)
+            fed = steps * batch / (time.perf_counter() - start)
+            stream.close()
+            if turn:  # the first reads the files from the disk
+                found['alone'].append(alone)
+                found['stream'].append(fed)
+    alone, fed = map(statistics.median, found.values())
+    row: tables.Row = {'size': size, 'processes': count, 'alone_images_per_second': alone,
+                       'stream_images_per_second': fed, 'ratio': fed / alone}  # fmt: skip
+    tables.write([row], out, 'feed')
+    tables.show([row])
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def _crops(crop: Crop, files: list[pathlib.Path]) -> int:
+    for i, file in enumerate(files):
+        crop(file, np.random.default_rng(i))
+    return len(files)
+
+
 def interventions(
     model: str = 'vit_small_patch16', images: Count = 16, image_size: Side = 224, passes: Count = 6,
     repeats: Count = 3, peer: str | None = None, out: str | None = None,
@@ -431,7 +500,7 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
 
 if __name__ == '__main__':
     commands = {'compile': compile_time, 'intervene': interventions}
-    commands |= {each.__name__: each for each in (attention, model, similarity, train)}
+    commands |= {each.__name__: each for each in (attention, feed, model, similarity, train)}
     commands = {name: command.checked(each) for name, each in commands.items()}
     parse = functools.partial(command.parse, cli=tyro.extras.subcommand_cli_from_dict)
     command.guard(lambda: parse(commands, description=__doc__)())

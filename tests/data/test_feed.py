@@ -35,7 +35,8 @@ def shown(data, seeds, seconds=10.0):
     pace, labels, steps = feed.Pace(seconds), [], []
     for chunk in feed.chunks(source, 0, until, pace):
         images, of_images = examples(chunk)
-        np.testing.assert_array_equal(images, data.images[of_images])
+        wanted = data.images[of_images.ravel()].reshape(images.shape)
+        np.testing.assert_array_equal(images, wanted)
         assert chunk.rows.shape[0] == source.most
         labels.append(of_images)
         steps.append(chunk.steps)

@@ -38,9 +38,15 @@ def read(files, start=0, steps=3, *, crop: Crop | None = CROP, count=0, seeds=(4
     workers = stream.Workers(
         encoded(files), order.Order(seeds, COUNT, BATCH, **how), crop, count=count
     )
-    out = workers.read(start, steps)
+    out = taken(workers, start, steps)
     workers.close()
     return out.reshape(steps, len(seeds), -1, *out.shape[1:])
+
+
+def taken(workers, start, steps):
+    out = np.zeros((steps * workers.a_step, *workers.shape[1:]), np.uint8)
+    workers.read(start, steps, out)
+    return out
 
 
 @pytest.mark.parametrize('crop', [CROP, None])
@@ -58,7 +64,7 @@ def test_a_stream_goes_on_from_any_step(files):
         np.testing.assert_array_equal(read(files, start, 9 - start), wanted[start:])
     workers = stream.Workers(encoded(files), order.Order((4,), COUNT, BATCH), CROP, count=0)
     for step in (0, 1, 2, 5, 6, 1):
-        np.testing.assert_array_equal(workers.read(step, 1), wanted[step, 0])
+        np.testing.assert_array_equal(taken(workers, step, 1), wanted[step, 0])
 
 
 @pytest.mark.parametrize('processes', [2, 4])
@@ -101,5 +107,5 @@ def test_what_a_worker_refuses_is_raised_here(files):
     gone = [*files[:3], pathlib.Path('nowhere.jpg'), *files[4:]]
     workers = stream.Workers(encoded(gone), order.Order((4,), COUNT, BATCH), None, count=1)
     with pytest.raises(ValueError, match='there is no image nowhere.jpg'):
-        workers.read(0, 12)
+        taken(workers, 0, 12)
     workers.close()

@@ -45,7 +45,7 @@ class Crop:
         content = _content(file)
         shape = _plain_jpeg(content)
         if shape is None:
-            image, factor = images.read(InMemory(content, str(file)))[..., ::-1], 1
+            image, factor = images.read(InMemory(content, str(file))), 1
             place = box(random, self.area, image.shape[:2])
         else:
             place = box(random, self.area, shape)
@@ -65,7 +65,9 @@ class Crop:
         )
         part = np.ascontiguousarray(image[rows, columns])
         how = cv2.INTER_AREA if min(part.shape[:2]) >= self.size else cv2.INTER_LINEAR
-        return cv2.resize(part, (self.size, self.size), interpolation=how)[..., ::-1]
+        out = cv2.resize(part, (self.size, self.size), interpolation=how)
+        # By OpenCV: a view of channels in reverse takes thirty times as long to copy.
+        return out if shape is None else cv2.cvtColor(out, cv2.COLOR_BGR2RGB)
 
 
 def box(

@@ -66,8 +66,9 @@ class Ahead:
     """Images are read for the chunks to come while the devices take the steps of this one.
 
     Args:
-        read: a step, and how many from there on, to their images [steps x seeds x batch, H, W, 3],
-            in that order. Steps are read in their order, but for the first, by one thread.
+        read: is called with a step, how many there are from there on, and an array for their
+            images, [steps x seeds x batch, H, W, 3]. Steps are read in their order, but for the
+            first, by one thread.
         shape: of all the images, [N, H, W, 3], as they are read.
         labels: of all.
         order: which come when.
@@ -77,11 +78,12 @@ class Ahead:
     """
 
     def __init__(
-        self, read: Callable[[int, int], np.ndarray], shape: tuple[int, ...], labels: np.ndarray,
-        order: Order, put: Put, until: Callable[[int], int], ahead: int = 1,
+        self, read: Callable[[int, int, np.ndarray], object], shape: tuple[int, ...],
+        labels: np.ndarray, order: Order, put: Put, until: Callable[[int], int], ahead: int = 1,
     ):  # fmt: skip
         self._read, self._labels, self._order = read, labels, order
         self._put, self._until, self._ahead = put, until, ahead
+        self._shape = shape[1:]
         self.most = _steps_ahead(shape, order.batch_size * len(order.seeds))
         self._pool = ThreadPoolExecutor(1)
         self._coming: deque[tuple[int, int, Future[Chunk]]] = deque()  # step, steps, what is read
@@ -105,10 +107,9 @@ class Ahead:
 
     def _chunk(self, step: int, steps: int) -> Chunk:
         rows = self._order.rows(step, steps, self.most)
-        read = self._read(step, steps)
         # As long as the longest chunk, so that one compiled program takes them all.
-        images = np.zeros((*rows.shape, *read.shape[1:]), np.uint8)
-        images[:steps] = read.reshape(steps, *images.shape[1:])
+        images = np.zeros((*rows.shape, *self._shape), np.uint8)
+        self._read(step, steps, images[:steps].reshape(-1, *self._shape))
         return Chunk(steps, self._put(images, self._labels[rows]), rows)
 
 
@@ -133,8 +134,8 @@ def feed(
         workers = stream.Workers(images, order, crop)
         return Ahead(workers.read, workers.shape, data.labels, order, put, until, ahead=2)
 
-    def read(step: int, steps: int) -> np.ndarray:
-        return images[order.rows(step, steps, steps).ravel()]
+    def read(step: int, steps: int, out: np.ndarray) -> None:
+        out[:] = images[order.rows(step, steps, steps).ravel()]
 
     return Ahead(read, images.shape, data.labels, order, put, until)
 
