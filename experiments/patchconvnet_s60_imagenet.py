@@ -10,7 +10,8 @@ What it costs, by `scripts/plan.py patchconvnet_s60_imagenet --target v5e:8x8 h1
 4.7 h and 22.4 GB. Memory is compiled; times are estimates, never quite reached, of the devices
 alone: hosts have to feed them as fast.
 
-LAMB and binary cross-entropy follow Wightman et al. 2021 (arXiv:2110.00476), the rest DeiT. The
+LAMB, which clips at a norm of 1, and binary cross-entropy follow Wightman et al. 2021
+(arXiv:2110.00476), the rest DeiT. The
 code has LayerScale start at 1e-4 for this size and 1e-6 for the others, and its binary cross-
 entropy takes soft targets as they are, where this counts every class that an image has a share of
 as present, as the paper and timm do; so there is no label smoothing. The code that was published
@@ -28,7 +29,7 @@ from vitjax.optim import Optim
 experiment = dataclasses.replace(
     deit,
     model=named('patchconvnet_s60', drop_path=0.1, dtype='bfloat16'),
-    augment=dataclasses.replace(deit.augment, erase=0.0, smoothing=0.0),
+    augment=dataclasses.replace(deit.augment, smoothing=0.0),
     optim=Optim(
         name='lamb', peak=3e-3, start=1e-6, end=1e-5, warmup=5 / 400, decay=0.01, clip=1.0
     ),
