@@ -24,6 +24,7 @@ SIBLINGS = {
     'hlo': set(),
     'target': {'flops', 'timing', 'hlo'},
     'signals': set(),
+    'processes': set(),
     'console': set(),
     'capture': set(),
     'intervene': {'capture'},
@@ -61,13 +62,13 @@ SIBLINGS = {
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'program'},
     'loop': {
-        'signals', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
+        'signals', 'processes', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
         'evaluate', 'views', 'program', 'progress',
     },
+    'launch': {'processes', 'experiment', 'runs', 'report', 'loop'},
     'ablation': {
         'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models', 'data',
-        'experiment', 'runs',
-        'program', 'loop',
+        'experiment', 'runs', 'program', 'loop', 'launch',
     },
 }  # fmt: skip
 
@@ -80,7 +81,7 @@ ONLY_IN = {
     'tyro': {'experiment', 'ranges'},
     'rich': {'console'},
     'tensorboardX': {'runs'},
-    'submitit': {'ablation'},
+    'submitit': {'ablation', 'launch'},
 }
 NOWHERE = {'torch', 'timm', 'torchvision', 'tensorflow', 'transformers', 'ml_collections', 'clu'}
 

@@ -117,8 +117,8 @@ def test_muon_orthogonalises_each_matrix_of_a_stack_and_is_adamw_for_the_rest():
         tx: Any = optimizer(dataclasses.replace(settings, name=name), 10)
         state = tx.init(params)
         for each in grads:
-            update, state = tx.update(each, state, params)
-        found[name] = names(update)
+            found[name], state = tx.update(each, state, params)
+    found = {name: names(update) for name, update in found.items()}
     muon = {'blocks/conv/kernel', 'blocks/attention/qkv/kernel'}
     for name in found['adamw'].keys() - muon:
         np.testing.assert_array_equal(found['muon'][name], found['adamw'][name])

@@ -37,19 +37,18 @@ def join(environment: Mapping[str, str] = os.environ) -> bool:
         RuntimeError: if the others do not come.
     """
     global joined
-    numbers: list[int | None] = [None, None]
+    count = index = None
     given = environment.get('JAX_COORDINATOR_ADDRESS')
     if given:
-        names = 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
-        numbers = [_number(name, environment) for name in names]
+        count, index = (_number(f'JAX_{n}', environment) for n in ('NUM_PROCESSES', 'PROCESS_ID'))
     elif not (_tasks(environment) > 1 or _on_tpu(environment)):
         return False
-    if given and None in numbers and _tasks(environment) < 2:
+    if given and None in (count, index) and _tasks(environment) < 2:
         raise ValueError('JAX_COORDINATOR_ADDRESS needs JAX_NUM_PROCESSES and JAX_PROCESS_ID.')
     import jax
 
     try:
-        jax.distributed.initialize(given, *numbers, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(given, count, index, heartbeat_timeout_seconds=HEARTBEAT)
     except ValueError as error:
         if given or _tasks(environment) > 1:
             raise ValueError(f'this process cannot join the others: {error}') from None
