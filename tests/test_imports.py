@@ -62,8 +62,8 @@ SIBLINGS = {
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'program'},
     'loop': {
-        'signals', 'processes', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint', 'runs',
-        'evaluate', 'views', 'program', 'progress',
+        'signals', 'processes', 'console', 'figures', 'data', 'train', 'experiment', 'checkpoint',
+        'runs', 'evaluate', 'views', 'program', 'progress',
     },
     'launch': {'processes', 'experiment', 'runs', 'report', 'loop'},
     'ablation': {
