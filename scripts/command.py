@@ -238,11 +238,12 @@ def guard(call: Callable[[], int | None]) -> None:
     except Exception as error:
         text = _said(error)
         if os.environ.get('VITJAX_TRACEBACK') or text is None:
+            if not _several():
+                raise
             traceback.print_exc()
         else:
             print(f'error: {text}', file=sys.stderr)
-    processes = sys.modules.get('vitjax.processes')
-    if code and processes and processes.joined:
+    if code and _several():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code if isinstance(code, int) else 1)  # jax would wait for the others
@@ -255,11 +256,16 @@ def _said(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED'):
         return f'there is too little memory: {str(error)[:200].strip()}'
-    processes = sys.modules.get('vitjax.processes')
-    if processes and processes.lost(error):
+    if _several() and sys.modules['vitjax.processes'].lost(error):
         first = str(error).splitlines()[0][:200]
         return (
             f'another process of this run is gone ({first}).\n'
             'The same command goes on from the last checkpoint, on any number of processes.'
         )
     return None
+
+
+def _several() -> bool:
+    """Whether this process is one of several that train as one."""
+    processes = sys.modules.get('vitjax.processes')
+    return processes is not None and processes.joined

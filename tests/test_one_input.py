@@ -69,9 +69,9 @@ def same(got, wanted):
     np.testing.assert_allclose(np.asarray(got).reshape(wanted.shape), wanted, atol=1e-5)
 
 
-def test_evaluate_and_validation(photo, wanted):
+def test_evaluate_and_test_split(photo, wanted):
     source = Source(f'folder:{photo.parent.parent}')
-    for data in (sources.load(source, 'validation', PREPARED), as_array(photo)):
+    for data in (sources.load(source, 'test', PREPARED), as_array(photo)):
         logits = evaluate.predict(Echo(), {}, data, PREPARED, 2)
         for row in logits:
             same(row, wanted)
@@ -92,7 +92,7 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
         return np.zeros((len(data), 2), np.float32)
 
     monkeypatch.setattr(loop, 'predict', noted)
-    source = Source(f'folder:{photo.parent.parent}', size=64, test=0.25)
+    source = Source(f'folder:{photo.parent.parent}', size=64, validation=0.5)
     experiment = Experiment(
         MODEL, source, Augment(size=48), batch_size=2, steps=1, parallel='none', weights=str(run)
     )
@@ -126,7 +126,7 @@ def test_capture_and_similarity(photo, wanted, run):
     embed = capture(MODEL, loaded.params, inputs, keep='embed')[1]['embed'][0]
     how = {'keep': 'embed', 'tokens': 'all', 'report': print}
     for data in (str(photo.parent), f'folder:{photo.parent.parent}'):
-        found = activations.of_path(run, data=data, split='validation', **how)
+        found = activations.of_path(run, data=data, split='test', **how)
         (values,) = found.values(np.arange(2))
         for row in values[0]:
             np.testing.assert_allclose(row, embed, atol=1e-5)

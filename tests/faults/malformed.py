@@ -46,7 +46,7 @@ def pattern(v):
 
 
 def policy(v):
-    known = 'm10', 'm9', 'm9.5', 'n3', 'p0.5', 'p1', 'mstd0.5', 'inc0', 'inc1'
+    known = 'm10', 'm9', 'm9.5', 'n2', 'n3', 'p0.5', 'p1', 'mstd0.5', 'inc0', 'inc1'
     head, *parts = v.split('-') if text(v) else [None]
     return v in ('', 'three') or head == 'rand' and all(part in known for part in parts)
 
