@@ -65,6 +65,21 @@ def test_the_latest_and_the_best_are_kept(tmp_path, params):
     assert equal(runs.load(tmp_path, which='latest').params, params)
 
 
+def test_nothing_is_deleted_while_a_save_goes_on(tmp_path, params, monkeypatch):
+    empty, going = checkpoint._empty, []
+    with checkpoint.writing(tmp_path) as manager:
+
+        def noted(directory):
+            going.append(manager.is_saving_in_progress())
+            empty(directory)
+
+        monkeypatch.setattr(checkpoint, '_empty', noted)
+        for step in range(1, 9):
+            checkpoint.save(manager, step, {'params': params}, {}, {'accuracy': 1 / step})
+    assert len(going) == 9 and not any(going)
+    assert checkpoint.steps(tmp_path) == [1, 8]
+
+
 def test_the_average_is_loaded_where_there_is_one(tmp_path, params):
     experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
     runs.write_experiment(tmp_path, experiment)

@@ -196,7 +196,8 @@ def save(
     Raises:
         ValueError: if the disk has no room for it.
     """
-    _empty(pathlib.Path(manager.directory))
+    manager.wait_until_finished()  # until then the save before moves what is not kept to where
+    _empty(pathlib.Path(manager.directory))  # this deletes
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
     if free < needed:
