@@ -295,8 +295,8 @@ def _pmap(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: An
 
     def program(data: PyTree, steps: int):
         if _of_steps(data):
-            part = lambda x: x[:, 0, : batch_size // len(devices)]  # noqa: E731
-            data = jax.eval_shape(lambda data: tuple(map(part, data)), data)
+            each = batch_size // len(devices)
+            data = jax.eval_shape(lambda data: tuple(x[:, 0, :each] for x in data), data)
         once = state, data, _rows(steps, batch_size // len(devices))
         copy = jax.vmap(lambda tree: tree, in_axes=None, axis_size=len(devices))
         return mapped, (*jax.eval_shape(copy, once), _COUNT, _abstract(given, None))

@@ -44,7 +44,7 @@ def read(files, start=0, steps=3, *, crop: Crop | None = CROP, count=0, seeds=(4
 
 
 def taken(workers, start, steps):
-    out = np.zeros((steps * workers.a_step, *workers.shape[1:]), np.uint8)
+    out = np.zeros((steps * workers.images_a_step, *workers.shape[1:]), np.uint8)
     workers.read(start, steps, out)
     return out
 

@@ -50,7 +50,7 @@ def prepare(
 
     Images are shuffled, once for all, and go into shards of ArrayRecord as they are: nothing is
     compressed anew, but for the 23 that are no RGB or grey JPEG, which decoders for JPEG stumble
-    over. Each is checked to be whole. Shards that are there already are left: what was killed
+    over. Each is checked to have its end. Shards that are there already are left: what was killed
     goes on where it stopped.
 
     Args:
@@ -209,8 +209,11 @@ def _write(
     progress: Callable[..., Any],
 ) -> None:  # fmt: skip
     """All shards, by as many threads as there are cores, and then what describes them."""
+    # What TensorFlow Datasets imports when it is first used, threads would import at a time.
+    import array_record.python.array_record_module  # noqa: F401
     import tensorflow_datasets as tfds
     from etils import epath
+    from tensorflow_datasets.core import file_adapters  # noqa: F401
 
     features = tfds.features.FeaturesDict({
         'file_name': tfds.features.Text(),
@@ -280,7 +283,7 @@ def _whole(file: InMemory) -> bytes:
     """An image file's bytes, as they are where they are an RGB or grey JPEG, else made one.
 
     Raises:
-        ValueError: for a file that cannot be read to its end, by name.
+        ValueError: for a file without its end, or that cannot be read, by name.
     """
     try:
         with Image.open(io.BytesIO(file.content), formats=['JPEG']) as image:

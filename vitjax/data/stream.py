@@ -35,7 +35,8 @@ class Workers:
         count: worker processes; 0 is threads of this one, None a process for each core, or threads
             where there are few.
 
-    `shape` [N, H, W, 3] is that of all images as they are read, `a_step` how many a step has.
+    `shape` [N, H, W, 3] is that of all images as they are read, `images_a_step` how many there are
+    of a step.
 
     Raises:
         ValueError: without the extra `stream`.
@@ -54,7 +55,7 @@ class Workers:
         cores = _cores()
         self._count = (0 if cores <= FEW else min(cores, WORKERS)) if count is None else count
         self._parts = _Parts(images, order, crop)
-        self.a_step = self._parts.images
+        self.images_a_step = self._parts.images
         self._iterator: list[Any] = []  # the one there is
         self._next = -1  # the step that it comes to
         weakref.finalize(self, _end, self._iterator)
