@@ -33,6 +33,7 @@ from vitjax.analysis.similarity import minibatch_cka
 from vitjax.capture import known_paths
 from vitjax.data.augment import augment
 from vitjax.data.crop import Crop
+from vitjax.data.feed import chunk_shape
 from vitjax.data.folder import SUFFIXES
 from vitjax.data.order import Order
 from vitjax.data.preprocess import Preprocessing, read_square
@@ -341,7 +342,7 @@ def similarity(
 
 
 def feed(
-    folder: tyro.conf.Positional[str], size: Side = 224, batch: Count = 256, steps: Count = 8,
+    folder: tyro.conf.Positional[str], size: Side = 224, batch: Count = 256, steps: Count = 9,
     repeats: Count = 3, workers: Count | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
     """Images that a stream feeds in a second, beside decoding alone.
@@ -352,7 +353,7 @@ def feed(
         folder: of images, with folders in it; each is read several times where it has few.
         size: side of the crops in pixels.
         batch: images a step.
-        steps: of one timing.
+        steps: of one timing, rounded up to whole chunks of training.
         repeats: timings of each, in turn, of which the median is taken.
         workers: processes; without it what training takes, and alone a process for each core.
         out: folder for feed.csv.
@@ -369,16 +370,19 @@ def feed(
     context = multiprocessing.get_context('spawn')
     images = Encoded(files, square, streams=True)
     stream = Workers(images, order, crop, count=workers)
+    chunk = min(steps, chunk_shape(stream.shape, batch, resident=False)[1])
+    steps = -(-steps // chunk) * chunk
+    space = np.empty((chunk * batch, size, size, 3), np.uint8)
     with context.Pool(count, _one_thread) as pool:
         for turn in range(repeats + 1):
             start = time.perf_counter()
             work = itertools.islice(itertools.cycle(parts), -(-steps * batch // 32))
             made = sum(pool.imap_unordered(functools.partial(_crops, crop), work))
             alone = made / (time.perf_counter() - start)
-            stream.read(0, 1, space := np.empty((batch, size, size, 3), np.uint8))  # starts them
+            stream.read(0, chunk, space)  # starts them
             start = time.perf_counter()
-            for step in range(1, steps + 1):
-                stream.read(step, 1, space)
+            for step in range(chunk, chunk + steps, chunk):
+                stream.read(step, chunk, space)
             fed = steps * batch / (time.perf_counter() - start)
             stream.close()
             if turn:  # the first reads the files from the disk

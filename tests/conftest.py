@@ -1,7 +1,9 @@
 """Eight simulated devices and quick compilation, set before jax starts; a folder for each test."""
 
 import importlib.metadata
+import itertools
 import os
+import pathlib
 
 import pytest
 
@@ -15,11 +17,30 @@ if os.environ['JAX_PLATFORMS'] == 'cpu':
     # Most tests compile much and run it once: without optimizations that takes half the time.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
+ENDED = itertools.count(1)  # tests of this process
+MAPPINGS = pathlib.Path('/proc/self/maps')
+
 
 @pytest.fixture(autouse=True)
 def _folder_of_its_own(tmp_path_factory, monkeypatch):
     """Each test runs in an empty folder: what the user has in theirs is no business of a test."""
     monkeypatch.chdir(tmp_path_factory.mktemp('here'))
+
+
+@pytest.fixture(autouse=True)
+def _compiled_code_in_bounds():
+    """Drops compiled code before there are more mappings of memory than Linux lets a process have.
+
+    Each compiled function takes some, and half of the suite takes more than the 65,530 allowed,
+    after which compiling ends the process.
+    """
+    yield
+    if next(ENDED) % 25 == 0 and MAPPINGS.exists():  # counting takes as long as a short test
+        with MAPPINGS.open() as lines:
+            if sum(1 for _ in lines) > 25_000:
+                import jax  # after the settings above
+
+                jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items):

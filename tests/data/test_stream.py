@@ -52,6 +52,7 @@ def taken(workers, start, steps):
 @pytest.mark.parametrize('crop', [CROP, None])
 def test_any_number_of_workers_makes_the_same_stream(files, monkeypatch, crop):
     monkeypatch.setattr(stream, 'PART', 3)  # which a batch is no multiple of
+    monkeypatch.setattr(stream, 'SHORT', 3)
     wanted = read(files, crop=crop)
     np.testing.assert_array_equal(read(files, crop=crop, count=2), wanted)
     monkeypatch.setattr(stream, 'PART', 64)
@@ -103,9 +104,10 @@ def test_a_feed_of_a_stream_has_its_images_and_their_labels(files):
     assert step == 7
 
 
-def test_what_a_worker_refuses_is_raised_here(files):
+@pytest.mark.parametrize('count', [0, 1])
+def test_what_a_worker_refuses_is_raised_here(files, count):
     gone = [*files[:3], pathlib.Path('nowhere.jpg'), *files[4:]]
-    workers = stream.Workers(encoded(gone), order.Order((4,), COUNT, BATCH), None, count=1)
+    workers = stream.Workers(encoded(gone), order.Order((4,), COUNT, BATCH), None, count=count)
     with pytest.raises(ValueError, match='there is no image nowhere.jpg'):
         taken(workers, 0, 12)
     workers.close()

@@ -1,4 +1,4 @@
-"""Images beyond memory, read, cut out and decoded by grain's worker processes, or its threads.
+"""Images beyond memory, read, cut out and decoded by grain's worker processes, or by threads.
 
 What a worker makes of an example depends on the run's seed, the step and the example's place in the
 global batch alone, so a stream is the same to the bit for any number of workers and hosts, and from
@@ -11,6 +11,8 @@ import signal
 import threading
 import weakref
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from vitjax.data.crop import ADVICE, Crop, require_opencv
 from vitjax.data.kind import Encoded
 from vitjax.data.order import Order
 
-PART = 32  # images that a worker hands over at a time
+PART = 32  # images that a worker process hands over at a time
+SHORT = 16
 WORKERS = 64  # at most; a core of its own each
 FEW = 4  # cores that threads keep busy: on two they decode 1.2 times what two processes hand over
 PURPOSE = zlib.crc32(b'crop')
@@ -54,14 +57,17 @@ class Workers:
         self.shape: tuple[int, ...] = (len(images), *side)
         cores = _cores()
         self._count = (0 if cores <= FEW else min(cores, WORKERS)) if count is None else count
-        self._parts = _Parts(images, order, crop)
-        self.images_a_step = self._parts.images
+        self._parts = _Parts(images, order, crop, PART if self._count else SHORT)
+        self.images_a_step = self._parts.images_a_step
         self._iterator: list[Any] = []  # the one there is
         self._next = -1  # the step that it comes to
         weakref.finalize(self, _end, self._iterator)
 
     def read(self, step: int, steps: int, out: np.ndarray) -> None:
         """Fills `out` [steps x seeds x batch / processes, H, W, 3] uint8, in the steps' order."""
+        if not self._count:
+            self._read_by_threads(step, steps, out)
+            return
         if step != self._next:
             self.close()
             self._iterator.append(self._start(step))
@@ -77,6 +83,18 @@ class Workers:
         """Ends the worker processes."""
         _end(self._iterator)
 
+    def _read_by_threads(self, step: int, steps: int, out: np.ndarray) -> None:
+        """Straight into `out`, where what grain hands over has been copied twice."""
+
+        def fill(number: int) -> None:
+            at, part = divmod(number, self._parts.a_step)
+            images = self._parts.images(step + at, part)
+            for place, image in enumerate(images, at * self.images_a_step + part * SHORT):
+                out[place] = image
+
+        with ThreadPoolExecutor(_cores()) as threads:
+            list(threads.map(fill, range(steps * self._parts.a_step)))  # which raises what they do
+
     def _start(self, step: int) -> Any:
         import grain
         from absl import flags
@@ -85,8 +103,8 @@ class Workers:
             flags.FLAGS.mark_as_parsed()
         first = step * self._parts.a_step
         numbers = grain.MapDataset.range(first, 2**62)
-        threads = 2 if self._count else _cores()  # of each process: one reads as the other decodes
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        # Of each process two threads: one reads as the other decodes.
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
         parts = numbers.map(self._parts).to_iter_dataset(options)
         several = grain.MultiprocessingOptions(self._count, per_worker_buffer_size=2)
         return iter(parts.mp_prefetch(several, worker_init_fn=_begin))
@@ -100,19 +118,20 @@ def _end(iterators: list[Any]) -> None:
 class _Parts:
     """Number to the part of the stream's images that has it: what goes to the workers."""
 
-    def __init__(self, images: Encoded, order: Order, crop: Crop | None):
-        self._images, self._order, self._crop = images, order, crop
+    def __init__(self, images: Encoded, order: Order, crop: Crop | None, size: int):
+        self._images, self._order, self._crop, self._size = images, order, crop, size
         self._batch = order.batch_size // order.processes
-        self.images = self._batch * len(order.seeds)  # of a step
-        self._size = PART
-        self.a_step = -(-self.images // PART)
+        self.images_a_step = self._batch * len(order.seeds)
+        self.a_step = -(-self.images_a_step // size)
 
     def __call__(self, number: int) -> np.ndarray:
-        """The images of a part, uint8 [up to PART, H, W, 3]."""
-        step, part = divmod(int(number), self.a_step)
+        return np.stack(list(self.images(*divmod(int(number), self.a_step))))
+
+    def images(self, step: int, part: int) -> Iterator[np.ndarray]:
+        """Up to `size` images, each uint8 [H, W, 3]."""
         rows = self._order.rows(step, 1, 1)[0]
-        places = range(part * self._size, min((part + 1) * self._size, self.images))
-        return np.stack([self._image(step, *divmod(place, self._batch), rows) for place in places])
+        for i in range(self.images_a_step)[part * self._size : (part + 1) * self._size]:
+            yield self._image(step, *divmod(i, self._batch), rows)
 
     def _image(self, step: int, seed: int, place: int, rows: np.ndarray) -> np.ndarray:
         row = rows[seed, place]
