@@ -79,3 +79,10 @@ def test_an_axis_of_shares_ends_at_0_and_100_percent():
     panels.percent(axis.yaxis)
     assert axis.get_ylim() == (0, 1)
     assert not axis.lines[0].get_clip_on()  # markers there are drawn whole
+
+
+def test_titles_are_broken_where_the_panel_ends_and_no_answer_is_taken_apart():
+    title = 'a.jpg\npredicted: dog, 80%'
+    assert panels.fitted(title, 2) == title
+    assert panels.fitted(title, 1.2) == 'a.jpg\npredicted:\ndog, 80%'
+    assert panels.fitted(title, 0) == 'a.jpg\npredicted:\ndog, 80%'

@@ -118,7 +118,7 @@ def feed(
 ) -> Feed:
     """The way to feed a data set: resident where its decoded images fit in memory.
 
-    Where not even the encoded ones do, grain's worker processes read them.
+    Where not even the encoded ones do, they stream.
 
     Args:
         data: the images and labels.

@@ -48,15 +48,16 @@ class Workers:
     def __init__(
         self, images: Encoded, order: Order, crop: Crop | None = None, *, count: int | None = None
     ):
-        require_opencv()
-        try:
-            import grain  # noqa: F401
-        except ImportError as error:
-            raise ValueError(f'{ADVICE}: {error}.') from None
         side = (crop.size, crop.size, 3) if crop else images.shape[1:]
         self.shape: tuple[int, ...] = (len(images), *side)
         cores = _cores()
         self._count = (0 if cores <= FEW else min(cores, WORKERS)) if count is None else count
+        require_opencv()
+        if self._count:
+            try:
+                import grain  # noqa: F401
+            except ImportError as error:
+                raise ValueError(f'{ADVICE}: {error}.') from None
         self._parts = _Parts(images, order, crop, PART if self._count else SHORT)
         self.images_a_step = self._parts.images_a_step
         self._iterator: list[Any] = []  # the one there is

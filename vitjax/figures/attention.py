@@ -6,9 +6,20 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from vitjax.figures.panels import Scale, charts, number, overlay, panels, scaled, show, some
+from vitjax.figures.panels import (
+    Scale,
+    charts,
+    fitted,
+    number,
+    overlay,
+    panels,
+    scaled,
+    show,
+    some,
+)
 from vitjax.figures.style import WIDTH, Figure, styled
 
+BAR = 0.7  # inches that a colour bar takes
 _MOST = 12  # with more panels a row each is too small to read
 
 
@@ -35,8 +46,9 @@ def heads(
     shown, own = some(count, _MOST), bool(titles) and not isinstance(titles[0], str)
     said: Any = titles or [f'head {head + 1}' for head in range(count)]
     colours = scaled(maps, label, scale, signed=signed, least=least)
-    side = min(1.3, (WIDTH - 0.6) / (1 + len(shown)))
-    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=0.2 if own else 0.05)
+    side = min(1.3, (WIDTH - BAR) / (1 + len(shown)))
+    top = 0.2 if own else 0.05
+    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=top, right=BAR)
     for image, row in enumerate(axes):
         _picture(row[0], pictures[image], maps.shape[2:], query)
         for axis, head in zip(row[1:], shown, strict=True):
@@ -58,8 +70,8 @@ def heads_by_layer(
     """
     layers, shown = some(len(maps), _MOST), some(maps.shape[1], _MOST)
     colours = scaled(maps, label, scale, least=least)
-    side = min(1.2, (WIDTH - 0.6) / (1 + len(layers)))
-    figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05)
+    side = min(1.2, (WIDTH - BAR) / (1 + len(layers)))
+    figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05, right=BAR)
     _picture(axes[0, 0], picture, maps.shape[2:], query)
     names = [f'layer {layer + 1}' for layer in layers]
     if len(layers) > 8:  # too narrow for the word
@@ -91,8 +103,11 @@ def overlays(
         least: where a shared scale ends at the earliest.
     """
     count = len(pictures)
-    side = min(1.9, (WIDTH - 0.7) / count)
-    figure, axes = panels(1 + len(maps), count, side=side, top=0.15)
+    side = min(1.9, (WIDTH - BAR) / count)
+    titles = [fitted(said, side) for said in titles]
+    lines = max(said.count('\n') for said in titles) + 1
+    top = 0.15 * lines / (1 + len(maps))
+    figure, axes = panels(1 + len(maps), count, side=side, top=top, right=BAR)
     for axis, picture, said in zip(axes[0], pictures, titles, strict=True):
         show(axis, picture, said)
     colours = scaled(np.stack([*maps.values()]), label, scale, least=least)
@@ -116,8 +131,8 @@ def over_depth(
     """
     colours, frames = scaled(maps, label, scale, least=least), []
     for layer, values in enumerate(colours.maps, 1):
-        side = min(1.6, 6.5 / len(pictures))
-        figure, axes = panels(1, len(pictures), side=side, top=0.4)
+        side = min(1.6, (WIDTH - BAR) / len(pictures))
+        figure, axes = panels(1, len(pictures), side=side, top=0.4, right=BAR)
         for axis, picture, value in zip(axes[0], pictures, values, strict=True):
             overlay(axis, picture, value, colours.norm, smooth=smooth)
         colours.bar(figure, axes, aspect=15)

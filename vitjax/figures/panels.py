@@ -1,6 +1,7 @@
 """Rows and columns of pictures, which most figures are, and what charts share."""
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ from vitjax.figures.style import WIDTH, Figure
 
 
 def panels(
-    rows: int, columns: int, *, side: float | None = None, aspect: float = 1.0, top: float = 0.2
-) -> tuple[Figure, np.ndarray]:
+    rows: int, columns: int, *, side: float | None = None, aspect: float = 1.0, top: float = 0.2,
+    right: float = 0.0,
+) -> tuple[Figure, np.ndarray]:  # fmt: skip
     """A figure of equal panels without ticks, and its axes [rows, columns].
 
     Args:
@@ -25,9 +27,10 @@ def panels(
         side: width of a panel in inches; None divides the full width.
         aspect: height of a panel over its width.
         top: inches left above each row for titles.
+        right: inches left for a colour bar.
     """
     side = side or min(1.8, WIDTH / columns)
-    size = (max(columns * side, 2.4), rows * (side * aspect + top))
+    size = (max(columns * side + right, 2.4), rows * (side * aspect + top))
     figure = Figure(figsize=size, layout='constrained')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.02, hspace=0.02)  # type: ignore
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -190,6 +193,14 @@ def montage(
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         out[y : y + height, x : x + width] = picture
     return out
+
+
+def fitted(title: str, width: float) -> str:
+    """A title in lines that `width` inches have room for: no word, nor `a, b`, is taken apart."""
+    most = max(1, int(width / 0.068))  # of letters of 8 points, as wide as they are on average
+    lines = (line.replace(', ', ',\xa0') for line in title.splitlines())
+    parts = (textwrap.wrap(line, most, break_long_words=False) for line in lines)
+    return '\n'.join('\n'.join(part) for part in parts).replace('\xa0', ' ')
 
 
 def short(name: str, most: int = 22) -> str:
