@@ -22,7 +22,7 @@ from vitjax.data.kind import Encoded
 from vitjax.data.order import Order
 
 PART = 32  # images that a worker process hands over at a time
-SHORT = 16
+SHORT = 16  # that a thread makes at a time: at the end of a chunk it waits for the others
 WORKERS = 64  # at most; a core of its own each
 FEW = 4  # cores that threads keep busy: on two they decode 1.2 times what two processes hand over
 PURPOSE = zlib.crc32(b'crop')
@@ -55,7 +55,7 @@ class Workers:
         require_opencv()
         if self._count:
             try:
-                import grain  # noqa: F401
+                import grain  # noqa: F401 (refused here, not by the first read)
             except ImportError as error:
                 raise ValueError(f'{ADVICE}: {error}.') from None
         self._parts = _Parts(images, order, crop, PART if self._count else SHORT)
