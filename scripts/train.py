@@ -36,7 +36,8 @@ def main() -> int:
         return submit(run)
     from vitjax import loop, processes
 
-    processes.join()
+    if not processes.join() and run.experiment.parallel in ('auto', 'pmap'):
+        processes.part_cores(run.experiment.batch_size)
     try:
         loop.train(run.experiment, run.out)
         if run.report:

@@ -128,6 +128,27 @@ def test_a_launcher_without_submitit_says_what_to_install(tmp_path, monkeypatch)
         launch.train(EXPERIMENT, tmp_path / 'run', 'slurm')
 
 
+@pytest.mark.parametrize(
+    ('cores', 'batch', 'devices'),
+    [(2, 128, 2), (2, 6, 1), (3, 128, 2), (6, 96, 6), (64, 256, 8), (1, 128, 1), (12, 20, 5)],
+)
+def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batch, devices):
+    set_to = {}
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr('jax.config.update', set_to.__setitem__)
+    assert processes.part_cores(batch, {}) == devices
+    assert set_to == {'jax_num_cpu_devices': devices}
+
+
+@pytest.mark.parametrize(
+    'environment',
+    [{'JAX_NUM_CPU_DEVICES': '3'}, {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}],
+)
+def test_a_number_of_devices_that_is_set_stays(monkeypatch, environment):
+    monkeypatch.setattr('jax.config.update', pytest.fail)
+    assert processes.part_cores(128, environment) == 1
+
+
 def test_alone_there_is_nobody_to_join(monkeypatch):
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *_, **__: pytest.fail('joined'))
     for environment in ({}, {'SLURM_NTASKS': '4'}, {'SLURM_STEP_NUM_TASKS': '1'}):

@@ -117,6 +117,38 @@ def test_dropout_differs_per_device(data):
     assert abs(averaged[0] - alone) > 1e-3  # one shared mask would make the mean one device's loss
 
 
+def test_a_slice_of_a_core_counts_as_a_device(data, monkeypatch):
+    """Two devices with two slices each draw what four devices do, dropout and augmentation too."""
+    model = MODEL.clone(dropout=0.3, attention_dropout=0.2)
+    four, there = run('pmap', data, model, SGD, devices=jax.devices()[:4])
+    whole, other = run('pmap', data, model, SGD, devices=jax.devices()[:2])
+    monkeypatch.setattr(sharding, 'SLICE', 4)
+    sliced, metrics = run('pmap', data, model, SGD, devices=jax.devices()[:2])
+    for name in ('loss', 'grad_norm', 'accuracy', 'top5'):
+        np.testing.assert_allclose(metrics[name], there[name], rtol=1e-5)
+    assert distance(sliced.params, four.params) < 1e-5
+    assert distance(sliced.params, whole.params) > 1e-3  # whose dropout is another
+    assert np.abs(metrics['loss'] - other['loss']).max() > 1e-3
+
+
+@pytest.mark.parametrize(('batch', 'slices'), [(64, 4), (16, 1), (60, 1)])
+def test_a_core_takes_slices_of_eight_images(batch, slices):
+    taken = []
+
+    def step(state, batch, given, axis, slices):
+        taken.append(slices)
+        metrics = {'loss': jnp.zeros(()), 'grad_norm': jnp.zeros(())}
+        return jax.tree.map(lambda x: x, state), metrics
+
+    state = {'x': jnp.zeros(3)}
+    way = sharding.spread(
+        'pmap', step, [0], [state], batch_size=batch, devices=jax.devices()[:2]
+    )  # fmt: skip
+    rows = np.zeros((1, 1, batch), np.int32)
+    way.run(way.put([state]), way.put_data(np.zeros((4, 2, 2, 3)), np.zeros(4)), rows, 1)
+    assert {*taken} == {slices}
+
+
 def test_fsdp_splits_what_is_large_and_never_along_depth(data):
     state, _ = run('fsdp', data, MODEL, Optim(peak=1e-3), 1)
     specs = jax.tree_util.tree_leaves_with_path(state)

@@ -56,11 +56,13 @@ class Training:
         """
         from vitjax import processes
 
-        processes.join(_environment())
+        experiment = from_json(json.loads(text))
+        if not processes.join(_environment()) and experiment.parallel in ('auto', 'pmap'):
+            processes.part_cores(experiment.batch_size)
         try:
             from vitjax import loop
 
-            loop.train(from_json(json.loads(text)), out)
+            loop.train(experiment, out)
             if report:
                 from vitjax import report as reports
 

@@ -1,4 +1,4 @@
-"""Several processes that train as one: how one joins the others, and how it leaves them."""
+"""What a run is spread over: several processes that train as one, or the cores of one CPU."""
 
 import importlib.util
 import os
@@ -55,6 +55,34 @@ def join(environment: Mapping[str, str] = os.environ) -> bool:
         return False  # a TPU that belongs to no pod
     joined = jax.process_count() > 1
     return joined
+
+
+def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Makes a device of each core of the CPU, 8 at most, where these can part a batch evenly.
+
+    A core with a part of the batch of its own is faster than all of them at one operation after
+    the other (`sharding.SLICE`). Has no effect where other devices are used, or the number of the
+    CPU's devices is set already (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`). To be called before anything
+    asks jax for its devices.
+
+    Args:
+        batch_size: images a step. Mixup pairs them, so that each device has an even number.
+        environment: where the number may be set.
+
+    Returns:
+        The devices that the CPU has by this.
+    """
+    import jax
+
+    known = 'JAX_NUM_CPU_DEVICES' in environment
+    known |= 'host_platform_device_count' in environment.get('XLA_FLAGS', '')
+    if known:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    # Each holds the parameters and the moments.
+    count = max(n for n in range(1, min(cores or 1, 8) + 1) if n == 1 or batch_size % (2 * n) == 0)
+    jax.config.update('jax_num_cpu_devices', count)
+    return count
 
 
 def agreed(number: float) -> float:

@@ -75,7 +75,7 @@ def train_step(
     loss: Callable[[jax.Array, jax.Array], jax.Array] = cross_entropy,
     teacher: Callable[[jax.Array, jax.Array], jax.Array] | None = None, share: float = 0.0,
     ema: float = 0.0, accumulate: int = 1, trainable: Any = None, axis: str | None = None,
-    gather: Callable[[Any], Any] = lambda params: params,
+    slices: int = 1, gather: Callable[[Any], Any] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One step of training on one batch.
 
@@ -96,6 +96,8 @@ def train_step(
         trainable: tree of booleans like the parameters; None trains all.
         axis: name of the mapped axis over devices: gradients and metrics are averaged over it, and
             dropout draws other bits on each device. Augmentation does not depend on it.
+        slices: equal slices in which the model takes the batch, one after the other: for dropout
+            each counts as a device of its own.
         gather: from the parameters to what the model is given for them: where they are split over
             devices, boxes that gather each where it is read.
 
@@ -107,11 +109,14 @@ def train_step(
     seed = purpose(key, 'augment')
     with jax.named_scope('augment'):  # a cost that is not a module's finds its name here
         images, soft = augment(seed, batch['image'], batch['label'], batch['index'])
-    noise = purpose(key, 'dropout')
-    if axis is not None:
-        noise = jax.random.fold_in(noise, jax.lax.axis_index(axis))
+    noise = purpose(key, 'dropout')[None]
+    if axis is not None or slices > 1:
+        first = 0 if axis is None else slices * jax.lax.axis_index(axis)
+        noise = jax.vmap(jax.random.fold_in, (None, 0))(noise[0], first + jnp.arange(slices))
 
-    def objective(params: Params) -> tuple[jax.Array, jax.Array]:
+    def objective(
+        params: Params, images: jax.Array, soft: jax.Array, noise: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         if trainable is not None:  # no backward pass through what is frozen
             stop = jax.lax.stop_gradient
             params = jax.tree.map(lambda p, t: p if t else stop(p), params, trainable)
@@ -126,7 +131,8 @@ def train_step(
         with jax.named_scope('loss'):
             return (1 - share) * loss(logits, soft) + share * value, logits
 
-    (value, logits), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    value, logits, grads = _in_slices(gradient, state.params, images, soft, noise)
     ahead = _ahead(logits, soft.argmax(-1, keepdims=True))
     accuracy, top5 = ((ahead < most).mean(dtype=jnp.float32) for most in (1, 5))
     metrics = {'loss': value, 'accuracy': accuracy, 'top5': top5}
@@ -143,6 +149,26 @@ def train_step(
             moved = (state.step + 1) % accumulate == 0
             average = jax.tree.map(lambda new, old: jnp.where(moved, new, old), average, state.ema)
     return TrainState(state.step + 1, params, opt_state, average), metrics
+
+
+def _in_slices(
+    gradient: Callable[..., Any], params: Params, images: jax.Array, soft: jax.Array,
+    noise: jax.Array,
+) -> tuple[jax.Array, jax.Array, Params]:  # fmt: skip
+    """Loss, logits and gradient of a batch, in as many slices as there are keys of dropout."""
+    if len(noise) == 1:
+        (value, logits), grads = gradient(params, images, soft, noise[0])
+        return value, logits, grads
+
+    def add(total: PyTree, part: Any) -> tuple[PyTree, jax.Array]:
+        (value, logits), grads = gradient(params, *part)
+        return jax.tree.map(jnp.add, total, (value, grads)), logits
+
+    parts = [x.reshape(len(noise), -1, *x.shape[1:]) for x in (images, soft)]
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    total, logits = jax.lax.scan(add, nothing, (*parts, noise))
+    value, grads = jax.tree.map(lambda x: x / len(noise), total)
+    return value, logits.reshape(len(images), -1), grads
 
 
 def _ahead(logits: jax.Array, label: jax.Array) -> jax.Array:
