@@ -26,7 +26,7 @@ import numpy as np
 import tables
 import tyro
 
-from vitjax import fields, flops, program, timing
+from vitjax import fields, flops, processes, program, sharding, timing
 from vitjax import models as published
 from vitjax import train as training
 from vitjax.analysis.similarity import minibatch_cka
@@ -169,6 +169,7 @@ def model(
         out: folder for model.csv and the figure of growth.
         format: of that figure.
     """
+    processes.part_cores(batch)
     rows: list[tables.Row] = []
     for name, size, patch, depth, implementation in itertools.product(
         models, image_sizes or (None,), patch_sizes or (None,), depths or (None,), implementations
@@ -224,8 +225,8 @@ def train(
     """Images per second of experiments' training steps, and where the time goes.
 
     Times, on random images of the experiment's size, its augmentation, its model forward and
-    forward+backward with dropout, the optimizer, the whole compiled step, and the step inside the
-    loop over many steps that a run dispatches.
+    forward+backward with dropout, the optimizer and the whole compiled step, on one device, and
+    the step inside the loop over many steps that a run dispatches, on all cores of a CPU.
 
     Args:
         experiments: files of experiments/ by name.
@@ -234,9 +235,10 @@ def train(
         repeats: runs, of which the median is taken.
         out: folder for train.csv.
     """
+    found = {name: find(name).experiment for name in experiments}
+    processes.part_cores(math.gcd(*(batch_size or each.batch_size for each in found.values())))
     rows: list[tables.Row] = []
-    for name in experiments:
-        experiment = find(name).experiment
+    for name, experiment in found.items():
         size = batch_size or experiment.batch_size
         for part, seconds in _parts(experiment, size, attention, repeats):
             row = {'experiment': name, 'batch': size, 'part': part, 'seconds': seconds}
@@ -260,7 +262,7 @@ def _parts(
     changes = {'model': network, 'preprocessing': prepared, 'batch_size': batch}
     experiment = dataclasses.replace(experiment, **changes)
     plan = program.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
-    run = program.program(plan, [0], jax.devices()[:1])
+    run = program.program(plan, [0], _cores(batch))
     step, numbers = program.training_step(experiment, plan.total)
     key, (state,) = jax.random.key(0), run.init()
     given = {'key': jax.random.key_data(key), **numbers}
@@ -477,6 +479,13 @@ STEP = 'training step'  # forward, backward and AdamW, `STEPS` in a loop, as a r
 STEPS = 3
 
 
+def _cores(batch: int) -> list[Any]:
+    """What a step is spread over: a CPU's cores that part a batch evenly, else one device."""
+    devices = jax.devices()
+    parts = devices[0].platform == 'cpu' and batch % len(devices) == 0
+    return devices if parts else devices[:1]
+
+
 def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable[..., Any], Any]:
     """A model's forward pass, its gradient or training steps; the shapes of the arguments."""
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
@@ -488,8 +497,12 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     if direction != STEP:
         return run if direction == 'forward' else timing.backward(run), (params, images)
     tx, outputs = optimizer(Optim(), 1000), jax.eval_shape(run, params, images).shape[-1]
-    soft = jnp.eye(batch, outputs)
+    devices = _cores(batch)
+    soft = jnp.eye(batch // len(devices), outputs)
     settings: dict[str, Any] = {'model': network, 'tx': tx, 'augment': lambda _, x, *__: (x, soft)}
+    if len(devices) > 1:
+        slices = sharding.slices(len(soft), devices[0])
+        settings |= {'axis': sharding.AXIS, 'slices': slices}
 
     def steps(params: Any, images: jax.Array) -> training.TrainState:
         def step(_: jax.Array, state: training.TrainState) -> training.TrainState:
@@ -499,6 +512,12 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
         state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
         return jax.lax.fori_loop(0, STEPS, step, state)
 
+    if len(devices) > 1:
+        mesh, spec = jax.sharding.Mesh(devices, sharding.AXIS), jax.sharding.PartitionSpec
+        steps = jax.shard_map(
+            steps, mesh=mesh, in_specs=(spec(), spec(sharding.AXIS)), out_specs=spec(),
+            check_vma=False,
+        )  # fmt: skip
     return steps, (params, images)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -136,8 +137,19 @@ def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batc
     set_to = {}
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr('jax.config.update', set_to.__setitem__)
-    assert processes.part_cores(batch, {}) == devices
+    processes.part_cores(batch, {})
     assert set_to == {'jax_num_cpu_devices': devices}
+
+
+def test_jax_has_a_device_for_each_core():
+    code = """import os, jax; from vitjax import processes
+processes.part_cores(2 * 840)  # which one to eight divide
+print(jax.device_count('cpu'), len(os.sched_getaffinity(0)))"""
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    call = [sys.executable, '-c', code]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    devices, cores = map(int, done.stdout.split())
+    assert devices == min(cores, 8)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +158,7 @@ def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batc
 )
 def test_a_number_of_devices_that_is_set_stays(monkeypatch, environment):
     monkeypatch.setattr('jax.config.update', pytest.fail)
-    assert processes.part_cores(128, environment) == 1
+    processes.part_cores(128, environment)
 
 
 def test_alone_there_is_nobody_to_join(monkeypatch):

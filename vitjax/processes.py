@@ -57,7 +57,7 @@ def join(environment: Mapping[str, str] = os.environ) -> bool:
     return joined
 
 
-def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> int:
+def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> None:
     """Makes a device of each core of the CPU, 8 at most, where these can part a batch evenly.
 
     A core with a part of the batch of its own is faster than all of them at one operation after
@@ -68,21 +68,16 @@ def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> 
     Args:
         batch_size: images a step. Mixup pairs them, so that each device has an even number.
         environment: where the number may be set.
-
-    Returns:
-        The devices that the CPU has by this.
     """
+    flags = environment.get('XLA_FLAGS', '')
+    if 'JAX_NUM_CPU_DEVICES' in environment or 'host_platform_device_count' in flags:
+        return
     import jax
 
-    known = 'JAX_NUM_CPU_DEVICES' in environment
-    known |= 'host_platform_device_count' in environment.get('XLA_FLAGS', '')
-    if known:
-        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     # Each holds the parameters and the moments.
     count = max(n for n in range(1, min(cores or 1, 8) + 1) if n == 1 or batch_size % (2 * n) == 0)
     jax.config.update('jax_num_cpu_devices', count)
-    return count
 
 
 def agreed(number: float) -> float:

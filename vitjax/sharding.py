@@ -76,8 +76,8 @@ def spread(
             none. `none` is the first device. Several seeds there are one `vmap` over them; on CPU,
             where batched kernels are slow, one after the other by the program of a single seed: as
             fast as alone and with its bits, where a `lax.map` over them takes 1.08 times as long.
-        step: `(state, batch, given, axis=, slices=, gather=)`, as `functools.partial(train_step, ...)` makes
-            it. The very same object does not compile again.
+        step: `(state, batch, given, axis=, slices=, gather=)`, as `functools.partial(train_step,
+            ...)` makes it. The very same object does not compile again.
         given: of each seed what every step is given unchanged: its training key, or a tree with it.
         states: of each seed its state, or the shapes of it.
         batch_size: images a step, over all devices.
@@ -251,6 +251,11 @@ def _stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+def slices(images: int, device: Any) -> int:
+    """In how many slices one of several devices takes its images of a step."""
+    return images // SLICE if device.platform == 'cpu' and images % SLICE == 0 else 1
+
+
 @functools.lru_cache(maxsize=16)
 def _pmap_program(step: Step, devices: tuple[Any, ...], slices: int) -> Any:
     step = functools.partial(step, slices=slices)
@@ -269,8 +274,7 @@ def _pmap(step: Step, given: PyTree, state: PyTree, batch_size: int, devices: An
     local = [d for d in devices if d.process_index == jax.process_index()]
 
     each = batch_size // len(devices)
-    in_cache = devices[0].platform == 'cpu' and each % SLICE == 0
-    mapped = _pmap_program(step, tuple(devices), each // SLICE if in_cache else 1)
+    mapped = _pmap_program(step, tuple(devices), slices(each, devices[0]))
 
     def onto(parts: list[Any]) -> jax.Array:
         """An array [...] for each of this process's devices to one of [devices, ...]."""
