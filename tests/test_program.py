@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from vitjax import program
+from vitjax.data import feed
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
@@ -34,6 +35,20 @@ def test_a_plan_is_the_experiment_resolved():
     np.testing.assert_allclose(prepared.mean, pixels.mean((0, 1, 2)), atol=1e-5)
     undone = dataclasses.replace(plan.experiment, preprocessing=None, classes=())
     assert undone == TINY
+
+
+def test_where_there_is_no_room_for_copies_images_come_with_the_steps():
+    ran = {}
+    for memory in (2**20, 2**18):  # of 1,294 images of 192 bytes: of two copies, and of one
+        data = Source('digits', memory=memory)
+        plan = program.plan(dataclasses.replace(TINY, data=data, parallel='pmap'))
+        made = program.program(plan, [0], jax.devices()[:2])
+        chunk = made.feed.take(0, 2)
+        ran[memory] = chunk.data[0].shape, made.run(made.put(made.init()), chunk)[1]
+    shapes = [shape for shape, _ in ran.values()]
+    assert shapes == [(2, 1294, 8, 8, 3), (2, feed.STEPS, 32, 8, 8, 3)]
+    for name, values in ran[2**20][1].items():
+        np.testing.assert_array_equal(values, ran[2**18][1][name])
 
 
 SMOOTH = dataclasses.replace(TINY.augment, smoothing=0.1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -193,7 +194,11 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
     streams = isinstance(images, Encoded) and images.streams
     experiment, shape, crop = delivered(plan.experiment, images.shape, streams)
     init, spread = _spread(experiment, plan.total, seeds, devices, plan.params, plan.teacher)
-    resident = not isinstance(images, Encoded)
+    # Devices that are one CPU's share its memory, and each has a copy of what stays.
+    here = [d for d in devices or jax.devices() if d.process_index == jax.process_index()]
+    copies = len(here) if spread.chunks_apart and here[0].platform == 'cpu' else 1
+    room = copies == 1 or copies * math.prod(images.shape) <= require_data(experiment).memory
+    resident = room and not isinstance(images, Encoded)
     function, arguments = _lowerable(spread, experiment, shape, resident)
     if jax.process_count() == 1:  # one of several cannot trace what all of them run
         jax.eval_shape(function, *arguments)  # what the model refuses comes before anything runs
@@ -208,7 +213,7 @@ def program(plan: Plan, seeds: Sequence[int], devices: Sequence[Any] | None = No
         state, metrics = spread.run(state, chunk.data, chunk.rows, chunk.steps)
         return state, {name: np.asarray(v)[: chunk.steps] for name, v in metrics.items()}
 
-    source = feed.feed(plan.data, order, spread.put_data, plan.until, crop)
+    source = feed.feed(plan.data, order, spread.put_data, plan.until, crop, room=room)
     return Program(init, spread.put, spread.get, run, source)
 
 

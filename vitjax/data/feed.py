@@ -114,8 +114,9 @@ class Ahead:
 
 
 def feed(
-    data: Data, order: Order, put: Put, until: Callable[[int], int], crop: Crop | None = None
-) -> Feed:
+    data: Data, order: Order, put: Put, until: Callable[[int], int], crop: Crop | None = None,
+    *, room: bool = True,
+) -> Feed:  # fmt: skip
     """The way to feed a data set: resident where its decoded images fit in memory.
 
     Where not even the encoded ones do, they stream.
@@ -126,11 +127,12 @@ def feed(
         put: a chunk's data, images and labels, to the devices.
         until: step to the step at which a chunk that begins there has to end, at most.
         crop: what workers make of images that stream; None is what the data decode to.
+        room: whether memory has room for decoded images on every device.
     """
     images = data.images
-    if not isinstance(images, Encoded):
+    if not isinstance(images, Encoded) and room:
         return Resident(data, order, put)
-    if images.streams:
+    if isinstance(images, Encoded) and images.streams:
         workers = stream.Workers(images, order, crop)
         return Ahead(workers.read, workers.shape, data.labels, order, put, until, ahead=2)
 
