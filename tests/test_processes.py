@@ -142,9 +142,9 @@ def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batc
 
 
 def test_jax_has_a_device_for_each_core():
-    code = """import os, jax; from vitjax import processes
-processes.part_cores(2 * 840)  # which one to eight divide
-print(jax.device_count('cpu'), len(os.sched_getaffinity(0)))"""
+    code = """import jax; from vitjax import environment, processes
+processes.part_cores(2 * 840)  # one to eight divide the half of it
+print(jax.device_count('cpu'), environment.describe(jax.devices())['cores'])"""
     environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
     call = [sys.executable, '-c', code]
     done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
