@@ -1,0 +1,34 @@
+"""A ViT of 0.8 million parameters on CIFAR-10's own 32 pixels, for two CPU cores.
+
+    python scripts/prepare.py cifar10
+    python scripts/train.py vit_cifar10_small
+
+83.0% of the test images with seed 0, 98.9% in the top five, after 40 epochs of 351 steps:
+98 min at the 304 images/s of two CPU cores. Patches of 4 pixels by Muon, as in
+`patchconvnet_cifar10_small`; a trunk without convolutions learns slower, 42% in the epoch in which
+that one reaches 61%.
+"""
+
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import ViT
+from vitjax.optim import Optim
+
+experiment = Experiment(
+    model=ViT(
+        patch_size=4,
+        width=128,
+        depth=6,
+        num_heads=4,
+        mlp_ratio=2.0,
+        num_classes=10,
+        pool='mean',
+    ),
+    data=Source('tfds:cifar10', validation=0.1),
+    augment=Augment(size=32, padding=4, flip=0.5, cutout=0.5, smoothing=0.1),
+    optim=Optim(name='muon', peak=5e-3, warmup=0.1, decay=0.1, ema=0.998),
+    batch_size=128,
+    epochs=40,
+    attention_every=5,
+)
