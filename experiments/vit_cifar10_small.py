@@ -4,9 +4,8 @@
     python scripts/train.py vit_cifar10_small
 
 83.0% of the test images with seed 0, 98.9% in the top five, after 40 epochs of 351 steps:
-98 min at the 304 images/s of two CPU cores. Patches of 4 pixels by Muon, as in
-`patchconvnet_cifar10_small`; a trunk without convolutions learns slower, 42% in the epoch in which
-that one reaches 61%.
+98 min at the 304 images/s of two CPU cores. Learning rates of 3e-3, 6e-3 and 12e-3 differ little:
+42.1, 42.2 and 41.5% of the validation images after a schedule of one epoch.
 """
 
 from vitjax.data.augment import Augment
