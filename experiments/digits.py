@@ -3,8 +3,9 @@
     python scripts/train.py digits
     python scripts/ablate.py digits --seeds 5
 
-96.7% test accuracy with its seed, 95.5 to 96.9% over five; 20 s of training on two CPU cores. The
-digits come with scikit-learn: no network is needed.
+96.7% test accuracy with its seed, 95.5 to 96.9% over five by `ablate.py`, which trains on one
+device, and 94.4 to 97.2% by `train.py`; 20 s of training on two CPU cores. The digits come with
+scikit-learn: no network is needed.
 """
 
 from vitjax.data.augment import Augment
