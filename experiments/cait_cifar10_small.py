@@ -1,0 +1,34 @@
+"""A CaiT of 1.1 million parameters on CIFAR-10's own 32 pixels, for two CPU cores.
+
+    python scripts/prepare.py cifar10
+    python scripts/train.py cait_cifar10_small
+
+80.7% of the test images with seed 0, 98.7% in the top five, after 24 epochs of 351 steps:
+73 min at the 247 images/s of two CPU cores. The trunk is that of `vit_cifar10_small` with
+talking heads; two layers of class attention take the mean's place.
+"""
+
+from vitjax.data.augment import Augment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import CaiT
+from vitjax.optim import Optim
+
+experiment = Experiment(
+    model=CaiT(
+        patch_size=4,
+        width=128,
+        depth=6,
+        class_depth=2,
+        num_heads=4,
+        mlp_ratio=2.0,
+        num_classes=10,
+        layer_scale=0.1,
+    ),
+    data=Source('tfds:cifar10', validation=0.1),
+    augment=Augment(size=32, padding=4, flip=0.5, cutout=0.5, smoothing=0.1),
+    optim=Optim(name='muon', peak=5e-3, warmup=0.1, decay=0.1, ema=0.998),
+    batch_size=128,
+    epochs=24,
+    attention_every=5,
+)
