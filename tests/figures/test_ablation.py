@@ -25,8 +25,8 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
         '50.0%\n40.0 to 70.0', '60.0%\n55.0 to 65.0', '70.0%'
     ]  # fmt: skip
     assert figure.get_suptitle() == 'mean of 3 seeds, 95% interval'
-    three = pair(TABLE, ('a', [2, 4]), ('b', [1, 2]), axes=3, seeds=3)
-    assert 'other settings averaged' in three.get_suptitle()
+    three = pair(TABLE, ('a', [2, 4]), ('b', [1, 2]), axes=3, seeds=3, each='7 steps each')
+    assert three.get_suptitle().endswith('interval, other settings averaged; 7 steps each')
 
 
 def test_one_axis_is_one_line():

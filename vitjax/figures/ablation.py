@@ -27,7 +27,9 @@ def words(setting: str) -> str:
 
 
 @styled
-def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: int) -> Figure:
+def pair(
+    table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: int, each: str = ''
+) -> Figure:
     """Test accuracy over two settings: lines with their 95% intervals, and a heat map of the same.
 
     Args:
@@ -36,6 +38,7 @@ def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: in
         y: the setting that tells lines apart; None for one line and no heat map.
         axes: settings that vary in all; the others are averaged over, which the title says.
         seeds: how many there are of each cell.
+        each: what every cell was given alike, for the title: `1,200 steps each`.
     """
     figure, (lines, *heat) = charts(WIDTH if y else COLUMN, 2.6, 2 if y else 1)
     place = np.arange(len(x[1]))
@@ -53,7 +56,8 @@ def pair(table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: in
         lines.legend(title=words(y[0]))
         _heat(figure, heat[0], table, x, y)
     over = '' if axes <= 2 else ', other settings averaged'
-    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}', wrap=True)
+    alike = f'; {each}' if each else ''
+    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{alike}', wrap=True)
     return figure
 
 
