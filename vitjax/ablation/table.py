@@ -179,7 +179,7 @@ def alike(rows: Sequence[Row]) -> str:
     if min(steps) == max(steps):
         return f'{steps[0]:,} steps each'
     if max(flops) <= 1.01 * min(flops):
-        return f'{ticker.EngFormatter("FLOPs", places=1)(np.mean(flops))} of training each'
+        return f'{ticker.EngFormatter("FLOPs", places=1)(max(flops))} of training each'
     return ''
 
 
