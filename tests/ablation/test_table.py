@@ -3,7 +3,6 @@ import math
 import pytest
 
 from vitjax import ablation
-from vitjax.ablation.table import alike
 
 
 @pytest.mark.parametrize('values', [(0.1, 0.2, 0.9), (0.0, 0.0, 0.01), (1.0, 0.999, 1.0)])
@@ -27,13 +26,3 @@ def test_below_three_seeds_there_is_no_interval(values):
 def test_accuracies_all_alike_have_an_interval_of_no_width():
     assert ablation.interval([1.0, 1.0, 1.0]) == (1, 1, 1)
     assert ablation.interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3, 0.3))
-
-
-@pytest.mark.parametrize('steps, flops, said', [
-    ((1200, 1200), (1e9, 4e9), '1,200 steps each'),
-    ((1200, 300), (1.1e12, 1.1002e12), '1.1 TFLOPs of training each'),
-    ((1200, 300), (1e9, 4e9), ''),
-])  # fmt: skip
-def test_what_cells_were_given_alike_is_their_steps_or_their_operations(steps, flops, said):
-    rows = [{'steps': s, 'train_flops': f} for s, f in zip(steps, flops, strict=True)]
-    assert alike(rows) == said

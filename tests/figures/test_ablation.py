@@ -1,8 +1,9 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
-from vitjax.figures.ablation import against_flops, pair
+from vitjax.figures.ablation import against_flops, alike, pair
 
 NONE = [np.nan] * 2
 TABLE = np.array([[[0.5, 0.4, 0.7], [0.6, 0.55, 0.65]], [[0.7, *NONE], [np.nan, *NONE]]])
@@ -27,6 +28,15 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
     assert figure.get_suptitle() == 'mean of 3 seeds, 95% interval'
     three = pair(TABLE, ('a', [2, 4]), ('b', [1, 2]), axes=3, seeds=3, each='7 steps each')
     assert three.get_suptitle().endswith('interval, other settings averaged; 7 steps each')
+
+
+@pytest.mark.parametrize('steps, flops, said', [
+    ((1200, 1200), (1e9, 4e9), '1,200 steps each'),
+    ((1200, 300), (1.1e12, 1.1002e12), '1.1 TFLOPs of training each'),
+    ((1200, 300), (1e9, 4e9), ''),
+])  # fmt: skip
+def test_what_cells_were_given_alike_is_their_steps_or_their_operations(steps, flops, said):
+    assert alike(steps, flops) == said
 
 
 def test_one_axis_is_one_line():

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
 
 from vitjax import runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
@@ -158,29 +157,18 @@ def draw(
         for kind, file in zip(formats, figure.save(folder / f'.{name}', formats), strict=True):
             os.replace(folder / file, folder / f'{name}.{kind}')
 
-    each = alike([rows[i] for i in done])
+    steps, flops = ([rows[i][name] for i in done] for name in ('steps', 'train_flops'))
     pairs = [*itertools.combinations(axes, 2)] or [(path, None) for path in axes]
     for x, y in pairs:
         table = _marginal(points, accuracy, axes[x], x, axes[y] if y else [None], y)
         figure = figures.pair(
             table, (x, axes[x]), (y, axes[y]) if y else None, len(axes),
-            seeds=accuracy.shape[1], each=each,
+            seeds=accuracy.shape[1], each=figures.alike(steps, flops),
         )  # fmt: skip
         write(figure, f'accuracy_{x}' + (f'_{y}' if y else ''))
     mean = [interval(row) for row in accuracy]
-    flops = [rows[i]['train_flops'] for i in done]
     seeds = accuracy.shape[1]
     write(figures.against_flops(flops, mean, points, [*axes], seeds=seeds), 'accuracy_flops')
-
-
-def alike(rows: Sequence[Row]) -> str:
-    """The training that finished cells have in common: of steps or of operations, to 1%."""
-    steps, flops = ([row[name] for row in rows] for name in ('steps', 'train_flops'))
-    if min(steps) == max(steps):
-        return f'{steps[0]:,} steps each'
-    if max(flops) <= 1.01 * min(flops):
-        return f'{ticker.EngFormatter("FLOPs", places=1)(max(flops))} of training each'
-    return ''
 
 
 def _marginal(

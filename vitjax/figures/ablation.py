@@ -56,9 +56,23 @@ def pair(
         lines.legend(title=words(y[0]))
         _heat(figure, heat[0], table, x, y)
     over = '' if axes <= 2 else ', other settings averaged'
-    alike = f'; {each}' if each else ''
-    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{alike}', wrap=True)
+    given = f'; {each}' if each else ''
+    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{given}', wrap=True)
     return figure
+
+
+def alike(steps: Sequence[int], flops: Sequence[float]) -> str:
+    """What the training of all cells has in common, in words: its steps, or its FLOPs to 1%.
+
+    Args:
+        steps: [cells].
+        flops: [cells] of training one seed.
+    """
+    if min(steps) == max(steps):
+        return f'{steps[0]:,} steps each'
+    if max(flops) <= 1.01 * min(flops):
+        return f'{ticker.EngFormatter("FLOPs", places=1)(max(flops))} of training each'
+    return ''
 
 
 def _bars(values: np.ndarray) -> np.ndarray | None:
