@@ -36,8 +36,7 @@ def main() -> int:
         return submit(run)
     from vitjax import loop, processes
 
-    if not processes.join() and run.experiment.parallel in ('auto', 'pmap'):
-        processes.part_cores(run.experiment.batch_size)
+    processes.start(run.experiment.parallel, run.experiment.batch_size)
     try:
         loop.train(run.experiment, run.out)
         if run.report:

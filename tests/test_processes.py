@@ -161,6 +161,16 @@ def test_a_number_of_devices_that_is_set_stays(monkeypatch, environment):
     processes.part_cores(128, environment)
 
 
+@pytest.mark.parametrize(
+    ('parallel', 'parts'), [('auto', 1), ('pmap', 1), ('fsdp', 0), ('none', 0)]
+)
+def test_a_training_alone_parts_cores_where_its_mode_parts_batches(monkeypatch, parallel, parts):
+    calls = []
+    monkeypatch.setattr(processes, 'part_cores', lambda *given: calls.append(given))
+    processes.start(parallel, 128, {})
+    assert calls == [(128, {})] * parts
+
+
 def test_alone_there_is_nobody_to_join(monkeypatch):
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *_, **__: pytest.fail('joined'))
     for environment in ({}, {'SLURM_NTASKS': '4'}, {'SLURM_STEP_NUM_TASKS': '1'}):

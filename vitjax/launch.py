@@ -57,8 +57,7 @@ class Training:
         from vitjax import processes
 
         experiment = from_json(json.loads(text))
-        if not processes.join(_environment()) and experiment.parallel in ('auto', 'pmap'):
-            processes.part_cores(experiment.batch_size)
+        processes.start(experiment.parallel, experiment.batch_size, _environment())
         try:
             from vitjax import loop
 

@@ -21,6 +21,21 @@ _LOST = (
 joined = False  # whether this process is one of several
 
 
+def start(parallel: str, batch_size: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Spreads a training: `join`, or else `part_cores` where its mode parts each batch.
+
+    Args:
+        parallel: an experiment's.
+        batch_size: images a step, of all devices.
+        environment: this process's, or what to take for it.
+
+    Raises:
+        ValueError, RuntimeError: as `join` does.
+    """
+    if not join(environment) and parallel in ('auto', 'pmap'):
+        part_cores(batch_size, environment)
+
+
 def join(environment: Mapping[str, str] = os.environ) -> bool:
     """Makes this process one of several, where its environment says that it is.
 
