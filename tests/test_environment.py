@@ -15,7 +15,7 @@ def test_it_says_what_runs_in_plain_json():
     assert found['started'].endswith('+00:00')
 
 
-def test_the_commit_and_whether_files_changed_since(tmp_path):
+def test_the_commit_and_whether_code_differs_from_it(tmp_path):
     def git(*arguments):
         settings = ('-c', 'user.name=a', '-c', 'user.email=a@b.c')
         command = ['git', '-C', str(tmp_path), *settings, *arguments]
@@ -27,11 +27,18 @@ def test_the_commit_and_whether_files_changed_since(tmp_path):
         git('init')
     except OSError:
         pytest.skip('there is no git here')
-    (tmp_path / 'a.py').write_text('1')
-    git('add', 'a.py')
+    code = tmp_path / 'experiments' / 'a.py'
+    code.parent.mkdir()
+    code.write_text('1')
+    git('add', 'experiments')
     git('commit', '-m', 'first')
-    (tmp_path / 'notes').write_text('of no commit')
-    assert environment._commit(tmp_path) == (git('rev-parse', 'HEAD'), False)
-    (tmp_path / 'a.py').write_text('2')
-    assert environment._commit(tmp_path) == (git('rev-parse', 'HEAD'), True)
+    commit = git('rev-parse', 'HEAD')
+    (tmp_path / 'notes').write_text('that no run reads')
+    assert environment._commit(tmp_path) == (commit, False)
+    code.write_text('2')
+    assert environment._commit(tmp_path) == (commit, True)
+    code.write_text('1')
+    assert environment._commit(tmp_path) == (commit, False)
+    code.with_name('new.py').write_text('an experiment of no commit')
+    assert environment._commit(tmp_path) == (commit, True)
     assert environment._commit(inside) == (None, None)  # of another project's checkout

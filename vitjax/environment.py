@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+CODE = ('vitjax', 'experiments', 'scripts', 'pyproject.toml')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
@@ -22,9 +23,10 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
         devices: that the run trains on.
 
     Returns:
-        `started` (UTC), `commit` of the project's checkout and whether files `changed` since (both
-        None where it is no checkout), `python` and the `versions` of packages, `system`, `cpu`,
-        `cores` and `memory` (GB) of this process's machine, `devices` and `processes`.
+        `started` (UTC), `commit` of the project's checkout and whether code `changed` since, an
+        experiment's new file included (both None where it is no checkout), `python` and the
+        `versions` of packages, `system`, `cpu`, `cores` and `memory` (GB) of this process's
+        machine, `devices` and `processes`.
     """
     kinds = [device.device_kind for device in devices]
     named = (f'{kinds.count(kind)} x {kind}' for kind in dict.fromkeys(kinds))
@@ -51,12 +53,12 @@ def _machine() -> dict[str, Any]:
 
 
 def _commit(root: pathlib.Path) -> tuple[str | None, bool | None]:
-    """The commit of a checkout, and whether files that it knows have changed since."""
+    """The commit of a checkout, and whether its code differs: changed files of it, or new ones."""
     if not (root / '.git').exists():  # installed, perhaps inside a checkout of something else
         return None, None
     try:
         commit = _git(root, 'rev-parse', 'HEAD').strip()
-        return commit, bool(_git(root, 'status', '--porcelain', '--untracked-files=no').strip())
+        return commit, bool(_git(root, 'status', '--porcelain', '-unormal', '--', *CODE).strip())
     except (OSError, subprocess.SubprocessError):
         return None, None
 
