@@ -33,12 +33,17 @@ def test_the_commit_and_whether_code_differs_from_it(tmp_path):
     git('add', 'experiments')
     git('commit', '-m', 'first')
     commit = git('rev-parse', 'HEAD')
-    (tmp_path / 'notes').write_text('that no run reads')
+    for folder in (tmp_path, code.parent):
+        (folder / 'notes.md').write_text('that no run reads')
     assert environment._commit(tmp_path) == (commit, False)
     code.write_text('2')
     assert environment._commit(tmp_path) == (commit, True)
     code.write_text('1')
     assert environment._commit(tmp_path) == (commit, False)
-    code.with_name('new.py').write_text('an experiment of no commit')
-    assert environment._commit(tmp_path) == (commit, True)
+    new = tmp_path / 'vitjax' / 'models' / 'new.py'
+    for path in (code.with_name('new.py'), new):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('of no commit')
+        assert environment._commit(tmp_path) == (commit, True)
+        path.unlink()
     assert environment._commit(inside) == (None, None)  # of another project's checkout

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-CODE = ('vitjax', 'experiments', 'scripts', 'pyproject.toml')
+CODE = ('vitjax', 'experiments/*.py', 'scripts', 'pyproject.toml')  # not gallery and results
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
@@ -58,7 +58,7 @@ def _commit(root: pathlib.Path) -> tuple[str | None, bool | None]:
         return None, None
     try:
         commit = _git(root, 'rev-parse', 'HEAD').strip()
-        return commit, bool(_git(root, 'status', '--porcelain', '-unormal', '--', *CODE).strip())
+        return commit, bool(_git(root, 'status', '--porcelain', '-uall', '--', *CODE).strip())
     except (OSError, subprocess.SubprocessError):
         return None, None
 
