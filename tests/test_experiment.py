@@ -90,8 +90,8 @@ def test_experiments_are_found_by_name_and_by_path(tmp_path):
 
 
 NAMES = [
-    'cait_cifar10', 'convnet_cats_and_dogs', 'digits', 'finetune_dinov2', 'patchconvnet_cifar10',
-    'vit_cifar10', 'vit_cifar100',
+    'cait_cifar10', 'convnet_cats_and_dogs', 'convnet_cats_and_dogs_augmented', 'digits',
+    'finetune_dinov2', 'patchconvnet_cifar10', 'vit_cifar10', 'vit_cifar100',
 ]  # fmt: skip
 
 

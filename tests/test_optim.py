@@ -84,6 +84,20 @@ def test_lamb_is_the_papers_algorithm_layer_by_layer():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+def test_rmsprop_is_that_of_keras():
+    """In float64: the epsilon is under the root, and the first updates are not corrected."""
+    rng = np.random.default_rng(0)
+    tx: Any = optimizer(Optim(name='rmsprop', peak=0.1, end=0.1, warmup=0, decay=0, clip=0), 10)
+    state, v = tx.init(PARAMS), dict.fromkeys(names(PARAMS), 0.0)
+    for _ in range(3):
+        grads = jax.tree.map(lambda p: 1e-3 * rng.normal(size=p.shape).astype('f4'), PARAMS)
+        update, state = tx.update(grads, state, PARAMS)
+        for name, g in names(grads).items():
+            v[name] = 0.9 * v[name] + 0.1 * g.astype(np.float64) ** 2
+            want = -0.1 * g / np.sqrt(v[name] + 1e-7)
+            np.testing.assert_allclose(names(update)[name], want, rtol=1e-5)
+
+
 def orthogonalised(matrix):
     """Five Newton-Schulz steps of Jordan et al. 2024, in float64."""
     x = matrix / np.linalg.norm(matrix)
@@ -178,7 +192,7 @@ def test_trainable_matches_whole_paths():
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        (dataclasses.replace(Optim(), name='adam'), "'adamw', 'lamb', 'muon' or 'sgd': 'adam'"),
+        (dataclasses.replace(Optim(), name='adam'), "'muon', 'rmsprop' or 'sgd': 'adam'"),
         (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
         (Optim(train='('), "regular expression: '\\('"),
     ],

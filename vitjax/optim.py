@@ -1,4 +1,4 @@
-"""The optimizer: schedule, which parameters decay and which train, AdamW, LAMB or Muon."""
+"""The optimizer: schedule, update rule, which parameters decay and which train."""
 
 import dataclasses
 import functools
@@ -35,7 +35,9 @@ class Optim:
         name: adamw; lamb (You et al. 2020, arXiv:1904.00962); muon (Jordan et al. 2024,
             kellerjordan.github.io/posts/muon), which orthogonalises the momentum of every matrix in
             a block, scaled so that AdamW's rate and decay suit (Liu et al. 2025, arXiv:2502.16982),
-            and is AdamW for all else; or sgd, which is plain, without momentum or decay.
+            and is AdamW for all else; rmsprop (Tieleman and Hinton 2012, lecture 6.5), which has no
+            momentum and a second moment that decays by 0.9, as in Keras; or sgd, which is plain,
+            without momentum or decay.
         moment: dtype that the first moment is kept in.
     """
 
@@ -50,7 +52,7 @@ class Optim:
     accumulate: Count = 1
     ema: Rate = 0.0
     train: Pattern = '.*'
-    name: Literal['adamw', 'lamb', 'muon', 'sgd'] = 'adamw'
+    name: Literal['adamw', 'lamb', 'muon', 'rmsprop', 'sgd'] = 'adamw'
     moment: Literal['float32', 'bfloat16'] = 'float32'
 
 
@@ -86,11 +88,13 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     rate = schedule(settings, steps)
     if settings.name == 'sgd':
         update = optax.sgd(rate)
-    elif settings.name in ('adamw', 'lamb', 'muon'):
+    elif settings.name in ('adamw', 'lamb', 'muon', 'rmsprop'):
         eps = 1e-6 if settings.name == 'lamb' else 1e-8
         moments = optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment)
         if settings.name == 'muon':
             moments = optax.partition({True: _muon(settings.moment), False: moments}, _hidden)
+        elif settings.name == 'rmsprop':
+            moments = optax.scale_by_rms(0.9, eps=1e-7)
         update = optax.chain(
             moments,
             optax.add_decayed_weights(settings.decay, mask=_kernels),
@@ -98,7 +102,8 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
             optax.scale_by_learning_rate(rate),
         )
     else:
-        raise ValueError(f"optim.name must be 'adamw', 'lamb', 'muon' or 'sgd': {settings.name!r}.")
+        names = "'adamw', 'lamb', 'muon', 'rmsprop' or 'sgd'"
+        raise ValueError(f'optim.name must be {names}: {settings.name!r}.')
     if isinstance(settings.clip, jax.Array) or settings.clip:
         update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
     if settings.train != '.*':

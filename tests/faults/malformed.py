@@ -93,7 +93,7 @@ PARTS = {
     'optim': {
         'peak': amount, 'start': amount, 'end': amount, 'warmup': rate, 'decay': amount, 'b1': rate,
         'b2': rate, 'clip': amount, 'accumulate': count, 'ema': rate, 'train': pattern,
-        'name': one_of('adamw', 'lamb', 'muon', 'sgd'),
+        'name': one_of('adamw', 'lamb', 'muon', 'rmsprop', 'sgd'),
         'moment': one_of('float32', 'bfloat16'),
     },
     'distill': {

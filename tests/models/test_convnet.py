@@ -5,7 +5,7 @@ import pytest
 from helpers import exact, normal, random_params, shapes_of
 
 from vitjax.models import VGG16, ConvNet
-from vitjax.models.convnet import adaptive_average
+from vitjax.models.convnet import Pool, adaptive_average
 
 
 @pytest.mark.parametrize('size', [(7, 7), (3, 10), (14, 9), (1, 8)])
@@ -19,6 +19,22 @@ def test_adaptive_average_is_the_mean_of_each_cells_rows_and_columns(size):
             columns = slice(j * size[1] // 4, -(-(j + 1) * size[1] // 4))
             expected = exact(x)[:, rows, columns].mean((1, 2))
             np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [(4, 6), (5, 7), (2, 3)])
+def test_the_gradient_of_pooling_reaches_the_largest_of_each_four(size):
+    x, pool = normal(2, *size, 3), Pool()
+    out, back = jax.vjp(lambda x: pool.apply({}, x), jnp.asarray(x))
+    found = np.asarray(out)
+    assert found.shape == (2, size[0] // 2, size[1] // 2, 3)
+    grad = normal(*found.shape, seed=1)
+    expected = np.zeros_like(x)
+    for b, i, j, c in np.ndindex(found.shape):
+        four = x[b, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c]
+        row, column = np.unravel_index(four.argmax(), (2, 2))
+        assert found[b, i, j, c] == four[row, column]
+        expected[b, 2 * i + row, 2 * j + column, c] = grad[b, i, j, c]
+    np.testing.assert_array_equal(back(grad)[0], expected)
 
 
 def test_the_lectures_network_is_convolutions_pools_and_dense_layers():
