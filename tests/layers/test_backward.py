@@ -15,10 +15,11 @@ def test_the_slope_of_gelu_is_its_own_forward_and_backward():
     assert jax.grad(lambda x: backward.gelu(x).sum().astype('float32'))(half).dtype == 'bfloat16'
 
 
-def test_the_gradient_of_affine_is_its_own():
+def test_the_gradients_of_product_and_affine_are_their_own():
     with jax.enable_x64(True):
         args = (normal(2, 3, 5), normal(5, 4, seed=1), normal(4, seed=2))
         args = tuple(jnp.asarray(x, 'float64') for x in args)
+        check_grads(backward.product, args[:2], order=1, modes=['rev'], atol=1e-7, rtol=1e-7)
         check_grads(backward.affine, args, order=1, modes=['rev'], atol=1e-7, rtol=1e-7)
 
 

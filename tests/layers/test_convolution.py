@@ -28,6 +28,8 @@ CASES = [
     (convolve, (2, 7, 9, 3), 4, 2, 1),
     (convolve, (2, 8, 9, 5), 6, 1, 'VALID'),
     (convolve, (2, 8, 9, 5), 6, 1, 'SAME'),
+    (convolve, (2, 7, 10, 32), 48, 1, 1),  # these in tiles
+    (convolve, (3, 8, 9, 32), 32, 1, 'VALID'),
     (depthwise, (2, 7, 9, 6), 6, 1, 1),
 ]
 

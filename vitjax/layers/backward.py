@@ -187,11 +187,30 @@ def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Rows x [..., D] times kernel [D, C].
+
+    The derived gradient at the kernel is a product [C, D], transposed, for which XLA's CPU backend
+    copies the rows: with 4,096 rows of 128 channels both gradients take 1.5 times as long.
+    """
+    return x @ kernel
+
+
+def _product_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel = kept
+    return grad @ kernel.T, _between_rows(x, grad)
+
+
+product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_back)
+
+
+@jax.custom_vjp
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """A dense layer: x [..., D] times kernel [D, C], plus bias [C].
 
     The gradient treats the bias as one more row of the kernel, whose input is always 1: one product
-    instead of a product and a sum over all rows, which on a TPU costs as much as the product.
+    instead of a product and a sum over all rows, which on a TPU costs as much as the product. On a
+    CPU the sum is almost free, and the rows would take as long as 128 more channels.
     """
     return x @ kernel + bias
 
@@ -204,12 +223,31 @@ def _affine(
 
 def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
     x, kernel = kept
-    ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a tile of them, because a TPU would fill it
-    rows = jnp.einsum('...d,...c->dc', jnp.pad(x, ones, constant_values=1), grad)
-    return grad @ kernel.T, rows[: len(kernel)], rows[len(kernel)]
+
+    def together(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a tile of them, because a TPU would fill it
+        rows = _between_rows(jnp.pad(x, ones, constant_values=1), grad)
+        return rows[: len(kernel)], rows[len(kernel)]
+
+    def apart(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _between_rows(x, grad), grad.sum(tuple(range(grad.ndim - 1)))
+
+    return grad @ kernel.T, *jax.lax.platform_dependent(x, grad, cpu=apart, default=together)
 
 
 affine.defvjp(_affine, _affine_back)
+
+
+def _between_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
+    """Σ over all rows of x[..., d] grad[..., c]: [D, C]."""
+
+    def flat(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a TPU, whose rows are tiles
+        return x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+
+    def whole(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a CPU, transposing x
+        return jnp.einsum('...d,...c->dc', x, grad)
+
+    return jax.lax.platform_dependent(x, grad, cpu=flat, default=whole)
 
 
 # ---- Elementwise and by row ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.layers.backward import gelu
 from vitjax.layers.convolution import convolve, depthwise
-from vitjax.layers.dense import Dense
+from vitjax.layers.dense import Dense, dot_general
 from vitjax.layers.dropout import drop_path, dropout
 from vitjax.layers.init import conv_init, kernel_init
 from vitjax.layers.norm import LayerNorm
@@ -46,6 +46,7 @@ class _GeluDense(nn.Dense):
 
     dropout: float = 0.0
     train: bool = False
+    dot_general: Any = dot_general
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

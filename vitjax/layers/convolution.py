@@ -1,4 +1,4 @@
-"""What XLA's CPU backend is slow at: convolutions in a scan and channel by channel, max pooling.
+"""What XLA's CPU backend is slow at: 3x3 convolutions, in a scan above all, and max pooling.
 
 The convolutions are for `nn.Conv(conv_general_dilated=...)`. On accelerators all are the vendor's.
 `platform_dependent` keeps both in the jaxpr, so that `flops` counts the convolution.
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from vitjax.layers import winograd
+
 
 def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
     """A convolution of maps [B, H, W, C] with a kernel [h, w, C, D], called as lax's.
@@ -20,7 +22,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     On CPU both gradients are written out, because XLA's own are slow inside a scan or a while loop:
     the kernel's as a matrix product for each pixel of the kernel (XLA's takes 20 to 30 times as
     long on 8 maps of 12x12x256), that of the maps as a convolution with the kernel turned around
-    (5.8 times on 64 such maps).
+    (5.8 times on 64 such maps). Where Winograd's way is faster, it and its gradients replace them.
     """
     strides, padding, *rest = args
     shape, kernel_like = kernel.shape, jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
@@ -28,11 +30,19 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     call = functools.partial(lax.conv_general_dilated, **kwargs)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], shape[:2], strides, padding)
+    dilated = {*kwargs.get('lhs_dilation', ()), *kwargs.get('rhs_dilation', ())} - {1}
+    dense = kwargs.get('feature_group_count', 1) == 1 and set(strides) == {1} and not dilated
+    tiled = dense and winograd.pays(x, kernel, padding)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return call(x, kernel, strides, padding, *rest)
 
+    def tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return winograd.convolve(x, kernel, padding)
+
     def products(x: jax.Array, grad: jax.Array) -> jax.Array:
+        if tiled:
+            return winograd.kernel_gradient(x, grad, padding)
         # out[r, c] = Σ_ij x[r s + i, c s + j] kernel[i, j] at stride s, so the gradient of
         # kernel[i, j] is the inputs that it met, every s-th from (i, j) on, times those outputs'.
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -51,22 +61,30 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         return jax.linear_transpose(lambda x: plain(x, kernel), maps_like)(grad)[0]
 
     def turned(kernel: jax.Array, grad: jax.Array) -> jax.Array:
-        if set(strides) != {1} or kwargs.get('feature_group_count', 1) != 1:
+        if not dense:
             return at_input(kernel, grad)
         # An input meets kernel[i, j] at the output i rows above it: what the kernel reads, turned
         # by half a turn, reads back, its ends padded by as much as the kernel overlapped them.
         ends = [(n - 1 - a, n - 1 - b) for n, (a, b) in zip(shape, padding, strict=False)]
-        return call(grad, kernel[::-1, ::-1].swapaxes(2, 3), strides, ends, *rest)
+        kernel = kernel[::-1, ::-1].swapaxes(2, 3)
+        return (
+            winograd.convolve(grad, kernel, ends)
+            if tiled
+            else call(grad, kernel, strides, ends, *rest)
+        )
+
+    def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.platform_dependent(x, kernel, cpu=tiles if tiled else plain, default=plain)
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        return plain(x, kernel), (x, kernel)
+        return value(x, kernel), (x, kernel)
 
     def backward(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, kernel = saved
         at_x = lax.platform_dependent(kernel, grad, cpu=turned, default=at_input)
         return at_x, lax.platform_dependent(x, grad, cpu=products, default=transposed)
 
-    run = jax.custom_vjp(plain)
+    run = jax.custom_vjp(value)
     run.defvjp(forward, backward)
     return run(x, kernel)
 

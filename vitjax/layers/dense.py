@@ -7,11 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from vitjax.layers.backward import affine
+from vitjax.layers.backward import affine, product
+
+
+def dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """`product`, called as linen's dense layer calls lax's."""
+    return product(x, kernel)
 
 
 class _Dense(nn.Dense):
     """Linen's, and in thirds."""
+
+    dot_general: Any = dot_general
 
     @nn.compact
     def thirds(self, x: jax.Array) -> list[jax.Array]:
