@@ -124,6 +124,7 @@ def test_cycles_and_kernels_of_a_tpu_program():
         ('jit(f)/transpose(jvp(CaiT))/CaiT.readout/class_blocks/mlp/dot', 'class_blocks/mlp'),
         ('jit(f)/transpose(jvp(ViT))/blocks/mlp/blocks/mlp/output/output/dot', 'blocks/mlp/output'),
         ('jit(f)/jvp(ViT)/while/body/dynamic_slice', ''),
+        ('jit(f)/jvp(PatchConvNet)/blocks/conv_2/cond/branch_0_fun/dot', 'blocks/conv_2'),
         ('', ''),
     ],
 )

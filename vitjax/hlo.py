@@ -113,7 +113,7 @@ def module_path(name: str) -> str:
     # A method other than __call__ is named with its module: qkv.thirds.
     parts = [part.partition('.')[0] for part in name.split('/')[:-1]]
     parts = [part for part in parts if re.fullmatch(r'[a-z_]\w*', part)]
-    parts = [part for part in parts if part not in _STRUCTURE]
+    parts = [part for part in parts if not _STRUCTURE.fullmatch(part)]
     # A hand-written gradient has its module's name twice: blocks/mlp/blocks/mlp/output/output.
     while parts[:1] and parts[0] in parts[1:]:
         parts = parts[parts.index(parts[0], 1) :]
@@ -121,11 +121,10 @@ def module_path(name: str) -> str:
 
 
 # What jax's transformations and control flow leave in names.
-_STRUCTURE = {
-    'while', 'body', 'cond', 'closed_call', 'checkpoint', 'rematted_computation', 'scan', 'pjit',
-    'custom_jvp_call', 'custom_vjp_call', 'shard_map', 'core_call', 'remat', 'xla_pmap',
-    'eval_jaxpr',
-}  # fmt: skip
+_STRUCTURE = re.compile(
+    'while|body|cond|branch_[0-9]+_fun|closed_call|checkpoint|rematted_computation|scan|pjit|'
+    'custom_jvp_call|custom_vjp_call|shard_map|core_call|remat|xla_pmap|eval_jaxpr'
+)
 
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _LINE = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')

@@ -74,7 +74,9 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         )
 
     def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.platform_dependent(x, kernel, cpu=tiles if tiled else plain, default=plain)
+        if not tiled:
+            return plain(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=tiles, default=plain)
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return value(x, kernel), (x, kernel)
