@@ -37,9 +37,6 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return call(x, kernel, strides, padding, *rest)
 
-    def tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return winograd.convolve(x, kernel, padding)
-
     def products(x: jax.Array, grad: jax.Array) -> jax.Array:
         if tiled:
             return winograd.kernel_gradient(x, grad, padding)
@@ -76,6 +73,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
         if not tiled:
             return plain(x, kernel)
+        tiles = functools.partial(winograd.convolve, padding=padding)
         return lax.platform_dependent(x, kernel, cpu=tiles, default=plain)
 
     def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
