@@ -221,13 +221,14 @@ def guard(call: Callable[[], int | None]) -> None:
 
     What a user can cause (ValueError, OSError, too little memory) ends in a line or two and exit
     code 1; other exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every
-    traceback. One of several processes that fails leaves at once, for the others to see it.
+    traceback. One of several processes that fails leaves at once, for the others to see it; a code
+    that is returned is the same in all of them, and they leave together.
     """
     stdout: Any = sys.stdout
     stdout.reconfigure(line_buffering=True)  # into a file or a pipe too, whoever prints
-    code = 1
+    code, failed = 1, True
     try:
-        code = call() or 0
+        code, failed = call() or 0, False
     except SystemExit as error:
         code = error.code
     except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does
@@ -243,7 +244,7 @@ def guard(call: Callable[[], int | None]) -> None:
             traceback.print_exc()
         else:
             print(f'error: {text}', file=sys.stderr)
-    if code and _several():
+    if code and failed and _several():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code if isinstance(code, int) else 1)  # jax would wait for the others

@@ -100,13 +100,15 @@ def free_port():
         return free.getsockname()[1]
 
 
-def processes(count, arguments, **more):
-    """Starts `train.py` as processes that train as one, of a CPU device each.
+SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
+
+
+def processes(count, arguments, script=SCRIPTS / 'train.py', **more):
+    """Starts a script as processes that train as one, of a CPU device each.
 
     `more` is their environment, in place of what `vitjax.processes.join` documents; `INDEX` in it
     stands for the process's number.
     """
-    train = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
     here = {'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1')}
     more = more or {
         'JAX_COORDINATOR_ADDRESS': f'localhost:{free_port()}', 'JAX_NUM_PROCESSES': str(count),
@@ -114,7 +116,7 @@ def processes(count, arguments, **more):
     }  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, str(train), *arguments],
+            [sys.executable, str(script), *arguments],
             env={**os.environ, **here, **{k: v.replace('INDEX', str(i)) for k, v in more.items()}},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )

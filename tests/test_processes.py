@@ -8,8 +8,8 @@ import time
 
 import jax
 import pytest
+from helpers import SCRIPTS, same_run
 from helpers import processes as start
-from helpers import same_run
 
 from vitjax import checkpoint, launch, loop, processes
 
@@ -95,6 +95,20 @@ def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, ar
     (text,) = finished(start(1, command, JAX_PLATFORMS='cpu'))
     assert 'resumed from step' in text
     same_run(out, whole)
+
+
+def test_all_leave_together_when_all_are_asked(tmp_path):
+    script = tmp_path / 'stopped.py'
+    script.write_text(
+        f'import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n'
+        'import command; from vitjax import processes\n'
+        'def main():\n    processes.join(); import jax\n'
+        '    time.sleep(2 * jax.process_index()); print("stopped"); return 143\n'
+        'command.guard(main)\n'
+    )
+    running = start(2, [], script)
+    assert [p.communicate()[0].splitlines()[-1] for p in running] == ['stopped', 'stopped']
+    assert [process.returncode for process in running] == [143, 143]
 
 
 def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):
