@@ -1,6 +1,7 @@
 """Train an experiment: python scripts/train.py digits --model.depth 6 --out runs/d6."""
 
 import dataclasses
+import re
 from typing import Annotated, Any, Literal
 
 import command
@@ -44,7 +45,7 @@ def main() -> int:
 
             print(report.attempt(run.out), end='')
     except loop.Stop as stop:
-        print(f'stopped at step {stop.step}; the same command resumes')
+        print(stop)
         return stop.code
     model: Any = run.experiment.model
     # A network without tokens has no attention to be seen.
@@ -69,7 +70,8 @@ def submit(run: Run) -> int:
     try:
         job.results()
     except Exception as error:  # whatever a job died of
-        last = str(error).strip().splitlines()[-1]
+        trace = re.split(r'\n-+\n', str(error))[:2][-1]  # between rules; then where its logs are
+        last = trace.strip().splitlines()[-1]
         raise ValueError(f'job {job.job_id} failed: {last}; see its logs.') from None
     print(f'job {job.job_id} is done; the run is in {run.out}')
     return 0

@@ -1,6 +1,7 @@
 """Runs of several processes, from the command line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,13 +123,14 @@ def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):
     same_run(out, whole)
 
 
-def test_a_job_that_fails_says_where_to_look(tmp_path, arguments):
+@pytest.mark.parametrize('tasks', [1, 2])
+def test_a_job_that_fails_says_where_to_look(tmp_path, arguments, tasks):
     pytest.importorskip('submitit')
-    job = ('--launcher', 'processes', '--job', 'tasks_per_node=2', '--batch-size', '9999')
+    job = ('--launcher', 'processes', '--job', f'tasks_per_node={tasks}', '--batch-size', '9999')
     (running,) = start(1, arguments(tmp_path / 'two', *job), JAX_PLATFORMS='cpu')
     text, _ = running.communicate()
     assert running.returncode == 1 and 'Traceback' not in text
-    assert 'failed: ' in text and 'see its logs' in text
+    assert re.search(r'job \d+ failed: .*9999.*; see its logs\.$', text.strip()), text
 
 
 def test_a_job_that_is_stopped_early_is_submitted_again_as_it_was():

@@ -52,9 +52,10 @@ class Training:
         """Trains the experiment that is `text` in `out`.
 
         Raises:
-            Exception: whatever ended it; one of several processes leaves without.
+            Exception: whatever ended it; one of several processes leaves without, unless all stop.
         """
         from vitjax import processes
+        from vitjax.signals import Stop
 
         experiment = from_json(json.loads(text))
         processes.start(experiment.parallel, experiment.batch_size, _environment())
@@ -66,8 +67,8 @@ class Training:
                 from vitjax import report as reports
 
                 print(reports.attempt(out), end='')
-        except BaseException:
-            if not processes.joined:
+        except BaseException as error:
+            if isinstance(error, Stop) or not processes.joined:
                 raise
             traceback.print_exc()
             sys.stderr.flush()

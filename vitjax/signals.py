@@ -14,6 +14,9 @@ class Stop(Exception):
     signal: int
     step: int
 
+    def __str__(self) -> str:
+        return f'stopped at step {self.step}; the same command resumes'
+
     @property
     def code(self) -> int:
         """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
