@@ -6,8 +6,10 @@
 2.2 million parameters on 48-pixel crops of 52-pixel images, batch 128, 50 epochs of 312 steps,
 10,000 of the training images held out. The tutorial publishes 84.59% top-1 and 99.21% top-5.
 
-Two epochs (`--epochs 2`) reach 59.9% on the test images, at 45 images/s on two CPU cores. It has
-not been trained in full yet.
+82.74% of the test images with seed 0 (98.98% in the top five) after `--epochs 20`, which puts the
+whole schedule in 20 epochs: 122 min on two CPU cores, at a median of 115 images/s. By then it knows
+94.2% of its training images as augmented, and 82.8% of the validation images. The 50 epochs, which
+would take five hours there, have not been trained.
 """
 
 from vitjax.data.augment import Augment
