@@ -103,7 +103,7 @@ def free_port():
 SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
 
 
-def processes(count, arguments, script=SCRIPTS / 'train.py', **more):
+def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py', **more):
     """Starts a script as processes that train as one, of a CPU device each.
 
     `more` is their environment, in place of what `vitjax.processes.join` documents; `INDEX` in it

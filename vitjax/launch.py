@@ -54,21 +54,18 @@ class Training:
         Raises:
             Exception: whatever ended it; one of several processes leaves without, unless all stop.
         """
-        from vitjax import processes
-        from vitjax.signals import Stop
+        from vitjax import loop, processes
 
         experiment = from_json(json.loads(text))
         processes.start(experiment.parallel, experiment.batch_size, _environment())
         try:
-            from vitjax import loop
-
             loop.train(experiment, out)
             if report:
                 from vitjax import report as reports
 
                 print(reports.attempt(out), end='')
         except BaseException as error:
-            if isinstance(error, Stop) or not processes.joined:
+            if isinstance(error, loop.Stop) or not processes.joined:
                 raise
             traceback.print_exc()
             sys.stderr.flush()
