@@ -17,6 +17,8 @@ from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.optim import Optim
 
+SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
+
 # A run of a second.
 TINY = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
@@ -98,9 +100,6 @@ def free_port():
     with socket.socket() as free:
         free.bind(('localhost', 0))
         return free.getsockname()[1]
-
-
-SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
 
 
 def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py', **more):

@@ -1,7 +1,6 @@
 import dataclasses
 import fcntl
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from helpers import TINY
+from helpers import SCRIPTS, TINY
 from PIL import Image
 
 from vitjax import checkpoint, evaluate, loop, program, runs
@@ -21,7 +20,7 @@ from vitjax.models import ConvNet
 from vitjax.optim import Optim
 from vitjax.train import train_step
 
-TRAIN = pathlib.Path(__file__).parent.parent / 'scripts' / 'train.py'
+TRAIN = SCRIPTS / 'train.py'
 STEPS = 60
 
 

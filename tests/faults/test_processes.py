@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import os
-import pathlib
 import random
 import shutil
 import signal
@@ -14,11 +13,10 @@ import time
 import numpy as np
 import pytest
 from faults.conftest import answer, same
-from helpers import TINY
+from helpers import SCRIPTS, TINY
 
 from vitjax import activations, checkpoint, loop, runs
 
-SCRIPTS = pathlib.Path(__file__).parents[2] / 'scripts'
 FILE = """
 from vitjax.data.augment import Augment
 from vitjax.data.sources import Source

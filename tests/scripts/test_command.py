@@ -1,13 +1,11 @@
 import os
-import pathlib
 import subprocess
 import sys
 from typing import Literal
 
 import command
 import pytest
-
-SCRIPTS = pathlib.Path(__file__).parent.parent.parent / 'scripts'
+from helpers import SCRIPTS
 
 
 def compiled(tmp_path, module, **environment):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import intervene
 import numpy as np
 import pytest
-from helpers import normal, random_params
+from helpers import SCRIPTS, normal, random_params
 from PIL import Image
 
 from vitjax import models, runs
@@ -22,7 +21,7 @@ SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 12, 'depth': 2, 'num_heads': 
 MODEL = models.ViT(**SHAPE, num_classes=3)
 CELLS = {'cait': models.CaiT(**SHAPE, num_classes=10, class_depth=1),
          'patchconvnet': models.PatchConvNet(**SHAPE, num_classes=10)}  # fmt: skip
-SCRIPT = pathlib.Path(__file__).parents[2] / 'scripts' / 'intervene.py'
+SCRIPT = SCRIPTS / 'intervene.py'
 
 
 def write(run, model, seed=0, **known):
