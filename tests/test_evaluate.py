@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from vitjax import evaluate
 from vitjax.data.preprocess import Preprocessing
@@ -65,3 +66,28 @@ def test_another_number_of_classes_is_refused():
     evaluate.require_same_classes(data, ('n02', 'n03'))  # by order, which the command says
     with pytest.raises(ValueError, match=r'they have 2 \(cat, dog, ...\), the model none'):
         evaluate.require_same_classes(data, ())
+
+
+def test_scores_by_class_and_their_means_are_scikit_learn_s():
+    """Over random labels and predictions of few and many classes, some of them absent."""
+    rng, score = np.random.default_rng(0), sklearn.metrics.precision_recall_fscore_support
+    for _ in range(200):
+        count = int(rng.choice([1, 2, 3, 10, 100, 1000]))
+        there = rng.permutation(count)[: rng.integers(1, count + 1)]
+        labels, predicted = rng.choice(there, (2, rng.integers(1, 300)))
+        if rng.random() < 0.5:  # outputs that no image has
+            predicted = rng.integers(0, count, len(labels))
+        found = evaluate.by_class(labels, predicted, count)
+        wanted = score(labels, predicted, labels=range(count), zero_division=0)
+        np.testing.assert_allclose(found[:4], wanted, rtol=1e-12)
+        macro = score(labels, predicted, average='macro', zero_division=0)[:3]
+        np.testing.assert_allclose([*found.means().values()], macro, rtol=1e-12)
+        assert found.counted.sum() == len(np.union1d(labels, predicted))
+
+
+def test_a_class_that_is_none_is_refused():
+    for labels, predicted in (([0, 3], [0, 1]), ([0, 1], [0, 3]), ([-1, 0], [0, 0])):
+        with pytest.raises(ValueError, match='classes must be 0 to 2'):
+            evaluate.by_class(np.array(labels), np.array(predicted), 3)
+    with pytest.raises(ValueError, match='there are no images'):
+        evaluate.by_class(np.array([], int), np.array([], int), 3)

@@ -1,9 +1,9 @@
-"""What a model says of every image of a split, and how right it is."""
+"""Predictions for every image of a split, and their accuracy."""
 
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -101,6 +101,58 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         'accuracy': float((rank == 0).mean()),
         'top5': float((rank < 5).mean()),
     }
+
+
+class ByClass(NamedTuple):
+    """Precision, recall and F1 of each class; 0 where the denominator is 0.
+
+    Attributes:
+        precision: [K].
+        recall: [K].
+        f1: [K].
+        support: images of each class, [K] int.
+        counted: [K] bool, classes with an image or a prediction; the means are over these.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+    counted: np.ndarray
+
+    def means(self) -> dict[str, float]:
+        """Unweighted means of `precision`, `recall` and `f1` over the classes that are counted.
+
+        These are the macro averages of scikit-learn's `precision_recall_fscore_support` with
+        `zero_division=0`. A class without images and predictions has no part in them.
+        """
+        each = {'precision': self.precision, 'recall': self.recall, 'f1': self.f1}
+        return {name: float(values[self.counted].mean()) for name, values in each.items()}
+
+
+def by_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> ByClass:
+    """Scores of each of `classes` classes, from the labels [N] and predicted classes [N].
+
+    Raises:
+        ValueError: if there are no images, or a class is not in 0 to `classes` - 1.
+
+    Example:
+        >>> by_class(np.array([0, 0, 1]), np.array([0, 2, 1]), 4).means()['recall']
+        0.5
+    """
+    found = np.concatenate([labels, predicted])
+    if not len(found) or found.min() < 0 or found.max() >= classes:
+        said = f'{found.min()} to {found.max()}' if len(found) else 'there are no images'
+        raise ValueError(f'classes must be 0 to {classes - 1}: {said}.')
+    support, given = (np.bincount(each, minlength=classes) for each in (labels, predicted))
+    right = np.bincount(labels[labels == predicted], minlength=classes)
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return np.divide(part, whole, out=np.zeros(classes), where=whole > 0)
+
+    precision, recall = share(right, given), share(right, support)
+    return ByClass(precision, recall, share(2 * right, support + given), support,
+                   support + given > 0)  # fmt: skip
 
 
 def answers(logits: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
