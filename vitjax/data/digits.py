@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.data.kind import Data, Source, chosen
+from vitjax.data.kind import Data, Source, chosen, digest
 from vitjax.data.preprocess import Preprocessing
 
 
@@ -19,8 +19,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     digits: Any = sklearn.datasets.load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # from 0..16
     rows = chosen(source, split, count=len(pixels), present=['train'])
-    return Data(
-        np.repeat(pixels[rows, ..., None], 3, axis=-1),
-        digits.target[rows].astype(np.int32),
-        tuple(str(i) for i in range(10)),
-    )
+    pixels, labels = pixels[rows], digits.target[rows].astype(np.int32)
+    classes = tuple(str(i) for i in range(10))
+    known = digest(classes, labels, [pixels.tobytes()])
+    return Data(np.repeat(pixels[..., None], 3, axis=-1), labels, classes, digest=known)

@@ -1,5 +1,6 @@
 """Image files in folders: one folder for each class, or a plain folder of photographs."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.data import kind
-from vitjax.data.kind import SPLITS, Data, Encoded, Source, chosen, decoded
+from vitjax.data.kind import SPLITS, Data, Encoded, Source, chosen, decoded, digest
 from vitjax.data.preprocess import Preprocessing, read_square
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
@@ -43,17 +44,22 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         files += inside
         labels += [label] * len(inside)
     rows = chosen(source, split, count=len(files), present=present)
-    chosen_files = Paths(root, [files[i] for i in rows])
-    pixels = decoded(chosen_files, source, preprocessing, chosen_files.size)
-    return Data(pixels, np.array(labels, np.int32)[rows], classes, preprocessing)
+    held, of = Paths(home, [files[i] for i in rows]), np.array(labels, np.int32)[rows]
+    pixels = decoded(held, source, preprocessing, lambda: int(held.sizes.sum()))
+    return Data(pixels, of, classes, preprocessing, held.digest(classes, of))
 
 
 class Paths(Sequence[pathlib.Path]):
-    """Paths of files in a folder, in a few bytes each: there may be millions."""
+    """Paths of files in a folder and their sizes, in a few bytes each: there may be millions.
+
+    Attributes:
+        sizes: [N] bytes of each file.
+    """
 
     def __init__(self, root: pathlib.Path, files: Sequence[pathlib.Path]):
         self._root = root
         self._names = np.array([os.fsencode(file.relative_to(root)) for file in files])
+        self.sizes = np.array([file.stat().st_size for file in files], np.int64)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -61,9 +67,24 @@ class Paths(Sequence[pathlib.Path]):
     def __getitem__(self, row: Any) -> Any:
         return self._root / os.fsdecode(bytes(self._names[row]))
 
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.stat().st_size for file in self)
+    def digest(self, classes: Sequence[str], labels: np.ndarray) -> str:
+        """Identity of the files with their labels, as `kind.digest`.
+
+        Raises:
+            ValueError: for a file that cannot be read, by name.
+        """
+        facts = (b'%b %d' % known for known in zip(self._names, self.sizes, strict=True))
+        heads = (_head(self[row]) for row in kind.sample(len(self)))
+        return digest(classes, labels, itertools.chain(facts, heads))
+
+
+def _head(file: pathlib.Path) -> bytes:
+    """The first 64 KiB of a file."""
+    try:
+        with open(file, 'rb') as opened:
+            return opened.read(2**16)
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read: {error.strerror}.') from None
 
 
 def photographs(folder: str | pathlib.Path, preprocessing: Preprocessing) -> Data:

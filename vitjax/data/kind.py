@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -10,10 +12,12 @@ import numpy as np
 
 from vitjax.data import images, preprocess
 from vitjax.data.images import File
+from vitjax.data.order import evenly
 from vitjax.data.preprocess import Preprocessing
 from vitjax.ranges import Rate, Side, Whole
 
 SPLITS = ('train', 'validation', 'test')
+SAMPLE = 512  # 512 random reads take a second or two of a network's file system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +121,36 @@ class Data:
     labels: np.ndarray
     classes: tuple[str, ...]
     prepared: Preprocessing | None = None
+    digest: str = ''
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def digest(classes: Sequence[str], labels: np.ndarray, facts: Iterable[bytes]) -> str:
+    """Identity of a split's examples, in hexadecimal: it changes if one of them does.
+
+    It must be cheap for millions of files, and know nothing of where the data are, of the size that
+    images are resized to, or of memory.
+
+    Args:
+        classes: names of the labels.
+        labels: [N].
+        facts: names, sizes and contents of the examples, or of the files that hold them, in order.
+    """
+    out = hashlib.sha256(json.dumps([*classes]).encode())
+    out.update(labels.astype('<i4').tobytes())
+    for fact in facts:
+        out.update(b'%d %b' % (len(fact), fact))
+    return out.hexdigest()[:32]
+
+
+def sample(count: int) -> np.ndarray:
+    """Rows of the examples whose contents the digest covers: all of a few, `SAMPLE` of many.
+
+    Names and sizes do not tell two classes of images of one size from each other.
+    """
+    return evenly(count, min(count, SAMPLE))
 
 
 def decoded(

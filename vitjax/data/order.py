@@ -6,6 +6,22 @@ import functools
 import numpy as np
 
 
+def evenly(count: int, wanted: int) -> np.ndarray:
+    """Rows [wanted] spread evenly over `count`, increasing; the first and last are among them.
+
+    Every command takes its examples by this rule, so that two commands take the same.
+
+    >>> evenly(10, 4).tolist(), evenly(10, 1).tolist()
+    ([0, 3, 6, 9], [0])
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    if not 1 <= wanted <= count:
+        raise ValueError(f'examples must be from 1 to {count}, as many as there are: {wanted}.')
+    return np.linspace(0, count - 1, wanted).round().astype(int)
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Full batches in an epoch; the examples left over are skipped until the next shuffle.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitjax.data import cifar, imagenet, kind
 from vitjax.data.images import InMemory
-from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded
+from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded, digest
 from vitjax.data.preprocess import Preprocessing
 from vitjax.files import array, first_line
 
@@ -61,7 +61,13 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         pairs = zip(rows, examples, strict=True)
         files = [InMemory(e['image'], f'{name}[{row}]') for row, e in pairs]
     pixels = decoded(files, source, preprocessing, lambda: size)
-    return Data(pixels, labels, imagenet.readable(features['label'].names), preprocessing)
+    classes = imagenet.readable(features['label'].names)
+    with _named(directory):
+        shards = [pathlib.Path(path) for path in of_split.filepaths]
+        facts = [b'%b %d' % (path.name.encode(), path.stat().st_size) for path in shards]
+    facts += [rows.tobytes(), *(files[i].content for i in kind.sample(len(rows)))]
+    known = digest(classes, labels, facts)
+    return Data(pixels, labels, classes, preprocessing, known)
 
 
 class Records(Sequence[InMemory]):
