@@ -152,6 +152,15 @@ def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
     return None
 
 
+def position(run: Path) -> dict[str, Any]:
+    """The position that the newest checkpoint with a whole one holds; empty if there is none."""
+    for step in reversed(steps(run)):
+        with contextlib.suppress(ValueError, OSError):
+            if damage(run, step, skip={*ITEMS} - {'position'}) is None:
+                return files.read_json(files.inside(run, f'{FOLDER}/{step}/position/metadata'))
+    return {}
+
+
 def set_aside(run: Path) -> None:
     """Makes sure that the newest checkpoint is whole, before a run is resumed from it.
 

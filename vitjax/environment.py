@@ -1,7 +1,8 @@
-"""Where a run runs: the commit, versions and hardware, for whoever reads its numbers later."""
+"""Commit, versions and hardware of a run, for readers of its numbers."""
 
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -35,6 +36,20 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
         'started': now.isoformat(sep=' ', timespec='seconds'), **_machine(),
         'devices': ', '.join(named), 'processes': jax.process_count(),
     }  # fmt: skip
+
+
+@functools.cache
+def software() -> dict[str, Any]:
+    """Versions of packages and of Python, and a digest of this project's code: plain JSON values.
+
+    Processes of one run must have the same.
+    """
+    out, root = hashlib.sha256(), pathlib.Path(__file__).parent
+    for path in sorted(root.rglob('*.py')):
+        out.update(f'{path.relative_to(root)}\n'.encode() + path.read_bytes())
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    python = '.'.join(platform.python_version_tuple()[:2])
+    return {'versions': {**versions, 'python': python}, 'vitjax': out.hexdigest()[:12]}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Runs as jobs of a cluster, by submitit."""
+"""Runs as cluster jobs, through submitit."""
 
 import json
 import os
@@ -65,7 +65,8 @@ class Training:
 
                 print(reports.attempt(out), end='')
         except BaseException as error:
-            if isinstance(error, loop.Stop) or not processes.joined:
+            alike = loop.Stop, processes.Disagreement  # which all of them raise
+            if isinstance(error, alike) or not processes.joined:
                 raise
             traceback.print_exc()
             sys.stderr.flush()

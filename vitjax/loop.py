@@ -1,4 +1,4 @@
-"""The story of one run: take steps, log, evaluate and save; killed anywhere, resume from there."""
+"""Training loop of one run; resumable after a kill at any point."""
 
 import contextlib
 import dataclasses
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vitjax import checkpoint, processes, program, progress, runs
+from vitjax import checkpoint, environment, processes, program, progress, provenance, runs
 from vitjax.console import Console, duration
 from vitjax.data import feed
 from vitjax.evaluate import answers, on_host, predict, scores
-from vitjax.experiment import Experiment, require_data
+from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
 from vitjax.program import Metrics, Plan, Program, load_data
 from vitjax.progress import Position
@@ -86,11 +86,19 @@ def train_seeds(
         console = Console(lines=says, bars=says)
     around = Around(jax.devices() if devices is None else devices, console, caught)
     folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
+    if caught is None:  # else several runs share what was read
+        load_data.cache_clear()
+    processes.require_agreement({
+        'experiment': to_json(experiment), **environment.software(),
+        'out': {str(seed): str(out.absolute()) for seed, out in folders.items()},
+    })  # fmt: skip
     for seed, out in folders.items():
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
     records = {seed: runs.tested(out) for seed, out in folders.items()}
     for seed, record in records.items():
         if record:
+            if changed := provenance.remark_on(folders[seed], experiment, load_data):
+                console.say(changed)
             console.say(f'{folders[seed]} is finished: nothing was left to do.')
             classes = len(runs.read_experiment(folders[seed]).classes)
             console.say(progress.result(record, classes, folders[seed]))
@@ -131,6 +139,11 @@ def _whole_steps(out: pathlib.Path) -> list[int]:
 
 def _train(plan: Plan, outs: Runs, around: Around) -> dict[int, Record]:
     """Trains and tests seeds that are at the same step."""
+    origin = provenance.of_run(plan.experiment, load_data)
+    processes.require_agreement(origin)
+    for out in outs.values():
+        provenance.require_same(out, origin, plan.experiment.classes, around.console.say)
+    plan = dataclasses.replace(plan, origin=origin)
     run = program.program(plan, list(outs), around.devices)  # what cannot be, writes nothing
     with contextlib.ExitStack() as locks:
         for seed, out in outs.items():
@@ -217,7 +230,7 @@ def _save(
     for i, (manager, state, lines) in enumerate(each):
         if at.step not in manager.all_steps():
             values = None if metrics is None else metrics[i]
-            position = {**at.to_json(plan, i), 'lines': lines}
+            position = {**at.to_json(plan, i), 'lines': lines, 'origin': plan.origin}
             items = checkpoint.trees(state)
             checkpoint.save(manager, at.step, items, position, values, wait=several)
 

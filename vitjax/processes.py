@@ -1,12 +1,18 @@
 """What a run is spread over: several processes that train as one, or the cores of one CPU."""
 
+import hashlib
 import importlib.util
+import json
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from vitjax import fields
+
+SHOWN = 4  # differences that a message names
 HEARTBEAT = 10  # seconds after which a process that is silent counts as dead
 _LOST = (
     'gloo',
@@ -104,6 +110,44 @@ def agreed(number: float) -> float:
     from jax.experimental import multihost_utils
 
     return float(multihost_utils.process_allgather(np.float32(number)).max())
+
+
+class Disagreement(ValueError):
+    """Processes of one run that were started differently; every one of them raises it."""
+
+
+def require_agreement(values: Mapping[str, Any]) -> None:
+    """Compares JSON values between the processes of a run; all of them must call it.
+
+    Raises:
+        Disagreement: in all processes, with the names of what differs, if any differ.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    own = json.dumps(fields.leaves(dict(values)), sort_keys=True).encode()
+    digests = _gathered(hashlib.sha256(own).digest())
+    if len({*digests}) == 1:
+        return
+    size = max(int.from_bytes(each) for each in _gathered(len(own).to_bytes(8)))
+    known = [json.loads(text) for text in _gathered(own.ljust(size))]
+    other = next(i for i, digest in enumerate(digests) if digest != digests[0])
+    found = fields.differences(known[0], known[other])
+    more = f'; {len(found) - SHOWN} more' if len(found) > SHOWN else ''
+    raise Disagreement(
+        'processes of one run must have the same experiment, data and code: process '
+        f'{other} differs from process 0 (0 -> {other}): {"; ".join(found[:SHOWN])}{more}.\n'
+        'Start all with the same command, packages and data.'
+    )
+
+
+def _gathered(content: bytes) -> list[bytes]:
+    """The content that each process has, of one length in all of them."""
+    from jax.experimental import multihost_utils
+
+    each = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
+    return [row.tobytes() for row in np.asarray(each)]
 
 
 def lost(error: BaseException) -> bool:

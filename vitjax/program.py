@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +57,8 @@ class Plan:
         per_epoch: steps in an epoch.
         every: steps between evaluations.
         params: to start from; None for fresh ones.
-        teacher: to learn from; None where the experiment has none.
+        teacher: to learn from; None if the experiment has none.
+        origin: identity of data and weights, `provenance.of_run`, for checkpoints to record.
     """
 
     experiment: Experiment
@@ -67,6 +68,7 @@ class Plan:
     every: int
     params: Params | None = None
     teacher: Teacher | None = None
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def evaluates(self, step: int) -> bool:
         """Whether a step is followed by an evaluation."""

@@ -45,7 +45,7 @@ class Position(NamedTuple):
         return self._joined()['loss'].size / self.took
 
     def to_json(self, plan: Plan, seed: int) -> dict[str, Any]:
-        """What a checkpoint of the seed in that place keeps of it."""
+        """JSON values that a checkpoint of the seed in that place records."""
         epoch, index = divmod(self.step, plan.per_epoch)
         out: dict[str, Any] = {'epoch': epoch, 'index': index, 'seconds': self.seconds}
         if self.since:  # the next line averages over steps from before this checkpoint

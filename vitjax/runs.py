@@ -24,6 +24,7 @@ import numpy as np
 from vitjax import checkpoint, files, models, pretrained
 from vitjax import experiment as experiments
 from vitjax.data.preprocess import Preprocessing
+from vitjax.data.sources import Source
 from vitjax.environment import describe
 from vitjax.experiment import Experiment, differences, from_json, to_json
 from vitjax.models.trunk import parameter_shapes
@@ -184,6 +185,8 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
 def require_same(experiment: Experiment, run: Path) -> None:
     """Refuses a directory in which another experiment has begun to train.
 
+    A folder of images may have moved: `provenance.require_same` compares what is in it.
+
     Raises:
         ValueError: with every field that differs.
     """
@@ -198,12 +201,21 @@ def require_same(experiment: Experiment, run: Path) -> None:
     else:
         prepared = dataclasses.replace(prepared, size=experiment.augment.size)
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
+    if known.data and asked.data and 'origin' in checkpoint.position(run):
+        asked = dataclasses.replace(asked, data=_placed_as(asked.data, known.data))
     different = differences(known, asked)
     if different and (checkpoint.steps(run) or read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
         raise ValueError(
             f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'
         )
+
+
+def _placed_as(asked: Source, known: Source) -> Source:
+    """A source with the folder of another of its kind: a place, which digests may vouch for."""
+    kinds = {source.name.partition(':')[0] for source in (asked, known)}
+    name = known.name if kinds == {'folder'} else asked.name
+    return dataclasses.replace(asked, name=name, dir=known.dir)
 
 
 @contextlib.contextmanager

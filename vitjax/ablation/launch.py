@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 
-from vitjax import fields, launch, loop, runs
+from vitjax import fields, launch, loop, program, provenance, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason
 from vitjax.console import Console, duration
@@ -70,6 +70,11 @@ def run(
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
+    program.load_data.cache_clear()  # the data may have changed since this process read them
+    for i in {*range(len(made))} - {*waiting}:
+        for folder in folders[i].values():
+            if changed := provenance.remark_on(folder, made[i].experiment, program.load_data):
+                console.say(changed)
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
     def note(i: int) -> None:
