@@ -110,6 +110,10 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     experiment, given = module.experiment, {argument.split('=')[0] for argument in arguments}
     if len({'--steps', '--epochs'} & given) == 1:  # instead of the experiment's own length
         experiment = dataclasses.replace(experiment, epochs=None, steps=None)
+    named = {name.replace('_', '-') for name in given}
+    if '--data.name' in named and '--model.num-classes' not in named:  # other classes
+        model = experiments.unsized(experiment.model)
+        experiment = dataclasses.replace(experiment, model=model)
     default = kind(experiment, f'{folder}/{name}')
     what = does + (module.__doc__ or name).split('\n\n')[0]
     prog = f'{program} {arguments[0]}'

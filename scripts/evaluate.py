@@ -1,9 +1,9 @@
-"""Evaluate a trained model: accuracy, precision and recall, per class and in all."""
+"""Evaluate a trained model: accuracy, precision, recall and F1, per class and in all."""
 
 import csv
 import json
 import pathlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import command
 from tyro.conf import Positional, arg
@@ -17,7 +17,9 @@ def main(
     which: Literal['best', 'latest'] = 'best', out: str | None = None, model: str | None = None,
     size: Side | None = None, format: Formats = ('png',),
 ) -> None:  # fmt: skip
-    """Print accuracy, top-5, mean precision and recall of a trained model; write them.
+    """Print accuracy, top-5, mean precision, recall and F1 of a trained model; write them.
+
+    Means are over the classes that have an image or a prediction, each with the same weight.
 
     Writes evaluation.json, evaluation.csv (per class) and a figure, figures/confusion.
 
@@ -32,10 +34,9 @@ def main(
         size: side in pixels of what the model sees; its own without it.
         format: of the figure.
     """
-    import numpy as np
     import sklearn.metrics
 
-    from vitjax import evaluate, files, runs
+    from vitjax import evaluate, files, provenance, runs
     from vitjax.console import Console
     from vitjax.data import sources
     from vitjax.figures import training as figures
@@ -56,22 +57,24 @@ def main(
     batch, prepared, console = experiment.batch_size, experiment.preprocessing, Console()
     console.say(command.described(experiment.model, prepared.size))
     console.say(f'{source.name}, {split}: {len(held):,} images, {len(held.classes)} classes')
+    if more := evaluate.surplus(experiment.model, experiment.classes):
+        console.say(more)
+    if own and (changed := provenance.remark(run, {split: held})):
+        console.say(changed)
     with console.progress('images', len(held), now='compiling') as report:
         logits = evaluate.predict(experiment.model, params, held, prepared, batch, report=report)
     evaluate.require_finite(logits)
     predicted = logits.argmax(1)
-    classes = range(len(held.classes))
-    zero: Any = 0  # the precision of a class that is never predicted
-    score = sklearn.metrics.precision_recall_fscore_support
-    per_class = np.array(score(held.labels, predicted, labels=classes, zero_division=zero))
-    matrix = sklearn.metrics.confusion_matrix(held.labels, predicted, labels=classes)
+    outputs = range(logits.shape[1])
+    scored = evaluate.by_class(held.labels, predicted, len(outputs))
+    matrix = sklearn.metrics.confusion_matrix(held.labels, predicted, labels=outputs)
+    matrix = matrix[: len(held.classes), : len(held.classes)]
     values = {
-        **evaluate.scores(logits, held.labels), 'precision': float(per_class[0].mean()),
-        'recall': float(per_class[1].mean()), 'examples': len(held), 'data': source.name,
-        'split': split, 'checkpoint': which,
+        **evaluate.scores(logits, held.labels), **scored.means(), 'examples': len(held),
+        'data': source.name, 'split': split, 'checkpoint': which,
     }  # fmt: skip
     print(f'{run}, {split} split of {source.name}')
-    for name in ('accuracy', 'top5', 'precision', 'recall'):
+    for name in ('accuracy', 'top5', 'precision', 'recall', 'f1'):
         if name != 'top5' or len(held.classes) > 5:  # else it is all of them
             print(f'  {name:<9} {values[name]:.2%}')
     print(f'  {"loss":<9} {values["loss"]:.4f}')
@@ -84,8 +87,9 @@ def main(
     with files.inside(folder, 'evaluation.csv').open('w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['split', 'class', 'precision', 'recall', 'f1', 'examples'])
-        for name, row in zip(held.classes, per_class.T, strict=True):
-            writer.writerow([split, name, *(f'{v:.4f}' for v in row[:3]), int(row[3])])
+        for i, name in enumerate(held.classes):
+            shares = scored.precision[i], scored.recall[i], scored.f1[i]
+            writer.writerow([split, name, *(f'{v:.4f}' for v in shares), scored.support[i]])
     names = [f'confusion.{kind}' for kind in format]
     for name in names:
         runs.save_figure(figures.confusion(matrix, held.classes), folder, name)

@@ -207,6 +207,21 @@ def require_same_classes(data: Data, classes: Sequence[str]) -> None:
         )
 
 
+def surplus(model: Any, classes: Sequence[str]) -> str:
+    """A line about the outputs of a head that stand for no class; empty if there are none.
+
+    Args:
+        model: with its `num_classes`.
+        classes: names of its classes; none if they are not known.
+    """
+    outputs, count = model.num_classes, len(classes)
+    if not count or outputs <= count:
+        return ''
+    first, last = f'class {count}', f'class {outputs - 1}'
+    names = first if first == last else f'{first} to {last}'
+    return f'the head has {outputs:,} outputs for {count:,} classes: {names} stand for none'
+
+
 def classify(
     loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, top: int = 5
 ) -> list[list[tuple[str, float]]]:

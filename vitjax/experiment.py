@@ -1,4 +1,4 @@
-"""An experiment: one frozen dataclass that says everything a run depends on, to JSON and back."""
+"""Experiment: one frozen dataclass with everything a run depends on, to JSON and back."""
 
 import dataclasses
 import importlib.util
@@ -26,7 +26,8 @@ class Experiment:
     """Everything a run depends on.
 
     Attributes:
-        model: any module of `vitjax.models`.
+        model: any module of `vitjax.models`. One with its class's own `num_classes`, or 0, gets an
+            output for each class of the data when a run starts.
         data: which images; None where there are none, as for published weights.
         augment: what training images go through.
         optim: optimizer and schedule.
@@ -86,6 +87,23 @@ def require_data(experiment: Experiment) -> Source:
             '(its file, data=Source(NAME)).'
         )
     return experiment.data
+
+
+def sized_by_data(model: Any) -> bool:
+    """Whether data say how many outputs a model's head gets when it trains: nothing else does.
+
+    That is so if it has the number that its class has by default, or no head.
+    """
+    return model.num_classes in (0, _default_classes(model))
+
+
+def unsized(model: Any) -> Any:
+    """A model whose head gets an output for each class of the data that it will train on."""
+    return model.clone(num_classes=_default_classes(model))
+
+
+def _default_classes(model: Any) -> int:
+    return next(f.default for f in dataclasses.fields(model) if f.name == 'num_classes')
 
 
 def preprocessing(experiment: Experiment) -> Preprocessing:

@@ -9,11 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vitjax import checkpoint, environment, processes, program, progress, provenance, runs
+from vitjax import (
+    checkpoint,
+    diagnosis,
+    environment,
+    fields,
+    processes,
+    program,
+    progress,
+    provenance,
+    runs,
+)
 from vitjax.console import Console, duration
-from vitjax.data import feed
+from vitjax.data import feed, preprocess
+from vitjax.data.sources import Data
 from vitjax.evaluate import answers, on_host, predict, scores
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
@@ -21,10 +33,12 @@ from vitjax.program import Metrics, Plan, Program, load_data
 from vitjax.progress import Position
 from vitjax.runs import Record
 from vitjax.signals import Stop, signals
-from vitjax.train import TrainState
+from vitjax.train import LOSSES, TrainState
 from vitjax.views import validation, watch
 
 CHUNK_SECONDS = 1.0  # of steps at a dispatch, about: as long as Ctrl-C may wait
+
+LOOKED_AT = 16  # images, of a run that diverged
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
 
@@ -88,11 +102,11 @@ def train_seeds(
     folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
     if caught is None:  # else several runs share what was read
         load_data.cache_clear()
-    processes.require_agreement({
-        'experiment': to_json(experiment), **environment.software(),
-        'out': {str(seed): str(out.absolute()) for seed, out in folders.items()},
-    })  # fmt: skip
+    flags = {f'--{n.replace("_", "-")}': v for n, v in fields.leaves(to_json(experiment)).items()}
+    folder = {'--out': [str(out.absolute()) for out in folders.values()]}
+    processes.require_agreement({**flags, **folder, **environment.software()})
     for seed, out in folders.items():
+        experiment = runs.with_head_of(out, experiment)
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
     records = {seed: runs.tested(out) for seed, out in folders.items()}
     for seed, record in records.items():
@@ -105,6 +119,7 @@ def train_seeds(
     pending = {seed: out for seed, out in folders.items() if not records[seed]}
     if pending:
         watch.require(experiment)
+        validation.require(experiment)
         plan = program.plan(experiment, report=console.say)
         for group in _groups(experiment, pending, len(around.devices)):
             records |= _train(plan, {seed: pending[seed] for seed in group}, around)
@@ -198,7 +213,14 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
             state, metrics = run.run(state, chunk)
             took = time.perf_counter() - began  # with what there was to wait for the chunk
             took = processes.agreed(took)
-            _require_finite(metrics, at.step, outs)
+            if wrong := _not_finite(metrics, at.step):
+                for manager in managers:
+                    manager.wait_until_finished()
+                name, value, step, i = wrong
+                around.console.say(f'{name} is {value} at step {step}: looking for the module')
+                before = _replayed(plan, run, outs, step - 1, caught)
+                where = _first_module(plan, on_host(before[i].params), plan.data) if before else ''
+                raise _diverged(name, value, step, [*outs.values()][i], where)
             pace.note(chunk.steps, took)
             at = at.after(metrics, took)
             show(at.step, now=progress.now(plan, metrics, took))
@@ -243,19 +265,18 @@ def _evaluate(
     experiment, found = plan.experiment, []
     assert (prepared := experiment.preprocessing) is not None
     data = load_data(require_data(experiment), 'validation', prepared)
-    every, epoch = experiment.attention_every, at.step // plan.per_epoch
-    draws = every and at.step % plan.per_epoch == 0 and epoch % every == 0
     for (seed, out), state in zip(outs.items(), states, strict=True):
         params = on_host(state.params if state.ema is None else state.ema)
         logits = predict(
             experiment.model, params, data, prepared, experiment.batch_size, devices, together=True
         )
         if not np.isfinite(logits).all():
-            raise _diverged('validation logits', logits.sum(), at.step, out)
+            where = _first_module(plan, params, data)
+            raise _diverged('validation logits', logits.sum(), at.step, out, where)
         found.append(scores(logits, data.labels))
         progress.log(plan, at, 'validation', found[-1], out, records[seed])
         now = {'step': at.step, 'epoch': at.step / plan.per_epoch}
-        if draws and (seen := validation.look(experiment, params, data)) is not None:
+        if plan.draws(at.step) and (seen := validation.look(experiment, params, data)) is not None:
             runs.note(out, {**now, **seen}, runs.ATTENTION)
             if jax.process_index() == 0:
                 notes = runs.read_notes(out, runs.ATTENTION)
@@ -265,18 +286,53 @@ def _evaluate(
     return found
 
 
-def _require_finite(metrics: Metrics, step: int, outs: Runs) -> None:
-    """Raises ValueError at the first step whose loss or gradient is not finite."""
+def _not_finite(metrics: Metrics, step: int) -> tuple[str, float, int, int] | None:
+    """Name, value, step and place of the seed of the first loss or gradient that is not finite.
+
+    None if all are finite. `step` counts the steps before those of `metrics`.
+    """
     for name in ('loss', 'grad_norm'):
         for i, seed in np.argwhere(~np.isfinite(metrics[name])):
-            value = float(metrics[name][i, seed])
-            raise _diverged(name, value, step + int(i) + 1, list(outs.values())[seed])
+            return name, float(metrics[name][i, seed]), step + int(i) + 1, int(seed)
+    return None
 
 
-def _diverged(what: str, value: float, step: int, out: pathlib.Path) -> ValueError:
+def _replayed(
+    plan: Plan, run: Program, outs: Runs, step: int, caught: Sequence[int]
+) -> list[TrainState]:
+    """The states after `step` steps, from the last checkpoint on; none if asked to stop."""
+    state, at = run.put(run.init()), 0
+    if found := checkpoint.latest([*outs.values()], run.get(state)):
+        at, states, _ = found
+        state = run.put(states)
+    pace = feed.Pace(CHUNK_SECONDS)
+    for chunk in feed.chunks(run.feed, at, lambda now: min(plan.until(now), step), pace):
+        if processes.agreed(len(caught)):
+            return []
+        began = time.perf_counter()
+        state, _ = run.run(state, chunk._replace(steps=min(chunk.steps, step - at)))
+        at += chunk.steps  # perhaps more than asked for: they were read ahead
+        pace.note(chunk.steps, processes.agreed(time.perf_counter() - began))
+    return run.get(state)
+
+
+def _first_module(plan: Plan, params: Any, data: Data) -> str:
+    """`diagnosis.first_module` on a few images of a split."""
+    experiment: Any = plan.experiment
+    rows = np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).round().astype(int)
+    pixels = jnp.asarray(data.images[rows])
+    images = preprocess.finish(pixels, experiment.preprocessing, data.prepared)
+    loss = LOSSES[experiment.loss]
+    return diagnosis.first_module(experiment.model, params, images, data.labels[rows], loss)
+
+
+def _diverged(what: str, value: float, step: int, out: pathlib.Path, where: str) -> ValueError:
+    found = f'; first: {where}' if where else ''
+    kept = max(checkpoint.steps(out), default=0)
+    said = f'{out} keeps the checkpoint of step {kept}. ' if kept else ''
     return ValueError(
-        f'{what} must stay finite: it is {value} at step {step}; the last good checkpoint is kept '
-        f'in {out}. Try a lower optim.peak.'
+        f'{what} must stay finite: it is {value} at step {step}{found}.\n'
+        f'{said}Try a lower --optim.peak.'
     )
 
 

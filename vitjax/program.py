@@ -16,7 +16,7 @@ from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, statistics
 from vitjax.data.sources import Data, Encoded
 from vitjax.distill import Distill
-from vitjax.experiment import Experiment, from_json, require_data, to_json
+from vitjax.experiment import Experiment, from_json, require_data, sized_by_data, to_json
 from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
@@ -74,6 +74,11 @@ class Plan:
         """Whether a step is followed by an evaluation."""
         return step % self.every == 0 or step == self.total
 
+    def draws(self, step: int) -> bool:
+        """Whether attention is drawn after a step: every `attention_every` epochs, if evaluated."""
+        every = self.experiment.attention_every * self.per_epoch
+        return every > 0 and step % every == 0 and self.evaluates(step)
+
     def logs(self, step: int) -> bool:
         """Whether a step ends a line of training metrics."""
         return step % LOG_STEPS == 0 or self.evaluates(step)
@@ -90,7 +95,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     Args:
         experiment: one without `preprocessing` and `classes`: they come from the training images,
             or with the weights.
-        report: is called with each change made to weights on the way.
+        report: is called with each change made to the head or to weights on the way.
 
     Raises:
         ValueError: if the experiment does not fit its data, or its weights the model.
@@ -99,11 +104,12 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     data = load_data(require_data(experiment), 'train')
     total, per_epoch = total_steps(experiment, len(data)), _per_epoch(experiment, len(data))
     every = max(1, round(experiment.evaluate_every * per_epoch))
+    experiment = sized(experiment, data, report)
     size, model = experiment.augment.size, experiment.model
     outputs = vars(model)['num_classes']
     if outputs < len(data.classes):
         raise ValueError(
-            f'the head must have an output for each class: model.num_classes={outputs}, '
+            f'the head must have an output for each class: --model.num-classes {outputs}, '
             f'{require_data(experiment).name} has {len(data.classes)} classes.'
         )
     if experiment.loss == 'binary' and experiment.augment.smoothing:
@@ -124,7 +130,43 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     prepared = dataclasses.replace(prepared, size=size)
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
     teacher = _teacher(experiment, report)
-    return Plan(experiment, data, total, per_epoch, every, params, teacher)
+    made = Plan(experiment, data, total, per_epoch, every, params, teacher)
+    _require_drawings(made, report)
+    return made
+
+
+def _require_drawings(plan: Plan, report: Callable[[Any], object]) -> None:
+    """Reports a run that ends before attention is first drawn; refuses one that never draws it."""
+    asked, epochs = plan.experiment.attention_every, plan.total / plan.per_epoch
+    first = asked * plan.per_epoch
+    if first > plan.total:
+        report(
+            f'attention is not drawn: --attention-every is {asked} epochs, the run has {epochs:.4g}'
+        )
+    elif first and not any(map(plan.draws, range(first, plan.total + 1, first))):
+        raise ValueError(
+            'attention is drawn at evaluations that end a multiple of --attention-every epochs, '
+            f'and there is none in {epochs:.4g} epochs: --attention-every {asked}, '
+            f'--evaluate-every {plan.experiment.evaluate_every:g}.'
+        )
+
+
+def sized(
+    experiment: Experiment, data: Data, report: Callable[[Any], object] = lambda line: None
+) -> Experiment:
+    """An experiment whose head has an output for each class of its data, unless it asks otherwise.
+
+    Args:
+        experiment: any; `experiment.sized_by_data` says whether its model asks for a number.
+        data: a split of its images.
+        report: takes a line if the number of outputs changes.
+    """
+    model: Any = experiment.model
+    classes, known = len(data.classes), model.num_classes
+    if known == classes or not sized_by_data(model):
+        return experiment
+    report(f"head: {classes:,} outputs, one for each class ({known:,} is the model's default)")
+    return dataclasses.replace(experiment, model=model.clone(num_classes=classes))
 
 
 def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher | None:

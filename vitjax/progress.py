@@ -1,4 +1,4 @@
-"""Where a run is, and what it says of that: the lines of metrics, and what is printed."""
+"""Progress of a run: its position, its lines of metrics, and what it prints."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vitjax import runs
+from vitjax.evaluate import surplus
 from vitjax.experiment import require_data
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import trainable
@@ -85,7 +86,7 @@ def log_training(
 
 
 def start(plan: Plan, devices: Sequence[Any]) -> str:
-    """What is about to train on what, in two lines."""
+    """Lines about the data, the model and the devices of a run that is about to train."""
     experiment, model = plan.experiment, plan.experiment.model
     source, prepared = require_data(experiment), experiment.preprocessing
     held, tested = (load_data(source, split, prepared) for split in ('validation', 'test'))
@@ -96,12 +97,14 @@ def start(plan: Plan, devices: Sequence[Any]) -> str:
     if experiment.optim.train != '.*':
         train = f', {sum(jax.tree.leaves(jax.tree.map(int.__mul__, sizes, mask))):,} of them train'
     side = experiment.augment.size
+    more = surplus(model, plan.data.classes)
     return (
         f'{source.name}: {len(plan.data):,} training, {len(held):,} validation and {len(tested):,} '
         f'test images of {high}x{wide} pixels, {len(plan.data.classes)} classes\n'
         f'{type(model).__name__}: {sum(jax.tree.leaves(sizes)):,} parameters{train}, input '
         f'{side}x{side} pixels; {plan.total:,} steps of {experiment.batch_size} images '
         f'({plan.total / plan.per_epoch:.4g} epochs) on {len(devices)} x {devices[0].device_kind}'
+        f'{more and chr(10) + more}'
     )
 
 

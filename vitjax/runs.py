@@ -26,7 +26,7 @@ from vitjax import experiment as experiments
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.environment import describe
-from vitjax.experiment import Experiment, differences, from_json, to_json
+from vitjax.experiment import Experiment, differences, from_json, sized_by_data, to_json
 from vitjax.models.trunk import parameter_shapes
 from vitjax.types import Params
 
@@ -200,6 +200,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
         prepared = known.preprocessing
     else:
         prepared = dataclasses.replace(prepared, size=experiment.augment.size)
+    experiment = with_head_of(run, experiment)
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     if known.data and asked.data and 'origin' in checkpoint.position(run):
         asked = dataclasses.replace(asked, data=_placed_as(asked.data, known.data))
@@ -209,6 +210,14 @@ def require_same(experiment: Experiment, run: Path) -> None:
         raise ValueError(
             f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'
         )
+
+
+def with_head_of(run: Path, experiment: Experiment) -> Experiment:
+    """An experiment with as many outputs as a run has that began with it, if data size its head."""
+    if not (checkpoint.steps(run) and sized_by_data(experiment.model)):
+        return experiment
+    outputs = vars(read_experiment(run).model)['num_classes']
+    return dataclasses.replace(experiment, model=experiment.model.clone(num_classes=outputs))
 
 
 def _placed_as(asked: Source, known: Source) -> Source:

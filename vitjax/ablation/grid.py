@@ -115,9 +115,9 @@ def cost(experiment: Experiment) -> Row:
     Raises:
         ValueError: if the model does not fit its images.
     """
-    size = experiment.augment.size
-    shapes = parameter_shapes(experiment.model, size)
     images = program.load_data(require_data(experiment), 'train')
+    experiment, size = program.sized(experiment, images), experiment.augment.size
+    shapes = parameter_shapes(experiment.model, size)
     steps = program.total_steps(experiment, len(images))
     return {
         'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),

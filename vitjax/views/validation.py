@@ -18,6 +18,22 @@ from vitjax.views.seen import DIM, UNIFORM
 IMAGES = 8
 
 
+def require(experiment: Experiment) -> None:
+    """Refuses a run whose attention cannot be drawn as it trains.
+
+    Raises:
+        ValueError: for a model without a class token whose attention there is to see.
+    """
+    model: Module = experiment.model
+    if experiment.attention_every and model.trunk.reads not in ('class', 'attention'):
+        pool = getattr(model, 'pool', None)
+        named = f'{type(model).__name__} with --model.pool {pool}' if pool else type(model).__name__
+        raise ValueError(
+            f'--attention-every draws the attention of a class token: {named} has none. '
+            '--attention-every 0 draws nothing.'
+        )
+
+
 def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] | None:
     """The last layer's class-token attention on a few images of `data`.
 
