@@ -117,5 +117,5 @@ def test_photographs_have_no_labels(tmp_path):
     np.testing.assert_array_equal(
         data.images[np.array([2, 0])], read_squares(files, prepared)[[2, 0]]
     )
-    with pytest.raises(ValueError, match='no images .* in .*none'):
+    with pytest.raises(ValueError, match='must name a folder of images: .*none does not exist'):
         folder.photographs(tmp_path / 'none', prepared)
