@@ -158,7 +158,7 @@ def sample(count: int) -> np.ndarray:
 
     Names and sizes do not tell two classes of images of one size from each other.
     """
-    return evenly(count, min(count, SAMPLE))
+    return evenly(count, SAMPLE)
 
 
 def decoded(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -154,13 +155,18 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     if found:
         return max(found, key=version)
     where = f' --dir {shlex.quote(directory)}' if directory else ''
-    if name in cifar.CIFAR:
-        command = f'python scripts/prepare.py {name}{where}'
-    elif name == 'imagenet2012':
+    *base, last = parts
+    versioned = bool(base) and re.fullmatch(r'\d+\.\d+\.\d+', last) is not None
+    plain, asked = '/'.join(base if versioned else parts), last if versioned else None
+    if plain in cifar.CIFAR and asked in (None, cifar.CIFAR[plain][0]):
+        command = f'python scripts/prepare.py {plain}{where}'
+    elif plain == 'imagenet2012':
         command = f'python scripts/prepare.py imagenet --from ARCHIVES{where}'
     else:
         into = f'data_dir={str(root)!r}, ' if directory else ''
-        program = f"tfds.builder({name!r}, {into}file_format='array_record').download_and_prepare()"
+        called = f'{plain}:{asked}' if asked else plain
+        program = f"tfds.builder({called!r}, {into}file_format='array_record')"
+        program += '.download_and_prepare()'
         program = shlex.quote(f'import tensorflow_datasets as tfds; {program}')
         command = f'python -c {program} (needs tensorflow)'
     raise ValueError(f'{name} is not prepared in {root}; prepare it with\n  {command}')
