@@ -42,7 +42,7 @@ def main(
         images: photographs; without them images of `data`.
         data: digits, tfds:NAME, folder:PATH (with a folder for each class); a run has its own.
         split: of the data.
-        examples: only so many, evenly spread over the split; 256 without it.
+        examples: number of images, evenly spread over the split; at most 256 without it.
         size: side in pixels of what the model sees; positions are resampled.
         model: the model's name where weights do not say it.
         region: of patch, side in patches of what is put in at a time.
@@ -66,7 +66,6 @@ def main(
     if what == 'steer' and (source is None or toward is None or images):
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')
     console = Console()
-    count = 256 if examples is None else examples
     options: dict[str, Any] = {
         'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
         'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers,
@@ -77,7 +76,7 @@ def main(
     def study(path: str) -> tuple[Any, Any]:
         """What the intervention does to one trained model, and the images it was made on."""
         loaded = runs.load(path, model=model, image_size=size)
-        given = studies.samples(loaded, images, split=split, data=data, examples=count)
+        given = studies.samples(loaded, images, split=split, data=data, examples=examples, most=256)
         how, run = dict(options), functools.partial(vars(studies)[what], loaded)
         total, used = len(given.inputs) * (2 if what == 'heads' else 1), given
         if what == 'steer':
@@ -85,7 +84,7 @@ def main(
             to = class_index(loaded.experiment, toward or '', '--toward')
             how |= {'source': of, 'toward': to}
             run = functools.partial(
-                run, studies.samples(loaded, split='train', data=data, examples=4 * count)
+                run, studies.samples(loaded, split='train', data=data, most=4 * (examples or 256))
             )
             used = given if given.labels is None else given.take(given.labels == of)
         model_of: Any = loaded.experiment.model

@@ -1,8 +1,11 @@
+import os
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import folder
+from vitjax.data import folder, images
 from vitjax.data.preprocess import Preprocessing, read_squares
 from vitjax.data.sources import SPLITS, Encoded, Source, load
 
@@ -26,14 +29,19 @@ def test_folder_with_splits(tmp_path):
     np.testing.assert_array_equal(data.images[2:], pixels)
 
 
-def test_a_validation_split_alone_is_tested_on(tmp_path):
-    for name in ('cat', 'dog'):
-        write_images(tmp_path / 'train' / name, 10)
-        tested = write_images(tmp_path / 'validation' / name, 3, seed=1)
+@pytest.mark.parametrize('name', ['validation', 'val', 'valid', 'dev', 'VAL', 'Valid'])
+def test_a_validation_split_alone_is_tested_on(tmp_path, capsys, name):
+    for own in ('cat', 'dog'):
+        write_images(tmp_path / 'Train' / own, 10)
+        tested = write_images(tmp_path / name / own, 3, seed=1)
     source = Source(f'folder:{tmp_path}', validation=0.25, test=0.2)
     parts = [load(source, split) for split in SPLITS]
     assert [len(p) for p in parts] == [15, 5, 6]
     np.testing.assert_array_equal(parts[2].images[3:], tested)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        f'has no test split: {name} is tested on, and 0.25 of Train is held out for validation'
+    )
 
 
 def test_one_folder_is_split_by_shares(tmp_path):
@@ -117,5 +125,162 @@ def test_photographs_have_no_labels(tmp_path):
     np.testing.assert_array_equal(
         data.images[np.array([2, 0])], read_squares(files, prepared)[[2, 0]]
     )
-    with pytest.raises(ValueError, match='no images .* in .*none'):
+    with pytest.raises(ValueError, match='must name a folder of images: .*none does not exist'):
         folder.photographs(tmp_path / 'none', prepared)
+
+
+def test_usual_names_of_splits_in_any_capitals(tmp_path):
+    pixels = {}
+    for name, count in (('TRAIN', 3), ('Valid', 2), ('Test', 1)):
+        pixels[name] = write_images(tmp_path / name / 'a', count)
+    for split, name in zip(SPLITS, pixels, strict=True):
+        data = load(Source(f'folder:{tmp_path}'), split)
+        np.testing.assert_array_equal(data.images, pixels[name])
+
+
+REFUSED = {
+    'two validation splits': (
+        ['train/a', 'val/a', 'valid/a'],
+        'must have one validation split: it has val and valid',
+    ),
+    'two training splits': (['train/a', 'Train/a'], 'one train split: it has Train and train'),
+    'a folder besides splits': (['train/a', 'val/a', 'extra/a'], 'has extra besides train, val'),
+    'a class named as a split': (['test', 'cat', 'dog'], 'has cat, dog besides test: .* a folder'),
+    'a test split alone': (['test/a'], 'must have a train folder: it has test'),
+    'classes all named as splits': (['train', 'val'], r'train must have one folder .* has none'),
+    'splits in a split': (['train/train/a', 'train/val/a'], 'train, val are names of splits'),
+    'splits one folder further down': (['data/train/a', 'data/val/a'], 'folder:.*/data; else'),
+    'a class in val alone': (['train/a', 'val/a', 'val/b'], 'val has classes that .*: b'),
+    'a class in train alone': (['train/a', 'train/b', 'val/a'], 'without images: .*val/b'),
+    'one folder around all': (['data/cat', 'data/dog'], 'has data alone, .* lie in cat, dog'),
+    'one in train': (['train/data/cat', 'train/data/dog'], 'has data alone, .* in cat, dog'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_folders_that_can_be_read_in_two_ways_are_refused_by_name(tmp_path, case):
+    folders, match = REFUSED[case]
+    for own in folders:
+        write_images(tmp_path / own, 3)
+    for split in SPLITS:
+        with pytest.raises(ValueError, match=match) as error:
+            load(Source(f'folder:{tmp_path}'), split)
+        assert '\n' not in str(error.value)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for own in ('train/bus', 'train/train', 'test/bus', 'test/train'):
+        write_images(tmp_path / own, 4)
+    data = load(Source(f'folder:{tmp_path}'), 'test')
+    assert data.classes == ('bus', 'train') and list(data.labels) == [0] * 4 + [1] * 4
+
+
+def test_folders_of_a_class_and_every_suffix_that_can_be_read_are_the_classes(tmp_path):
+    pixels = write_images(tmp_path / 'train' / 'a' / 'deep' / 'x.jpg', 3)
+    for i, suffix in enumerate(images.SUFFIXES):
+        file = tmp_path / 'train' / 'a' / f'{i}{suffix.upper()}'
+        Image.fromarray(pixels[0]).save(file, 'PNG')
+    data = load(Source(f'folder:{tmp_path}', validation=0, test=0), 'train')
+    assert len(data) == len(images.SUFFIXES) + 3
+    np.testing.assert_array_equal(data.images[-3:], pixels)
+
+
+def test_what_is_not_read_is_counted_in_a_line_once(tmp_path, capsys, monkeypatch):
+    home = tmp_path / 'a'
+    write_images(home, 10)
+    write_images(home / '.ipynb_checkpoints', 2)
+    write_images(tmp_path / '__MACOSX' / 'a', 3)
+    for name in ('._0.jpg', 'Thumbs.db', 'notes.txt', 'b.TXT', 'README'):
+        (home / name).write_bytes(b'')
+    (tmp_path / 'labels.csv').write_bytes(b'')
+    (tmp_path / '0.png').write_bytes(b'')
+    (home / 'gone.jpg').symlink_to(tmp_path / 'gone.jpg')
+    (home / 'itself.jpg').symlink_to('itself.jpg')
+    (home / 'empty').mkdir()
+    os.mkfifo(home / 'fifo.jpg')
+    monkeypatch.chdir(home)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind('socket.jpg')
+        for split in SPLITS:
+            load(Source(f'folder:{tmp_path}'), split)
+    assert capsys.readouterr().err == (
+        f'{tmp_path}: 16 files not read: hidden 7, .txt 2, not files 2, broken links 2, '
+        '.csv 1, outside of classes 1, no suffix 1; 1 empty folder\n'
+    )
+
+
+def test_links_to_folders_are_classes_but_not_twice(tmp_path):
+    write_images(tmp_path / 'there', 5)
+    write_images(tmp_path / 'here' / 'a', 5)
+    (tmp_path / 'here' / 'b').symlink_to(tmp_path / 'there', target_is_directory=True)
+    source = Source(f'folder:{tmp_path / "here"}')
+    assert load(source, 'train').classes == ('a', 'b')
+    (tmp_path / 'here' / 'c').symlink_to('a', target_is_directory=True)
+    with pytest.raises(ValueError, match='here/c and .*here/a are one folder'):
+        load(source, 'train')
+
+
+@pytest.mark.parametrize('link', ['..', '.', '../..'])
+def test_links_in_a_circle_end(tmp_path, link):
+    write_images(tmp_path / 'here' / 'a', 5)
+    (tmp_path / 'here' / 'a' / 'again').symlink_to(link, target_is_directory=True)
+    with pytest.raises(ValueError, match='again'):
+        load(Source(f'folder:{tmp_path / "here"}'), 'train')
+
+
+def test_folders_and_files_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    write_images(tmp_path / 'a', 5)
+    (tmp_path / 'a' / 'locked').mkdir()
+    scan = os.scandir
+
+    def refused(path):
+        if str(path).endswith('locked'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'scandir', refused)
+        with pytest.raises(ValueError, match='a/locked cannot be read: Permission denied'):
+            load(Source(f'folder:{tmp_path}'), 'train')
+
+    def denied(*_, **__):
+        raise PermissionError(13, 'Permission denied')
+
+    source = Source(f'folder:{tmp_path}', memory=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, 'open', denied, raising=False)
+        with pytest.raises(ValueError, match=r'a/\d.png cannot be read: Permission denied'):
+            load(source, 'train')
+
+
+@pytest.mark.parametrize('name', ['~nosuchuser/x', 'no/such', 'file.png', 'fifo'])
+def test_a_folder_must_be_one(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file.png').write_bytes(b'')
+    os.mkfifo(tmp_path / 'fifo')
+    match = f'must name a folder of images: {name} (does not exist|is a file)'
+    with pytest.raises(ValueError, match=match):
+        load(Source(f'folder:{name}'), 'train')
+    with pytest.raises(ValueError, match=match):
+        folder.photographs(name, Preprocessing(8))
+
+
+def test_photographs_are_accounted_for(tmp_path, capsys):
+    write_images(tmp_path, 2, suffix='.TIFF')
+    write_images(tmp_path / 'test', 3)
+    (tmp_path / '.DS_Store').write_bytes(b'')
+    os.mkfifo(tmp_path / 'fifo.png')
+    assert len(folder.photographs(tmp_path, Preprocessing(8))) == 2
+    said = '5 files not read: in folders 3, hidden 1, not files 1'
+    assert capsys.readouterr().err == f'{tmp_path}: {said}\n'
+    with pytest.raises(ValueError, match=r'no images in .* \(3 files not read: in folders 3\)'):
+        (tmp_path / 'up').mkdir()
+        (tmp_path / 'test').rename(tmp_path / 'up' / 'test')
+        folder.photographs(tmp_path / 'up', Preprocessing(8))
+
+
+def test_names_of_any_bytes_are_read(tmp_path):
+    write_images(tmp_path / 'a', 4)
+    os.rename(tmp_path / 'a' / '0.png', os.fsencode(tmp_path / 'a') + b'/\xff\n .png')
+    data = load(Source(f'folder:{tmp_path}', validation=0, test=0, memory=1), 'train')
+    assert len(data.images[np.arange(4)]) == 4 and len(data.digest) == 32

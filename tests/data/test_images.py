@@ -1,4 +1,6 @@
+import os
 import re
+import socket
 import struct
 import tracemalloc
 import zlib
@@ -21,7 +23,16 @@ def saved(tmp_path, image, name='image.png', **options):
     return path
 
 
-@pytest.mark.parametrize('name', ['a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico', 'a.jpg', 'a.avif'])
+def test_suffixes_are_those_of_the_formats_that_are_opened():
+    Image.init()
+    known = {s for s, name in Image.registered_extensions().items() if name in images.FORMATS}
+    assert known - {'.pfm'} == {*images.SUFFIXES}  # a .pfm holds floating-point numbers
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico', 'a.jpg', 'a.avif', 'a.tif', 'a.ppm', 'a.jfif'],
+)
 def test_what_a_browser_shows(tmp_path, name):
     smooth = np.mgrid[:32, :32][1][..., None].repeat(3, 2).astype(np.uint8) * 4
     options = {'lossless': True} if name == 'a.webp' else {}
@@ -29,7 +40,7 @@ def test_what_a_browser_shows(tmp_path, name):
     array = images.read(path)
     assert array.shape == (32, 32, 3)
     assert array.dtype == np.uint8
-    exact = name in ('a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico')
+    exact = name in ('a.png', 'a.bmp', 'a.webp', 'a.gif', 'a.ico', 'a.tif', 'a.ppm')
     assert np.abs(array.astype(int) - smooth).max() <= (0 if exact else 8)
 
 
@@ -63,9 +74,10 @@ def test_transparent_pixels_lie_on_white(tmp_path):
     np.testing.assert_array_equal(got[0, 1], [255, 255, 255])
 
 
-def test_sixteen_bits_become_eight(tmp_path):
+@pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.pgm'])
+def test_sixteen_bits_become_eight(tmp_path, name):
     values = np.array([[0, 255, 256, 32768], [65279, 65280, 65535, 1000]], np.uint16)
-    got = images.read(saved(tmp_path, Image.fromarray(values)))
+    got = images.read(saved(tmp_path, Image.fromarray(values), name))
     np.testing.assert_array_equal(got, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2))
 
 
@@ -107,6 +119,30 @@ def test_unreadable_files_are_named(tmp_path):
             images.read(path)
     with pytest.raises(ValueError, match='cannot be read'):
         images.read(tmp_path)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    grey = Image.fromarray(np.full((6, 9), 0.5, np.float32))  # Pillow makes it black
+    for path in (saved(tmp_path, grey, 'a.tif'), saved(tmp_path, grey, 'a.pfm')):
+        with pytest.raises(ValueError, match=f'{path} cannot be read: pixels must be integers'):
+            images.read(path)
+
+
+def test_nothing_but_regular_files_is_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo('fifo.png')
+    os.symlink('fifo.png', 'link.png')
+    os.mkdir('folder.png')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind('socket.png')
+    kinds = {'fifo': 'a FIFO', 'link': 'a FIFO', 'folder': 'a folder', 'socket': 'a socket'}
+    for name, kind in kinds.items():
+        with pytest.raises(ValueError, match=f'{name}.png .*must be a regular file: it is {kind}'):
+            images.read(f'{name}.png')
+        with pytest.raises(ValueError, match=kind):
+            images.size(f'{name}.png')
+    with pytest.raises(ValueError, match='must be a regular file: it is a device'):
+        images.read('/dev/null')
 
 
 def test_files_in_memory_are_read_and_named(tmp_path):

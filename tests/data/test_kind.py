@@ -21,7 +21,7 @@ def tree(tmp_path):
         for i in range(10):
             pixels = np.random.default_rng(i).integers(0, 256, (6, 5 + i, 3), np.uint8)
             pixels[0, 0] = 10 * (name == 'cat')
-            Image.fromarray(pixels).save(tmp_path / 'here' / name / f'{i}.png')
+            Image.fromarray(pixels).save(tmp_path / 'here' / name / f'{i}.bmp')
     return tmp_path / 'here'
 
 
@@ -39,11 +39,11 @@ def swap(tree):
 CHANGES = {
     'class renamed': lambda tree: (tree / 'cat').rename(tree / 'bat'),
     'classes swapped': swap,
-    'image added': lambda tree: shutil.copy(tree / 'cat' / '0.png', tree / 'cat' / '00.png'),
-    'image removed': lambda tree: (tree / 'dog' / '9.png').unlink(),
-    'image moved': lambda tree: (tree / 'dog' / '9.png').rename(tree / 'cat' / 'z.png'),
+    'image added': lambda tree: shutil.copy(tree / 'cat' / '0.bmp', tree / 'cat' / '00.bmp'),
+    'image removed': lambda tree: (tree / 'dog' / '9.bmp').unlink(),
+    'image moved': lambda tree: (tree / 'dog' / '9.bmp').rename(tree / 'cat' / 'z.bmp'),
     'images resized': lambda tree: [
-        Image.open(path).resize((4, 4)).save(path) for path in tree.rglob('*.png')
+        Image.open(path).resize((4, 4)).save(path) for path in tree.rglob('*.bmp')
     ],
 }
 
@@ -64,7 +64,7 @@ def test_other_shares_change_the_digest(tree, share):
 def test_a_renamed_image_changes_the_digest(tree):
     source = Source(f'folder:{tree}', size=8, test=0.0, validation=0.0)
     before = load(source, 'train').digest
-    (tree / 'dog' / '9.png').rename(tree / 'dog' / '99.png')
+    (tree / 'dog' / '9.bmp').rename(tree / 'dog' / '99.bmp')
     assert load(source, 'train').digest != before
 
 

@@ -62,3 +62,23 @@ def test_a_batch_must_fit_the_data(batch_size):
 def test_processes_must_divide_the_batch():
     with pytest.raises(ValueError, match='processes=3.*batch_size=4'):
         order.batches(0, 0, 1, count=31, batch_size=4, processes=3)
+
+
+def test_evenly_takes_distinct_rows_with_the_first_and_the_last():
+    rng = np.random.default_rng(0)
+    counts = [*range(1, 40), *rng.integers(40, 2_000_000, 10)]
+    for count in counts:
+        for most in {1, count, *rng.integers(1, count + 1, 6)}:
+            rows = order.evenly(int(count), int(most))
+            assert len(rows) == most and rows[0] == 0 and (np.diff(rows) > 0).all()
+            assert most == 1 or rows[-1] == count - 1
+            steps = np.diff(rows)
+            assert not len(steps) or steps.max() - steps.min() <= 1
+    assert list(order.evenly(3, 8)) == [0, 1, 2] and not len(order.evenly(0, 8))
+
+
+def test_as_many_examples_as_asked_for_or_none():
+    assert list(order.exactly(10, 4)) == [0, 3, 6, 9]
+    for wanted in (0, 11, -1):
+        with pytest.raises(ValueError, match=f'from 1 to 10, the images there are: {wanted}'):
+            order.exactly(10, wanted)

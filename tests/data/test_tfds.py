@@ -1,9 +1,12 @@
+import ast
+import shlex
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from vitjax.data import cifar
+from vitjax.data import cifar, kind
 from vitjax.data.preprocess import Preprocessing, squares
 from vitjax.data.sources import SPLITS, Encoded, Source, load
 
@@ -77,10 +80,109 @@ def test_unequal_sizes_need_a_size(prepared_data):
         load(source('unequal', prepared_data[0]), 'train')
 
 
-@pytest.mark.parametrize(('name', 'says'), [('cifar10', 'scripts/prepare.py cifar10'),
-                                            ('mnist', 'download_and_prepare')])  # fmt: skip
-def test_unprepared_data_say_what_to_run_at_once(tmp_path, name, says):
+def written(directory, splits, name='it', labels=(0, 1), classes=('cat', 'dog')):
+    """A dataset whose splits have so many images each, of its own grey."""
+    directory = directory / name / '1.0.0'
+    directory.mkdir(parents=True)
+    made = {
+        split: ([np.full((6, 6, 3), grey, np.uint8)] * count, [labels[i % 2] for i in range(count)])
+        for grey, (split, count) in enumerate(splits.items())
+    }
+    cifar.write_tfds(directory, name, made, [*classes])
+    return Source(f'tfds:{name}', dir=str(directory.parents[1]), validation=0.25)
+
+
+@pytest.mark.parametrize('name', ['val', 'valid', 'dev', 'validation', 'VAL'])
+def test_usual_names_of_validation_splits_are_read(tmp_path, capsys, name):
+    source = written(tmp_path, {'train': 24, name: 4, 'extra': 3})
+    parts = [load(source, split) for split in SPLITS]
+    assert [len(p) for p in parts] == [18, 6, 4] and (parts[2].images == 1).all()
+    assert capsys.readouterr().err.splitlines() == [
+        'tfds:it: splits not read: extra',
+        f'tfds:it has no test split: {name} is tested on, and 0.25 of train is held out for '
+        'validation',
+    ]
+    source = written(tmp_path / 'all', {'train': 8, name: 4, 'test': 2})
+    assert [len(load(source, split)) for split in SPLITS] == [8, 4, 2]
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_said_again():
+    kind.tell.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ('splits', 'match'),
+    [
+        ({'test': 4}, 'tfds:it must have a train split: it has test'),
+        ({'train': 4, 'val': 4, 'dev': 4}, 'must have one validation split: it has (val|dev)'),
+    ],
+)
+def test_splits_that_cannot_be_used_are_refused_by_name(tmp_path, splits, match):
+    source = written(tmp_path, splits)
+    for split in SPLITS:
+        with pytest.raises(ValueError, match=match):
+            load(source, split)
+
+
+def test_labels_that_are_no_class_are_refused(tmp_path):
+    source = written(tmp_path, {'train': 8}, labels=(0, -1))
+    with pytest.raises(ValueError, match='labels of tfds:it train must be from 0 to 1: .* -1 to 0'):
+        load(source, 'train')
+
+
+def test_secret_labels_are_said(tmp_path, capsys):
+    directory = tmp_path / 'it' / '1.0.0'
+    directory.mkdir(parents=True)
+    pixels = [np.zeros((6, 6, 3), np.uint8)] * 4
+    splits = {'train': (pixels, [0] * 4), 'test': (pixels, [-1] * 4)}
+    cifar.write_tfds(directory, 'it', splits, ['cat'])
+    load(Source('tfds:it', dir=str(tmp_path), validation=0.25, test=0.25), 'test')
+    said = 'tfds:it: splits not read: test (its labels are secret)\n'
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize('directory', [None, 'here', 'a folder', "it's $HOME", '~/data'])
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'cifar10/3.0.2', 'imagenet2012'])
+def test_the_command_prepares_what_was_asked_where_it_was_asked(
+    tmp_path, name, directory, monkeypatch
+):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
     start = time.monotonic()
-    with pytest.raises(ValueError, match=says):
-        load(Source(f'tfds:{name}', dir=str(tmp_path)), 'train')
+    with pytest.raises(ValueError, match='prepare it with\n  python scripts/prepare.py') as error:
+        load(Source(f'tfds:{name}', dir=directory), 'train')
     assert time.monotonic() - start < 2  # the promise is to the user, not to a benchmark
+    words = shlex.split(str(error.value).splitlines()[1])
+    asked = {'imagenet2012': ['imagenet', '--from', 'ARCHIVES']}.get(name, [name.split('/')[0]])
+    assert words[2:] == asked + (['--dir', directory] if directory else [])
+    assert f'is not prepared in {cifar.data_dir(directory)};' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'called'),
+    [
+        ('mnist', 'mnist'),
+        ('a/b', 'a/b'),
+        ('mnist/3.0.1', 'mnist:3.0.1'),
+        ('a/b/1.0.0', 'a/b:1.0.0'),
+    ],
+)
+@pytest.mark.parametrize('directory', [None, 'here', "it's"])
+def test_the_program_prepares_what_was_asked_where_it_was_asked(name, called, directory):
+    with pytest.raises(ValueError, match='prepare it with') as error:
+        load(Source(f'tfds:{name}', dir=directory), 'train')
+    python, flag, program, *aside = shlex.split(str(error.value).splitlines()[1])
+    assert (python, flag, ' '.join(aside)) == ('python', '-c', '(needs tensorflow)')
+    download: Any = ast.parse(program).body[1]
+    call = download.value.func.value
+    given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    assert ast.literal_eval(call.args[0]) == called
+    assert given == {'file_format': 'array_record'} | ({'data_dir': directory} if directory else {})
+
+
+@pytest.mark.parametrize('directory', ['~nosuchuser/x', '/no/such'])
+def test_folders_that_are_not_there_are_said(directory):
+    with pytest.raises(ValueError, match=f'is not prepared in {directory}'):
+        load(Source('tfds:cifar10', dir=directory), 'train')
+    with pytest.raises(ValueError, match='must be a name in'):
+        load(Source('tfds:.', dir=directory), 'train')

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vitjax import files
+from vitjax.data.order import exactly
 from vitjax.types import Array
 
 Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
@@ -93,16 +94,18 @@ def select(activations: Activations, keep: str) -> Activations:
 
 
 def evenly(activations: Activations, examples: int | None) -> Activations:
-    """Only so many examples, spread evenly over all of them; None takes all.
+    """A number of the examples, spread evenly over all (`vitjax.data.order.exactly`).
+
+    Args:
+        activations: of all examples.
+        examples: the number; None takes all.
 
     Raises:
         ValueError: if there are not as many.
     """
     if examples is None:
         return activations
-    if not 1 <= examples <= activations.examples:
-        raise ValueError(f'examples must be from 1 to {activations.examples}: {examples}.')
-    chosen = np.linspace(0, activations.examples - 1, examples).astype(int)
+    chosen = exactly(activations.examples, examples)
     hashes, labels = activations.hashes, activations.labels
     return dataclasses.replace(
         activations,

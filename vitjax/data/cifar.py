@@ -27,7 +27,7 @@ _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 def data_dir(directory: str | None = None) -> pathlib.Path:
     """Where TFDS has prepared data: `directory`, TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     root = directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    return pathlib.Path(root).expanduser()
+    return pathlib.Path(os.path.expanduser(root))  # pathlib's raises for an unknown user
 
 
 def unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:

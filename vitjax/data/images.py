@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import pathlib
+import stat
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -13,7 +14,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitjax.files import first_line
 
-FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'AVIF', 'BMP', 'ICO')  # no plugin that starts a program
+# The formats that are opened (no plugin that starts a program), with the suffixes of their files.
+FORMATS = {
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
+    'PNG': ('.png', '.apng'),
+    'GIF': ('.gif',),
+    'WEBP': ('.webp',),
+    'AVIF': ('.avif', '.avifs'),
+    'BMP': ('.bmp',),
+    'ICO': ('.ico',),
+    'TIFF': ('.tif', '.tiff'),
+    'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGE = 2**24  # pixels from which an image is reduced while it is read
 # Between half of Pillow's limit and all of it an image is read, and reduced on the way.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
@@ -21,7 +34,7 @@ THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside t
 
 
 class InMemory(NamedTuple):
-    """An image file that lies in memory: its bytes, and a name for messages."""
+    """Image file in memory: its bytes, and a name for messages."""
 
     content: bytes
     name: str
@@ -40,25 +53,25 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
     animation is its first frame, and the camera's rotation (EXIF) is applied.
 
     Args:
-        file: a JPEG, PNG, GIF, WebP, AVIF, BMP or ICO file, on disk or in memory.
-        short_side: what the short side will be resized to. Images of more than 16 megapixels are
-            then reduced by a whole factor first, to no less than twice that, so that what comes
-            back is small, and a JPEG is never decoded in full.
+        file: an image of one of `FORMATS`, on disk or in memory.
+        short_side: pixels that the short side will be resized to. Images of more than 16 megapixels
+            are first reduced by a whole factor, to no less than twice that: the result is small,
+            and a JPEG is never decoded in full.
 
     Raises:
-        ValueError: for a file that is missing, truncated, of another kind, of more than 179
-            megapixels or of one pixel's width or height, by name.
+        ValueError: for a file that is missing, not a regular file (a folder, a FIFO), truncated, of
+            another format, of floating-point numbers, of more than 179 megapixels, or of one
+            pixel's width or height. The message names it.
     """
     try:
-        source = io.BytesIO(file.content) if isinstance(file, InMemory) else file
-        with Image.open(source, formats=_formats()) as image:
+        with Image.open(_regular(file), formats=_formats()) as image:
             array = np.asarray(_rgb(image, short_side))
     except FileNotFoundError:
         raise ValueError(f'there is no image {file}.') from None
     except UnidentifiedImageError:
         kinds = ', '.join(FORMATS)
         raise ValueError(f'{file} cannot be read: an image must be one of {kinds}.') from None
-    except Exception as error:  # of a file that is broken, or a bomb, Pillow raises anything
+    except Exception as error:  # Pillow raises anything for broken files and bombs
         raise ValueError(f'{file} cannot be read: {first_line(error)}.') from None
     height, width = array.shape[:2]
     if min(height, width) < 2:
@@ -68,12 +81,27 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
 
 
 def size(file: File) -> tuple[int, int]:
-    """Width and height in pixels of an image file that `read` takes, upright; decodes nothing."""
-    source = io.BytesIO(file.content) if isinstance(file, InMemory) else file
-    with Image.open(source, formats=_formats()) as image:
+    """Width and height in pixels of an image file that `read` takes, upright; decodes nothing.
+
+    Raises:
+        ValueError: for anything but a regular file. Pillow raises others for a broken one.
+    """
+    with Image.open(_regular(file), formats=_formats()) as image:
         wide, high = image.size
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lie on their side
         return (high, wide) if turned else (wide, high)
+
+
+def _regular(file: File) -> io.BytesIO | str | pathlib.Path:
+    """The file as Pillow takes it; opening a FIFO would wait for a writer."""
+    if isinstance(file, InMemory):
+        return io.BytesIO(file.content)
+    mode = os.stat(file).st_mode
+    if not stat.S_ISREG(mode):
+        kind = 'a folder' if stat.S_ISDIR(mode) else 'a FIFO' if stat.S_ISFIFO(mode) else 'a device'
+        kind = 'a socket' if stat.S_ISSOCK(mode) else kind
+        raise ValueError(f'an image must be a regular file: it is {kind}')
+    return file
 
 
 @functools.cache
@@ -87,6 +115,8 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
     if reduced:
         image.draft(None, (reduced, reduced))  # a JPEG is then decoded at 1/2 to 1/8
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == 'F':  # of any range, while Pillow's own conversion clips at 0 and 255
+        raise ValueError('pixels must be integers: they are floating-point numbers')
     if image.mode.startswith('I'):  # 16 bits, which Pillow's own conversion clips at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     mode = 'RGBA' if image.has_transparency_data else 'RGB'

@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,13 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.ranges import Rate, Side, Whole
 
 SPLITS = ('train', 'validation', 'test')
+# Names that folders and TFDS give these splits, in any capitals.
+NAMES = {
+    'train': ('train', 'training'),
+    'validation': ('validation', 'val', 'valid', 'dev'),
+    'test': ('test', 'testing'),
+}
+KNOWN = '; '.join(' or '.join(names) for names in NAMES.values())
 SAMPLE = 512  # 512 random reads take a second or two of a network's file system
 
 
@@ -150,7 +158,7 @@ def sample(count: int) -> np.ndarray:
 
     Names and sizes do not tell two classes of images of one size from each other.
     """
-    return evenly(count, min(count, SAMPLE))
+    return evenly(count, SAMPLE)
 
 
 def decoded(
@@ -179,6 +187,53 @@ def decoded(
         return encoded[:]
     encoded.streams = size() > source.memory
     return encoded
+
+
+@functools.cache
+def tell(text: str) -> None:
+    """Prints a line on stderr, once in a process."""
+    print(text, file=sys.stderr)
+
+
+def split_of(name: str) -> str | None:
+    """The split of `SPLITS` that a folder or a TFDS split of this name is, if it is one."""
+    return next((split for split, names in NAMES.items() if name.casefold() in names), None)
+
+
+def splits(names: Iterable[str], where: object) -> dict[str, str]:
+    """Which of the names is which split of `SPLITS`; other names are left out.
+
+    Args:
+        names: of folders, or of the splits of a TFDS dataset.
+        where: their folder or dataset, for the message.
+
+    Raises:
+        ValueError: if two are the same split.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split in found:
+            raise ValueError(
+                f'{where} must have one {split} split: it has {found[split]} and {name}.'
+            )
+        if split:
+            found[split] = name
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def tell_home(source: Source, present: Mapping[str, str]) -> None:
+    """Says that a validation split is tested on, if it is.
+
+    Args:
+        source: names the data and the share held out.
+        present: the splits that the data have, with their names there.
+    """
+    if home('test', [*present]) == 'validation':
+        tell(
+            f'{source.name} has no test split: {present["validation"]} is tested on, and '
+            f'{source.validation:.3g} of {present["train"]} is held out for validation'
+        )
 
 
 def home(split: str, present: Sequence[str]) -> str:

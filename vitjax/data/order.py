@@ -6,20 +6,26 @@ import functools
 import numpy as np
 
 
-def evenly(count: int, wanted: int) -> np.ndarray:
-    """Rows [wanted] spread evenly over `count`, increasing; the first and last are among them.
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` rows of `count`, increasing and evenly spread, with the first and the last.
 
     Every command takes its examples by this rule, so that two commands take the same.
 
-    >>> evenly(10, 4).tolist(), evenly(10, 1).tolist()
-    ([0, 3, 6, 9], [0])
+    >>> evenly(10, 4).tolist(), evenly(3, 4).tolist(), evenly(10, 1).tolist()
+    ([0, 3, 6, 9], [0, 1, 2], [0])
+    """
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
+def exactly(count: int, wanted: int) -> np.ndarray:
+    """The rows of `evenly`, as many as a user asks for.
 
     Raises:
         ValueError: if there are not as many.
     """
     if not 1 <= wanted <= count:
-        raise ValueError(f'examples must be from 1 to {count}, as many as there are: {wanted}.')
-    return np.linspace(0, count - 1, wanted).round().astype(int)
+        raise ValueError(f'examples must be from 1 to {count:,}, the images there are: {wanted:,}.')
+    return evenly(count, wanted)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vitjax.data import images as files
+from vitjax.data.order import evenly
 from vitjax.ranges import Finite, Positive, Side, number
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def statistics(data: 'Data') -> tuple[Colour, Colour]:
     written and read again.
     """
     most = 5_000 if getattr(data.images, 'streams', False) else 50_000
-    chosen = np.linspace(0, len(data) - 1, min(len(data), most)).astype(int)
+    chosen = evenly(len(data), most)
     first = second = np.zeros(3)
     for part in np.array_split(chosen, -(-len(chosen) // 1000)):
         pixels = data.images[part].reshape(-1, 3).astype(np.float32) / 255

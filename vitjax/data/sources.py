@@ -1,7 +1,10 @@
 """Where images come from: the table of the kinds of data, and `load`."""
 
+import numpy as np
+
 from vitjax import fields
 from vitjax.data import digits, folder, tfds
+from vitjax.data import kind as kinds
 from vitjax.data.kind import SPLITS, Data, Encoded, Source
 from vitjax.data.preprocess import Preprocessing
 
@@ -40,5 +43,19 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
     for form, read in KINDS.items():
         known, _, follows = form.partition(':')
         if kind == known and bool(name) == bool(follows):
-            return read(source, name, split, preprocessing)
+            data = read(source, name, split, preprocessing)
+            _tell_missing(source, split, data)
+            return data
     raise ValueError(f'data.name must be one of {", ".join(KINDS)}: {source.name!r}.')
+
+
+def _tell_missing(source: Source, split: str, data: Data) -> None:
+    """Says which classes have no images in a split: one cut at random can miss a small class."""
+    counts = np.bincount(data.labels, minlength=len(data.classes))
+    missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
+    if missing:
+        some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
+        kinds.tell(
+            f'{source.name}: no images of {len(missing):,} of {len(counts):,} classes in the '
+            f'{split} split: {some}'
+        )

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 
 from vitjax.data import cifar, imagenet, kind
 from vitjax.data.images import InMemory
-from vitjax.data.kind import SPLITS, Data, Source, chosen, decoded, digest
+from vitjax.data.kind import Data, Source, chosen, decoded, digest
 from vitjax.data.preprocess import Preprocessing
 from vitjax.files import array, first_line
 
@@ -22,10 +24,11 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     """A split of a prepared dataset with an image and a label.
 
     Images whose size the dataset fixes stay as they are: they are small, and the device resizes.
+    Splits are known by `kind.NAMES`; a line on stderr says which others the dataset has.
 
     Raises:
-        ValueError: for a dataset that is not prepared or has other features, and as `kind.chosen`
-            and `kind.decoded`.
+        ValueError: for a dataset that is not prepared, has other features, no training split, two
+            splits of one kind or labels that are no class, and as `kind.chosen` and `kind.decoded`.
     """
     directory = prepared_in(source.dir, name)
     import tensorflow_datasets as tfds
@@ -42,12 +45,20 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         with _named(directory):
             return builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
 
-    present = [s for s in SPLITS if s in builder.info.splits]
-    if 'test' in present and source_of('test')[0]['label'] < 0:  # secret, as ImageNet's
-        present.remove('test')
-    home = kind.home(split, present)
+    present = kind.splits(builder.info.splits, source.name)
+    others = [s for s in builder.info.splits if s not in present.values()]
+    if 'train' not in present:
+        raise ValueError(
+            f'{source.name} must have a train split: it has {", ".join(builder.info.splits)}.'
+        )
+    if 'test' in present and _secret(source_of(present['test'])):
+        others.append(f'{present.pop("test")} (its labels are secret)')
+    if others:
+        kind.tell(f'{source.name}: splits not read: {", ".join(others)}')
+    kind.tell_home(source, present)
+    home = present[kind.home(split, [*present])]
     records = source_of(home)
-    rows = chosen(source, split, count=len(records), present=present)
+    rows = chosen(source, split, count=len(records), present=[*present])
     of_split, name = builder.info.splits[home], f'{source.name} {home}'
     size = of_split.num_bytes * len(rows) / len(records)
     if size > source.memory:
@@ -62,6 +73,9 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         files = [InMemory(e['image'], f'{name}[{row}]') for row, e in pairs]
     pixels = decoded(files, source, preprocessing, lambda: size)
     classes = imagenet.readable(features['label'].names)
+    if not 0 <= labels.min() <= labels.max() < len(classes):
+        known = f'from 0 to {len(classes) - 1}: they go from {labels.min()} to {labels.max()}'
+        raise ValueError(f'labels of {name} must be {known}.')
     with _named(directory):
         shards = [pathlib.Path(path) for path in of_split.filepaths]
         facts = [b'%b %d' % (path.name.encode(), path.stat().st_size) for path in shards]
@@ -70,8 +84,13 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     return Data(pixels, labels, classes, preprocessing, known)
 
 
+def _secret(records: Any) -> bool:
+    """Whether a test split has no labels, as ImageNet's."""
+    return len(records) > 0 and records[0]['label'] < 0
+
+
 class Records(Sequence[InMemory]):
-    """Image files of records, each read when it is asked for; goes to other processes."""
+    """Image files of records, each read when indexed; can be sent to other processes."""
 
     def __init__(self, records: Any, rows: np.ndarray, name: str):
         self._records, self._rows, self._name = records, rows, name
@@ -89,7 +108,7 @@ class Records(Sequence[InMemory]):
 
 
 def _labels(records: Any, kept: pathlib.Path) -> np.ndarray:
-    """Labels [N] int32 of all records, which has to read them all: kept in a file for next time."""
+    """Labels [N] int32 of all records; all must be read for them, so a file keeps them."""
     count = len(records)
     try:
         return np.array(array(kept, (count,), np.int32))
@@ -117,23 +136,37 @@ def _named(directory: pathlib.Path) -> Iterator[None]:
 def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     """The newest prepared version of a TFDS dataset, looked for on disk alone.
 
+    Args:
+        directory: as `cifar.data_dir` takes it.
+        name: of the dataset.
+
     Raises:
-        ValueError: if there is none, with the command that prepares it.
+        ValueError: if there is none, with the command that prepares it there.
     """
 
     def version(path: pathlib.Path) -> list[int]:
         return [int(n) if n.isdigit() else 0 for n in path.name.split('.')]
 
-    if '..' in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
-        raise ValueError(f'tfds:NAME must be a name in {cifar.data_dir(directory)}: {name}.')
-    folder = cifar.data_dir(directory) / name
+    root, parts = cifar.data_dir(directory), pathlib.PurePath(name).parts
+    if not parts or '..' in parts or pathlib.PurePath(name).is_absolute():
+        raise ValueError(f'tfds:NAME must be a name in {root}: {name}.')
+    folder = root / name
     found = [path.parent for path in folder.rglob('dataset_info.json')]
     if found:
         return max(found, key=version)
-    command = f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
-    command += "file_format='array_record').download_and_prepare()\" (needs tensorflow)"
-    if name in cifar.CIFAR:
-        command = f'python scripts/prepare.py {name}'
-    elif name == 'imagenet2012':
-        command = 'python scripts/prepare.py imagenet --from ARCHIVES'
-    raise ValueError(f'{name} is not prepared in {folder.parent}; prepare it with\n  {command}')
+    where = f' --dir {shlex.quote(directory)}' if directory else ''
+    *base, last = parts
+    versioned = bool(base) and re.fullmatch(r'\d+\.\d+\.\d+', last) is not None
+    plain, asked = '/'.join(base if versioned else parts), last if versioned else None
+    if plain in cifar.CIFAR and asked in (None, cifar.CIFAR[plain][0]):
+        command = f'python scripts/prepare.py {plain}{where}'
+    elif plain == 'imagenet2012':
+        command = f'python scripts/prepare.py imagenet --from ARCHIVES{where}'
+    else:
+        into = f'data_dir={str(root)!r}, ' if directory else ''
+        called = f'{plain}:{asked}' if asked else plain
+        program = f"tfds.builder({called!r}, {into}file_format='array_record')"
+        program += '.download_and_prepare()'
+        program = shlex.quote(f'import tensorflow_datasets as tfds; {program}')
+        command = f'python -c {program} (needs tensorflow)'
+    raise ValueError(f'{name} is not prepared in {root}; prepare it with\n  {command}')

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vitjax.data.order import evenly
 from vitjax.figures.style import WIDTH, Figure
 
 
@@ -211,4 +212,4 @@ def short(name: str, most: int = 22) -> str:
 
 def some(count: int, most: int) -> list[int]:
     """At most `most` indices of `count`, evenly spread, the first and the last among them."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+    return evenly(count, most).tolist()

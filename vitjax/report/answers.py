@@ -7,6 +7,7 @@ import numpy as np
 import sklearn.metrics
 
 from vitjax import evaluate, runs
+from vitjax.data.order import evenly
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment, require_data
 from vitjax.program import load_data
@@ -50,8 +51,7 @@ class Answers(NamedTuple):
         """Images that it gets right, of as many classes as there can be: indices, in order."""
         rows = np.flatnonzero(self.labels == self.predicted)
         _, first = np.unique(self.labels[rows], return_index=True)
-        spread = np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)
-        return np.sort(rows[first[spread]])
+        return np.sort(rows[first[evenly(len(first), count)]])
 
 
 def answers(run: Run) -> Answers:

@@ -13,6 +13,7 @@ import numpy as np
 from vitjax import capture
 from vitjax.analysis import effects
 from vitjax.data import preprocess, sources
+from vitjax.data.order import evenly, exactly
 from vitjax.experiment import preprocessing
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Format, Module
@@ -94,7 +95,7 @@ class Study:
 
 def samples(
     loaded: Loaded, files: Sequence[str | pathlib.Path] = (), *, data: str | None = None,
-    split: str = 'test', examples: int | None = None,
+    split: str = 'test', examples: int | None = None, most: int | None = None,
 ) -> Samples:  # fmt: skip
     """Images of files, or of a split of a data set, as the model takes them.
 
@@ -103,10 +104,12 @@ def samples(
         files: photographs; without them it is the split.
         data: as in `sources.Source.name`; None is the run's own.
         split: of the data.
-        examples: only so many, evenly spread over the split; None takes all.
+        examples: number of images, evenly spread over the split; None takes at most `most`.
+        most: likewise; None takes all.
 
     Raises:
-        ValueError: for files that cannot be read, and a model without data of its own.
+        ValueError: for files that cannot be read, a model without data of its own, and more
+            examples than the split has.
     """
     prepared = preprocessing(loaded.experiment)
     if files:
@@ -118,8 +121,8 @@ def samples(
     if source is None:
         raise ValueError('say which images: --images FILE ... or --data; the model has no data.')
     found = sources.load(source, split, prepared)
-    count = len(found) if examples is None else min(examples, len(found))
-    rows = np.linspace(0, len(found) - 1, count).round().astype(int)
+    count = len(found)
+    rows = exactly(count, examples) if examples is not None else evenly(count, most or count)
     pixels = np.asarray(found.images[rows])
     run = jax.jit(lambda x: preprocess.finish(x, prepared, found.prepared))
     labels = np.asarray(found.labels)[rows]

@@ -8,6 +8,7 @@ import numpy as np
 
 from vitjax.capture import capture, paths
 from vitjax.data import preprocess
+from vitjax.data.order import evenly
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
@@ -85,4 +86,4 @@ def _inputs(experiment: Experiment, data: Data) -> Array:
 
 def _rows(data: Data) -> np.ndarray:
     """Images spread evenly: folders come class by class."""
-    return np.linspace(0, len(data) - 1, min(IMAGES, len(data))).round().astype(int)
+    return evenly(len(data), IMAGES)

@@ -10,6 +10,7 @@ import numpy as np
 from vitjax.analysis import similarity, tokens
 from vitjax.capture import capture, require_blocks
 from vitjax.data import preprocess
+from vitjax.data.order import evenly
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import watch as figures
@@ -41,7 +42,7 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
     model: Module = experiment.model
     prepared = experiment.preprocessing
     assert prepared is not None
-    rows = np.linspace(0, len(data) - 1, min(IMAGES, len(data))).round().astype(int)
+    rows = evenly(len(data), IMAGES)
     inputs = preprocess.finish(jnp.asarray(data.images[rows]), prepared, data.prepared)
     parts = [_layers(model, params, inputs[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)]
     layers, ranks = (np.concatenate(each, 1) for each in zip(*parts, strict=True))
