@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what orbax writes, with a digest of it, and reads once that was checked.
+"""Orbax checkpoints of a run, verified against a digest before reading.
 
 A checkpoint is a folder `checkpoints/STEP`. Its `digests.json` has the SHA-256 of every file in it,
 and is there before the folder gets its name: a checkpoint without is of an earlier version, and is
@@ -9,16 +9,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
 import pathlib
 import shutil
-import sys
 import threading
-import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 from orbax.checkpoint.path import atomicity
 
-from vitjax import files
+from vitjax import files, quiet
 from vitjax.train import TrainState
 from vitjax.types import PyTree
 
@@ -39,12 +35,6 @@ FULL = ('No space left on device', 'Disk quota exceeded', 'File too large')
 Path = str | pathlib.Path
 Manager = ocp.CheckpointManager
 _SAVING = threading.Lock()
-
-# Orbax warns of files that it never wrote, and logs errors that it raises as well.
-absl.logging.set_verbosity(absl.logging.FATAL)
-logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-# Nor does it await all writes of a save that failed.
-warnings.filterwarnings('ignore', "coroutine '.*async_serialize", RuntimeWarning)
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
@@ -86,29 +76,24 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best]),
         temporary_path_class=_Draft, todelete_subdir=DELETED,
     )  # fmt: skip
-    hook = sys.unraisablehook
-    sys.unraisablehook = functools.partial(_report, hook)
     try:
-        with ocp.CheckpointManager(directory, options=options) as opened:
+        with quiet.orbax(_failed), ocp.CheckpointManager(directory, options=options) as opened:
             yield opened
         _empty(directory)
-        sys.unraisablehook = hook  # after a failed save threads still print
     except TimeoutError as error:
         raise ValueError(
             f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
             'checkpoint is kept.'
         ) from None
     except Exception as error:
-        if any(reason in str(error) for reason in FULL):
+        if _failed(error):
             raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
         raise
 
 
-def _report(hook: Callable[[Any], Any], unraisable: Any) -> None:
-    # Of a save that failed, tensorstore's threads report the rest of the writes to an event loop
-    # that orbax has closed by then: a traceback for each.
-    if str(unraisable.exc_value) != 'Event loop is closed':
-        hook(unraisable)
+def _failed(error: Exception) -> bool:
+    """Whether an error is of a save that the disk or the clock ended."""
+    return isinstance(error, TimeoutError) or any(reason in str(error) for reason in FULL)
 
 
 def _empty(directory: pathlib.Path) -> None:
@@ -241,7 +226,8 @@ def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
         require_equal(f'{name} of the checkpoint', saved[name], tree)
     items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
     items['position'] = ocp.args.JsonRestore()
-    with _named(folder), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    handler = ocp.CompositeCheckpointHandler
+    with _named(folder), quiet.orbax(), ocp.Checkpointer(handler()) as checkpointer:
         restored = checkpointer.restore(folder, args=ocp.args.Composite(**items))
     return {name: restored[name] for name in items}
 
@@ -347,7 +333,7 @@ def _placed(shapes: Any) -> Any:
 
 
 def _saved_shapes(item: pathlib.Path) -> Any:
-    with ocp.StandardCheckpointer() as checkpointer:
+    with quiet.orbax(), ocp.StandardCheckpointer() as checkpointer:
         metadata: Any = checkpointer.metadata(item).item_metadata
     return metadata.tree
 

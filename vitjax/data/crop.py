@@ -122,7 +122,7 @@ def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
     if content[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in content[-64:]:
         return None
     try:
-        with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
+        with images.of_any_size(), Image.open(io.BytesIO(content), formats=['JPEG']) as image:
             if image.mode not in ('RGB', 'L') or image.getexif().get(0x0112, 1) != 1:
                 return None
             return image.height, image.width

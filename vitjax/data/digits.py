@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.data.kind import Data, Source, chosen, digest
+from vitjax.data.kind import Data, Source, chosen, digest, part
 from vitjax.data.preprocess import Preprocessing
 
 
@@ -22,4 +22,5 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     pixels, labels = pixels[rows], digits.target[rows].astype(np.int32)
     classes = tuple(str(i) for i in range(10))
     known = digest(classes, labels, [pixels.tobytes()])
-    return Data(np.repeat(pixels[..., None], 3, axis=-1), labels, classes, digest=known)
+    images, which = np.repeat(pixels[..., None], 3, axis=-1), part(split, {'train': 'train'})
+    return Data(images, labels, classes, digest=known, part=which)

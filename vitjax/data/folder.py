@@ -60,15 +60,16 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
             f'lie in {", ".join(below[:5])}; if those are the classes, name the folder above them.'
         )
     files.tell(root)
-    present = [*homes] if homes['train'] != root else []
-    kind.tell_home(source, {own: home.name for own, home in homes.items()} if present else {})
-    own = kind.home(split, present)
+    present = {own: home.name for own, home in homes.items()} if homes['train'] != root else {}
+    kind.tell_home(source, present)
+    own = kind.home(split, [*present])
     names = [name for inside in found[own] for name in inside]
     labels = np.repeat(np.arange(len(classes)), [len(inside) for inside in found[own]])
-    rows = chosen(source, split, count=len(names), present=present)
+    rows = chosen(source, split, count=len(names), present=[*present])
     held, labels = Paths(homes[own], [names[i] for i in rows]), labels[rows].astype(np.int32)
     pixels = decoded(held, source, preprocessing, lambda: int(held.sizes.sum()))
-    return Data(pixels, labels, classes, preprocessing, held.digest(classes, labels))
+    known = held.digest(classes, labels)
+    return Data(pixels, labels, classes, preprocessing, known, kind.part(split, present))
 
 
 def _layout(

@@ -286,7 +286,7 @@ def _whole(file: InMemory) -> bytes:
         ValueError: for a file without its end, or that cannot be read, by name.
     """
     try:
-        with Image.open(io.BytesIO(file.content), formats=['JPEG']) as image:
+        with images.of_any_size(), Image.open(io.BytesIO(file.content), formats=['JPEG']) as image:
             plain = image.mode in ('RGB', 'L')
     except Exception:  # `images.read` says what is wrong with it
         plain = False

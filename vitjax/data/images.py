@@ -1,17 +1,18 @@
 """Image files, safely, as arrays."""
 
+import contextlib
 import functools
 import io
 import os
 import pathlib
 import stat
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vitjax import quiet
 from vitjax.files import first_line
 
 # The formats that are opened (no plugin that starts a program), with the suffixes of their files.
@@ -28,8 +29,6 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGE = 2**24  # pixels from which an image is reduced while it is read
-# Between half of Pillow's limit and all of it an image is read, and reduced on the way.
-warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside the GIL
 
 
@@ -102,6 +101,14 @@ def _regular(file: File) -> io.BytesIO | str | pathlib.Path:
         kind = 'a socket' if stat.S_ISSOCK(mode) else kind
         raise ValueError(f'an image must be a regular file: it is {kind}')
     return file
+
+
+def of_any_size() -> contextlib.AbstractContextManager[None]:
+    """Pillow without its warning of large images: from half of its limit to all of it.
+
+    They are read, and reduced on the way.
+    """
+    return quiet.warning(Image.DecompressionBombWarning)
 
 
 @functools.cache

@@ -123,6 +123,8 @@ class Data:
         classes: names of the labels.
         prepared: the preprocessing that images were resized and cut for, so that only normalising
             is left; None where they are as their source has them (`preprocess.finish`).
+        digest: identity of the examples, of function `digest`; empty if it is not known.
+        part: which images these are if their split has no folder of its own, of function `part`.
     """
 
     images: Any  # np.ndarray | Encoded
@@ -130,6 +132,7 @@ class Data:
     classes: tuple[str, ...]
     prepared: Preprocessing | None = None
     digest: str = ''
+    part: str = ''
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -245,6 +248,26 @@ def home(split: str, present: Sequence[str]) -> str:
     if split == 'test':
         return next((s for s in ('test', 'validation') if s in present), 'train')
     return split if {split, 'test'} <= {*present} else 'train'
+
+
+def part(split: str, present: Mapping[str, str]) -> str:
+    """Which images a split has, in words, if the data have no split of that kind; else empty.
+
+    >>> part('test', {'train': 'train', 'validation': 'val'})
+    'its split val, as it has no test split'
+    >>> part('validation', {'train': 'train'})
+    'held out of its training images'
+
+    Args:
+        split: one of `SPLITS`.
+        present: the splits that the data have, with their names there.
+    """
+    own = home(split, [*present])
+    if own == split:
+        return ''
+    if own == 'train':
+        return 'held out of its training images'
+    return f'its split {present[own]}, as it has no {split} split'
 
 
 def chosen(source: Source, split: str, *, count: int, present: Sequence[str]) -> np.ndarray:

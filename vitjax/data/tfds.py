@@ -81,7 +81,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         facts = [b'%b %d' % (path.name.encode(), path.stat().st_size) for path in shards]
     facts += [rows.tobytes(), *(files[i].content for i in kind.sample(len(rows)))]
     known = digest(classes, labels, facts)
-    return Data(pixels, labels, classes, preprocessing, known)
+    return Data(pixels, labels, classes, preprocessing, known, kind.part(split, present))
 
 
 def _secret(records: Any) -> bool:
