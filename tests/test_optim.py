@@ -84,6 +84,27 @@ def test_lamb_is_the_papers_algorithm_layer_by_layer():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('traced', [False, True])
+def test_lamb_without_decay_is_adam(traced):
+    """As in timm, where only what decays has a trust ratio."""
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: 1e-6 * rng.normal(size=p.shape).astype('f4'), PARAMS)
+    settings = Optim(name='lamb', peak=0.1, warmup=0.0, decay=0.0, clip=0.0)
+
+    def run(decay):
+        return updates(dataclasses.replace(settings, decay=decay), grads, count=3)
+
+    found = jax.jit(run)(0.0) if traced else run(0.0)
+    adam = optax.adam(lambda n: 0.1 * (1 + jnp.cos(jnp.pi * n / 10)) / 2, eps=1e-6)
+    state, wanted = adam.init(PARAMS), None
+    for _ in range(3):
+        wanted, state = adam.update(grads, state)
+    for name, update in names(wanted).items():
+        np.testing.assert_allclose(found[name], update, rtol=1e-4)
+    adapted = jax.jit(run)(1e-30)['head/kernel']  # by the norm of ones, where Adam's are small
+    assert np.linalg.norm(adapted) > 1.2 * np.linalg.norm(found['head/kernel'])
+
+
 def test_rmsprop_is_that_of_keras():
     """In float64: the epsilon is under the root, and the first updates are not corrected."""
     rng = np.random.default_rng(0)

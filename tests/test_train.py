@@ -1,17 +1,29 @@
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import normal
 
+from vitjax import program
 from vitjax.data.augment import Augment, augment
-from vitjax.models import ViT
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment
+from vitjax.models import CaiT, ViT
+from vitjax.models.trunk import Arithmetic
 from vitjax.optim import Optim, optimizer, trainable
-from vitjax.train import binary_cross_entropy, cross_entropy, init_state, train_step
+from vitjax.train import (
+    binary_cross_entropy,
+    cross_entropy,
+    eval_step,
+    init_state,
+    require_gradients,
+    train_step,
+)
 
 MODEL = ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=7, dropout=0.1)
 VARY = functools.partial(augment, Augment(size=8, flip=0.5), ((0.5,) * 3, (0.25,) * 3), 7)
@@ -149,3 +161,57 @@ def test_bfloat16_computes_in_16_bits_and_keeps_parameters_in_32(batch):
     assert metrics['loss'].dtype == jnp.float32 and np.isfinite(metrics['loss'])
     text = jax.jit(step).lower(state, batch, jax.random.key(0)).as_text()
     assert 'bf16' in text
+
+
+def kernels_gradients(model):
+    """Gradients at kernels, as small as each of a batch of 1,024 images has a part in them."""
+    images = normal(8, 8, 8, 3)
+    soft = jax.nn.one_hot(np.arange(8), model.num_classes)
+
+    @jax.jit
+    def run(key):
+        params = model.init(key, images[:1])['params']
+
+        def loss(params):
+            logits = model.apply({'params': params}, images, train=False)
+            return cross_entropy(logits, soft) * 8 / 1024
+
+        return jax.grad(loss)(params)
+
+    grads = jax.tree_util.tree_leaves_with_path(run(jax.random.key(0)))
+    return {str(path): g for path, g in grads if 'kernel' in str(path)}
+
+
+SMALL = {'patch_size': 4, 'width': 16, 'depth': 1, 'num_heads': 2, 'num_classes': 1000}
+RECIPES = CaiT(**SMALL, class_depth=1, layer_scale=1e-5), ViT(**SMALL, layer_scale=1e-4)
+
+
+@pytest.mark.parametrize('model', RECIPES, ids=lambda model: type(model).__name__)
+def test_no_gradient_is_zero_in_a_type_that_trains(model):
+    """Of kernels: at the bias of keys, and of mixed logits, the true gradient is zero."""
+    wanted = kernels_gradients(model)
+    for dtype in get_args(Arithmetic):
+        if dtype == 'float16':
+            with pytest.raises(ValueError, match='float16 is for inference.*dtype bfloat16'):
+                require_gradients(model.clone(dtype=dtype))
+            continue
+        require_gradients(model.clone(dtype=dtype))
+        with jax.enable_x64(dtype == 'float64'):
+            found = kernels_gradients(model.clone(dtype=dtype))
+        for path, grad in wanted.items():
+            assert not ((found[path] == 0) & (grad != 0)).any(), (dtype, path)
+
+
+def test_float16_is_refused_in_training_and_answers_in_inference(batch):
+    model = MODEL.clone(dtype='float16')
+    tx = optimizer(Optim(), 3)
+    state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
+    for given in (model, model.clone(dtype=jnp.float16)):
+        with pytest.raises(ValueError, match='float16 is for inference'):
+            train_step(state, batch, jax.random.key(0), model=given, tx=tx, augment=VARY)
+    experiment = Experiment(model.clone(num_classes=10), Source('digits'), steps=1)
+    with pytest.raises(ValueError, match='float16 is for inference'):
+        program.plan(experiment)
+    images = normal(4, 8, 8, 3)
+    logits, whole = (eval_step(state.params, images, model=m) for m in (model, MODEL))
+    np.testing.assert_allclose(logits, whole, atol=2e-3)

@@ -32,12 +32,13 @@ class Optim:
         accumulate: batches whose gradients are averaged into one update.
         ema: decay rate, at each update, of the moving average of parameters; 0 keeps none.
         train: regular expression of the parameter paths that train, as in `head.*`.
-        name: adamw; lamb (You et al. 2020, arXiv:1904.00962); muon (Jordan et al. 2024,
-            kellerjordan.github.io/posts/muon), which orthogonalises the momentum of every matrix in
-            a block, scaled so that AdamW's rate and decay suit (Liu et al. 2025, arXiv:2502.16982),
-            and is AdamW for all else; rmsprop (Tieleman and Hinton 2012, lecture 6.5), which has no
-            momentum and a second moment that decays by 0.9, as in Keras; or sgd, which is plain,
-            without momentum or decay.
+        name: adamw; lamb (You et al. 2020, arXiv:1904.00962; with a decay of 0 it is Adam, as in
+            timm); muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon; in optax's variant,
+            whose momentum is corrected for its bias), which orthogonalizes the momentum of every
+            matrix in a block, scaled so that AdamW's rate and decay suit (Liu et al. 2025,
+            arXiv:2502.16982), and is AdamW for all else; rmsprop (Tieleman and Hinton 2012, lecture
+            6.5), which has no momentum and a second moment that decays by 0.9, as in Keras; or sgd,
+            which is plain, without momentum or decay.
         moment: dtype that the first moment is kept in.
     """
 
@@ -98,7 +99,8 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
         update = optax.chain(
             moments,
             optax.add_decayed_weights(settings.decay, mask=_kernels),
-            *([optax.stateless(_trust)] if settings.name == 'lamb' else []),
+            *([optax.stateless(functools.partial(_trust, settings.decay))]
+              if settings.name == 'lamb' else []),
             optax.scale_by_learning_rate(rate),
         )
     else:
@@ -117,10 +119,12 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
     return update
 
 
-def _trust(updates: Any, params: Any) -> Any:
+def _trust(decay: Any, updates: Any, params: Any) -> Any:
     """Scales each kernel's update to the kernel's own norm: LAMB's trust ratio.
 
-    As in apex and timm it is taken of what decays alone. A stack has as many kernels as layers.
+    As in apex and timm only what decays has one: with a `decay` of 0 nothing does, and LAMB is Adam
+    with its epsilon of 1e-6 (their `always_adapt` and `trust_clip` are off). A stack has as many
+    kernels as layers.
     """
 
     def scale(update: jax.Array, param: jax.Array) -> Any:
@@ -129,7 +133,8 @@ def _trust(updates: Any, params: Any) -> Any:
     def leaf(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
         if not _name(path).endswith('kernel'):
             return update
-        return (jax.vmap(scale) if stacked(path) else scale)(update, param)
+        adapted = (jax.vmap(scale) if stacked(path) else scale)(update, param)
+        return jnp.where(jnp.asarray(decay) > 0, adapted, update)  # which may be traced
 
     return jax.tree_util.tree_map_with_path(leaf, updates, params)
 
@@ -138,7 +143,13 @@ def _muon(moment: str) -> optax.GradientTransformation:
     """Muon for the kernels of stacks, [depth, ..., in, out], of which all axes but two are rows.
 
     Queries, keys and values are matrices of their own. The root mean square of an update is Adam's,
-    0.2 (Liu et al. 2025, eq. 4). The momentum decays by 0.95, as published.
+    0.2 (Liu et al. 2025, eq. 4), where Jordan's code scales by max(1, out / in)^½. The momentum m
+    decays by b = 0.95, as published.
+
+    This is optax's variant. At update t it orthogonalizes b m / (1 - b^(t+1)) + (1 - b) g /
+    (1 - b^t), in float32: the bias of both terms is corrected, as in NAdam. Jordan's code
+    orthogonalizes b m + (1 - b) g, in bfloat16. Single updates of a random matrix differ by up to a
+    tenth at first, the sum of the first 12 by 1 to 7%; the difference fades as b^t does.
     """
 
     def split(tree: Any) -> Any:

@@ -21,7 +21,7 @@ from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
 from vitjax.ranges import Steps
-from vitjax.train import LOSSES, TrainState, init_state, train_step
+from vitjax.train import LOSSES, TrainState, init_state, require_gradients, train_step
 from vitjax.types import Module, Params, PyTree
 
 Metrics = dict[str, np.ndarray]  # [steps, seeds]
@@ -101,6 +101,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
         ValueError: if the experiment does not fit its data, or its weights the model.
     """
     from_json(to_json(experiment))  # what could not be read again is not worth training
+    require_gradients(experiment.model)
     data = load_data(require_data(experiment), 'train')
     total, per_epoch = total_steps(experiment, len(data)), _per_epoch(experiment, len(data))
     every = max(1, round(experiment.evaluate_every * per_epoch))

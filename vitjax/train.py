@@ -51,6 +51,27 @@ def _fresh(model: Module, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
     return model.init(key, jnp.zeros((1, *image_shape), jnp.float32))['params']
 
 
+def require_gradients(model: Module) -> None:
+    """Refuses to train a model whose gradients its arithmetic cannot hold.
+
+    float16 ends at 6e-8: (p - y) / batch times a LayerScale of 1e-5 is below, and whole trunks got
+    gradients of exactly zero. It needs loss scaling, which there is none of; bfloat16 has float32's
+    range. Inference in float16 is right.
+
+    Args:
+        model: any module; one without a `dtype` passes.
+
+    Raises:
+        ValueError: if its `dtype` is float16.
+    """
+    dtype = getattr(model, 'dtype', None)
+    if dtype is not None and jnp.dtype(dtype) == jnp.float16:
+        raise ValueError(
+            'float16 is for inference: small gradients become zero in it without loss scaling. '
+            'Train with --model.dtype bfloat16, or float32.'
+        )
+
+
 def cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array:
     """Mean over the batch of -Σ_k p_k log softmax(logits)_k, in nats, for soft labels [B, K]."""
     return optax.softmax_cross_entropy(logits, soft_labels).mean()
@@ -104,7 +125,11 @@ def train_step(
     Returns:
         The state after it, and `loss`, `accuracy` and `top5` (against the likeliest class of the
         soft label) and `grad_norm`.
+
+    Raises:
+        ValueError: for a model in float16, as `require_gradients`.
     """
+    require_gradients(model)
     key = jax.random.fold_in(key, state.step)
     seed = purpose(key, 'augment')
     with jax.named_scope('augment'):  # a cost that is not a module's finds its name here

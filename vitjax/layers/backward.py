@@ -7,11 +7,17 @@ to rounding. Below, dx stands for the gradient of the loss with respect to x.
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def _typed(grads: Iterable[jax.Array], args: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+    """Gradients in the types of what they belong to, as jax's own would be."""
+    return tuple(grad.astype(arg.dtype) for grad, arg in zip(grads, args, strict=True))
+
 
 # ---- Softmax attention: all of shape [B, heads, tokens, head_width] ------------------------------
 
@@ -52,7 +58,7 @@ def _gather_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
     along = (grad.astype(inner.dtype) * out).sum(-1, keepdims=True)
     inner = weights * (inner - along)
     dk, dv = weighted(inner.swapaxes(2, 3), q), weighted(weights.swapaxes(2, 3), grad)
-    return weighted(inner, k), dk, dv
+    return _typed((weighted(inner, k), dk, dv), (q, k, v))
 
 
 gather.defvjp(_gather, _gather_back)
@@ -67,6 +73,9 @@ def gather_packed(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.A
     is ever laid out: matrix units of 128 by 128 multiply the zeros in the time of the rest, and
     lanes of 128 numbers make a slice of 128 channels a view. The backward pass keeps its arguments
     and the result, as `gather`'s does.
+
+    Raises:
+        ValueError: if `heads` does not divide the channels.
     """
     return _gather_packed(q, k, v, heads)[0]
 
@@ -74,6 +83,8 @@ def gather_packed(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.A
 def _gather_packed(
     q: jax.Array, k: jax.Array, v: jax.Array, heads: int
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    if q.shape[-1] % heads:
+        raise ValueError(f'heads must divide the channels: {heads=}, {q.shape[-1]} channels.')
     groups = [_gather_group(*group) for group in _groups(heads, q, k, v)]
     out = jnp.concatenate(groups, axis=-1)
     return out, (q, k, v, out)
@@ -83,7 +94,8 @@ def _gather_packed_back(
     heads: int, kept: tuple[jax.Array, ...], grad: jax.Array
 ) -> tuple[jax.Array, ...]:
     grads = [_gather_group_back(*group) for group in _groups(heads, *kept, grad)]
-    return tuple(jnp.concatenate(parts, axis=-1) for parts in zip(*grads, strict=True))
+    whole = (jnp.concatenate(parts, axis=-1) for parts in zip(*grads, strict=True))
+    return _typed(whole, kept[:3])
 
 
 gather_packed.defvjp(_gather_packed, _gather_packed_back)
@@ -156,18 +168,19 @@ def _talk(logits: jax.Array, *mixing: jax.Array) -> tuple[jax.Array, tuple[jax.A
     logits_kernel, logits_bias, weights_kernel, weights_bias = mixing
     weights = jax.nn.softmax(_over_heads(logits, logits_kernel) + logits_bias[:, None, None])
     mixed = _over_heads(weights, weights_kernel) + weights_bias[:, None, None]
-    return mixed, (logits, weights, logits_kernel, weights_kernel)
+    return mixed, (weights, logits, *mixing)
 
 
 def _talk_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
     # A mixing is linear: its input's gradient goes back through the transposed kernel, its kernel's
     # is input times output's. In between the softmax: ds = p (dp - Σ p dp) in each row.
-    logits, weights, logits_kernel, weights_kernel = kept
+    weights, *args = kept
+    logits, logits_kernel, _, weights_kernel, _ = args
     inner = _over_heads(grad, weights_kernel.T)
     inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
     before = _between_heads(logits, inner), inner.sum((0, 2, 3))
     after = _between_heads(weights, grad), grad.sum((0, 2, 3))
-    return _over_heads(inner, logits_kernel.T), *before, *after
+    return _typed((_over_heads(inner, logits_kernel.T), *before, *after), args)
 
 
 talk.defvjp(_talk, _talk_back)
@@ -182,7 +195,7 @@ def _over_heads(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
     """Σ over images, queries and keys of a[:, h] b[:, g]: [heads, heads]."""
-    a, b = (x.reshape(*x.shape[:2], -1) for x in (a, b))
+    a, b = (x.reshape(*x.shape[:2], math.prod(x.shape[2:])) for x in (a, b))
     return jnp.einsum('bhn,bgn->bhg', a, b).sum(0)
 
 
@@ -198,7 +211,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _product_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
     x, kernel = kept
-    return grad @ kernel.T, _between_rows(x, grad)
+    return _typed((grad @ kernel.T, _between_rows(x, grad)), kept)
 
 
 product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_back)
@@ -218,11 +231,11 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 def _affine(
     x: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return affine(x, kernel, bias), (x, kernel)
+    return affine(x, kernel, bias), (x, kernel, bias)
 
 
 def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
-    x, kernel = kept
+    x, kernel, _ = kept
 
     def together(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
         ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a tile of them, because a TPU would fill it
@@ -232,7 +245,8 @@ def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
     def apart(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _between_rows(x, grad), grad.sum(tuple(range(grad.ndim - 1)))
 
-    return grad @ kernel.T, *jax.lax.platform_dependent(x, grad, cpu=apart, default=together)
+    others = jax.lax.platform_dependent(x, grad, cpu=apart, default=together)
+    return _typed((grad @ kernel.T, *others), kept)
 
 
 affine.defvjp(_affine, _affine_back)
@@ -242,7 +256,8 @@ def _between_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
     """Σ over all rows of x[..., d] grad[..., c]: [D, C]."""
 
     def flat(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a TPU, whose rows are tiles
-        return x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+        a, b = (y.reshape(math.prod(y.shape[:-1]), y.shape[-1]) for y in (x, grad))
+        return a.T @ b
 
     def whole(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a CPU, transposing x
         return jnp.einsum('...d,...c->dc', x, grad)
@@ -257,22 +272,34 @@ def _between_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
 
-    Its slope is written out so that it shares Φ(x), the dear part, with the value.
+    In float32 at least, rounded once to the type of `x`. Its slope is written out so that it shares
+    Φ(x), the expensive part, with the value.
     """
-    return x * _normal_cdf(x)
+    return (_wide(x) * _normal_cdf(x)).astype(x.dtype)
 
 
 @gelu.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # The product rule, with Φ' = φ, the normal density: (x Φ)' = Φ + x φ.
     (x,), (dx,) = primals, tangents
-    cdf = _normal_cdf(x)
-    return x * cdf, dx * (cdf + x * jnp.exp(-x * x / 2) * (1 / math.sqrt(2 * math.pi)))
+    wide, cdf = _wide(x), _normal_cdf(x)
+    slope = cdf + wide * jnp.exp(-wide * wide / 2) * (1 / math.sqrt(2 * math.pi))
+    return (wide * cdf).astype(x.dtype), (dx * slope).astype(x.dtype)
 
 
 def _normal_cdf(x: jax.Array) -> jax.Array:
-    """Φ by erf, as PyTorch has it; `jax.scipy.stats` refuses bfloat16."""
-    return (1 + jax.lax.erf(x * math.sqrt(1 / 2))) / 2
+    """Φ in float32 at least.
+
+    From erf, as PyTorch has it, 1 + erf loses the digits of a small Φ: in 16 bits all of them at
+    -3. The error is below float32's rounding of values near 1. A 16-bit result has a rounding of
+    its own for small values, so there erfc keeps them.
+    """
+    scaled = _wide(x) * math.sqrt(1 / 2)
+    return (1 + jax.lax.erf(scaled)) / 2 if scaled.dtype == x.dtype else jax.lax.erfc(-scaled) / 2
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
 
 
 @jax.custom_vjp
@@ -294,20 +321,20 @@ def _layer_norm(
     mean = centred.mean(-1, keepdims=True)
     centred = centred - mean
     inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
-    return centred * (inverse * scale) + bias, (x, mean, inverse, scale)
+    return centred * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
 
 
 def _layer_norm_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
     # With n = (x - mean) / deviation and dn = grad * scale, x acts directly, through the mean and
     # through the deviation: dx = (dn - mean(dn) - n mean(dn n)) / deviation. The subtracted parts
     # are those along 1 and n: adding to x or multiplying it leaves n as it is.
-    x, mean, inverse, scale = kept
+    mean, inverse, *args = kept
+    x, scale, _ = args
     normal, inner = (x - mean) * inverse, grad * scale
     along = normal * (inner * normal).mean(-1, keepdims=True)
     dx = inverse * (inner - inner.mean(-1, keepdims=True) - along)
     others = tuple(range(x.ndim - 1))
-    dscale, dbias = (grad * normal).sum(others), grad.sum(others)
-    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
+    return _typed((dx, (grad * normal).sum(others), grad.sum(others)), args)
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_back)

@@ -5,6 +5,7 @@ The convolutions are for `nn.Conv(conv_general_dilated=...)`. On accelerators al
 """
 
 import functools
+import inspect
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from vitjax.layers import winograd
+from vitjax.layers.winograd import Padding
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
@@ -23,19 +25,20 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
     the kernel's as a matrix product for each pixel of the kernel (XLA's takes 20 to 30 times as
     long on 8 maps of 12x12x256), that of the maps as a convolution with the kernel turned around
     (5.8 times on 64 such maps). Where Winograd's way is faster, it and its gradients replace them.
+    They are derived for any strides and padding of at least 0. With another argument of lax's
+    (dilation, groups, another layout or precision) it is lax's convolution, with jax's gradients.
     """
-    strides, padding, *rest = args
-    shape, kernel_like = kernel.shape, jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    asked, shape = _asked(x, kernel, *args, **kwargs), kernel.shape
+    if asked is None or asked[2] != 1:
+        return lax.conv_general_dilated(x, kernel, *args, **kwargs)
+    strides, padding, _ = asked
+    kernel_like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
     maps_like = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    call = functools.partial(lax.conv_general_dilated, **kwargs)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], shape[:2], strides, padding)
-    dilated = {*kwargs.get('lhs_dilation', ()), *kwargs.get('rhs_dilation', ())} - {1}
-    dense = kwargs.get('feature_group_count', 1) == 1 and set(strides) == {1} and not dilated
+    dense = set(strides) == {1}
     tiled = dense and winograd.pays(x, kernel, padding)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return call(x, kernel, strides, padding, *rest)
+        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
 
     def products(x: jax.Array, grad: jax.Array) -> jax.Array:
         if tiled:
@@ -43,10 +46,10 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         # out[r, c] = Σ_ij x[r s + i, c s + j] kernel[i, j] at stride s, so the gradient of
         # kernel[i, j] is the inputs that it met, every s-th from (i, j) on, times those outputs'.
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        rows, columns = ((n - 1) * s + 1 for n, s in zip(grad.shape[1:3], strides, strict=True))
-        flat = grad.reshape(-1, grad.shape[-1])
+        rows, columns = grad.shape[1:3]
+        flat = grad.reshape(len(x) * rows * columns, shape[3])
         met = [
-            x[:, i : i + rows : strides[0], j : j + columns : strides[1]].reshape(len(flat), -1)
+            x[:, i :: strides[0], j :: strides[1]][:, :rows, :columns].reshape(len(flat), shape[2])
             for i, j in np.ndindex(*shape[:2])
         ]
         return jnp.stack([x.T @ flat for x in met]).reshape(shape)
@@ -58,16 +61,16 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
         return jax.linear_transpose(lambda x: plain(x, kernel), maps_like)(grad)[0]
 
     def turned(kernel: jax.Array, grad: jax.Array) -> jax.Array:
-        if not dense:
+        if not (dense and grad.size):  # a kernel larger than the maps has no result
             return at_input(kernel, grad)
         # An input meets kernel[i, j] at the output i rows above it: what the kernel reads, turned
         # by half a turn, reads back, its ends padded by as much as the kernel overlapped them.
-        ends = [(n - 1 - a, n - 1 - b) for n, (a, b) in zip(shape, padding, strict=False)]
+        ends = [(n - 1 - a, n - 1 - b) for n, (a, b) in zip(shape[:2], padding, strict=True)]
         kernel = kernel[::-1, ::-1].swapaxes(2, 3)
         return (
             winograd.convolve(grad, kernel, ends)
             if tiled
-            else call(grad, kernel, strides, ends, *rest)
+            else lax.conv_general_dilated(grad, kernel, strides, ends, dimension_numbers=_LAYOUT)
         )
 
     def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -93,7 +96,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax
     """A 3x3 depthwise convolution with one pixel of padding, called as linen calls lax's.
 
     On CPU it is a sum of nine shifted products: forward 30 times and backward 4 times as fast as
-    XLA's grouped convolution (32 maps of 14x14x384).
+    XLA's grouped convolution (32 maps of 14x14x384). With other arguments it is lax's convolution.
     """
 
     def shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -106,31 +109,71 @@ def depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
+    channels, asked = x.shape[-1], _asked(x, kernel, *args, **kwargs)
+    if kernel.shape != (3, 3, 1, channels) or asked != ((1, 1), [(1, 1)] * 2, channels):
+        return convolution(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=shifts, default=convolution)
+
+
+_LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, NHWC
+_SIGNATURE = inspect.signature(lax.conv_general_dilated)
+
+
+def _asked(
+    x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any
+) -> tuple[tuple[int, ...], Padding, int] | None:
+    """Strides, padding and groups of a convolution as lax is called for it.
+
+    None for any other setting: a layout besides [B, H, W, C] and [h, w, C, D], dilation, negative
+    padding, groups of the batch, a precision, another type of the result.
+    """
+    given = _SIGNATURE.bind(x, kernel, *args, **kwargs).arguments
+    strides, padding = (given.pop(name) for name in ('window_strides', 'padding'))
+    groups = given.pop('feature_group_count', 1)
+    layout = given.pop('dimension_numbers', None)
+    del given['lhs'], given['rhs']
+    off = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'batch_group_count': 1}
+    other = [v for name, v in given.items() if v is not None and v != off.get(name)]
+    if lax.conv_dimension_numbers(x.shape, kernel.shape, layout) != _LAYOUT or other:
+        return None
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    if min(end for ends in padding for end in ends) < 0:
+        return None
+    return tuple(strides), [(a, b) for a, b in padding], groups
 
 
 @jax.custom_vjp
 def pool(x: jax.Array) -> jax.Array:
     """The largest of each 2x2 values of maps [B, H, W, C]; of an odd side the last is left out.
 
-    On CPU the gradient is that of the largest of four slices, equal values sharing it, which takes
-    an eighth of the time of XLA's own. Forwards XLA's is the faster one.
+    The gradient goes to the first of equal values, row by row, as XLA's and PyTorch's does. On CPU
+    it is written out, which takes an eighth of the time of XLA's. Forwards XLA's is the faster one.
     """
     return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 
-def _largest(x: jax.Array) -> jax.Array:
-    height, width = (side // 2 * 2 for side in x.shape[1:3])
-    corners = [x[:, i:height:2, j:width:2] for i, j in np.ndindex(2, 2)]
-    return functools.reduce(jnp.maximum, corners)
-
-
 def _pool_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-    def of(function: Any) -> Any:
-        return lambda x, grad: jax.vjp(function, x)[1](grad)[0]
+    def to_the_first(x: jax.Array, grad: jax.Array) -> jax.Array:
+        height, width = (2 * side for side in grad.shape[1:3])
+        corners = [x[:, i:height:2, j:width:2] for i, j in np.ndindex(2, 2)]
+        largest = functools.reduce(jnp.maximum, corners)
+        parts, free = [], jnp.ones(grad.shape, bool)
+        for corner in corners:
+            here = free & ~(corner < largest)  # so that NaN has its gradient too
+            parts.append(jnp.where(here, grad, 0))
+            free &= ~here
+        # From [row of two, column of two, B, H/2, W/2, C] to the maps that they were cut from.
+        square = jnp.stack(parts).reshape(2, 2, *grad.shape).transpose(2, 3, 0, 4, 1, 5)
+        found = square.reshape(len(x), height, width, x.shape[-1])
+        ends = [(0, side - read) for side, read in zip(x.shape, found.shape, strict=True)]
+        return jnp.pad(found, ends)
 
-    plain = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
-    return (lax.platform_dependent(x, grad, cpu=of(_largest), default=of(plain)),)
+    def plain(x: jax.Array, grad: jax.Array) -> jax.Array:
+        pool = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+        return jax.vjp(pool, x)[1](grad)[0]
+
+    return (lax.platform_dependent(x, grad, cpu=to_the_first, default=plain),)
 
 
 pool.defvjp(lambda x: (pool(x), x), _pool_backward)

@@ -10,8 +10,14 @@ from flax.linen.dtypes import promote_dtype
 from vitjax.layers.backward import affine, product
 
 
-def dot_general(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """`product`, called as linen's dense layer calls lax's."""
+def dot_general(
+    x: jax.Array, kernel: jax.Array, dimension_numbers: Any, *args: Any, **kwargs: Any
+) -> jax.Array:
+    """`product`, called as linen's dense layer calls lax's; lax's where another is asked for."""
+    rows_times_matrix = ((x.ndim - 1,), (0,)), ((), ())
+    asked = [value for value in (*args, *kwargs.values()) if value is not None]
+    if dimension_numbers != rows_times_matrix or kernel.ndim != 2 or asked:
+        return jax.lax.dot_general(x, kernel, dimension_numbers, *args, **kwargs)
     return product(x, kernel)
 
 

@@ -25,10 +25,12 @@ def drop(
     rate = jnp.asarray(rate, jnp.float32)
     byte_key, row_key = jax.random.split(key)
     words = jax.random.bits(byte_key, (*shape[:-1], -(-shape[-1] // 4)), 'uint32')
-    bits = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*shape[:-1], -1)
+    bits = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*shape[:-1], 4 * words.shape[-1])
     threshold = jnp.floor(256 * rate + jax.random.uniform(row_key, (*shape[:-1], 1)))
     stays = bits[..., : shape[-1]] >= threshold.astype(jnp.uint16)
-    return jnp.where(stays, x / (1 - rate).astype(x.dtype), jnp.zeros_like(x))
+    # A rate within 3e-8 of 1 is 1 in float32: all is dropped, and nothing divided by zero.
+    kept = jnp.maximum((1 - rate).astype(x.dtype), jnp.finfo(x.dtype).smallest_normal)
+    return jnp.where(stays, x / kept, jnp.zeros_like(x))
 
 
 def dropout(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Array:
