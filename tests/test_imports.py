@@ -29,7 +29,7 @@ SIBLINGS = {
     'capture': set(),
     'intervene': {'capture'},
     'analysis': set(),
-    'figures': set(),
+    'figures': {'files'},
     'layers': set(),
     'models': {'ranges', 'fields', 'layers'},
     'data': {'files', 'ranges', 'fields', 'keys'},
@@ -67,8 +67,8 @@ SIBLINGS = {
     },
     'launch': {'processes', 'experiment', 'runs', 'report', 'loop'},
     'ablation': {
-        'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models', 'data',
-        'experiment', 'runs', 'program', 'loop', 'launch',
+        'files', 'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models',
+        'data', 'experiment', 'runs', 'program', 'loop', 'launch',
     },
 }  # fmt: skip
 
