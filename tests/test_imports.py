@@ -45,7 +45,8 @@ SIBLINGS = {
         'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'studies': {
-        'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment',
+        'runs',
     },
     'views': {
         'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
