@@ -81,6 +81,9 @@ def prepare(
     """
     source = pathlib.Path(source).expanduser()
     target = data_dir(directory) / 'imagenet2012' / VERSION
+    if _images_of(target / RECORD):  # killed in its last step
+        (target / RECORD).unlink()
+        return target
     if not is_empty(target):
         raise ValueError(f'imagenet2012 is already prepared: {target}.')
     labels = _Labels.read()
@@ -278,11 +281,16 @@ def _alone(draft: pathlib.Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _images_of(record: pathlib.Path) -> list[Any]:
+    """The signature of the images that a draft is made of; empty if it is not one of ours."""
+    return [known['images'] for known in read_lines(record)[0] if 'images' in known]
+
+
 def _same(record: pathlib.Path, signature: str, source: pathlib.Path) -> None:
     """Refuses to continue with other images than those that a draft was begun with."""
     if is_empty(record.parent):
         replace(record, line({'images': signature}))
-    elif [known['images'] for known in read_lines(record)[0] if 'images' in known] != [signature]:
+    elif _images_of(record) != [signature]:
         rule = f'{record.parent} was begun with other images than those of {source}'
         raise ValueError(f'{rule}, or by an earlier version: delete it.')
 
