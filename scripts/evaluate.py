@@ -85,7 +85,8 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     files.inside(folder, 'figures').mkdir(exist_ok=True)
     files.replace(files.inside(folder, 'evaluation.json'), json.dumps(values, indent=1) + '\n')
-    with files.inside(folder, 'evaluation.csv').open('w', newline='') as file:
+    path = files.inside(folder, 'evaluation.csv')
+    with files.writing(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['split', 'class', 'precision', 'recall', 'f1', 'examples'])
         for i, name in enumerate(held.classes):

@@ -137,11 +137,12 @@ OUTSIDE = '(outside of modules)'
 
 def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
     """Writes OUT/plan.json and the picture, OUT/plan."""
+    from vitjax import files
     from vitjax.figures.forecast import Share, forecast
 
     out.mkdir(parents=True, exist_ok=True)
     values = [plain(each) for each in found]
-    (out / 'plan.json').write_text(json.dumps(values, indent=1, allow_nan=False))
+    files.replace(out / 'plan.json', json.dumps(values, indent=1, allow_nan=False))
     shares = {}
     for each in found:
         memory, costs = {'needed': each.needed}, {}

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+from vitjax import files
 from vitjax.ranges import Formats
 
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ def write(rows: list[Row], out: str | None, name: str) -> None:
     if out:
         path = pathlib.Path(out) / f'{name}.csv'
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open('w', newline='') as file:
+        with files.writing(path, 'w', newline='') as file:
             writer = csv.DictWriter(file, dict.fromkeys(k for row in rows for k in row))
             writer.writeheader()
             writer.writerows(rows)

@@ -120,10 +120,13 @@ def write(
     import numpy as np
     from PIL import Image
 
+    from vitjax import files
+
     if isinstance(figure, str):
-        path.with_suffix('.html').write_text(figure, 'utf-8')
+        files.replace(path.with_suffix('.html'), figure)
         return f'{path.name}.html ({len(figure) / 1e6:.3g} MB), for a browser'
-    np.savez_compressed(path.with_suffix('.npz'), **arrays)
+    with files.writing(path.with_suffix('.npz')) as file:
+        np.savez_compressed(file, **arrays)
     if not isinstance(figure, list):
         return ', '.join([*figure.save(path, formats), f'{path.name}.npz'])
     frames = []
@@ -133,8 +136,8 @@ def write(
         frames.append(Image.open(buffer).convert('RGB'))
     first, *rest = [frame.quantize(128) for frame in frames]
     pause = [400] * len(rest) + [1600]  # milliseconds; the last layer stays
-    gif = path.with_suffix('.gif')
-    first.save(gif, save_all=True, append_images=rest, duration=pause, loop=0)
+    with files.writing(path.with_suffix('.gif')) as file:
+        first.save(file, 'GIF', save_all=True, append_images=rest, duration=pause, loop=0)
     return f'{path.name}.gif, {path.name}.npz'
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from vitjax import checkpoint, runs
+from vitjax import checkpoint, files, runs
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
@@ -47,6 +47,26 @@ def test_nothing_is_overwritten(tmp_path, params):
     with pytest.raises(ValueError, match='must be new or empty'):
         runs.write(tmp_path, EXPERIMENT, params)
     assert (tmp_path / 'mine').read_text() == 'precious'
+
+
+@pytest.mark.parametrize('name', ['notes.draft', f'mine{files.DRAFT}'])
+@pytest.mark.parametrize('folder', [False, True])
+def test_drafts_of_others_are_not_removed(tmp_path, params, name, folder):
+    out = tmp_path / 'run'
+    mine = out / name / 'mine' if folder else out / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text('precious')
+    with pytest.raises(ValueError, match='must be new or empty'):
+        runs.write(out, EXPERIMENT, params)
+    assert mine.read_text() == 'precious' and [p.name for p in tmp_path.iterdir()] == ['run']
+
+
+def test_a_run_with_a_draft_of_an_earlier_version_loads(tmp_path, params):
+    runs.write(tmp_path / 'run', EXPERIMENT, params)
+    (tmp_path / 'run' / 'experiment.json.draft').write_text('{"mod')
+    runs.require_same(EXPERIMENT, tmp_path / 'run')
+    assert runs.load(tmp_path / 'run').experiment == EXPERIMENT
+    assert (tmp_path / 'run' / 'experiment.json.draft').exists()
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path, params):

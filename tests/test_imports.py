@@ -32,7 +32,7 @@ SIBLINGS = {
     'layers': set(),
     'models': {'ranges', 'fields', 'layers'},
     'data': {'files', 'ranges', 'fields', 'keys'},
-    'figures': {'data'},
+    'figures': {'files', 'data'},
     'split': set(),
     'train': {'keys'},
     'experiment': {'ranges', 'fields', 'models', 'data', 'optim', 'distill'},
@@ -45,7 +45,8 @@ SIBLINGS = {
         'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'studies': {
-        'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment',
+        'runs',
     },
     'views': {
         'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
@@ -67,8 +68,8 @@ SIBLINGS = {
     },
     'launch': {'processes', 'experiment', 'runs', 'report', 'loop'},
     'ablation': {
-        'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models', 'data',
-        'experiment', 'runs', 'program', 'loop', 'launch',
+        'files', 'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models',
+        'data', 'experiment', 'runs', 'program', 'loop', 'launch',
     },
 }  # fmt: skip
 

@@ -1,17 +1,27 @@
-"""Files of ours: written whole, with a digest, and read so that damage is a line with their name.
+"""Files and folders written in one step, with a digest; damage is reported by the file's name.
 
-What a digest cannot tell from its file (both changed by hand) is taken as it is: digests are
-against disks, kills and accidents, not against people.
+Digests protect against disks, kills and accidents, not against people: a file and its digest that
+were both changed by hand are accepted.
+
+A file or folder is written as a draft beside its place and then renamed. A draft is named by a
+random token and the token's own hash, which no file of anybody else's has by accident, and is
+locked until its writer ends: one that has such a name and no lock was left by a killed process.
 """
 
+import contextlib
+import fcntl
+import functools
 import hashlib
 import json
 import os
 import pathlib
+import re
+import secrets
+import shutil
 import sys
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,7 +29,7 @@ from vitjax.types import DType
 
 Path = str | pathlib.Path
 DIGEST = 'digest'  # the field of a JSON file that says what the other fields hash to
-DRAFT = '.draft'  # how the name of a file ends that `replace` is writing
+DRAFT = '.vitjax-draft'  # suffix of the files and folders that are still being written
 CHECK = 'check'  # the field of a line of JSON with the CRC-32 of the others
 
 
@@ -47,11 +57,11 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is not there, or has nothing but what a killed `replace` left."""
+    """Returns whether a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)
     if not folder.exists():
         return True
-    return folder.is_dir() and all(path.name.endswith(DRAFT) for path in folder.iterdir())
+    return folder.is_dir() and all(_is_draft(path.name) for path in folder.iterdir())
 
 
 def digest(path: Path) -> str:
@@ -63,25 +73,163 @@ def digest(path: Path) -> str:
 # ---- Writing -----------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def writing(path: Path, mode: str = 'wb', **options: Any) -> Iterator[IO[Any]]:
+    """Opens a draft, which becomes the file `path` when the block ends without an error.
+
+    A reader sees the old file or the new one, whole; after an error, the old one. A link at `path`
+    is replaced, and what it leads to stays. The draft's own path is the `name` of the open file,
+    for writers that take a path.
+
+    Args:
+        path: the file to write, in a folder that exists.
+        mode: `wb`, or `w` for text, in UTF-8.
+        options: further arguments of `os.fdopen`, such as `newline`.
+
+    Raises:
+        OSError: naming `path`, if it cannot be written or something other than a file is there.
+    """
+    path = pathlib.Path(path)
+    draft = None
+    try:
+        if path.exists() and not path.is_file():  # a rename would replace a device, too
+            kind = 'a directory' if path.is_dir() else 'a device, socket or pipe'
+            raise OSError(f'a file cannot be written where there is {kind}: {path}')
+        _sweep_once(path.parent.absolute())
+        draft, descriptor = _new_draft(path.parent, _create_file)
+        if 'b' not in mode:
+            options = {'encoding': 'utf-8', **options}
+        with open(draft, mode, opener=lambda *_: descriptor, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+            draft.replace(path)  # while it is locked
+        draft = None
+    except OSError as error:
+        raise _naming(path, error) from None
+    finally:
+        if draft is not None:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path) -> Iterator[pathlib.Path]:
+    """Makes a draft folder, which becomes the folder `path` when the block ends without an error.
+
+    Folders above it are made. An error leaves `path` as it was.
+
+    Args:
+        path: the folder to write: missing, or empty.
+
+    Raises:
+        OSError: naming `path`, if it cannot be written or something is there.
+    """
+    path = pathlib.Path(os.path.realpath(path))  # a link to an empty folder is the user's choice
+    draft = descriptor = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parent, path):
+            sweep(folder)
+        draft, descriptor = _new_draft(path.parent, _create_folder)
+        yield draft
+        draft.rename(path)  # which replaces an empty folder, and no other
+        draft = None
+    except OSError as error:
+        raise _naming(path, error) from None
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the drafts that killed processes left in a folder; everything else stays."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for draft in [entry for entry in entries if _is_draft(entry.name)]:
+            with contextlib.suppress(OSError):  # a link, or the lock of a process at work
+                _remove_unlocked(draft)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep_once(folder: pathlib.Path) -> None:
+    """Sweeps a folder once a process: a listing for each image written would take longer."""
+    sweep(folder)
+
+
+_NAME = re.compile(rf'\.([0-9a-f]{{16}})([0-9a-f]{{8}}){re.escape(DRAFT)}')
+
+
+def _is_draft(name: str) -> bool:
+    """Returns whether `_new_draft` made a name: it has a token and the token's hash."""
+    found = _NAME.fullmatch(name)
+    return found is not None and found[2] == _seal(found[1])
+
+
+def _seal(token: str) -> str:
+    return hashlib.sha256(f'{token}{DRAFT}'.encode()).hexdigest()[:8]
+
+
+def _new_draft(folder: pathlib.Path, create: Any) -> tuple[pathlib.Path, int]:
+    """A new draft in a folder and its open, locked descriptor."""
+    while True:
+        token = secrets.token_hex(8)  # and not its target's name, which may be as long as can be
+        draft = folder / f'.{token}{_seal(token)}{DRAFT}'
+        try:
+            descriptor = create(draft)
+        except FileNotFoundError:
+            if folder.is_dir():
+                continue
+            raise
+        with contextlib.suppress(OSError):  # not all network file systems have locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if draft.exists():  # else another process swept it before it was locked
+            return draft, descriptor
+        os.close(descriptor)
+
+
+def _create_file(draft: pathlib.Path) -> int:
+    return os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def _create_folder(draft: pathlib.Path) -> int:
+    draft.mkdir()
+    return os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def _naming(path: pathlib.Path, error: OSError) -> OSError:
+    """The same error with the name of the file or folder that the draft was to become."""
+    if error.errno is None:
+        return error
+    name = os.fsdecode(path if error.filename is None else error.filename)
+    return OSError(error.errno, error.strerror, _NAME.sub(lambda _: path.name, name))
+
+
+def _remove_unlocked(draft: os.DirEntry[str]) -> None:
+    folder = draft.is_dir(follow_symlinks=False)
+    if not folder and not draft.is_file(follow_symlinks=False):
+        return
+    # A lock on NFS needs a file that is open for writing.
+    descriptor = os.open(draft.path, (os.O_RDONLY if folder else os.O_RDWR) | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder:
+            shutil.rmtree(draft.path)
+        else:
+            os.unlink(draft.path)
+    finally:
+        os.close(descriptor)
+
+
 def replace(path: Path, text: str) -> None:
-    """Writes a text file in one step: whoever reads sees the old one or the new one, whole.
+    """Writes a text file in one step, as `writing` does.
 
     Raises:
         OSError: naming the file; the old one is then still there.
     """
-    path = pathlib.Path(path)
-    draft = path.with_name(path.name + DRAFT)
-    try:
-        draft.unlink(missing_ok=True)  # a link put there is not followed
-        with draft.open('x') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        if not draft.is_dir():
-            draft.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with writing(path, 'w') as file:
+        file.write(text)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

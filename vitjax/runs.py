@@ -12,8 +12,6 @@ import fcntl
 import functools
 import os
 import pathlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -162,24 +160,21 @@ def write_experiment(run: Path, experiment: Experiment) -> None:
 def write(run: Path, experiment: Experiment, params: Params) -> None:
     """Writes parameters and their experiment as a run directory, whole or not at all.
 
+    Args:
+        run: the directory: missing, or empty.
+        experiment: as `load` shall return it.
+        params: likewise.
+
     Raises:
-        ValueError: if something is in the way.
+        ValueError: if the directory holds anything.
+        OSError: if it cannot be written.
     """
-    run = pathlib.Path(run)
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
-    run.parent.mkdir(parents=True, exist_ok=True)
-    draft = pathlib.Path(tempfile.mkdtemp(prefix=f'.{run.name}-', dir=run.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp's is the owner's alone
+    with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
         with checkpoint.writing(draft) as new:
             checkpoint.save(new, 0, {'params': params}, {})
-        shutil.rmtree(run, ignore_errors=True)
-        draft.rename(run)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def require_same(experiment: Experiment, run: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import jax
 
-from vitjax import fields, launch, loop, program, provenance, runs
+from vitjax import fields, files, launch, loop, program, provenance, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason
 from vitjax.console import Console, duration
@@ -139,9 +139,7 @@ def train_cell(
     except Stop:
         raise
     except Exception as error:  # whatever it is, it is this cell's alone
-        draft = folder / 'failure.tmp'
-        draft.write_text(f'{reason(error)}\n\n{traceback.format_exc()}')
-        draft.replace(folder / 'failure.txt')
+        files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{traceback.format_exc()}')
 
 
 def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
@@ -239,4 +237,4 @@ def note_lost(job: Any, outs: dict[int, str]) -> None:
     error = job.exception()
     if error is not None and not (folder / 'failure.txt').exists():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / 'failure.txt').write_text(f'{reason(error)}\n\n{error}\n')
+        files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{error}\n')

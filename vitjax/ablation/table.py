@@ -2,14 +2,13 @@
 
 import csv
 import itertools
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vitjax import runs
+from vitjax import files, runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
 from vitjax.analysis.effects import student_share
 from vitjax.figures import ablation as figures
@@ -123,12 +122,10 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
     rows = [*map(_row, made, outs)]
     seeds = [*itertools.chain(*map(_seed_rows, made, outs))]
     for name, table in (('results', rows), ('seeds', seeds)):
-        draft = out / f'{name}.tmp'
-        with draft.open('w', newline='') as file:
+        with files.writing(out / f'{name}.csv', 'w', newline='') as file:
             writer = csv.DictWriter(file, dict.fromkeys(key for row in table for key in row))
             writer.writeheader()
             writer.writerows(table)
-        draft.replace(out / f'{name}.csv')
     return rows
 
 
@@ -154,8 +151,7 @@ def draw(
     folder.mkdir(exist_ok=True)
 
     def write(figure: Any, name: str) -> None:
-        for kind, file in zip(formats, figure.save(folder / f'.{name}', formats), strict=True):
-            os.replace(folder / file, folder / f'{name}.{kind}')
+        figure.save(folder / name, formats)
 
     steps, flops = ([rows[i][name] for i in done] for name in ('steps', 'train_flops'))
     pairs = [*itertools.combinations(axes, 2)] or [(path, None) for path in axes]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vitjax import files
 from vitjax.activations.compare import METRICS, Matrix, Probes
 from vitjax.activations.record import Activations
 from vitjax.figures import similarity as figures
@@ -26,7 +27,8 @@ def write_matrix(
     }  # fmt: skip
     if found.low is not None:
         values |= {'low': found.low, 'high': found.high, 'batch_size': found.batch_size}
-    np.savez(out / f'{found.metric}.npz', **values)
+    with files.writing(out / f'{found.metric}.npz') as file:
+        np.savez(file, **values)
     head = [f'{found.metric} ({found.policy})', *found.y]
     _write_table(out / f'{found.metric}.csv', head, found.x, found.values, digits=6)
     label, most = METRICS[found.metric]
@@ -44,12 +46,13 @@ def write_probes(
     """Writes the probes' accuracies into a directory: `probe.npz`, `.csv` and curves."""
     out.mkdir(parents=True, exist_ok=True)
     table = np.array(list(found.accuracy.values()))
-    np.savez(
-        out / 'probe.npz', accuracy=table, probes=list(found.accuracy), layers=found.layers,
-        low=[v[0] for v in found.interval.values()], high=[v[1] for v in found.interval.values()],
-        policy=found.policy, about_fitted=json.dumps(fitted.about),
-        about_tested=json.dumps(tested.about),
-    )  # fmt: skip
+    low, high = ([ends[i] for ends in found.interval.values()] for i in (0, 1))
+    with files.writing(out / 'probe.npz') as file:
+        np.savez(
+            file, accuracy=table, probes=list(found.accuracy), layers=found.layers,
+            low=low, high=high, policy=found.policy, about_fitted=json.dumps(fitted.about),
+            about_tested=json.dumps(tested.about),
+        )  # fmt: skip
     head = [f'accuracy ({found.policy})', *found.accuracy]
     _write_table(out / 'probe.csv', head, found.layers, table.T, digits=4)
     figure = figures.probe_accuracy(
@@ -61,7 +64,7 @@ def write_probes(
 def _write_table(
     path: pathlib.Path, head: list[str], names: list[str], rows: np.ndarray, digits: int
 ) -> None:
-    with path.open('w', newline='') as file:
+    with files.writing(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(head)
         for name, row in zip(names, rows, strict=True):

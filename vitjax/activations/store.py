@@ -209,7 +209,8 @@ def _write_labels(labels: np.ndarray, path: pathlib.Path) -> None:
             return
     except ValueError:
         pass
-    np.save(path, labels)
+    with files.writing(path) as file:
+        np.save(file, labels)
 
 
 def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:

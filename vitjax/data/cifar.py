@@ -1,26 +1,27 @@
 """CIFAR-10 and CIFAR-100, written as TensorFlow Datasets has them, without tensorflow."""
 
 import contextlib
+import gzip
+import http.client
 import io
 import os
 import pathlib
-import tarfile
-import tempfile
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vitjax.files import first_line
+from vitjax.data import tar
+from vitjax.files import first_line, is_empty, writing_folder
 
 # Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
     'cifar10': ('3.0.2', 'cifar-10-binary.tar.gz', 1, 'batches.meta.txt'),
     'cifar100': ('3.0.2', 'cifar-100-binary.tar.gz', 2, 'fine_label_names.txt'),
 }
-LARGEST = 2**28  # bytes of a file in an archive; the training images of CIFAR-100 are 154 MB
+LARGEST = 2**28  # bytes of an archive, as it is sent and unpacked; the published ones have 184 MB
 _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 
 
@@ -58,23 +59,22 @@ def prepare(
         raise ValueError(f'name must be one of {", ".join(CIFAR)}: {name!r}.')
     version, file, label_bytes, names = CIFAR[name]
     target = data_dir(directory) / name / version
-    if target.exists():
+    if not is_empty(target):
         raise ValueError(f'{name} is already prepared: {target}.')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.draft-') as draft:
+    with writing_folder(target) as draft:
         if archive is None:
-            archive, url = str(pathlib.Path(draft) / file), _CIFAR_URL + file
+            fetched, url = draft / file, _CIFAR_URL + file
             try:
                 with urllib.request.urlopen(url, timeout=20) as response:
-                    _save(response, pathlib.Path(archive), progress)
-            except OSError as error:
+                    _save(response, fetched, progress)
+            except (OSError, http.client.HTTPException) as error:
                 advice = f'fetch it elsewhere and give it with --archive {file}'
                 raise ValueError(f'cannot download {url} ({error}); {advice}.') from None
-        splits, classes = _read_cifar(archive, label_bytes, names)
-        ready = pathlib.Path(draft) / version
-        ready.mkdir()
-        write_tfds(ready, name, splits, classes, progress)
-        ready.rename(target)
+            splits, classes = _read_cifar(fetched, label_bytes, names)
+            fetched.unlink()
+        else:
+            splits, classes = _read_cifar(pathlib.Path(archive), label_bytes, names)
+        write_tfds(draft, name, splits, classes, progress, version=version)
     return target
 
 
@@ -84,29 +84,30 @@ def _save(response: Any, file: pathlib.Path, progress: Callable[..., Any]) -> No
     with file.open('wb') as out, progress('MiB downloaded', -(-size // mega)) as show:
         while part := response.read(mega):
             out.write(part)
+            if out.tell() > LARGEST:
+                raise OSError(f'it sends more than {LARGEST:,} bytes')
             show(out.tell() // mega)
 
 
-def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, Any], list[str]]:
+def _read_cifar(
+    archive: pathlib.Path, label_bytes: int, names: str
+) -> tuple[dict[str, Any], list[str]]:
     """The splits of a binary CIFAR archive as (images, labels), and the classes' names."""
     record = label_bytes + 3 * 32 * 32
     parts: dict[str, list[np.ndarray]] = {'train': [], 'test': []}
     classes: list[str] = []
+    if not archive.exists():
+        raise ValueError(f'there is no archive {archive}.')
+    if not archive.is_file():  # to open a pipe would wait for its writer
+        kind = 'a folder' if archive.is_dir() else 'not a regular file'
+        raise ValueError(f'--archive must name a file: {archive} is {kind}.')
     try:
-        with tarfile.open(archive) as tar:
-            members = [member for member in tar.getmembers() if member.isfile()]
-            if any(member.size > LARGEST for member in members):
-                raise ValueError(f'a file in it is larger than {LARGEST:,} bytes')
-            for member in sorted(members, key=lambda m: m.name):  # nothing is extracted to disk
-                content = tar.extractfile(member)
-                base = pathlib.PurePath(member.name).name
-                if content and base == names:
-                    classes = content.read().decode().split()
-                elif content and base.endswith('.bin'):
-                    raw = np.frombuffer(content.read(), np.uint8)
-                    parts['test' if 'test' in base else 'train'].append(raw.reshape(-1, record))
-    except FileNotFoundError:
-        raise ValueError(f'there is no archive {archive}.') from None
+        for name, content in sorted(_files(archive)):
+            if name == names:
+                classes = content.decode().split()
+            elif name.endswith('.bin'):
+                raw = np.frombuffer(content, np.uint8)
+                parts['test' if 'test' in name else 'train'].append(raw.reshape(-1, record))
     except Exception as error:  # whatever comes of a damaged archive
         reason = first_line(error)
         raise ValueError(f'not a binary CIFAR archive: {archive}: {reason}.') from None
@@ -119,18 +120,42 @@ def _read_cifar(archive: str, label_bytes: int, names: str) -> tuple[dict[str, A
     return splits, classes
 
 
+def _files(archive: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files of images or of names; nothing is extracted to disk.
+
+    Raises:
+        ValueError: if all there is in it has more than `LARGEST` bytes.
+    """
+    with archive.open('rb') as packed:
+        zipped = packed.read(2) == b'\x1f\x8b'
+        packed.seek(0)
+        end = LARGEST if zipped else min(LARGEST, os.fstat(packed.fileno()).st_size)
+        with gzip.GzipFile(fileobj=packed) if zipped else packed as file:
+            found = [*tar.members(file, end)]
+            while file.read(2**20):  # at its end gzip compares its checksum
+                if file.tell() > LARGEST:
+                    raise ValueError(f'it holds more than {LARGEST:,} bytes')
+            file.seek(0)
+            for member in found:  # read only now: a small archive can hold much
+                name = pathlib.PurePath(member.name).name
+                if member.regular and name.endswith(('.bin', '.txt')):
+                    file.seek(member.start)
+                    yield name, file.read(member.size)
+
+
 def write_tfds(
     directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str],
-    progress: Callable[..., Any] = unseen,
+    progress: Callable[..., Any] = unseen, *, version: str | None = None,
 ) -> None:  # fmt: skip
     """Writes splits of (images, labels) with TFDS's metadata, images as PNG in ArrayRecord.
 
     Args:
-        directory: an empty one, named as the version.
-        name: of the dataset.
-        splits: for each its images, uint8 [H, W, 3] of one size or of several, and its labels.
+        directory: an empty folder.
+        name: the dataset's name.
+        splits: images, uint8 [H, W, 3] of one size or of several, and labels of each split.
         classes: names of the labels.
         progress: as in `prepare`.
+        version: the dataset's version, as `3.0.2`; None takes the folder's name.
     """
     import tensorflow_datasets as tfds
     from etils import epath
@@ -166,5 +191,5 @@ def write_tfds(
         infos.append(tfds.core.SplitInfo(split, [len(records)], size, template))
     tfds.folder_dataset.write_metadata(
         data_dir=str(directory), features=features, split_infos=infos, check_data=False,
-        supervised_keys=('image', 'label'),
+        supervised_keys=('image', 'label'), version=version,
     )  # fmt: skip

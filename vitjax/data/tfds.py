@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 import re
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from vitjax.data import cifar, imagenet, kind
 from vitjax.data.images import InMemory
 from vitjax.data.kind import Data, Source, chosen, decoded, digest
 from vitjax.data.preprocess import Preprocessing
-from vitjax.files import array, first_line
+from vitjax.files import array, first_line, writing
 
 READ = 1024  # records at a time, for their labels
 
@@ -118,9 +117,8 @@ def _labels(records: Any, kept: pathlib.Path) -> np.ndarray:
     for start in range(0, count, READ):
         rows = range(start, min(start + READ, count))
         labels[rows.start : rows.stop] = [e['label'] for e in records.__getitems__([*rows])]
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=kept.parent) as draft:
-        np.save(whole := pathlib.Path(draft) / kept.name, labels)
-        whole.replace(kept)
+    with contextlib.suppress(OSError), writing(kept) as file:
+        np.save(file, labels)
     return labels
 
 

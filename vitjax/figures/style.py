@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 
+from vitjax import files
 from vitjax.types import Format
 
 WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and IEEE print them
@@ -43,8 +44,9 @@ class Figure(matplotlib.figure.Figure):
             super().savefig(*args, **kwargs)
 
     def save(self, path: str | os.PathLike[str], formats: Sequence[Format] = ('png',)) -> list[str]:
-        """Writes `PATH.FORMAT` for each format; returns the files' names."""
-        files = [f'{os.fspath(path)}.{kind}' for kind in formats]
-        for file in files:
-            self.savefig(file)
-        return [os.path.basename(file) for file in files]
+        """Writes `PATH.FORMAT` for each format, each in one step; returns the files' names."""
+        paths = [f'{os.fspath(path)}.{kind}' for kind in formats]
+        for kind, path in zip(formats, paths, strict=True):
+            with files.writing(path) as file:
+                self.savefig(file, format=kind)
+        return [os.path.basename(path) for path in paths]

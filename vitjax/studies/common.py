@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax import capture
+from vitjax import capture, files
 from vitjax.analysis import effects
 from vitjax.data import preprocess, sources
 from vitjax.data.order import evenly, exactly
@@ -78,10 +78,9 @@ class Study:
         facts = {'policy': self.policy, 'images': len(samples.inputs), 'source': samples.source}
         facts |= {'interval': self.interval, **about}
         arrays: dict[str, Any] = {name: np.asarray(x) for name, x in self.arrays.items()}
-        np.savez_compressed(
-            out / f'{self.name}.npz', about=json.dumps(facts), names=list(samples.names), **arrays
-        )
-        with (out / f'{self.name}.csv').open('w', newline='') as file:
+        with files.writing(out / f'{self.name}.npz') as file:
+            np.savez_compressed(file, about=json.dumps(facts), names=list(samples.names), **arrays)
+        with files.writing(out / f'{self.name}.csv', 'w', newline='') as file:
             columns = dict.fromkeys(key for row in self.rows for key in row)
             writer = csv.DictWriter(file, [*columns, 'images', 'policy'])
             writer.writeheader()
