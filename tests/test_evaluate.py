@@ -1,11 +1,17 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from helpers import random_params
+from PIL import Image
 
 from vitjax import evaluate
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
+from vitjax.experiment import Experiment
 from vitjax.models import ViT
+from vitjax.runs import Loaded
 
 MODEL = ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10)
 
@@ -65,3 +71,21 @@ def test_another_number_of_classes_is_refused():
     evaluate.require_same_classes(data, ('n02', 'n03'))  # by order, which the command says
     with pytest.raises(ValueError, match=r'they have 2 \(cat, dog, ...\), the model none'):
         evaluate.require_same_classes(data, ())
+
+
+def test_a_grey_model_answers_a_photograph_in_colour_as_its_grey_version():
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 19, 3), np.uint8)
+    grey = np.asarray(Image.fromarray(pixels).convert('L').convert('RGB'))
+    params = random_params(MODEL, np.zeros((1, 8, 8, 3), np.float32))
+    plain = Preprocessing(size=8)
+    found = {}
+    for prepared in (plain, dataclasses.replace(plain, grey=True)):
+        loaded = Loaded(Experiment(MODEL, preprocessing=prepared), params)
+        found[prepared.grey] = evaluate.classify(loaded, [pixels, grey], top=10)
+        device = [
+            evaluate.predict(MODEL, params, Data(x[None], np.zeros(1, int), ()), prepared, 1)[0]
+            for x in (pixels, grey)
+        ]
+        assert (device[0] == device[1]).all() == prepared.grey
+    assert found[True][0] == found[True][1]
+    assert found[False][0] != found[False][1]

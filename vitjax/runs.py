@@ -196,7 +196,11 @@ def require_same(experiment: Experiment, run: Path) -> None:
     if prepared is None or experiment.weights is not None:
         prepared = known.preprocessing
     else:
-        prepared = dataclasses.replace(prepared, size=experiment.augment.size)
+        prepared = dataclasses.replace(
+            prepared,
+            size=experiment.augment.size,
+            grey=bool(known.preprocessing and known.preprocessing.grey),
+        )
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     different = differences(known, asked)
     if different and (checkpoint.steps(run) or read_metrics(run)):
