@@ -52,7 +52,8 @@ class Loaded(NamedTuple):
 
 def load(
     path: Path, *, model: str | None = None, image_size: int | None = None,
-    patch_size: int | None = None, num_classes: int | None = None, which: str = 'best',
+    patch_size: int | None = None, num_classes: int | None = None,
+    stated: pretrained.Stated | None = None, which: str = 'best',
     report: Callable[[Any], object] = print,
 ) -> Loaded:  # fmt: skip
     """Opens a run directory or a file of published weights.
@@ -67,6 +68,7 @@ def load(
         image_size: side in pixels of the images; None keeps what the model was made for.
         patch_size: of the patches; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
+        stated: a user's statements about weights; not for a run.
         which: of a run's checkpoints, `best` (by validation accuracy) or `latest`.
         report: is called with each change as it is made.
 
@@ -83,9 +85,11 @@ def load(
     sizes: dict[str, Any] = {
         'image_size': image_size, 'patch_size': patch_size, 'num_classes': num_classes
     }  # fmt: skip
-    if pathlib.Path(path).is_dir():
+    if pathlib.Path(path).is_dir() and not pretrained.is_folder(path):
         if model is not None:
             raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
+        if given := ', '.join(stated.given() if stated else ()):
+            raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = read_experiment(path)
         size = experiment.augment.size
         prepared = experiment.preprocessing or Preprocessing(size, crop=1.0)
@@ -100,7 +104,7 @@ def load(
     else:
         if hint := _no_weights(pathlib.Path(path)):
             raise ValueError(hint)
-        experiment, params = pretrained.load(path, model=model, **sizes, report=note)
+        experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
 
@@ -162,11 +166,15 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
     """Writes parameters and their experiment as a run directory, whole or not at all.
 
     Raises:
-        ValueError: if something is in the way.
+        ValueError: if something is in the way, or the parameters are not those that `load` would
+            ask of the model.
     """
     run = pathlib.Path(run)
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
+    prepared = experiments.preprocessing(experiment)
+    wanted = parameter_shapes(experiment.model, prepared.size)
+    checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
     run.parent.mkdir(parents=True, exist_ok=True)
     draft = pathlib.Path(tempfile.mkdtemp(prefix=f'.{run.name}-', dir=run.parent))
     try:
