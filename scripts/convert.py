@@ -5,38 +5,57 @@ from typing import Annotated, Any
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Classes, Side
+from vitjax.data.preprocess import Crop, Interpolation
+from vitjax.ranges import Classes, Extent, Finite, Positive, Side
 
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
     image_size: Side | None = None, patch_size: Side | None = None,
-    num_classes: Classes | None = None,
+    num_classes: Classes | None = None, num_heads: Extent | None = None,
+    grid: tuple[Extent, Extent] | None = None,
+    mean: tuple[Finite, Finite, Finite] | None = None,
+    deviation: tuple[Positive, Positive, Positive] | None = None, crop: Crop | None = None,
+    interpolation: Interpolation | None = None,
 ) -> None:  # fmt: skip
     """Write published weights as a run directory.
 
     Args:
-        weights: a .safetensors or .npz file, or hf-hub:owner/name; also a run, to resize it.
+        weights: a .safetensors or .npz file, a folder with model.safetensors and config.json, or
+            hf-hub:owner/name; also a run, to resize it.
         out: the run directory to write, new or empty.
         model: the model's name, as in cait_xxs24; recognised from names and shapes without it.
         image_size: side of the images in pixels; position embeddings are resampled.
         patch_size: of the patches in pixels; patch kernels are resampled.
         num_classes: another number than the weights' starts a fresh head; 0 leaves it out.
+        num_heads: attention heads, which weights do not tell; config.json's without it.
+        grid: rows and columns of the patches that the weights' positions are for.
+        mean: per channel, of pixels in 0 to 1; the publisher's without it.
+        deviation: per channel, of pixels in 0 to 1; the publisher's without it.
+        crop: fraction of the short side that the input covers; the publisher's without it.
+        interpolation: filter that images are resized with; the publisher's without it.
     """
     from jax import tree
 
     from vitjax import runs
+    from vitjax.pretrained import Stated
 
+    stated = Stated(num_heads, mean, deviation, crop, interpolation, grid)
     experiment, params, _ = runs.load(
-        weights, model=model, image_size=image_size, patch_size=patch_size, num_classes=num_classes
-    )
+        weights, model=model, image_size=image_size, patch_size=patch_size,
+        num_classes=num_classes, stated=stated,
+    )  # fmt: skip
     runs.write(out, experiment, params)
     prepared: Any = experiment.preprocessing  # load fills it in
     colours = prepared.mean, prepared.deviation
     mean, deviation = (', '.join(f'{value:g}' for value in colour) for colour in colours)
     side = prepared.size
     print(f'parameters: {sum(x.size for x in tree.leaves(params)):,}')
-    print(f'images: short side to {int(side / prepared.crop)} pixels, central {side}x{side}')
+    sides = 'both sides' if prepared.squash else 'short side'
+    how = '' if prepared.interpolation == 'bicubic' else f', {prepared.interpolation}'
+    grey = ', grey' if prepared.grey else ''
+    resized = int(side / prepared.crop)
+    print(f'images: {sides} to {resized} pixels{how}, central {side}x{side}{grey}')
     print(f'pixels: 0 to 1, mean {mean}, deviation {deviation}')
     print(f'written: {out}')
 

@@ -1,6 +1,7 @@
 """Classify image files with published weights or a run of our own."""
 
 import functools
+import pathlib
 import sys
 from typing import Annotated, Literal
 
@@ -18,11 +19,12 @@ def main(
     ],
     top: Count = 5, model: str | None = None, image_size: Side | None = None,
     which: Literal['best', 'latest'] = 'best',
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Print the likeliest classes of each image, with the preprocessing of the weights.
 
     Args:
-        weights: a run directory, a .safetensors or .npz file, or hf-hub:owner/name.
+        weights: a run directory, a .safetensors or .npz file, a folder with model.safetensors and
+            config.json, or hf-hub:owner/name.
         images: image files.
         top: how many classes to print.
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
@@ -39,13 +41,23 @@ def main(
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
         report(more)
+    unread = 0
     for path in images:
-        (likeliest,) = evaluate.classify(loaded, [path], top=top)
+        try:
+            if pathlib.Path(path).is_dir():
+                rule = 'is a folder: give its image files, as in'
+                raise evaluate.Unreadable(f'{path} {rule} {pathlib.Path(path, "*.jpg")}.')
+            (likeliest,) = evaluate.classify(loaded, [path], top=top)
+        except evaluate.Unreadable as error:  # the others are predicted
+            unread += 1
+            report(f'error: {error}')
+            continue
         if remark := preprocess.remark(path, preprocessing(loaded.experiment)):
             report(f'{path}: {remark}')
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')
+    return 1 if unread else 0
 
 
 if __name__ == '__main__':

@@ -1,12 +1,18 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 import sklearn.metrics
+from helpers import random_params
+from PIL import Image
 
 from vitjax import evaluate
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
+from vitjax.experiment import Experiment
 from vitjax.models import ViT
+from vitjax.runs import Loaded
 
 MODEL = ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10)
 
@@ -91,3 +97,21 @@ def test_a_class_that_is_none_is_refused():
             evaluate.by_class(np.array(labels), np.array(predicted), 3)
     with pytest.raises(ValueError, match='there are no images'):
         evaluate.by_class(np.array([], int), np.array([], int), 3)
+
+
+def test_a_grey_model_answers_a_photograph_in_colour_as_its_grey_version():
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 19, 3), np.uint8)
+    grey = np.asarray(Image.fromarray(pixels).convert('L').convert('RGB'))
+    params = random_params(MODEL, np.zeros((1, 8, 8, 3), np.float32))
+    plain = Preprocessing(size=8)
+    found = {}
+    for prepared in (plain, dataclasses.replace(plain, grey=True)):
+        loaded = Loaded(Experiment(MODEL, preprocessing=prepared), params)
+        found[prepared.grey] = evaluate.classify(loaded, [pixels, grey], top=10)
+        device = [
+            evaluate.predict(MODEL, params, Data(x[None], np.zeros(1, int), ()), prepared, 1)[0]
+            for x in (pixels, grey)
+        ]
+        assert (device[0] == device[1]).all() == prepared.grey
+    assert found[True][0] == found[True][1]
+    assert found[False][0] != found[False][1]

@@ -9,6 +9,7 @@ from vitjax.data import feed
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
+from vitjax.distill import Distill
 from vitjax.experiment import Experiment
 from vitjax.models import CaiT, PatchConvNet, ViT
 from vitjax.optim import Optim
@@ -31,6 +32,7 @@ def test_a_plan_is_the_experiment_resolved():
     assert plan.experiment.classes == tuple('0123456789')
     prepared = plan.experiment.preprocessing
     assert prepared is not None and prepared.size == 8 and prepared.crop == 1.0
+    assert prepared.grey  # as every image of digits is
     pixels = plan.data.images / 255
     np.testing.assert_allclose(prepared.mean, pixels.mean((0, 1, 2)), atol=1e-5)
     undone = dataclasses.replace(plan.experiment, preprocessing=None, classes=())
@@ -75,10 +77,35 @@ def test_weights_bring_their_normalisation(tmp_path):
     params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
     plan = program.plan(dataclasses.replace(TINY, weights=str(tmp_path / 'run')))
-    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=1.0)
+    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=1.0, grey=True)
     started = program.program(plan, [0], jax.devices()[:1]).init()[0].params
     for a, b in zip(jax.tree.leaves(started), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def coloured(tmp_path, monkeypatch):
+    """Digits with one pixel in colour."""
+    data = program.load_data(Source('digits'), 'train')
+    images = data.images.copy()
+    images[700, 3, 3] = 0, 1, 0
+    monkeypatch.setattr(program, 'load_data', lambda *_: dataclasses.replace(data, images=images))
+
+
+def test_a_run_is_grey_as_its_training_images_are_whatever_it_starts_from(tmp_path, monkeypatch):
+    from vitjax import runs
+
+    params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
+    known = Preprocessing(size=8, grey=True)
+    runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
+    starts = [{}, {'weights': str(tmp_path / 'run')}, {'preprocessing': known}]
+    plans = [program.plan(dataclasses.replace(TINY, **start)) for start in starts]
+    assert [p.experiment.preprocessing.grey for p in plans] == [True, True, True]
+    coloured(tmp_path, monkeypatch)
+    plans = [program.plan(dataclasses.replace(TINY, **start)) for start in starts]
+    assert [p.experiment.preprocessing.grey for p in plans] == [False, False, False]
+    taught = dataclasses.replace(TINY, distill=Distill(teacher=str(tmp_path / 'run')))
+    with pytest.raises(ValueError, match='a teacher of grey images cannot teach on images in col'):
+        program.plan(taught)
 
 
 def test_an_experiment_may_say_its_preprocessing(tmp_path):
@@ -87,12 +114,12 @@ def test_an_experiment_may_say_its_preprocessing(tmp_path):
     given = Preprocessing(size=99, crop=0.8, mean=(0.5, 0.5, 0.5), deviation=(0.2, 0.2, 0.2))
     said = dataclasses.replace(TINY, preprocessing=given)
     plan = program.plan(said)
-    assert plan.experiment.preprocessing == dataclasses.replace(given, size=8)
+    assert plan.experiment.preprocessing == dataclasses.replace(given, size=8, grey=True)
     known = Preprocessing(size=8, crop=0.9, mean=(0.1, 0.2, 0.3), deviation=(0.4, 0.5, 0.6))
     params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
     plan = program.plan(dataclasses.replace(said, weights=str(tmp_path / 'run')))
-    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=0.8)
+    assert plan.experiment.preprocessing == dataclasses.replace(known, crop=0.8, grey=True)
     out, short = tmp_path / 'out', dataclasses.replace(said, epochs=None, steps=2)
     loop.train(short, out, quiet=True)
     loop.train(short, out, quiet=True)  # which is finished, and no other configuration

@@ -342,7 +342,7 @@ def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
     """Checks that two trees have the same paths, shapes and dtypes.
 
     Raises:
-        ValueError: naming every difference.
+        ValueError: with the differences, of many the first three and their number.
     """
 
     def kinds(tree: PyTree) -> dict[str, str]:
@@ -355,5 +355,6 @@ def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
     wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
     both = [name for name in new if name in old]
     wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
-    if lines := '\n'.join(wrong):
+    if wrong:
+        lines = files.few(wrong)
         raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')

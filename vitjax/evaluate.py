@@ -222,19 +222,23 @@ def surplus(model: Any, classes: Sequence[str]) -> str:
     return f'the head has {outputs:,} outputs for {count:,} classes: {names} stand for none'
 
 
+class Unreadable(ValueError):
+    """An image that cannot be read, by name."""
+
+
 def classify(
     loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, top: int = 5
 ) -> list[list[tuple[str, float]]]:
-    """The likeliest classes of each image: name and probability, the likeliest first.
+    """Names and probabilities of each image's likeliest classes, the likeliest first.
 
     Args:
         loaded: a model, as `runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
-        top: how many classes of each image.
+        top: number of classes per image.
 
     Raises:
-        ValueError: for an image that cannot be read, a model without classes, a `top` below 1, and
-            logits that are not finite.
+        Unreadable: for an image that cannot be read.
+        ValueError: for a model without classes, a `top` below 1, and logits that are not finite.
     """
     experiment, params, _ = loaded
     model: Module = experiment.model
@@ -243,7 +247,10 @@ def classify(
     if not model.num_classes:
         raise ValueError('the model has no head, so there are no classes to predict.')
     prepared = experiment.preprocessing or Preprocessing()
-    pixels = preprocess.read_squares(images, prepared)
+    try:
+        pixels = preprocess.read_squares(images, prepared)
+    except ValueError as error:
+        raise Unreadable(error) from None
     data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, prepared)
     logits = predict(model, params, data, prepared, 32)
     require_finite(logits)

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -37,6 +37,11 @@ def first_line(error: BaseException) -> str:
     """What an error says, in one line without its full stop: its type's name where it is silent."""
     text = str(error).strip().splitlines()
     return text[0][:200].rstrip('.') if text else type(error).__name__
+
+
+def few(lines: Sequence[str]) -> str:
+    """Lines for a message: all of up to nine, else the first three and the number of the others."""
+    return '\n'.join(lines if len(lines) < 10 else [*lines[:3], f'and {len(lines) - 3:,} more'])
 
 
 def warn(text: str) -> None:

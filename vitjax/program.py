@@ -13,7 +13,7 @@ from vitjax import checkpoint, distill, fields, runs, sharding
 from vitjax.data import feed, sources
 from vitjax.data.augment import Augment, augment, require_one_crop
 from vitjax.data.order import steps_per_epoch
-from vitjax.data.preprocess import Preprocessing, statistics
+from vitjax.data.preprocess import Preprocessing, is_grey, statistics
 from vitjax.data.sources import Data, Encoded
 from vitjax.distill import Distill
 from vitjax.experiment import Experiment, from_json, require_data, sized_by_data, to_json
@@ -121,14 +121,16 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
         loaded = runs.load(experiment.weights, image_size=size, num_classes=outputs, report=report)
         # Weights go with the normalisation that they were trained with.
         known, params = loaded.experiment.preprocessing or Preprocessing(), loaded.params
-        prepared = dataclasses.replace(known, crop=given.crop if given else 1.0)
+        prepared = dataclasses.replace(known, crop=given.crop if given else 1.0, squash=False)
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
     elif given is not None:
         prepared = given
     else:
         mean, deviation = statistics(data)
         prepared = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
-    prepared = dataclasses.replace(prepared, size=size)
+    # Grey is what the training images are: of a model that saw no colour, weights for it are as
+    # they began.
+    prepared = dataclasses.replace(prepared, size=size, grey=is_grey(data))
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
     teacher = _teacher(experiment, report)
     made = Plan(experiment, data, total, per_epoch, every, params, teacher)
@@ -181,6 +183,11 @@ def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher
         rule = 'a teacher must have as many classes as its student'
         raise ValueError(f'{rule}: {path} has {theirs}, model.num_classes={ours}.')
     assert prepared is not None
+    if prepared.grey and experiment.preprocessing and not experiment.preprocessing.grey:
+        raise ValueError(
+            f'a teacher of grey images cannot teach on images in colour: {path} has '
+            'preprocessing.grey=true.'
+        )
     return Teacher(model, (prepared.mean, prepared.deviation), loaded.params)
 
 

@@ -51,7 +51,8 @@ class Loaded(NamedTuple):
 
 def load(
     path: Path, *, model: str | None = None, image_size: int | None = None,
-    patch_size: int | None = None, num_classes: int | None = None, which: str = 'best',
+    patch_size: int | None = None, num_classes: int | None = None,
+    stated: pretrained.Stated | None = None, which: str = 'best',
     report: Callable[[Any], object] = print,
 ) -> Loaded:  # fmt: skip
     """Opens a run directory or a file of published weights.
@@ -66,6 +67,7 @@ def load(
         image_size: side in pixels of the images; None keeps what the model was made for.
         patch_size: of the patches; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
+        stated: a user's statements about weights; not for a run.
         which: of a run's checkpoints, `best` (by validation accuracy) or `latest`.
         report: is called with each change as it is made.
 
@@ -82,9 +84,11 @@ def load(
     sizes: dict[str, Any] = {
         'image_size': image_size, 'patch_size': patch_size, 'num_classes': num_classes
     }  # fmt: skip
-    if pathlib.Path(path).is_dir():
+    if pathlib.Path(path).is_dir() and not pretrained.is_folder(path):
         if model is not None:
             raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
+        if given := ', '.join(stated.given() if stated else ()):
+            raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = read_experiment(path)
         size = experiment.augment.size
         prepared = experiment.preprocessing or Preprocessing(size, crop=1.0)
@@ -99,7 +103,7 @@ def load(
     else:
         if hint := _no_weights(pathlib.Path(path)):
             raise ValueError(hint)
-        experiment, params = pretrained.load(path, model=model, **sizes, report=note)
+        experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
 
@@ -166,11 +170,15 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
         params: likewise.
 
     Raises:
-        ValueError: if the directory holds anything.
+        ValueError: if the directory holds anything, or the parameters are not those that `load`
+            would ask of the model.
         OSError: if it cannot be written.
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
+    prepared = experiments.preprocessing(experiment)
+    wanted = parameter_shapes(experiment.model, prepared.size)
+    checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
         with checkpoint.writing(draft) as new:
@@ -194,7 +202,11 @@ def require_same(experiment: Experiment, run: Path) -> None:
     if prepared is None or experiment.weights is not None:
         prepared = known.preprocessing
     else:
-        prepared = dataclasses.replace(prepared, size=experiment.augment.size)
+        prepared = dataclasses.replace(
+            prepared,
+            size=experiment.augment.size,
+            grey=bool(known.preprocessing and known.preprocessing.grey),
+        )
     experiment = with_head_of(run, experiment)
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     if known.data and asked.data and 'origin' in checkpoint.position(run):

@@ -224,3 +224,15 @@ def test_the_central_square_of_other_shapes_is_what_varies(shape):
     squares = images[:, top : top + side, left : left + side]
     for settings in (Augment(size=12), FULL):
         np.testing.assert_array_equal(run(settings, images)[0], run(settings, squares)[0])
+
+
+@pytest.mark.parametrize('policy', ['three', 'rand-m9-mstd0.5-inc1'])
+def test_grey_images_stay_grey(images, policy):
+    """Or a run on grey images would learn from colour that its preprocessing takes away."""
+    grey = np.repeat(images[..., :1], 3, -1)
+    normal = ((0.4,) * 3, (0.25,) * 3)
+    settings = dataclasses.replace(FULL, policy=policy, erase=0.0)  # whose noise is no image
+    function = jax.jit(functools.partial(augment, settings, normal, 10))
+    for seed in range(4):
+        x, _ = function(jax.random.key(seed), grey, jnp.zeros(16, int), jnp.arange(16))
+        np.testing.assert_allclose(x, np.repeat(np.asarray(x)[..., :1], 3, -1), atol=1e-5)

@@ -81,6 +81,60 @@ def test_sixteen_bits_become_eight(tmp_path, name):
     np.testing.assert_array_equal(got, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2))
 
 
+def png(depth, colour, row, clear):
+    """A PNG of two equal rows, `clear` its transparent level or colour."""
+
+    def chunk(kind, data):
+        checksum = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + checksum
+
+    header = struct.pack('>IIBBBBB', 4, 2, depth, colour, 0, 0, 0)
+    body = zlib.compress(2 * (b'\0' + row))
+    parts = (b'IHDR', header), (b'tRNS', struct.pack(f'>{len(clear)}H', *clear)), (b'IDAT', body)
+    return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in (*parts, (b'IEND', b'')))
+
+
+@pytest.mark.parametrize(
+    ('depth', 'row', 'clear', 'wanted'),
+    [
+        (16, struct.pack('>4H', 0, 0x1234, 0x8000, 0x8001), 0x8000, [0, 0x12, 255, 0x80]),
+        (8, bytes([0, 9, 128, 200]), 128, [0, 9, 255, 200]),
+        (4, bytes([0x1F, 0x80]), 8, [17, 255, 255, 0]),
+        (2, bytes([0b00011011]), 2, [0, 85, 255, 255]),
+        (2, bytes([0b00011011]), 0, [255, 85, 170, 255]),
+        (1, bytes([0b01010000]), 0, [255, 255, 255, 255]),
+        (1, bytes([0b01010000]), 1, [0, 255, 0, 255]),
+    ],
+)
+def test_a_transparent_grey_level_lies_on_white_at_every_depth(depth, row, clear, wanted):
+    got = images.read(images.InMemory(png(depth, 0, row, [clear]), 'grey'))
+    np.testing.assert_array_equal(got, np.tile(np.array(wanted)[:, None], (2, 1, 3)))
+
+
+def test_a_transparent_colour_of_sixteen_bits_lies_on_white():
+    clear = 0x8000, 0x1000, 0xFFFF
+    row = struct.pack('>12H', *clear, 0, 0, 0, 0x9000, 0x1000, 0xFFFF, *clear)
+    got = images.read(images.InMemory(png(16, 2, row, clear), 'colour'))
+    assert got[0].tolist() == [[255] * 3, [0] * 3, [0x90, 0x10, 0xFF], [255] * 3]
+
+
+@pytest.mark.parametrize('mode', ['LA', 'PA', 'RGBA'])
+def test_alpha_of_every_mode_lies_on_white(mode):
+    alpha = Image.fromarray(np.array([[0, 255, 128]] * 2, np.uint8))
+    image = Image.new('RGB', (3, 2), (102, 102, 102)).convert(mode[:-1])
+    image = image.convert(mode)
+    image.putalpha(alpha)
+    got = images._rgb(image, None)
+    np.testing.assert_allclose(np.asarray(got)[0, :, 0], [255, 102, 178], atol=1)
+
+
+@pytest.mark.parametrize('value', [0.5, -1.0, np.nan])
+def test_floating_point_pixels_are_refused(value):
+    image = Image.fromarray(np.full((2, 2), value, np.float32))
+    with pytest.raises(ValueError, match='must be whole numbers from 0 to 65,535: these are from'):
+        images._rgb(image, None)
+
+
 def test_the_camera_rotation_is_applied(tmp_path):
     array = picture()
     turned = {1: array, 3: array[::-1, ::-1], 6: np.rot90(array, -1), 8: np.rot90(array)}

@@ -40,25 +40,78 @@ def test_an_image_of_the_right_size_is_unchanged():
     np.testing.assert_array_equal(preprocess.square(array, prepared), array)
 
 
-@pytest.mark.parametrize(('height', 'width'), [(40, 60), (60, 40), (41, 41), (7, 9), (300, 40)])
+def by_pillow(array, prepared):
+    """All of the image resized, columns first, then the centre cut out."""
+    height, width = array.shape[:2]
+    size, short = prepared.size, int(prepared.size / prepared.crop)
+    least = min(height, width)
+    new = [
+        short if side == least or prepared.squash else int(short * side / least)
+        for side in (width, height)
+    ]
+    image, method = Image.fromarray(array), Image.Resampling[prepared.interpolation.upper()]
+    image = image.convert('L').convert('RGB') if prepared.grey else image
+    whole = np.asarray(image.resize((new[0], height), method).resize(new, method))
+    left, top = (round((side - size) / 2) for side in new)
+    return whole[top : top + size, left : left + size]
+
+
+STRIPS = [(100, 1001), (1001, 100), (7, 29), (3, 900), (900, 3), (2, 2000), (300, 9000)]
+
+
+@pytest.mark.parametrize(
+    ('height', 'width'), [(40, 60), (60, 40), (41, 41), (7, 9), (300, 40), *STRIPS]
+)
 @pytest.mark.parametrize('crop', [1.0, 0.875, 0.9])
 def test_short_side_then_centre(height, width, crop):
-    """Against the two steps written out: resize all of it, then cut."""
-    array = picture(height, width)
-    size = 28
-    short = int(size / crop)
-    scale = short / min(height, width)
-    new = [short if side == min(height, width) else int(side * scale) for side in (width, height)]
-    if height / width > 4:  # only the middle of a long strip is resized
-        array = array[(height - 4 * width) // 2 :][: 4 * width]
-        new = [short, 4 * short]
-    columns = Image.fromarray(array).resize((new[0], len(array)), Image.Resampling.BICUBIC)
-    whole = np.asarray(columns.resize(new, Image.Resampling.BICUBIC))
-    left, top = (round((side - size) / 2) for side in new)
-    wanted = whole[top : top + size, left : left + size]
-    got = preprocess.square(array, Preprocessing(size, crop))
-    assert got.shape == (size, size, 3)
-    np.testing.assert_array_equal(got, wanted)
+    """Whatever the aspect, to 1:1000: the square is that of the image resized as a whole."""
+    array, prepared = picture(height, width), Preprocessing(28, crop)
+    got = preprocess.square(array, prepared)
+    assert got.shape == (28, 28, 3)
+    np.testing.assert_array_equal(got, by_pillow(array, prepared))
+
+
+def test_a_wide_strip_is_that_of_one_call_of_pillow():
+    array = picture(100, 1001)
+    whole = Image.fromarray(array).resize((int(224 * 1001 / 100), 224), Image.Resampling.BICUBIC)
+    left = round((whole.width - 224) / 2)
+    wanted = np.asarray(whole)[:, left : left + 224]
+    np.testing.assert_array_equal(preprocess.square(array, Preprocessing(224, 1.0)), wanted)
+
+
+CHANGES = [
+    {'interpolation': 'bilinear'},
+    {'interpolation': 'lanczos'},
+    {'squash': True},
+    {'grey': True},
+    {'grey': True, 'squash': True, 'interpolation': 'bilinear'},
+]
+
+
+@pytest.mark.parametrize('change', CHANGES, ids=str)
+@pytest.mark.parametrize('shape', [(60, 90), (130, 20), (28, 28), (700, 800)])
+def test_filters_squashing_and_grey_are_pillows_on_host_and_device(shape, change):
+    noise = picture(*shape)
+    array = np.where(noise > 200, 255, np.where(noise < 100, 0, noise))
+    prepared = Preprocessing(28, 0.875, **change)
+    wanted = by_pillow(array, prepared)
+    np.testing.assert_array_equal(preprocess.square(array, prepared), wanted)
+    np.testing.assert_array_equal(on_device(array[None], 28, 0.875, **change)[0], wanted)
+
+
+def test_grey_photographs_are_one_input_with_their_colour_versions(photographs):
+    prepared = Preprocessing(64, 0.875, grey=True)
+    grey = np.stack(
+        [np.asarray(Image.fromarray(x).convert('L').convert('RGB')) for x in photographs]
+    )
+    for way in (preprocess.squares, preprocess.inputs):
+        colour = np.asarray(way(photographs, prepared))
+        np.testing.assert_array_equal(colour, way(grey, prepared))
+        assert (colour[..., 0] == colour[..., 1]).all() or way is preprocess.inputs
+    plain = Preprocessing(64, 0.875)
+    np.testing.assert_array_equal(
+        preprocess.squares(grey, plain), preprocess.squares(grey, prepared)
+    )
 
 
 def test_a_long_strip_takes_no_more_memory_than_a_picture():
@@ -96,9 +149,9 @@ def test_load_stacks_files(tmp_path):
 # On the device ---------------------------------------------------------------------------------
 
 
-def on_device(pixels, size, crop):
+def on_device(pixels, size, crop, **change):
     level = 1 / 255
-    plain = Preprocessing(size, crop, mean=(0, 0, 0), deviation=(level, level, level))
+    plain = Preprocessing(size, crop, mean=(0, 0, 0), deviation=(level, level, level), **change)
     out = preprocess.inputs(pixels, plain)
     np.testing.assert_allclose(out, np.rint(out), atol=1e-4)  # whole levels of 255
     return np.rint(out)
@@ -114,7 +167,20 @@ def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop
 
 @pytest.mark.parametrize(
     'shape',
-    [(8, 8), (7, 9), (48, 48), (41, 40), (97, 64), (60, 130), (130, 60), (2, 300), (900, 60)],
+    [
+        (8, 8),
+        (7, 9),
+        (48, 48),
+        (41, 40),
+        (97, 64),
+        (60, 130),
+        (130, 60),
+        (2, 300),
+        (900, 60),
+        (60, 3000),
+        (3000, 4),
+        (1800, 1700),
+    ],
 )
 @pytest.mark.parametrize(('size', 'crop'), [(48, 1.0), (32, 0.6), (5, 0.9)])
 def test_any_pixels_on_the_device_are_those_on_the_host(shape, size, crop):
@@ -203,6 +269,18 @@ def test_statistics_are_those_of_all_pixels(count):
     mean, deviation = preprocess.statistics(data)
     np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(deviation, (pixels / 255).std((0, 1, 2)), atol=1e-6)
+
+
+def test_images_are_grey_when_every_one_is():
+    def found(pixels):
+        return preprocess.is_grey(Data(pixels, np.zeros(len(pixels), np.int32), ()))
+
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (3000, 4, 5, 1), np.uint8), 3, -1)
+    assert found(grey)
+    for place in (0, 7, 8, 1234, 2999):
+        nearly = grey.copy()
+        nearly[place, 1, 2, 2] ^= 1  # one level, in one channel of one pixel
+        assert not found(nearly)
 
 
 def test_a_remark_on_what_a_model_does_not_see(tmp_path):

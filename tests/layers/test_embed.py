@@ -128,3 +128,23 @@ def test_positions_of_another_grid_are_an_error_that_says_what_to_do():
     params = random_params(embed, normal(1, 8, 8, 3))
     with pytest.raises(ValueError, match=r'for 4 patches, this image has 6 \(2x3\): resample'):
         run(embed, params, normal(1, 8, 12, 3))
+
+
+def test_grids_are_compared_and_not_counts():
+    """4x4, 2x8 and 8x2 patches are 16 each, of different places."""
+    embed = TokenEmbed(4, 8, class_tokens=1)
+    params = random_params(embed, normal(1, 16, 16, 3))
+    for shape, grid in (((8, 32), '2x8'), ((32, 8), '8x2')):
+        message = f'for 4x4 patches, this image has {grid}: resample'
+        with pytest.raises(ValueError, match=message):
+            run(embed, params, normal(1, *shape, 3))
+        with pytest.raises(ValueError, match=message):  # nor can they be learned there unsaid
+            embed.init(jax.random.key(0), normal(1, *shape, 3))
+        said = embed.clone(position_grid=(shape[0] // 4, shape[1] // 4))
+        assert run(said, params, normal(1, *shape, 3)).shape == (1, 17, 8)
+        with pytest.raises(ValueError, match=f'for {grid} patches, this image has 4x4: resample'):
+            run(said, params, normal(1, 16, 16, 3))
+    said = embed.clone(position_grid=(2, 3))
+    params = random_params(said, normal(1, 8, 12, 3))
+    with pytest.raises(ValueError, match='for 2x3 patches, this image has 3x2: resample'):
+        run(said, params, normal(1, 12, 8, 3))

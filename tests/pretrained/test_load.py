@@ -25,7 +25,8 @@ def vit_tiny(tmp_path_factory):
 def test_load_a_file(vit_tiny):
     said = []
     experiment, params = pretrained.load(vit_tiny, report=said.append)
-    assert said == [('model', 'model: vit_tiny_patch16')]
+    assert [change.what for change in said] == ['model', 'assumed']
+    assert str(said[0]) == 'model: vit_tiny_patch16'
     assert experiment.model == models.named('vit_tiny_patch16')
     assert experiment.preprocessing == Preprocessing(
         224, 0.9, mean=(0.5, 0.5, 0.5), deviation=(0.5, 0.5, 0.5)
@@ -49,6 +50,7 @@ def test_load_a_file_as_something_else(vit_tiny):
         ('patch kernel', 'patch kernel: 16 -> 32 pixels, by pseudo-inverse'),
         ('positions', 'position embeddings: 14x14 -> 12x12 patches, bicubic, antialiased'),
         ('head', 'head: fresh, 10 classes; was 1000 classes'),
+        ('assumed', said[-1].text),
     ]
     assert [str(change) for change in said] == [change.text for change in said]
     assert experiment.model == models.named('deit_tiny_patch16', patch_size=32, num_classes=10)

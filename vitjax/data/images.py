@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -121,11 +121,12 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
     reduced = 2 * short_side if short_side and image.width * image.height > LARGE else 0
     if reduced:
         image.draft(None, (reduced, reduced))  # a JPEG is then decoded at 1/2 to 1/8
+    clear = _transparent(image)
+    if clear is not None:
+        image.info['transparency'] = clear
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == 'F':  # of any range, while Pillow's own conversion clips at 0 and 255
-        raise ValueError('pixels must be integers: they are floating-point numbers')
-    if image.mode.startswith('I'):  # 16 bits, which Pillow's own conversion clips at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode.startswith(('I', 'F')):  # which Pillow's own conversion clips at 255
+        image = _eight_bits(image)
     mode = 'RGBA' if image.has_transparency_data else 'RGB'
     image = image if image.mode == mode else image.convert(mode)  # which always copies
     if reduced and min(image.size) >= 2 * reduced:
@@ -134,3 +135,36 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, image).convert('RGB')
     return image
+
+
+def _transparent(image: Image.Image) -> Any:
+    """The grey level or colour that stands for transparent, at the depth of the decoded pixels.
+
+    A PNG has it at the file's depth, and so has Pillow, which decodes 2 and 4 bits of grey to 8,
+    and 16 bits a colour to 8. Of the latter the high bytes decide.
+    """
+    clear = image.info.get('transparency')
+    raw = image.tile[0][3] if image.format == 'PNG' and image.tile else ''
+    if isinstance(clear, int) and raw in ('L;2', 'L;4'):
+        return clear * 255 // (2 ** int(raw[-1]) - 1)
+    if isinstance(clear, tuple) and raw == 'RGB;16B':
+        return tuple(level >> 8 for level in clear)
+    return clear
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of 16 bits as 8, with alpha if one of them stands for transparent.
+
+    Raises:
+        ValueError: for levels beyond 16 bits and for floating point, whose white is not known.
+    """
+    levels = np.asarray(image)
+    if image.mode == 'F' or (levels < 0).any() or (levels > 65535).any():
+        rule = 'pixels must be whole numbers from 0 to 65,535'
+        raise ValueError(f'{rule}: these are from {levels.min():g} to {levels.max():g}')
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    clear = image.info.get('transparency')
+    if clear is None:
+        return grey
+    alpha = Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))
+    return Image.merge('LA', (grey, alpha))

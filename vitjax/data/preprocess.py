@@ -1,16 +1,17 @@
-"""From pixels to a model's input: one way, with the same result on the host and on the device.
+"""Preprocessing of images to a model's input: one path, equal bit for bit on host and device.
 
-It is the way of the weights' publishers (timm, DeiT, transformers): the short side is resized to
-`int(size / crop)` pixels, bicubically and antialiased; the central square is cut out; the pixels
-are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`); on the device
+It is the path of the weights' publishers (timm, DeiT, transformers). The short side is resized to
+`int(size / crop)` pixels with an antialiased filter, the central square is cut out, and the pixels
+are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`). On the device
 `inputs` does the same arithmetic as two products with Pillow's own weights.
 """
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,26 +28,35 @@ if TYPE_CHECKING:
 Array = TypeVar('Array', np.ndarray, jax.Array)
 Colour = tuple[float, float, float]
 Crop = Annotated[float, number(0.01, 1)]
+Interpolation = Literal['bilinear', 'bicubic', 'lanczos']
+IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, deviation
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What turns an image into a model's input.
+    """Everything that turns an image into a model's input.
 
     The short side is resized to `size / crop` pixels, the central `size` x `size` cut out, pixels
     scaled to 0..1, then normalised per channel.
 
     Attributes:
         size: side of the square input in pixels.
-        crop: share of the short side that the input covers, 0.01 to 1.
+        crop: fraction of the short side that the input covers, 0.01 to 1.
         mean: per channel, of pixels in 0..1.
         deviation: per channel, of pixels in 0..1.
+        interpolation: Pillow's filter for resizing, antialiased: `bilinear`, `bicubic`, `lanczos`.
+        squash: resize both sides to `size / crop` pixels, whatever the image's aspect.
+        grey: replace the three channels by their luma first (Pillow's `convert('L')`), as for a
+            model that was trained on grey images.
     """
 
     size: Side = 224
     crop: Crop = 0.875
-    mean: tuple[Finite, Finite, Finite] = (0.485, 0.456, 0.406)  # ImageNet's
-    deviation: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    mean: tuple[Finite, Finite, Finite] = IMAGENET[0]
+    deviation: tuple[Positive, Positive, Positive] = IMAGENET[1]
+    interpolation: Interpolation = 'bicubic'
+    squash: bool = False
+    grey: bool = False
 
 
 # ---- On the host -------------------------------------------------------------------------------
@@ -54,14 +64,31 @@ class Preprocessing:
 
 def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """An image uint8 [H, W, 3] resized and cut to what a model sees: uint8 [size, size, 3]."""
-    image = _middle(image)
-    (high, wide), (top, left) = _geometry(image.shape[:2], preprocessing)
-    if (high, wide) != image.shape[:2]:
-        # Columns, then rows, as Pillow does too, but for tall images in its latest versions.
-        picture = Image.fromarray(image).resize((wide, len(image)), Image.Resampling.BICUBIC)
-        image = np.asarray(picture.resize((wide, high), Image.Resampling.BICUBIC))
-    size = preprocessing.size
+    image = _luma(image) if preprocessing.grey else image
+    new, corner = _geometry(image.shape[:2], preprocessing)
+    if max(new) > 4 * min(new):  # resized as a whole, a strip could take any memory
+        return _cut_strip(image, new, corner, preprocessing)
+    high, wide = new
+    if new != image.shape[:2]:
+        # Columns first: Pillow's own order depends on its version for tall images (from 13 on).
+        method = Image.Resampling[preprocessing.interpolation.upper()]
+        picture = Image.fromarray(image).resize((wide, len(image)), method)
+        image = np.asarray(picture.resize((wide, high), method))
+    (top, left), size = corner, preprocessing.size
     return image[top : top + size, left : left + size]
+
+
+def _cut_strip(
+    image: np.ndarray, new: tuple[int, int], corner: tuple[int, int], preprocessing: Preprocessing
+) -> np.ndarray:
+    """The central square of the resized image, computed from the pixels that it depends on."""
+    kernels = _kernels(image.shape[:2], new, corner, preprocessing)
+    image = _read_by(image, kernels)
+    for axis in (1, 0):  # float64 holds Pillow's integer sums exactly
+        sums = np.tensordot(image.astype(np.float64), kernels[axis].weights, ((axis,), (1,)))
+        levels = (sums.astype(np.int64) + 2**21) >> 22
+        image = np.moveaxis(levels.clip(0, 255).astype(np.uint8), -1, axis)
+    return image
 
 
 def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -82,13 +109,15 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
 
 
 def remark(file: files.File, preprocessing: Preprocessing) -> str:
-    """What a model will not see of an image file, in a few words; empty where it sees enough.
+    """Note on the part of an image file that a model does not see; empty if it sees enough.
 
-    Worth a remark are less than half of the image in the square that is cut out, and a square that
+    Worth a note are less than half of the image in the square that is cut out, and a square that
     shrinks to fewer than 64 pixels a side, and to less than a quarter.
     """
     wide, high = files.size(file)
     size = preprocessing.size
+    if preprocessing.squash:
+        return ''
     square = min(high, wide) * min(1.0, size / int(size / preprocessing.crop))
     share = square**2 / (high * wide)
     if share >= 0.5 and (size >= 64 or square <= 4 * size):
@@ -151,10 +180,13 @@ def inputs(pixels: jax.Array | np.ndarray, preprocessing: Preprocessing) -> jax.
     >>> x.shape, float(x.min()), float(x.max())
     ((2, 8, 8, 3), 2.0, 2.0)
     """
-    pixels = _middle(jnp.asarray(pixels), first=1)
+    pixels = jnp.asarray(pixels)
+    pixels = _luma(pixels) if preprocessing.grey else pixels
     new, corner = _geometry(pixels.shape[1:3], preprocessing)
+    kernels = _kernels(pixels.shape[1:3], new, corner, preprocessing)
+    pixels = _read_by(pixels, kernels, first=1)
     for axis in (1, 0):  # as on the host: each pass rounds, so their order matters
-        pixels = _resize(pixels, axis + 1, new[axis], corner[axis], preprocessing.size)
+        pixels = _resize(pixels, axis + 1, kernels[axis])
     return normalise(pixels, preprocessing)
 
 
@@ -168,12 +200,13 @@ def normalise(pixels: Array, preprocessing: Preprocessing) -> Array:
 def finish(
     pixels: jax.Array | np.ndarray, preprocessing: Preprocessing, prepared: Preprocessing | None
 ) -> jax.Array:
-    """What is left to do for images of `Data`: `normalise` if they are prepared, else `inputs`.
+    """Remaining steps for images of `Data`: `normalise` if they are prepared, else `inputs`.
 
     Args:
         pixels: uint8 [B, H, W, 3].
         preprocessing: the model's.
-        prepared: what the images were resized and cut for (`Data.prepared`); None is nothing.
+        prepared: preprocessing that the images were resized and cut for (`Data.prepared`); None if
+            they are as their source has them.
 
     Raises:
         ValueError: if they were prepared for another model.
@@ -185,57 +218,117 @@ def finish(
     return normalise(jnp.asarray(pixels), preprocessing)
 
 
-def _resize(x: jax.Array, axis: int, new: int, start: int, size: int) -> jax.Array:
-    """Resizes an axis to `new` pixels and takes `size` of them, from `start` on."""
-    old = x.shape[axis]
-    if new == old:
-        return jax.lax.slice_in_dim(x, start, start + size, axis=axis)
-    first, weights = _bicubic(old, new, start, size)
-    x = jax.lax.slice_in_dim(x, first, first + weights.shape[1], axis=axis).astype(jnp.float32)
-    # Accelerators multiply float32 with 8 to 11 bits unless told otherwise.
-    x = jnp.tensordot(x, weights, ((axis,), (1,)), precision='highest').astype(jnp.int32)
-    high, low = x[..., :size], x[..., size:]
-    x = ((high << 11) + low + 2**21) >> 22  # rounds halves up
-    return jnp.moveaxis(jnp.clip(x, 0, 255), -1, axis)
+def _resize(x: jax.Array, axis: int, kernel: '_Kernel') -> jax.Array:
+    """One pass of Pillow's resize along an axis, in sums that float32 holds exactly.
 
-
-@functools.lru_cache(maxsize=32)
-def _bicubic(old: int, new: int, start: int, size: int) -> tuple[int, np.ndarray]:
-    """Pillow's weights for an axis resized from `old` to `new` pixels, of those that are kept.
-
-    Pillow sums in integers, with 22 bits of each weight after the point. Those are cut into 11 high
-    bits and 11 low ones: the sums of pixels times either are whole numbers below 2**24, which
-    float32 holds exactly (the low ones beyond a shrinking by 16 almost always).
-
-    Returns:
-        The first pixel that is read, and weights [2 size, pixels read] from there on: float32 whole
-        numbers, of all outputs first the high bits, then the low ones.
+    The 22 bits of each weight are cut into 11 high and 11 low ones. Sums of pixels times either
+    are exact below 2**24; a long sum is taken in parts.
     """
-    scale = old / new
-    width = max(scale, 1.0)  # a kernel as wide as an output pixel antialiases
-    centre = (np.arange(start, start + size)[:, None] + 0.5) * scale
-    begin = np.maximum((centre - 2 * width + 0.5).astype(int), 0)
-    end = np.minimum((centre + 2 * width + 0.5).astype(int), old)
-    first = int(begin.min())
-    pixel = np.arange(first, int(end.max()))
-    x, a = np.abs((pixel + 0.5 - centre) / width), -0.5
-    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
-    weights = np.where(x < 1, near, np.where(x < 2, far, 0)) * ((begin <= pixel) & (pixel < end))
-    weights = np.rint(weights / weights.sum(1, keepdims=True) * 2**22).astype(int)
+    if kernel.identity:
+        return x
+    weights = kernel.weights
     high = (weights + 2**10) >> 11
-    return first, np.concatenate([high, weights - (high << 11)]).astype(np.float32)
+    halves = np.concatenate([high, weights - (high << 11)]).astype(np.float32)
+    low, cuts = np.abs(halves[len(weights) :]), 1
+    while max(low[:, i::cuts].sum(1).max() for i in range(cuts)) * 255 >= 2**24:
+        cuts += 1  # beyond a shrinking by about 32
+    sums = jnp.zeros((), jnp.int32)
+    for i in range(cuts):
+        part = jax.lax.slice_in_dim(x, i, x.shape[axis], cuts, axis).astype(jnp.float32)
+        # Accelerators multiply float32 with 8 to 11 bits unless told otherwise.
+        part = jnp.tensordot(part, halves[:, i::cuts], ((axis,), (1,)), precision='highest')
+        sums = sums + part.astype(jnp.int32)
+    size = len(weights)
+    x = ((sums[..., :size] << 11) + sums[..., size:] + 2**21) >> 22  # rounds halves up
+    return jnp.moveaxis(jnp.clip(x, 0, 255), -1, axis)
 
 
 # ---- On either ---------------------------------------------------------------------------------
 
 
-def _middle(pixels: Array, first: int = 0) -> Array:
-    """The middle of a long strip: resizing all of it to cut out a square could take any memory."""
-    sides = pixels.shape[first : first + 2]
-    longest = 4 * min(sides)
-    starts = (max(0, side - longest) // 2 for side in sides)
-    cut = (slice(start, start + longest) for start in starts)
+class _Kernel(NamedTuple):
+    """Pillow's resize of one axis, for the outputs that are kept.
+
+    Attributes:
+        first: the first pixel that is read.
+        weights: [outputs, pixels read] from there on, whole numbers with 22 bits after the point.
+        identity: whether the axis keeps its size, so that pixels are only cut out.
+    """
+
+    first: int
+    weights: np.ndarray
+    identity: bool
+
+
+def _bilinear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _bicubic(x: np.ndarray) -> np.ndarray:
+    x, a = np.abs(x), -0.5
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    sine = np.frompyfunc(math.sin, 1, 1)  # the C library's, as Pillow's: numpy's may differ
+
+    def sinc(x: np.ndarray) -> np.ndarray:
+        angle = np.where(x == 0, 1.0, x * math.pi)
+        return np.where(x == 0, 1.0, sine(angle).astype(float) / angle)
+
+    return np.where((-3 <= x) & (x < 3), sinc(x) * sinc(x / 3), 0)
+
+
+_FILTERS = {'bilinear': (_bilinear, 1.0), 'bicubic': (_bicubic, 2.0), 'lanczos': (_lanczos, 3.0)}
+
+
+@functools.lru_cache(maxsize=32)
+def _kernel(old: int, new: int, start: int, size: int, interpolation: Interpolation) -> _Kernel:
+    """Pillow's weights for an axis resized from `old` to `new` pixels, `size` kept from `start`.
+
+    In the order of Pillow's own double arithmetic, whose last bits decide how weights round.
+    """
+    if old == new:
+        return _Kernel(start, np.eye(size, dtype=int) << 22, True)
+    function, support = _FILTERS[interpolation]
+    scale = old / new
+    width = max(scale, 1.0)  # a filter as wide as an output pixel antialiases
+    reach = support * width
+    centre = (np.arange(start, start + size)[:, None] + 0.5) * scale
+    begin = np.maximum((centre - reach + 0.5).astype(int), 0)
+    end = np.minimum((centre + reach + 0.5).astype(int), old)
+    first = int(begin.min())
+    pixel = np.arange(first, int(end.max()))
+    weights = function((pixel - centre + 0.5) * (1 / width)) * ((begin <= pixel) & (pixel < end))
+    weights = weights / np.cumsum(weights, 1)[:, -1:] * 2**22
+    return _Kernel(first, np.trunc(weights + np.copysign(0.5, weights)).astype(int), False)
+
+
+def _kernels(
+    old: tuple[int, ...], new: tuple[int, int], corner: tuple[int, int],
+    preprocessing: Preprocessing,
+) -> tuple[_Kernel, _Kernel]:  # fmt: skip
+    """The kernels of the rows' and the columns' resize."""
+    size, interpolation = preprocessing.size, preprocessing.interpolation
+    rows, columns = (
+        _kernel(old[axis], new[axis], corner[axis], size, interpolation) for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _read_by(pixels: Array, kernels: Sequence[_Kernel], first: int = 0) -> Array:
+    """The rows and columns that kernels read."""
+    cut = (slice(k.first, k.first + k.weights.shape[1]) for k in kernels)
     return pixels[(*[slice(None)] * first, *cut)]
+
+
+def _luma(pixels: Array) -> Array:
+    """Luma (ITU-R 601-2) of uint8 [..., 3] in all three channels, as `convert('L')` rounds it."""
+    red, green, blue = (pixels[..., i : i + 1].astype(np.int32) for i in range(3))
+    luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    xp = np if isinstance(pixels, np.ndarray) else jnp
+    return xp.broadcast_to(luma.astype(np.uint8), pixels.shape)
 
 
 def _geometry(
@@ -243,12 +336,35 @@ def _geometry(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The height and width that an image is resized to, and the corner of the square cut out."""
     short = int(preprocessing.size / preprocessing.crop)
-    high, wide = (short if side == min(sides) else int(short * side / min(sides)) for side in sides)
+    high, wide = (
+        short if preprocessing.squash or side == min(sides) else int(short * side / min(sides))
+        for side in sides
+    )
     top, left = (round((side - preprocessing.size) / 2) for side in (high, wide))
     return (high, wide), (top, left)
 
 
 # ---- From the training images ------------------------------------------------------------------
+
+
+def is_grey(data: 'Data') -> bool:
+    """Whether the images that `statistics` reads have three equal channels in every pixel.
+
+    A nearly grey image is in colour. Reading stops at the first image in colour.
+    """
+    chosen, start, count = _sample(data), 0, 8
+    while start < len(chosen):
+        pixels = data.images[chosen[start : start + count]]
+        if (pixels[..., :1] != pixels).any():
+            return False
+        start, count = start + count, min(2 * count, 1000)
+    return True
+
+
+def _sample(data: 'Data') -> np.ndarray:
+    """Rows of the images that stand for all: at most 50,000, or 5,000 of a stream, evenly."""
+    most = 5_000 if getattr(data.images, 'streams', False) else 50_000
+    return evenly(len(data), most)
 
 
 def statistics(data: 'Data') -> tuple[Colour, Colour]:
@@ -257,8 +373,7 @@ def statistics(data: 'Data') -> tuple[Colour, Colour]:
     Of images that stream 5,000 are read. Both are rounded to 6 decimals, so that they can be
     written and read again.
     """
-    most = 5_000 if getattr(data.images, 'streams', False) else 50_000
-    chosen = evenly(len(data), most)
+    chosen = _sample(data)
     first = second = np.zeros(3)
     for part in np.array_split(chosen, -(-len(chosen) // 1000)):
         pixels = data.images[part].reshape(-1, 3).astype(np.float32) / 255

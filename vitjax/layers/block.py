@@ -76,13 +76,15 @@ class Block(nn.Module):
     mlp: Mlp
     layer_scale: float | None = None
     dtype: str = 'float32'
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, tokens: jax.Array, rate: jax.Array | None, train: bool):
-        branch = self.attention(LayerNorm(dtype=self.dtype, name='norm_1')(tokens), train)
+        norm = functools.partial(LayerNorm, self.dtype, self.norm_epsilon)
+        branch = self.attention(norm(name='norm_1')(tokens), train)
         branch = LayerScale(self.layer_scale, name='scale_1')(branch)
         tokens = tokens + drop_path(self, branch, rate, train)
-        branch = self.mlp(LayerNorm(dtype=self.dtype, name='norm_2')(tokens), train)
+        branch = self.mlp(norm(name='norm_2')(tokens), train)
         branch = LayerScale(self.layer_scale, name='scale_2')(branch)
         return tokens + drop_path(self, branch, rate, train), None
 

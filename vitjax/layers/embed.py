@@ -1,5 +1,6 @@
 """From images to tokens: patches, the convolutional stem, position embeddings."""
 
+import math
 from collections.abc import Sequence
 
 import einops
@@ -112,15 +113,24 @@ def sincos_positions(grid: tuple[int, int], width: int) -> jax.Array:
     return jnp.concatenate([f(a) for a in angles for f in (jnp.sin, jnp.cos)], axis=1)
 
 
+def square_grid(count: int) -> tuple[int, int] | None:
+    """Rows and columns of the square grid of `count` patches; None if they make no square."""
+    side = math.isqrt(count)
+    return (side, side) if side**2 == count else None
+
+
 class PositionEmbedding(nn.Module):
     """Adds a position embedding to tokens [B, N, width].
 
     `learned`: one vector for each of the `prefix` tokens and each patch. `sincos`: fixed, for the
-    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's.
+    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's. A
+    table does not say which: 16 rows fit 4x4 and 2x8 patches. So `known` has its rows and columns.
+    None is the square, or the image's grid if no square has as many patches.
     """
 
     kind: str = 'learned'
     prefix: int = 0
+    known: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, grid: tuple[int, int]) -> jax.Array:
@@ -130,14 +140,22 @@ class PositionEmbedding(nn.Module):
             return tokens.at[:, self.prefix :].add(table.astype(tokens.dtype))
         if self.kind != 'learned':
             raise ValueError(f"position must be 'learned' or 'sincos': position={self.kind!r}.")
+        rows = count - self.prefix
         if self.has_variable('params', 'table'):
-            known = self.get_variable('params', 'table').shape[0]
-            if known != count:
-                raise ValueError(
-                    f'position embeddings are for {known - self.prefix} patches, this image has '
-                    f'{count - self.prefix} ({grid[0]}x{grid[1]}): resample them with '
-                    'vitjax.pretrained.resize.'
-                )
+            rows = self.get_variable('params', 'table').shape[0] - self.prefix
+        if rows != grid[0] * grid[1]:
+            raise ValueError(
+                f'position embeddings are for {rows} patches, this image has '
+                f'{grid[0] * grid[1]} ({grid[0]}x{grid[1]}): resample them with '
+                'vitjax.pretrained.resize.'
+            )
+        known = self.known or square_grid(rows) or grid
+        if known != grid:
+            raise ValueError(
+                f'position embeddings are for {known[0]}x{known[1]} patches, this image has '
+                f'{grid[0]}x{grid[1]}: resample them with vitjax.pretrained.resize, or give the '
+                f'model position_grid=({grid[0]}, {grid[1]}) if they were learned there.'
+            )
         table = self.param('table', kernel_init, (count, width))
         return tokens + table.astype(tokens.dtype)
 
@@ -156,6 +174,7 @@ class TokenEmbed(nn.Module):
     position: str = 'learned'
     dropout: float = 0.0
     dtype: str = 'float32'
+    position_grid: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -165,7 +184,8 @@ class TokenEmbed(nn.Module):
             token = self.param('class_token', kernel_init, (prefix, self.width))
             tokens = jnp.concatenate([repeated(token, tokens), tokens], axis=1)
         grid = grid_of(images.shape[1:3], self.patch_size)
-        tokens = PositionEmbedding(self.position, prefix, name='position')(tokens, grid)
+        positions = PositionEmbedding(self.position, prefix, self.position_grid, name='position')
+        tokens = positions(tokens, grid)
         if self.registers:
             added = self.param('registers', kernel_init, (self.registers, self.width))
             parts = tokens[:, :prefix], repeated(added, tokens), tokens[:, prefix:]

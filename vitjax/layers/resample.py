@@ -61,15 +61,22 @@ def resample_positions(
 def resample_patch_kernel(kernel: Array, old: int, new: int) -> jax.Array:
     """A patch embedding's kernel [old² · C, D] for another patch size: [new² · C, D].
 
-    FlexiViT's pseudo-inverse resize (Beyer et al. 2023, eq. 5): with B the matrix that resizes a
-    patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w: where `new` is larger, a resized
-    patch keeps its embedding; where it is smaller, the kernel is the least-squares solution.
+    FlexiViT's pseudo-inverse resize (Beyer et al. 2023, eq. 5), as big_vision computes it: with B
+    the matrix that resizes a patch from `old` to `new` pixels, the kernel is pinv(Bᵀ) w. B is
+    bilinear with half-pixel centers and no antialiasing. (timm's B is bicubic and antialiased.) If
+    `new` is larger, a resized patch keeps its embedding. If it is smaller, the kernel is the
+    least-squares solution.
     """
     if old == new:
         return jnp.asarray(kernel, jnp.float32)
-    # Column (i, j) of Bᵀ is what the bilinear resize makes of a patch that is 1 at pixel (i, j).
-    basis = jnp.eye(old * old).reshape(old * old, old, old)
-    resized = jax.image.resize(basis, (old * old, new, new), 'bilinear', antialias=True)
-    inverse = np.linalg.pinv(np.asarray(resized, np.float64).reshape(old * old, new * new))
-    weights = np.asarray(kernel, np.float64).reshape(old * old, -1)
-    return jnp.asarray((inverse @ weights).reshape(-1, np.shape(kernel)[-1]), jnp.float32)
+    # B resizes rows and columns alike: it is a Kronecker product, and so is its pseudo-inverse.
+    inverse = np.linalg.pinv(_bilinear(old, new).T)
+    weights = np.asarray(kernel, np.float64).reshape(old, old, -1)
+    weights = np.einsum('ih,jw,hwd->ijd', inverse, inverse, weights)
+    return jnp.asarray(weights.reshape(-1, np.shape(kernel)[-1]), jnp.float32)
+
+
+def _bilinear(old: int, new: int) -> np.ndarray:
+    """[new, old]: weights of a linear resize with half-pixel centers, edges clamped."""
+    centers = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+    return np.maximum(1 - np.abs(centers[:, None] - np.arange(old)), 0)

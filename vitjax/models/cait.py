@@ -10,6 +10,7 @@ from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
+from vitjax.ranges import Extent
 
 
 class CaiT(Pooled):
@@ -33,10 +34,17 @@ class CaiT(Pooled):
         attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
+        position_grid: rows and columns of the patches that positions are for; None is a square,
+            or any grid if no square has as many patches.
     """
 
+    position_grid: tuple[Extent, Extent] | None = None
+
     def setup(self):
-        self.embed = TokenEmbed(self.patch_size, self.width, dropout=self.dropout, dtype=self.dtype)
+        self.embed = TokenEmbed(
+            self.patch_size, self.width, dropout=self.dropout, dtype=self.dtype,
+            position_grid=self.position_grid,
+        )  # fmt: skip
         attention = MultiHeadAttention(
             self.num_heads, talking=True, qkv_bias=self.qkv_bias, dropout=self.dropout,
             attention_dropout=self.attention_dropout, implementation=self.attention,

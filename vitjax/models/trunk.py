@@ -1,4 +1,4 @@
-"""What a model says of itself, for everything that looks at its tokens and parameters."""
+"""Base class of models, and its description for all that reads tokens and parameters."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
@@ -81,9 +81,15 @@ class Model(nn.Module):
 
 
 def parameter_shapes(model: nn.Module, image_size: int) -> Shapes:
-    """Shapes and dtypes of a model's parameters for square images; computes nothing.
+    """Shapes and dtypes of a model's parameters, without computing them.
 
-    `model` may be any linen module called as `(images)`.
+    Args:
+        model: any linen module called as `(images)`, with images of three channels.
+        image_size: side of its square images in pixels; a model with a `position_grid` has the
+            images of that grid.
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    height = width = image_size
+    if grid := vars(model).get('position_grid'):
+        height, width = (side * vars(model)['patch_size'] for side in grid)
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)['params']

@@ -17,7 +17,7 @@ from vitjax.layers.head import Head
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
 from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Amount, Classes, Extent, Rate, Ratio, Side, whole
+from vitjax.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
 
 Registers = Annotated[int, whole(0, 1_024)]
 
@@ -47,6 +47,9 @@ class ViT(Model):
             reads it, and answers with the mean of both heads (Touvron et al. 2021, section 4).
         registers: extra tokens after the class token (Darcet et al. 2024).
         position: `learned` or `sincos` position embeddings.
+        position_grid: rows and columns of the patches that learned positions are for; None is a
+            square, or any grid if no square has as many patches.
+        norm_epsilon: added to the variance in every LayerNorm.
         head: widths of hidden layers in the head.
         attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
         dtype: of the arithmetic; parameters stay float32.
@@ -70,6 +73,8 @@ class ViT(Model):
     pool: Literal['class', 'distilled', 'mean', 'flatten'] = 'class'
     registers: Registers = 0
     position: Literal['learned', 'sincos'] = 'learned'
+    position_grid: tuple[Extent, Extent] | None = None
+    norm_epsilon: Positive = 1e-6
     head: tuple[Extent, ...] = ()
     attention: Implementation = 'auto'
     dtype: Arithmetic = 'float32'
@@ -91,7 +96,7 @@ class ViT(Model):
         fields.require(self, 'model')
         self.embed = TokenEmbed(
             self.patch_size, self.width, self.class_tokens, self.registers, self.position,
-            self.dropout, self.dtype,
+            self.dropout, self.dtype, self.position_grid,
         )  # fmt: skip
         attention = MultiHeadAttention(
             self.num_heads, self.head_width, qkv_bias=self.qkv_bias, dropout=self.dropout,
@@ -100,9 +105,9 @@ class ViT(Model):
         )  # fmt: skip
         mlp = Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None)
         self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
-            attention, mlp, self.layer_scale, self.dtype
+            attention, mlp, self.layer_scale, self.dtype, self.norm_epsilon
         )
-        self.norm = LayerNorm(dtype=self.dtype)
+        self.norm = LayerNorm(self.dtype, self.norm_epsilon)
         head = functools.partial(Head, self.num_classes, self.head, self.head_dropout, self.dtype)
         self.classifier = head(name='head')
         if self.pool == 'distilled':

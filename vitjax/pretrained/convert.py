@@ -7,20 +7,22 @@ import einops
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax.files import few
 from vitjax.models.trunk import Model
 from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
 from vitjax.pretrained.recognise import Contents, contents
-from vitjax.pretrained.resize import Change, Report, misfits, resize, shapes_of, unflatten
+from vitjax.pretrained.resize import Change, Grid, Report, misfits, resize, shapes_of, unflatten
 from vitjax.types import Module
 
 
 def convert(
-    weights: Weights, model: Model, image_size: int, *, seed: int = 0, report: Report = print
-) -> dict[str, Any]:
+    weights: Weights, model: Model, image_size: int, *, grid: Grid | None = None, seed: int = 0,
+    report: Report = print,
+) -> dict[str, Any]:  # fmt: skip
     """Published weights as parameters of `model` for images of `image_size` pixels.
 
-    Position embeddings and patch kernels are resampled where the grid or patch size differs, and
-    the head starts afresh where the number of classes does (see `resize`).
+    Position embeddings and patch kernels are resampled if the grid or patch size differs, and the
+    head starts afresh if the number of classes does (see `resize`).
 
     Args:
         weights: tensors by name, as `read` returns them: timm's and DeiT's names for ViT, CaiT and
@@ -28,20 +30,23 @@ def convert(
             torchvision's for VGG16.
         model: the model to convert them to.
         image_size: side of its images in pixels.
-        seed: of a fresh head's initial values.
-        report: is called with each `Change` made on the way.
+        grid: rows and columns of the patches that the weights' positions are for; None is a square.
+        seed: seed of a fresh head's initial values.
+        report: called with each `Change` made on the way.
 
     Raises:
-        ValueError: if a tensor is missing, surplus, misshapen or not finite, with all of them; if
-            the names are of no known format; if the patch size does not divide the image size.
+        ValueError: if tensors are missing, surplus, misshapen or not finite, with a few; if the
+            names are of no known format; if the patch size does not divide the image size; if
+            the weights have no position for each patch of the grid.
     """
-    label, origins = match(weights, model, image_size, report=report)
+    label, origins = match(weights, model, image_size, grid=grid, report=report)
     params = {path: assemble(origin) for path, origin in origins.items()}
     # transformers resamples without antialiasing, except in DINOv2 with registers.
     antialias = not label.startswith('transformers') or 'embed/registers' in params
     return resize(
-        unflatten(params), model, image_size, antialias=antialias, seed=seed, report=report
-    )
+        unflatten(params), model, image_size, grid=grid, antialias=antialias, seed=seed,
+        report=report,
+    )  # fmt: skip
 
 
 class Origin(NamedTuple):
@@ -71,8 +76,9 @@ class _Entry(NamedTuple):
 
 
 def match(
-    weights: Weights, model: Model, image_size: int, *, report: Report = print
-) -> tuple[str, dict[str, Origin]]:
+    weights: Weights, model: Model, image_size: int, *, grid: Grid | None = None,
+    report: Report = print,
+) -> tuple[str, dict[str, Origin]]:  # fmt: skip
     """The format of weights, and the tensors of each parameter of `model` as the file has it.
 
     The first half of `convert`: checks everything, copies nothing.
@@ -83,7 +89,7 @@ def match(
     shapes_of(model, image_size)  # before all else, raises for an impossible size
     holds = contents(weights, type(model))
     weights, held = holds.weights, holds.held
-    source, size = _as_in_file(holds, model, image_size)
+    source, size = _as_in_file(holds, model, image_size, grid)
     heads = [name for path in held if path.startswith('head') for name in held[path]]
     if heads and not vars(source)['num_classes']:
         weights = {name: value for name, value in weights.items() if name not in heads}
@@ -96,13 +102,17 @@ def match(
     }
 
 
-def _as_in_file(holds: Contents, model: Module, image_size: int) -> tuple[Any, int]:
+def _as_in_file(
+    holds: Contents, model: Module, image_size: int, grid: Grid | None
+) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
     fields = vars(model)
     changes: dict[str, Any] = {}
     if patch := holds.patch_size:
         changes['patch_size'] = patch
         image_size = patch * model.trunk.grid(image_size)[0]
+    if 'position_grid' in fields:  # the file's, as far as it is known
+        changes['position_grid'] = grid
     if wanted := fields['num_classes']:
         # A head of which only a part is there is not absent, but damaged.
         part = any(path.startswith('head') for path in holds.held)
@@ -159,7 +169,7 @@ def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
 
 
 def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
-    """Raises ValueError with every tensor that is missing, surplus, misshapen or not finite."""
+    """Raises ValueError if tensors are missing, surplus, misshapen or not finite, with `few`."""
     wanted = {name: e.like for e in entries.values() for parts in e.names for name in parts}
     lines = misfits(weights, wanted)
     for name, value in ((name, weights[name]) for name in wanted if name in weights):
@@ -170,7 +180,7 @@ def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> 
     if lines:
         raise ValueError(
             f'the weights ({label} names) do not fit the model; - missing, + surplus:\n'
-            + '\n'.join(lines)
+            + few(lines)
         )
 
 

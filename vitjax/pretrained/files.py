@@ -1,14 +1,17 @@
-"""Weights files, read without running anything that they hold."""
+"""Files of weights and those beside them, read without running anything that they hold."""
 
 import math
+import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from vitjax.files import first_line, npy_header
 
+HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
 SMALL, PACKED = 2**26, 100  # bytes that an npz may hold in any case; or times its own size
 _PICKLED = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 _CONVERSION = """\
@@ -22,12 +25,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The tensors of a weights file by name; nothing in it is ever unpickled.
 
     Args:
-        path: a `.safetensors` file, an `.npz` file, or `hf-hub:owner/name`, whose
-            `model.safetensors` is fetched through huggingface_hub (the `hub` extra).
+        path: a `.safetensors` file, an `.npz` file, a folder with a `model.safetensors`, or
+            `hf-hub:owner/name`, whose `model.safetensors` is fetched through huggingface_hub (the
+            `hub` extra).
 
     Raises:
-        ValueError: for a missing, truncated or foreign file, and for pickles (`.pth` and the
-            like), with the three lines that convert them.
+        ValueError: for a missing, truncated or foreign file, for anything but a regular file, and
+            for pickles (`.pth` and the like), with the three lines that convert them.
 
     Example:
         >>> import tempfile
@@ -37,8 +41,10 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         ...     read(f'{folder}/a.safetensors')
         {'norm.bias': array([0., 0., 0.], dtype=float32)}
     """
-    if str(path).startswith('hf-hub:'):
-        path = _fetch(str(path).removeprefix('hf-hub:'))
+    if str(path).startswith(HUB):
+        path = _fetch(str(path).removeprefix(HUB), WEIGHTS) or ''
+    elif is_folder(path):
+        path = pathlib.Path(path, WEIGHTS)
     path = pathlib.Path(path)
     suffix = path.suffix.lower()
     if not path.exists() and suffix in ('', '.safetensors', '.npz', *_PICKLED):
@@ -48,10 +54,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(_CONVERSION.format(path=str(path), new=new))
     if suffix not in ('.safetensors', '.npz'):
         raise ValueError(f'weights must be a .safetensors or .npz file: {path}.')
+    _require_regular(path)
     if suffix == '.npz':
         return _read_npz(path)
     try:
         return load_file(path)
+    except OSError as error:
+        raise ValueError(f'{path} cannot be read: {error.strerror or first_line(error)}.') from None
     except Exception as error:  # whatever comes of parsing a damaged header
         reason = first_line(error)
         raise ValueError(f'{path} is not a whole safetensors file: {reason}.') from None
@@ -95,13 +104,60 @@ def _require_sizes(path: pathlib.Path) -> None:
                     )
 
 
-def _fetch(repository: str) -> pathlib.Path:
+def is_folder(path: str | pathlib.Path) -> bool:
+    """Whether a path is a folder of published weights, as the hub has it, and not a run."""
+    folder = pathlib.Path(path)
+    return os.path.lexists(folder / WEIGHTS) and not (folder / 'experiment.json').exists()
+
+
+def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Files of these names beside weights, in their folder or repository, as far as they exist.
+
+    Args:
+        path: what `read` takes.
+        names: of the files.
+
+    Raises:
+        ValueError: if one is no regular file, or the hub cannot be asked.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for name in names:
+        if str(path).startswith(HUB):
+            file = _fetch(str(path).removeprefix(HUB), name, needed=False)
+        else:
+            folder = pathlib.Path(path)
+            file = (folder if folder.is_dir() else folder.parent) / name
+        if file is not None and file.exists():
+            _require_regular(file)
+            found[name] = file
+    return found
+
+
+def _require_regular(path: pathlib.Path) -> None:
+    """Refuses what a read could wait for or never end: pipes, devices, directories."""
+    if not path.is_file():
+        kinds = {
+            'a directory': path.is_dir(), 'a pipe': path.is_fifo(), 'a socket': path.is_socket()
+        }  # fmt: skip
+        kind = next((name for name, found in kinds.items() if found), 'a device')
+        raise ValueError(f'{path} must be a regular file: it is {kind}.')
+
+
+def _absent(error: Exception) -> bool:
+    """Whether the hub's answer is that a repository has no such file."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return 'EntryNotFoundError' in names or isinstance(error, FileNotFoundError)
+
+
+def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path | None:
     try:
         import huggingface_hub
     except ImportError:
         needs = "needs the hub extra: pip install 'vitjax[hub]'."
         raise ValueError(f'hf-hub:{repository} {needs}') from None
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(repository, 'model.safetensors'))
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
     except (OSError, ValueError) as error:  # what its errors derive from
+        if not needed and _absent(error):
+            return None
         raise ValueError(f'hf-hub:{repository} cannot be fetched: {first_line(error)}.') from None

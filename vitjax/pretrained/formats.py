@@ -151,6 +151,7 @@ _VGG16 = {
     'dense_2': 'classifier.3.',
     'head': 'classifier.6.',
 }
+AUGREG = "AugReg's"  # the one format whose kernels are laid out as flax's
 FORMATS: dict[str, tuple[type[Model], Table]] = {
     "timm's ViT": (models.ViT, _TIMM_VIT),
     "DeiT III's": (models.ViT, _DEIT3),
@@ -158,7 +159,7 @@ FORMATS: dict[str, tuple[type[Model], Table]] = {
     "PatchConvNet's": (models.PatchConvNet, _PATCHCONVNET),
     "transformers' ViT": (models.ViT, _TRANSFORMERS_VIT),
     "transformers' DINOv2": (models.ViT, _TRANSFORMERS_DINOV2),
-    "AugReg's": (models.ViT, _AUGREG),
+    AUGREG: (models.ViT, _AUGREG),
     "torchvision's VGG16": (models.VGG16, _VGG16),
 }
 

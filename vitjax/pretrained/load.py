@@ -2,69 +2,207 @@
 
 import dataclasses
 import pathlib
+import re
+import shlex
+from typing import Any
 
-from vitjax import models
+from vitjax import fields, models
 from vitjax.data.augment import Augment
 from vitjax.data.imagenet import classes as imagenet_classes
-from vitjax.data.preprocess import Preprocessing
+from vitjax.data.preprocess import IMAGENET, Preprocessing
 from vitjax.experiment import Experiment
+from vitjax.layers.embed import grid_of
+from vitjax.pretrained import config as configs
+from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
-from vitjax.pretrained.files import read
-from vitjax.pretrained.recognise import contents, recognise
-from vitjax.pretrained.resize import Change, Report, resize
+from vitjax.pretrained.files import HUB, beside, read
+from vitjax.pretrained.formats import AUGREG, FORMATS, Weights
+from vitjax.pretrained.recognise import Contents, contents, facts, facts_of, recognise, shapes
+from vitjax.pretrained.resize import Change, Grid, Report, resize
 from vitjax.types import Module, Params
 
+_SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in the names of ViTs' files
 
-def preprocessing(name: str, image_size: int) -> Preprocessing:
-    """What the publisher evaluates a model with; resizing is bicubic throughout.
+
+def preprocessing(
+    name: str, image_size: int, path: str | pathlib.Path = '', kind: str = ''
+) -> Preprocessing:
+    """Preprocessing with which a publisher is taken to evaluate a model; bicubic throughout.
 
     DeiT, distilled or not: 256 to 224 pixels, and no border from 384 on. DeiT III, CaiT,
     PatchConvNet and DINOv2: no border is cut. ViT (AugReg): pixels to -1..1, a border of a tenth
-    below 384 pixels. VGG16: 256 to 224.
+    below 384 pixels; ViTs of self-supervised training have ImageNet's mean. VGG16: 256 to 224.
+
+    Args:
+        name: the model's.
+        image_size: side of the input in pixels.
+        path: of the weights; a file or folder with dino, mae, msn, moco or ibot in its name is of
+            self-supervised training.
+        kind: transformers' or timm's name of the architecture; empty if it is not known.
     """
     large = image_size >= 384
     if name.endswith('dinov2') or name.startswith(('cait', 'patchconvnet', 'deit3')):
         return Preprocessing(image_size, crop=1.0)
     if name.startswith('vit'):
-        half = (0.5, 0.5, 0.5)
-        return Preprocessing(image_size, 1.0 if large else 0.9, mean=half, deviation=half)
+        parts = ' '.join([*pathlib.Path(path).parts[-2:], kind]).lower()
+        mean, deviation = IMAGENET if re.search(_SELF_SUPERVISED, parts) else configs.HALF
+        return Preprocessing(image_size, 1.0 if large else 0.9, mean, deviation)
     return Preprocessing(image_size, 1.0 if large else 0.875)
 
 
 def load(
     path: str | pathlib.Path, *, model: str | None = None, image_size: int | None = None,
-    patch_size: int | None = None, num_classes: int | None = None, report: Report = print,
+    patch_size: int | None = None, num_classes: int | None = None, stated: Stated | None = None,
+    report: Report = print,
 ) -> tuple[Experiment, Params]:  # fmt: skip
     """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
     The experiment has the model, preprocessing and class names of the parameters, and no data.
+    `config.json` and `preprocessor_config.json` beside the weights state preprocessing, heads and
+    classes. What nobody states is assumed, and reported as a `Change` of kind `assumed`.
 
     Args:
-        path: what `read` takes.
-        model: a published model's name where the weights do not say it.
-        image_size: side of the images in pixels; None keeps what the weights were made for.
+        path: a path as `read` takes it.
+        model: a published model's name if the weights do not tell it.
+        image_size: side of the images in pixels; None keeps the publisher's.
         patch_size: side of the patches in pixels; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
-        report: is called with each `Change` made.
+        stated: a user's statements, above those of the files.
+        report: called with each `Change` made.
 
     Raises:
-        ValueError: as `read`, `recognise` and `convert` do.
+        ValueError: as `read`, `recognise` and `convert` do; for a configuration that contradicts
+            the weights or what vitjax computes, by file and name.
     """
-    weights = read(path)
-    name = model or recognise(weights, path)
-    if model is None:
-        report(Change('model', f'model: {name}'))
-    holds = contents(weights, type(models.named(name)))
+    weights, stated = read(path), stated or Stated()
+    config = configs.read_config(beside(path, configs.FILES))
+    holds = contents(weights, None if model is None else type(models.named(model)))
+    name = model or _recognised(weights, holds, path, config, stated)
+    source = _model(holds, name, config, stated)
+    configs.require_claims(config, source, holds.num_classes)
+    own = vars(models.named(name)) if name else {}
+    heads = vars(source).get('num_heads')
+    heads = f', {heads} heads' if heads != own.get('num_heads') else ''
+    if model is None or heads:
+        report(Change('model', f'model: {name or "ViT"}{heads}'))
     num_classes = holds.num_classes if num_classes is None else num_classes
-    patches = {} if patch_size is None else {'patch_size': patch_size}
-    module = models.named(name, num_classes=num_classes, **patches)
-    size = image_size or holds.image_size or 224
-    params = convert(weights, module, size, report=report)
-    classes = imagenet_classes()
+    module = source.clone(num_classes=num_classes)
+    if patch_size is not None:
+        module = fields.replace(module, 'patch_size', patch_size)
+    grid = stated.grid or _grid(holds, config)
+    if image_size is None and grid and grid[0] != grid[1]:
+        sides = 'x'.join(str(side * (holds.patch_size or 1)) for side in grid)
+        raise ValueError(
+            f'{path} is for images of {sides} pixels, and vitjax feeds squares: give --image-size.'
+        )
+    size = image_size or config.size or holds.image_size or 224
+    prepared = preprocessing(name or 'vit', size, path, config.name)
+    prepared = dataclasses.replace(prepared, **{**config.prepared, **_prepared(stated)})
+    params = convert(weights, module, size, grid=grid, report=report)
+    if line := _assumed(path, holds, source, name, prepared, config, stated):
+        report(Change('assumed', line))
+    classes = config.classes if len(config.classes) == num_classes else imagenet_classes()
     return Experiment(
-        model=module, augment=Augment(size=size), preprocessing=preprocessing(name, size),
+        model=module, augment=Augment(size=size), preprocessing=prepared,
         classes=classes if num_classes == len(classes) else (),
     ), params  # fmt: skip
+
+
+def _prepared(stated: Stated) -> dict[str, Any]:
+    """The fields of `Preprocessing` that a user states."""
+    known = fields.declared(Preprocessing)
+    return {name: value for name, value in stated.given().items() if name in known}
+
+
+def _recognised(
+    weights: Weights, holds: Contents, path: str | pathlib.Path, config: Config, stated: Stated
+) -> str:
+    """The published model's name; empty for a ViT of another size whose heads are stated."""
+    try:
+        return recognise(weights, pathlib.Path(path, config.name) if config.name else path)
+    except ValueError:
+        sizes = {'width', 'patch_size'} <= facts(holds).keys()
+        heads = stated.num_heads or config.num_heads
+        found = facts(holds).items()
+        known = any(found <= facts_of(models.named(name)).items() for name in models.NAMES)
+        if heads and sizes and FORMATS[holds.label][0] is models.ViT and not known:
+            return ''
+        raise
+
+
+def _model(holds: Contents, name: str, config: Config, stated: Stated) -> Module:
+    """The model of weights: of a published name, else a ViT of their shapes; as it is stated."""
+    changes: dict[str, Any] = {'num_heads': stated.num_heads or config.num_heads}
+    changes['norm_epsilon'] = config.norm_epsilon
+    if name:
+        model = models.named(name)
+    else:
+        found = facts(holds)
+        model = models.ViT(
+            patch_size=found['patch_size'], width=found['width'], depth=found['depth'],
+            registers=found['registers'], layer_scale=1.0 if found['layer_scale'] else None,
+            pool='distilled' if found['distilled'] else 'class',
+        )  # fmt: skip
+    if isinstance(model, models.ViT) and (config.path or not name):
+        changes |= shapes(holds)
+    known = fields.declared(type(model))
+    for field, value in changes.items():
+        if value is not None and field in known:
+            model = fields.replace(model, field, value)
+        elif value is not None and field == 'num_heads':
+            raise ValueError(f'{type(model).__name__} has no attention heads: {value}.')
+    return model
+
+
+def _grid(holds: Contents, config: Config) -> Grid | None:
+    """Rows and columns of the patches of the position table; None for a square, or without one.
+
+    Raises:
+        ValueError: if the table has another number of rows than the configuration's grid.
+    """
+    patch = holds.patch_size
+    if config.image is None or not patch or not holds.positions:
+        return None
+    high, wide = config.image
+    grid = grid_of((high, wide), patch)
+    if grid[0] * grid[1] == holds.positions:
+        return grid
+    if config.resampled and holds.image_size:
+        return None
+    raise ValueError(
+        f'{config.path}: images of {high}x{wide} pixels have {grid[0]}x{grid[1]} patches, the '
+        f'position table has rows for {holds.positions}.'
+    )
+
+
+def _assumed(
+    path: str | pathlib.Path, holds: Contents, model: Module, name: str, prepared: Preprocessing,
+    config: Config, stated: Stated,
+) -> str:  # fmt: skip
+    """A line on what nobody states of weights, with the command that states it; empty if all is."""
+    given, text, flags = stated.given(), [], []
+    for field in ('mean', 'deviation', 'crop', 'interpolation'):
+        value = getattr(prepared, field)
+        if not config.prepared and field not in given:
+            values = [f'{x:g}' for x in value] if isinstance(value, tuple) else [str(value)]
+            text.append(f'{field} {", ".join(values)}')
+            flags.append(f'--{field} {" ".join(values)}')
+    told = config.num_heads or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
+    if type(model) is models.ViT and holds.label != AUGREG and not told and not stated.num_heads:
+        text.append(f'{model.num_heads} heads')
+        flags.append(f'--num-heads {model.num_heads}')
+    if holds.image_size and holds.patch_size and not stated.grid and not config.image:
+        side = holds.image_size // holds.patch_size
+        text.append(f'a grid of {side}x{side} patches')
+        flags.append(f'--grid {side} {side}')
+    if not text:
+        return ''
+    out = f'runs/{pathlib.PurePath(str(path).removeprefix(HUB)).stem}'
+    options = ' '.join([*([f'--model {name}'] if name else []), *flags])
+    return (
+        f'assumed, for no file beside the weights states it: {"; ".join(text)}. A run states it: '
+        f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} {options}'
+    )
 
 
 def fit(
@@ -74,12 +212,12 @@ def fit(
     """A trained model at other sizes: `resize`, with an experiment to match.
 
     Args:
-        experiment: of the model; its preprocessing must be known.
+        experiment: the model's experiment; its preprocessing must be known.
         params: its parameters.
         image_size: side of its new images in pixels; None keeps it.
         patch_size: side of its new patches in pixels; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
-        report: is called with each `Change` made.
+        report: called with each `Change` made.
 
     Raises:
         ValueError: as `resize` does, and for patches of a model that has none.
@@ -95,8 +233,11 @@ def fit(
     if num_classes is not None and num_classes != model.num_classes:
         wanted = wanted.clone(num_classes=num_classes)
         experiment = dataclasses.replace(experiment, classes=())
+    grid = vars(model).get('position_grid')
+    if grid and image_size is not None:
+        wanted = wanted.clone(position_grid=None)
     if wanted != model or size != prepared.size:
-        params = resize(params, wanted, size, report=report)
+        params = resize(params, wanted, size, grid=grid, report=report)
     augment, prepared = (dataclasses.replace(x, size=size) for x in (experiment.augment, prepared))
     return dataclasses.replace(
         experiment, model=wanted, augment=augment, preprocessing=prepared

@@ -1,4 +1,4 @@
-"""What a file of published weights holds: its format, its sizes, and whose they are."""
+"""Contents of a file of published weights: its format, its sizes, and its model."""
 
 import math
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 
 from vitjax import models
 from vitjax.models.trunk import Model
-from vitjax.pretrained.formats import FORMATS, IGNORED, PREFIXES, RENAMED, Table, Weights
+from vitjax.pretrained.formats import AUGREG, FORMATS, IGNORED, PREFIXES, RENAMED, Table, Weights
 
 Held = dict[str, dict[str, np.ndarray]]  # by parameter of ours, then by name in the file
 
@@ -31,20 +31,23 @@ class Contents(NamedTuple):
     def patch_size(self) -> int | None:
         """Side of the patches in pixels; None for a stem of convolutions."""
         for kernel in self.held.get('embed/patch/projection/kernel', {}).values():
-            if kernel.ndim == 4:  # PyTorch's order has the three channels second, flax's third
-                return kernel.shape[2] if kernel.shape[1] == 3 else kernel.shape[0]
+            if kernel.ndim == 4:
+                return kernel.shape[0 if self.label == AUGREG else 2]
         return None
 
     @property
+    def positions(self) -> int:
+        """Rows of the position table that stand for patches; 0 without one."""
+        for table in self.held.get('embed/position/table', {}).values():
+            tokens = len(self.held.get('embed/class_token', ()))
+            return max(0, table.shape[-2] - tokens) if table.ndim == 3 else 0
+        return 0
+
+    @property
     def image_size(self) -> int | None:
-        """The side in pixels that the position embeddings were made for; None without them."""
-        for positions in self.held.get('embed/position/table', {}).values():
-            rows = positions.shape[-2] if positions.ndim == 3 else 0
-            side = math.isqrt(rows)
-            # One class token or two may have a row each.
-            if self.patch_size and side**2 in (rows, rows - 1, rows - 2):
-                return side * self.patch_size or None
-        return None
+        """Side in pixels of the square images of the position table; None if it is not of one."""
+        side = math.isqrt(self.positions)
+        return side * self.patch_size if self.patch_size and side**2 == self.positions > 0 else None
 
     @property
     def num_classes(self) -> int:
@@ -65,7 +68,8 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
         kind: whose formats to consider; None is all of them.
 
     Raises:
-        ValueError: if no format knows more than half of the names.
+        ValueError: if no format knows more than half of the names; if the images that the weights
+            are for have other than three channels.
     """
     weights = {k: v for k, v in _unwrapped(weights).items() if not IGNORED.fullmatch(k)}
     tables = {label: table for label, (own, table) in FORMATS.items() if kind in (None, own)}
@@ -79,6 +83,7 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
         labels = ', '.join(tables)
         raise ValueError(f'the weights must have names of {labels}: they have {some}, ...')
     held = every[best]
+    _require_colour(held, best)
     if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
         for name, table in held.get('embed/position/table', {}).items():
             if table.ndim == 3 and math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
@@ -87,11 +92,22 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
     return Contents(best, weights, held)
 
 
+def _require_colour(held: Held, label: str) -> None:
+    for path in ('embed/patch/projection/kernel', 'embed/conv_1/kernel', 'conv_1/conv/kernel'):
+        for name, kernel in held.get(path, {}).items():
+            channels = kernel.shape[2 if label == AUGREG else 1] if kernel.ndim == 4 else 3
+            if channels != 3:
+                raise ValueError(
+                    f'weights must be for images of 3 channels: {name} {[*kernel.shape]} is for '
+                    f'{channels}.'
+                )
+
+
 def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     """The published model that weights belong to, from their names and shapes.
 
     DeiT and ViT of one size have the same names and shapes, and different preprocessing. There the
-    file's or a folder's name decides, if it says `deit` or `vit`.
+    file's or a folder's name decides, if it has `deit` or `vit` in it.
 
     Raises:
         ValueError: if no published model fits, or more than one, with the candidates.
@@ -104,14 +120,14 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
         'cait_xxs24'
     """
     holds = contents(weights)
-    facts, kind = _facts(holds).items(), FORMATS[holds.label][0]
+    told, kind = facts(holds).items(), FORMATS[holds.label][0]
     known = {name: models.named(name) for name in models.NAMES}
     known = {name: model for name, model in known.items() if isinstance(model, kind)}
-    found = [name for name, model in known.items() if facts <= _facts_of(model).items()]
-    if holds.label in ("transformers' ViT", "AugReg's"):
+    found = [name for name, model in known.items() if told <= facts_of(model).items()]
+    if holds.label in ("transformers' ViT", AUGREG):
         found = [name for name in found if not name.startswith('deit')]
     if not found:
-        sizes = ', '.join(f'{field} {value}' for field, value in facts if value)
+        sizes = ', '.join(f'{field} {value}' for field, value in told if value) or 'none'
         raise ValueError(f'the weights have {holds.label} names, but no published size: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
         family = [n for n in found if re.search(rf'(?<![a-z]){n.split("_")[0]}', part.lower())]
@@ -125,14 +141,14 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     return found[0]
 
 
-def _facts(holds: Contents) -> dict[str, Any]:
-    """What names and shapes say of the model; what a damaged file does not say is left out."""
+def facts(holds: Contents) -> dict[str, Any]:
+    """Sizes of the model by names and shapes; without those that a damaged file does not tell."""
     held = holds.held
 
     def count(path: str) -> int:
         return len(held.get(path, {}))
 
-    facts: dict[str, Any] = {
+    out: dict[str, Any] = {
         'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
         'class_depth': count('class_blocks/norm_1/scale'),
         'registers': sum(token.shape[-2] for token in held.get('embed/registers', {}).values()),
@@ -141,14 +157,24 @@ def _facts(holds: Contents) -> dict[str, Any]:
         'distilled': count('embed/class_token') > 1,
     }
     for norm in held.get('norm/scale', {}).values():
-        facts['width'] = norm.size
+        out['width'] = norm.size
     if holds.patch_size:
-        facts['patch_size'] = holds.patch_size
-    return facts
+        out['patch_size'] = holds.patch_size
+    return out
 
 
-def _facts_of(model: Model) -> dict[str, Any]:
-    """What `_facts` must say of a model's weights."""
+def shapes(holds: Contents) -> dict[str, Any]:
+    """Other fields of a ViT by its weights' shapes: `mlp_ratio` and `qkv_bias`."""
+    out: dict[str, Any] = {'qkv_bias': 'blocks/attention/qkv/bias' in holds.held}
+    for hidden in holds.held.get('blocks/mlp/hidden/bias', {}).values():
+        if width := facts(holds).get('width'):
+            ratio = hidden.size / width
+            out['mlp_ratio'] = ratio if int(width * ratio) == hidden.size else ratio + 0.5 / width
+    return out
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    """What `facts` must be of a model's weights."""
     fields = vars(model)
     same = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
     return {name: fields.get(name, 0) for name in same} | {

@@ -12,6 +12,8 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
+from vitjax.files import few
+from vitjax.layers.embed import square_grid
 from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
 from vitjax.models.trunk import Model, parameter_shapes
@@ -34,29 +36,31 @@ class Change(NamedTuple):
 
 
 Report = Callable[[Change], object]
+Grid = tuple[int, int]  # rows and columns of patches
 
 
 def resize(
-    params: Params, model: Model, image_size: int, *, antialias: bool = True, seed: int = 0,
-    report: Report = print,
+    params: Params, model: Model, image_size: int, *, grid: Grid | None = None,
+    antialias: bool = True, seed: int = 0, report: Report = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
     The two may differ in image size, patch size and number of classes: position embeddings are
-    resampled (bicubic), so are patch kernels (FlexiViT's pseudo-inverse resize, Beyer et al. 2023),
-    and a head for another number of classes starts afresh.
+    resampled (bicubic), so are patch kernels (FlexiViT's pseudo-inverse resize, see
+    `resample_patch_kernel`), and a head for another number of classes starts afresh.
 
     Args:
-        params: parameters for a square grid of patches.
+        params: the parameters.
         model: the model to fit them to, with its own patch size and number of classes.
         image_size: side of its images in pixels.
+        grid: rows and columns of the patches that the positions are for; None is a square.
         antialias: how positions are resampled, as in `resample_positions`.
-        seed: of a fresh head's initial values.
-        report: is called with each `Change` made.
+        seed: seed of a fresh head's initial values.
+        report: called with each `Change` made.
 
     Raises:
-        ValueError: if the patch size does not divide the image size, or the models differ in more
-            than that, with all parameters that do not fit.
+        ValueError: if the patch size does not divide the image size; if the positions are not of
+            the grid; if the models differ in more, with a few of the parameters that do not fit.
 
     Example:
         >>> from vitjax.models import ViT
@@ -78,13 +82,18 @@ def resize(
             report(Change('patch kernel', f'patch kernel: {old} -> {new} pixels, {how}'))
     if table in flat and table in wanted:
         prefix = len(flat.get('embed/class_token', ()))
-        old, new = (math.isqrt(x[table].shape[0] - prefix) for x in (flat, wanted))
+        old = grid or square_grid(flat[table].shape[0] - prefix)
+        new = vars(model).get('position_grid') or model.trunk.grid(image_size)
+        if old is None:
+            count = flat[table].shape[0] - prefix
+            raise ValueError(f'position embeddings must be of a square grid: they are {count}.')
         if old != new:
             flat[table] = resample_positions(
-                flat[table], (old, old), (new, new), prefix=prefix, antialias=antialias
+                flat[table], old, new, prefix=prefix, antialias=antialias
             )
             how = 'antialiased' if antialias else 'not antialiased'
-            text = f'position embeddings: {old}x{old} -> {new}x{new} patches, bicubic, {how}'
+            sides = ' -> '.join(f'{rows}x{columns}' for rows, columns in (old, new))
+            text = f'position embeddings: {sides} patches, bicubic, {how}'
             report(Change('positions', text))
     old, new = _classes(flat), _classes(wanted)
     if old != new:
@@ -99,7 +108,7 @@ def resize(
     if lines := misfits(flat, wanted):
         raise ValueError(
             f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
-            '- missing, + surplus:\n' + '\n'.join(lines)
+            '- missing, + surplus:\n' + few(lines)
         )
     return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
 

@@ -1,0 +1,393 @@
+"""Publishers' configurations of weights: `config.json` and `preprocessor_config.json`.
+
+They state what names and shapes do not: attention heads, LayerNorm's epsilon, the activation, the
+grid of the position embeddings, the classes, and the preprocessing. timm writes the first file,
+transformers both. A statement that our model does not compute is an error with its name.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vitjax import fields
+from vitjax.data.preprocess import IMAGENET, Colour, Crop, Interpolation, Preprocessing
+from vitjax.files import first_line
+from vitjax.models.trunk import Model
+from vitjax.ranges import Extent, Finite, Positive, Side
+
+FILES = CONFIG, PREPROCESSOR = 'config.json', 'preprocessor_config.json'
+HALF: tuple[Colour, Colour] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # mean, deviation
+_RESAMPLING = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
+# What a transformers image processor does where its file is silent, as of version 5: the side that
+# is resized to, whether both sides are, the crop, and the filter.
+_PROCESSORS: dict[str, dict[str, Any]] = {
+    'ViT': {'size': {'height': 224, 'width': 224}, 'resample': 2, 'colours': HALF},
+    'DeiT': {
+        'size': {'height': 256, 'width': 256}, 'crop_size': 224, 'do_center_crop': True,
+        'resample': 3, 'colours': IMAGENET,
+    },
+    **dict.fromkeys(
+        ('Bit', 'CLIP'),
+        {'size': {'shortest_edge': 224}, 'crop_size': 224, 'do_center_crop': True, 'resample': 3},
+    ),
+}  # fmt: skip
+_KINDS = ('vit', 'deit', 'vit_mae', 'vit_msn', 'dinov2', 'dinov2_with_registers')
+# Settings of timm's models that change nothing at evaluation, or that shapes tell.
+_FREE = {
+    'img_size', 'num_classes', 'drop_rate', 'pos_drop_rate', 'patch_drop_rate', 'proj_drop_rate',
+    'attn_drop_rate', 'drop_path_rate', 'drop_block_rate', 'weight_init', 'fix_init',
+    'no_embed_class', 'dynamic_img_size', 'strict_img_size', 'pretrained', 'init_values',
+    'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only',
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What a user states about weights, above any file; None leaves it to the files.
+
+    Attributes:
+        num_heads: attention heads.
+        mean: per channel, of pixels in 0..1.
+        deviation: per channel, of pixels in 0..1.
+        crop: fraction of the short side that the input covers, 0.01 to 1.
+        interpolation: filter that images are resized with.
+        grid: rows and columns of the patches that the weights' positions are for.
+    """
+
+    num_heads: Extent | None = None
+    mean: tuple[Finite, Finite, Finite] | None = None
+    deviation: tuple[Positive, Positive, Positive] | None = None
+    crop: Crop | None = None
+    interpolation: Interpolation | None = None
+    grid: tuple[Extent, Extent] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Config(NamedTuple):
+    """What the files beside weights state; a field that they are silent on is None or empty.
+
+    Attributes:
+        path: of `config.json`, or of `preprocessor_config.json` if that is the only one.
+        name: timm's or transformers' name of the architecture.
+        prepared: fields of `Preprocessing`, all but `size` or none.
+        size: side of the model's input in pixels.
+        image: height and width in pixels of the images that the position embeddings are for.
+        resampled: whether the position embeddings may be another grid's nevertheless.
+        classes: names of the classes.
+        num_heads: attention heads.
+        norm_epsilon: LayerNorm's.
+        claims: other statements, by their names in the file.
+    """
+
+    path: pathlib.Path | None = None
+    name: str = ''
+    prepared: Mapping[str, Any] = {}  # noqa: RUF012 (read only)
+    size: int | None = None
+    image: tuple[int, int] | None = None
+    resampled: bool = False
+    classes: tuple[str, ...] = ()
+    num_heads: int | None = None
+    norm_epsilon: float | None = None
+    claims: Mapping[str, Any] = {}  # noqa: RUF012
+
+
+def read_config(found: Mapping[str, pathlib.Path]) -> Config:
+    """The configuration in files by their names, `config.json` and `preprocessor_config.json`.
+
+    Raises:
+        ValueError: for a file that is no JSON object, and for preprocessing or a kind of model that
+            vitjax has not, by file and name.
+    """
+    values = {name: _json(path) for name, path in found.items()}
+    config, processor = values.get(CONFIG, {}), values.get(PREPROCESSOR, {})
+    out = Config()
+    if config:
+        out = _checked(found[CONFIG], _of_timm if _is_timm(config) else _of_transformers, config)
+    if processor:
+        path = found[PREPROCESSOR]
+        prepared, size = _checked(path, _processed, processor)
+        out = out._replace(path=out.path or path, prepared=prepared, size=size)
+    return out
+
+
+def _is_timm(config: dict[str, Any]) -> bool:
+    return 'pretrained_cfg' in config or isinstance(config.get('architecture'), str)
+
+
+def _checked(path: pathlib.Path, read: Any, values: dict[str, Any]) -> Any:
+    try:
+        out = read(values)
+    except (TypeError, AttributeError, KeyError, IndexError, ZeroDivisionError, OverflowError) as e:
+        kind = type(e).__name__
+        raise ValueError(f'{path} is no configuration: {first_line(e)} ({kind}).') from None
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
+    return out._replace(path=path) if isinstance(out, Config) else out
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} cannot be read: {first_line(error)}.') from None
+    if not isinstance(values, dict):
+        raise ValueError(f'{path} must hold a JSON object: it holds a {type(values).__name__}.')
+    return values
+
+
+# ---- timm --------------------------------------------------------------------------------------
+
+
+def _of_timm(config: dict[str, Any]) -> Config:
+    of, settings = config.get('pretrained_cfg') or {}, config.get('model_args') or {}
+    prepared: dict[str, Any] = {}
+    channels, *image = of.get('input_size') or (3, None)
+    _require('pretrained_cfg.input_size', channels, (3,), 'of 3 channels')
+    if of:
+        mode = of.get('crop_mode') or 'center'
+        _require('pretrained_cfg.crop_mode', mode, ('center', 'squash'))
+        prepared = {
+            # What timm takes where the file is silent.
+            'crop': of.get('crop_pct') or 0.875,
+            'mean': _colour(of.get('mean') or IMAGENET[0]),
+            'deviation': _colour(of.get('std') or IMAGENET[1]),
+            'interpolation': of.get('interpolation') or 'bicubic',
+            'squash': mode == 'squash',
+        }
+        _require_prepared(prepared, 'pretrained_cfg.', {'deviation': 'std', 'crop': 'crop_pct'})
+    size = settings.get('img_size') or image
+    classes = config.get('label_names') or of.get('label_names') or ()
+    claims = {f'model_args.{name}': value for name, value in settings.items() if name not in _FREE}
+    claims |= {
+        name: config[name] for name in ('global_pool', 'num_classes', 'num_features')
+        if name in config
+    }  # fmt: skip
+    return Config(
+        name=str(config.get('architecture') or of.get('architecture') or ''), prepared=prepared,
+        size=_square(image), image=_pair(size) if size and size != [None] else None,
+        resampled='img_size' not in settings and not of.get('fixed_input_size'),
+        classes=tuple(classes) if isinstance(classes, list) else (),
+        num_heads=_heads('model_args.num_heads', settings.get('num_heads')), claims=claims,
+    )  # fmt: skip
+
+
+# ---- transformers ------------------------------------------------------------------------------
+
+
+def _of_transformers(config: dict[str, Any]) -> Config:
+    kind = config.get('model_type')
+    if kind is not None:
+        _require('model_type', kind, _KINDS)
+    image, names = config.get('image_size'), config.get('id2label') or {}
+    classes = [names.get(str(i)) for i in range(len(names))]
+    if not all(isinstance(n, str) and not n.startswith('LABEL_') for n in classes):
+        classes = []
+    epsilon = config.get('layer_norm_eps')
+    if epsilon is not None:
+        fields.check(epsilon, Positive, 'layer_norm_eps')
+    known = (
+        'hidden_size', 'num_hidden_layers', 'intermediate_size', 'patch_size', 'num_channels',
+        'hidden_act', 'qkv_bias', 'use_swiglu_ffn', 'num_register_tokens', 'head_dim',
+        'mlp_ratio', 'query_bias', 'key_bias', 'value_bias', 'proj_bias', 'mlp_bias',
+    )  # fmt: skip
+    return Config(
+        name=str(kind or ''), image=_pair(image) if image else None, classes=tuple(classes),
+        num_heads=_heads('num_attention_heads', config.get('num_attention_heads')),
+        norm_epsilon=epsilon, claims={name: config[name] for name in known if name in config},
+    )  # fmt: skip
+
+
+def _processed(values: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Fields of `Preprocessing` and the side of the input, of an image processor's settings."""
+    name = str(values.get('image_processor_type') or values.get('feature_extractor_type') or '')
+    own = next((kind for kind in _PROCESSORS if name.startswith(kind)), None)
+    if own is None and not {'size', 'resample', 'image_mean', 'image_std'} <= values.keys():
+        raise ValueError(f'image_processor_type={name!r} must be one of {", ".join(_PROCESSORS)}.')
+    defaults = _PROCESSORS.get(own or '', {})
+
+    def get(name: str, otherwise: Any = None) -> Any:
+        value = values.get(name)
+        return defaults.get(name, otherwise) if value is None else value
+
+    for flag in ('do_resize', 'do_rescale'):
+        _require(flag, get(flag, True), (True,))
+    _require('do_pad', get('do_pad', False), (False,))
+    factor = get('rescale_factor', 1 / 255)
+    if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
+        raise ValueError(f'rescale_factor must be 1/255: {factor}.')
+    mean, deviation = values.get('image_mean'), values.get('image_std')
+    if not get('do_normalize', True):
+        mean, deviation = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    elif mean is None or deviation is None:
+        if not defaults.get('colours'):
+            raise ValueError('image_mean and image_std must be there: they are not.')
+        mean, deviation = defaults['colours']
+    resample = get('resample')
+    if not isinstance(resample, int) or not 0 <= resample < len(_RESAMPLING):
+        raise ValueError(f'resample must be a number of Pillow, 0 to 5: {resample!r}.')
+    short, squash = _resized(get('size'), own)
+    size = short
+    if get('do_center_crop', False):
+        size = _side('crop_size', get('crop_size', short))
+    elif not squash:
+        raise ValueError(
+            'do_center_crop must be true where size has a shortest_edge: images stay oblong else.'
+        )
+    crop = size / short if int(size / (size / short)) == short else size / (short + 0.5)
+    prepared = {
+        'crop': crop, 'mean': _colour(mean), 'deviation': _colour(deviation),
+        'interpolation': _RESAMPLING[resample], 'squash': squash,
+    }  # fmt: skip
+    spelled = {'mean': 'image_mean', 'deviation': 'image_std', 'interpolation': 'resample'}
+    _require_prepared(prepared, '', {**spelled, 'crop': 'crop_size / size'})
+    return prepared, size
+
+
+def _resized(size: Any, processor: str | None) -> tuple[int, bool]:
+    """The pixels that images are resized to, and whether both sides are, of `size`."""
+    if isinstance(size, dict) and 'shortest_edge' in size and 'longest_edge' not in size:
+        return _side('size.shortest_edge', size['shortest_edge']), False
+    if isinstance(size, int) and processor:
+        return _side('size', size), processor in ('ViT', 'DeiT')
+    if isinstance(size, dict) and {'height', 'width'} <= size.keys():
+        return _side('size', (size['height'], size['width'])), True
+    raise ValueError(f'size must have a shortest_edge, or a height and a width: {size!r}.')
+
+
+# ---- Both --------------------------------------------------------------------------------------
+
+
+def _require(name: str, value: Any, allowed: tuple[Any, ...], rule: str = '') -> None:
+    if not any(value == each and type(value) is type(each) for each in allowed):
+        rule = rule or ' or '.join(map(json.dumps, allowed))
+        raise ValueError(f'{name} must be {rule}: {json.dumps(value, default=str)}.')
+
+
+def _require_prepared(prepared: dict[str, Any], prefix: str, spelled: dict[str, str]) -> None:
+    """Holds fields of `Preprocessing` against their ranges, under their names in the file."""
+    for name, kind in fields.declared(Preprocessing).items():
+        if name in prepared:
+            fields.check(prepared[name], kind, prefix + spelled.get(name, name))
+
+
+def _colour(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list | tuple) else values
+
+
+def _heads(name: str, value: Any) -> int | None:
+    if value is not None:
+        fields.check(value, Extent, name)
+    return value
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width, of one number for both or of two."""
+    high, wide = (size, size) if isinstance(size, int) else size
+    for side in (high, wide):
+        fields.check(side, Side, 'the image size')
+    return high, wide
+
+
+def _square(size: Any) -> int | None:
+    """The side of an image of this height and width; None if it is oblong or not known."""
+    return size[0] if len({*size}) == 1 else None
+
+
+def _side(name: str, size: Any) -> int:
+    """The side of a square.
+
+    Raises:
+        ValueError: if it is oblong.
+    """
+    sides = (size['height'], size['width']) if isinstance(size, dict) else size
+    high, wide = _pair(sides)
+    if high != wide:
+        raise ValueError(f'{name} must be a square: {high}x{wide} pixels.')
+    return high
+
+
+def require_claims(config: Config, model: Model, num_classes: int) -> None:
+    """Holds what a configuration states of a model against the model made from the weights.
+
+    Args:
+        config: the configuration.
+        model: the model, at the sizes of the weights.
+        num_classes: outputs of the weights' head; 0 if they have none.
+
+    Raises:
+        ValueError: for the first statement that is false or that is not known, by file and name.
+    """
+    for name, claimed in config.claims.items():
+        short = name.removeprefix('model_args.')
+        if name == 'num_classes' and not num_classes:
+            continue
+        if short not in _COMPUTED:
+            raise ValueError(
+                f'{config.path}: {name}={json.dumps(claimed)} is no setting that vitjax computes.'
+            )
+        wanted = _COMPUTED[short](vars(model), num_classes)
+        if claimed is not None and not any(_same(claimed, each) for each in wanted):
+            said = ' or '.join(json.dumps(each) for each in wanted)
+            raise ValueError(
+                f'{config.path}: {name} must be {said}, as the weights are read: '
+                f'{json.dumps(claimed)}.'
+            )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, bool) or isinstance(b, bool) or not isinstance(b, int | float):
+        return a is b if isinstance(b, bool) else a == b
+    return isinstance(a, int | float) and math.isclose(a, b, rel_tol=1e-6)
+
+
+def _always(*values: Any) -> Any:
+    return lambda model, classes: values
+
+
+def _field(name: str, otherwise: Any = None) -> Any:
+    return lambda model, classes: (model.get(name, otherwise),)
+
+
+def _hidden(model: Any, classes: int) -> tuple[int]:
+    return (int(model.get('width', 0) * model.get('mlp_ratio', 0)),)
+
+
+def _ratio(model: Any, classes: int) -> tuple[float, ...]:
+    # A ratio may be rounded, to the same hidden width.
+    return (model.get('mlp_ratio', 0), _hidden(model, classes)[0] / model.get('width', 1))
+
+
+# By a setting's name: the values under which the model computes what its publisher's does.
+_COMPUTED: dict[str, Any] = {
+    **dict.fromkeys(('embed_dim', 'hidden_size', 'num_features'), _field('width')),
+    **dict.fromkeys(('depth', 'num_hidden_layers'), _field('depth')),
+    'num_heads': _field('num_heads'),
+    'head_dim': lambda model, classes: (model['width'] // model['num_heads'],),
+    'patch_size': _field('patch_size'),
+    'mlp_ratio': _ratio,
+    'intermediate_size': _hidden,
+    **dict.fromkeys(('reg_tokens', 'num_register_tokens'), _field('registers', 0)),
+    **dict.fromkeys(('qkv_bias', 'query_bias', 'key_bias', 'value_bias'), _field('qkv_bias')),
+    'num_classes': lambda model, classes: (classes,),
+    **dict.fromkeys(('num_channels', 'in_chans'), _always(3)),
+    'global_pool': _always('token'),
+    'hidden_act': _always('gelu'),
+    'act_layer': _always('gelu'),
+    'norm_layer': _always('layernorm'),
+    'embed_layer': _always('patch_embed'),
+    'pos_embed': _always('learn'),
+    **dict.fromkeys(('class_token', 'final_norm', 'proj_bias', 'mlp_bias'), _always(True)),
+    **dict.fromkeys(
+        (
+            'qk_norm', 'pre_norm', 'fc_norm', 'use_swiglu_ffn', 'dynamic_img_pad',
+            'scale_attn_norm', 'scale_mlp_norm', 'swiglu_mlp', 'attn_pool',
+        ),
+        _always(False),
+    ),
+}  # fmt: skip
