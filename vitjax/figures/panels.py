@@ -210,5 +210,7 @@ def short(name: str, most: int = 22) -> str:
 
 
 def some(count: int, most: int) -> list[int]:
-    """At most `most` indices of `count`, evenly spread, the first and the last among them."""
+    """At most `most` indices of `count`, evenly spaced, with the first and the last one."""
+    if not count:
+        return []
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
