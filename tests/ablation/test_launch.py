@@ -41,8 +41,9 @@ def test_every_cell_is_trained_and_stands_in_the_table(finished):
     ]  # fmt: skip
     for name in ablation.ACCURACIES:
         mine = [float(row[name]) for row in seeds[:2]]
-        got = [float(written[0][key]) for key in (name, f'{name}_low', f'{name}_high')]
-        np.testing.assert_allclose(got, ablation.interval(mine), rtol=1e-6)
+        assert float(written[0][name]) == pytest.approx(ablation.interval(mine)[0])
+        # Two seeds are too few for an interval of accuracies: empty cells, and no "nan".
+        assert [written[0][f'{name}{end}'] for end in ('_low', '_high')] == ['', '']
     assert float(written[2]['train_flops']) == ablation.cost(
         ablation.cells(TINY, GRID)[2].experiment
     )['train_flops']  # fmt: skip

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from helpers import normal
 
-from vitjax.analysis import effects
+from vitjax.analysis import effects, probe
 
 
 def test_drops_of_answers_and_rises_of_losses():
@@ -23,15 +24,52 @@ def test_drops_of_answers_and_rises_of_losses():
     np.testing.assert_allclose(effects.token_turn(-3 * clean[None], clean), 2, rtol=1e-6)
 
 
-def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    values = rng.exponential(size=(400, 60))
-    mean, low, high = effects.bootstrap(values)
+@pytest.mark.parametrize('count', [2, 3, 4, 8, 16, 19, 20, 50])
+@pytest.mark.parametrize('interval', [effects.bootstrap, effects.student])
+def test_intervals_of_means_cover_as_often_as_they_say(interval, count):
+    rng = np.random.default_rng(count)
+    mean, low, high = interval(values := rng.normal(3, 2, (3000, count)))
     np.testing.assert_allclose(mean, values.mean(1))
-    assert 0.88 < np.mean((low < 1) & (1 < high)) < 0.98
-    again = effects.bootstrap(values)
-    np.testing.assert_array_equal(low, again[1])
-    assert np.isnan(effects.bootstrap(values[:, :1])[1]).all()
+    # Three deviations of 3,000 draws are 0.012.
+    assert 0.938 < np.mean((low < 3) & (3 < high)) < 0.962
+    np.testing.assert_array_equal(low, interval(values)[1])
+    _, low, high = interval(rng.exponential(size=(3000, count)))  # as skewed as effects are
+    assert np.mean((low < 1) & (1 < high)) > 0.87
+
+
+@pytest.mark.parametrize('count', [3, 4, 8, 16, 20, 50])
+@pytest.mark.parametrize('share', [0.5, 0.9, 0.98])
+def test_intervals_of_fractions_over_seeds_cover_as_often_as_they_say(count, share):
+    rng = np.random.default_rng(count)
+    drawn = rng.beta(200 * share, 200 * (1 - share), (3000, count))
+    _, low, high = effects.student_share(drawn)
+    assert 0.93 < np.mean((low < share) & (share < high)) < 0.97
+
+
+@pytest.mark.parametrize('count', [2, 3, 4, 8, 16, 20, 50])
+def test_intervals_of_fractions_of_images_cover_as_often_as_they_say(count):
+    """Wilson's does so on average over fractions: one of n images moves in steps of 1/n."""
+    rng = np.random.default_rng(count)
+    share = rng.uniform(size=20_000)
+    low, high = probe.wilson(rng.binomial(count, share) / count, count)
+    assert 0.94 < np.mean((low < share) & (share < high)) < 0.97
+
+
+@pytest.mark.parametrize(
+    ('interval', 'least'),
+    [(effects.bootstrap, 2), (effects.student, 2), (effects.student_share, 3)],
+)
+def test_fewer_values_than_an_interval_takes_have_none(interval, least):
+    values = np.random.default_rng(0).uniform(size=(5, least))
+    assert np.isfinite(interval(values)).all()
+    mean, low, high = interval(values[:, 1:])
+    assert np.isfinite(mean).all() and np.isnan(low).all() and np.isnan(high).all()
+
+
+def test_an_interval_is_called_what_it_is():
+    said = [effects.over_images(count) for count in (1, 2, 19, 20)]
+    student = "Student's t over images, 95%"
+    assert said == ['no interval, one image', student, student, 'bootstrap over images, 95%']
 
 
 def test_rank_correlation_is_of_order_alone():

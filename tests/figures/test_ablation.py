@@ -25,9 +25,10 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
     assert [text.get_text() for text in heat.texts] == [
         '50.0%\n40.0 to 70.0', '60.0%\n55.0 to 65.0', '70.0%'
     ]  # fmt: skip
-    assert figure.get_suptitle() == 'mean of 3 seeds, 95% interval'
+    said = "mean of 3 seeds, Student's 95% interval over them, on the logit scale"
+    assert figure.get_suptitle() == said
     three = pair(TABLE, ('a', [2, 4]), ('b', [1, 2]), axes=3, seeds=3, each='7 steps each')
-    assert three.get_suptitle().endswith('interval, other settings averaged; 7 steps each')
+    assert three.get_suptitle() == f'{said}, other settings averaged; 7 steps each'
 
 
 @pytest.mark.parametrize('steps, flops, said', [

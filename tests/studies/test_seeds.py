@@ -76,6 +76,23 @@ def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
         studies.across({0: made['lesion'][1], 1: other}, GIVEN, cell='c')
 
 
+def test_without_an_interval_nothing_is_clear_and_no_cell_is_nan(tmp_path):
+    seeds = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2)]
+    one = GIVEN.take(slice(0, 1))
+    patched = {i: studies.patch(run, one, noise=0.1) for i, run in enumerate(seeds)}
+    joined = studies.across(patched, one, cell='c')
+    assert all(np.isnan(row['answer_clear']) for row in joined.rows)
+    joined.write(tmp_path, one)
+    patched[0].write(tmp_path / 'alone', one)
+    cut = {i: studies.lesion(run, GIVEN, draws=1) for i, run in enumerate(seeds)}
+    joined = studies.across(cut, GIVEN, cell='c')
+    said = 'no interval, three seeds are needed'
+    assert said in joined.figure.get_suptitle() and joined.interval == said
+    joined.write(tmp_path, GIVEN)
+    for path in tmp_path.glob('**/*.csv'):
+        assert 'nan' not in path.read_text()
+
+
 def test_agreement_is_kendall_s():
     layers = np.arange(1, 4)
     same = np.array([[3.0, 30.0], [2.0, 20.0], [1.0, 10.0]])

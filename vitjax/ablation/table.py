@@ -62,7 +62,9 @@ def said(row: Row) -> str:
     mean, low, high = (row[f'test_accuracy{end}'] for end in ('', '_low', '_high'))
     said = f'test accuracy {mean:.2%}'
     if row['seeds'] > 1:
-        span = '' if np.isnan(low) else f', 95% interval {low:.2%} to {high:.2%}'
+        span = ', too few for an interval'
+        if not np.isnan(low):
+            span = f', 95% interval {low:.2%} to {high:.2%}'
         said += f' (mean of {row["seeds"]} seeds{span})'
     return f'{said}, {row["seconds"]:.1f} s'
 
@@ -106,9 +108,10 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of shares, as accuracies are, and the low and high end of its confidence interval.
+    """Mean of fractions such as accuracies, and the low and high end of its confidence interval.
 
-    Student's on the logit scale (`effects.student_share`), within 0 and 1; NaN below three values.
+    Student's on the logit scale (`effects.student_share`), within 0 and 1; NaN for fewer than three
+    values.
     """
     mean, low, high = student_share(np.array(values), level)
     return float(mean), float(low), float(high)
@@ -125,7 +128,8 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
         with files.writing(out / f'{name}.csv', 'w', newline='') as file:
             writer = csv.DictWriter(file, dict.fromkeys(key for row in table for key in row))
             writer.writeheader()
-            writer.writerows(table)
+            for row in table:  # too few seeds for an interval, or for its mean: an empty cell
+                writer.writerow({k: '' if v != v else v for k, v in row.items()})
     return rows
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vitjax.activations.record import Activations, Report, by_batch, from_array, select, silent
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
-from vitjax.analysis import probe, similarity
+from vitjax.analysis import effects, probe, similarity
 from vitjax.types import Array
 
 SAMPLES = ('image', 'token')
@@ -30,14 +30,16 @@ class Matrix(NamedTuple):
     """One metric of every layer of x with every layer of y.
 
     Attributes:
-        metric: which, a key of `METRICS`.
+        metric: a key of `METRICS`.
         values: [layers of x, layers of y].
-        low: the low end of a 95% interval over batches, the same shape; None where there is none.
-        high: the high end.
+        low: low end of a 95% interval over batches, the same shape; None for metrics without one,
+            NaN for a single batch.
+        high: high end.
         x: names of x's layers.
         y: names of y's layers.
-        policy: what of the tokens was compared, on what.
+        policy: which tokens were compared, on which examples.
         batch_size: examples in a batch of the interval.
+        batches: number of batches.
     """
 
     metric: str
@@ -48,15 +50,19 @@ class Matrix(NamedTuple):
     y: list[str]
     policy: str
     batch_size: int
+    batches: int
 
     @property
     def title(self) -> str:
-        """The policy, and the widest interval where there is one."""
-        if self.low is None or self.high is None or not np.isfinite(self.low).all():
+        """The policy, and which interval there is and its largest half-width."""
+        if self.low is None or self.high is None:
             return self.policy
+        if self.batches < 2:
+            return f'{self.policy}\nno interval: one batch of {self.batch_size}'
         width = np.abs(self.high - self.low).max() / 2
-        interval = f'95% interval over batches of {self.batch_size}: ±{width:.3f} at most'
-        return f'{self.policy}\n{interval}'
+        kind = 'jackknife' if self.batches < effects.FEW else 'bootstrap'
+        interval = f'95% interval over batches of {self.batch_size} ({kind}, {self.batches} batches)'
+        return f'{self.policy}\n{interval}: ±{width:.3f} at most'
 
 
 class Probes(NamedTuple):
@@ -162,9 +168,7 @@ def cka(
         ValueError: for fewer than 4 samples; for a layer that is constant or not finite, by name.
     """
     total, parts = a.examples, []
-    starts = list(range(0, total, batch_size))
-    if len(starts) > 1 and total - starts[-1] < 4:
-        starts.pop()
+    starts = _starts(total, batch_size)
     for start, stop in zip(starts, [*starts[1:], total], strict=True):
         rows = np.arange(start, stop)
         x = as_samples(a.values(rows), samples)
@@ -175,6 +179,12 @@ def cka(
     none = np.full((2, *matrix.shape), np.nan)
     low, high = similarity.bootstrap(parts) if len(parts) > 1 else none
     return matrix, low, high
+
+
+def _starts(total: int, batch_size: int) -> list[int]:
+    """First examples of the batches."""
+    starts = list(range(0, total, batch_size))
+    return starts[:-1] if len(starts) > 1 and total - starts[-1] < 4 else starts
 
 
 def matrices(
@@ -218,7 +228,9 @@ def matrices(
         else:
             found = streamed(x, y, kernel={'cka': 'linear', 'rbf': 'rbf'}[metric])
         other = y or x
-        yield Matrix(metric, *found, x.names, other.names, _policy(x, other, samples), batch_size)
+        batches, policy = len(_starts(x.examples, batch_size)), _policy(x, other, samples)
+        size = min(batch_size, x.examples)
+        yield Matrix(metric, *found, x.names, other.names, policy, size, batches)
 
 
 def _policy(x: Activations, y: Activations, samples: str) -> str:

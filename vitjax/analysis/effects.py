@@ -1,4 +1,4 @@
-"""What an intervention does to an answer, and how sure that is over images."""
+"""Effects of an intervention on predictions, and their confidence intervals."""
 
 from typing import Any
 
@@ -43,30 +43,52 @@ def token_turn(features: Array, clean: Array) -> jax.Array:
     return 1 - cosines(features, jnp.broadcast_to(clean, features.shape))
 
 
+FEW = 20  # images below which the bootstrap's means are too few to have tails
+
+
 def bootstrap(
     values: Array, *, seed: int = 0, draws: int = 1000, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over images of values [..., B], and the bootstrap interval of it: each [...].
+    """Mean over images of values [..., B] and its confidence interval, each [...].
 
-    Percentiles of the means of `draws` samples of as many images, with replacement (Efron 1979).
-    One image has no interval: NaN.
+    From `FEW` images on: expanded percentiles of the means of `draws` samples of B images, drawn
+    with replacement (Efron 1979; Hesterberg 2015, section 4.5). Plain percentiles are narrower than
+    Student's interval: on normal data 95% of them covers 93% with 20 images, 50% with 2. Below
+    `FEW` images: `student`. One image has no interval: NaN. `over_images` names the interval.
 
     >>> mean, low, high = bootstrap(np.arange(100.0))
     >>> float(mean), bool(43 < low < 45), bool(54 < high < 56)
     (49.5, True, True)
     """
     values = np.asarray(values, np.float64)
-    count, mean = values.shape[-1], values.mean(-1)
-    if count < 2:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    count = values.shape[-1]
+    if count < FEW:
+        return student(values, level)
     drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=draws) / count
-    means = values @ drawn.T
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-    return mean, low, high
+    low, high = np.quantile(values @ drawn.T, expanded(count, level), axis=-1)
+    return values.mean(-1), low, high
+
+
+def expanded(count: int, level: float) -> tuple[float, float]:
+    """Quantiles of bootstrap means whose interval is as wide as Student's on normal data.
+
+    The deviation of bootstrap means of `count` values is too small by `sqrt((count - 1) / count)`,
+    and a normal's tails are too thin (Hesterberg 2015, section 4.5).
+    """
+    reach = scipy.stats.t.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1))
+    low = float(scipy.stats.norm.cdf(-reach))
+    return low, 1 - low
+
+
+def over_images(count: int) -> str:
+    """Name of the 95% interval that `bootstrap` returns for `count` images."""
+    if count < 2:
+        return 'no interval, one image'
+    return 'bootstrap over images, 95%' if count >= FEW else "Student's t over images, 95%"
 
 
 def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of values [..., n], as seeds are, and Student's confidence interval of it: each [...].
+    """Mean of values [..., n], as of seeds, and its Student confidence interval, each [...].
 
     One value has no interval: NaN.
     """
@@ -80,11 +102,11 @@ def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray,
 
 
 def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`student` of shares, 0 to 1, as accuracies are: an interval that stays within 0 and 1.
+    """`student` of fractions such as accuracies, with an interval that stays within 0 and 1.
 
     Student's interval of the mean's logit, its error propagated to first order (R's `svyciprop`
-    with `method='logit'`; Korn and Graubard 1998). Below three values there is none, NaN: that of
-    two is nearly all of 0 to 1. Values that are all alike have one of no width.
+    with `method='logit'`; Korn and Graubard 1998). Fewer than three values have no interval, NaN:
+    with two it would be nearly all of 0 to 1. Equal values have an interval of no width.
 
     >>> mean, low, high = student_share([0.96, 0.97, 0.99])
     >>> round(float(low), 3), round(float(high), 3)

@@ -86,7 +86,8 @@ def _mean(seeds: int, low: np.ndarray) -> str:
     if seeds == 1:
         return 'one seed'
     known = np.isfinite(low).any()
-    return f'mean of {seeds} seeds, ' + ('95% interval' if known else 'too few for an interval')
+    interval = "Student's 95% interval over them, on the logit scale"
+    return f'mean of {seeds} seeds, ' + (interval if known else 'too few for an interval')
 
 
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
@@ -134,7 +135,7 @@ def against_flops(
     axis.xaxis.set_minor_locator(ticker.NullLocator())
     percent(axis.yaxis)
     axis.grid(True)
-    axis.set_title(_mean(seeds, np.array(accuracy)[:, 1]))
+    figure.suptitle(_mean(seeds, np.array(accuracy)[:, 1]), wrap=True)
     if len(points) <= 24:
         axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     return figure

@@ -129,18 +129,20 @@ def regions(
 
 @styled
 def lesions(
-    what: Sequence[Mapping[str, Any]], mean: np.ndarray, low: np.ndarray, high: np.ndarray, *,
-    measure: str, title: str,
+    what: Sequence[Mapping[str, Any]], mean: np.ndarray, low: np.ndarray, high: np.ndarray,
+    means: Sequence[Mapping[str, Any]], *, measure: str, title: str,
 ) -> Figure:  # fmt: skip
-    """A measure with single layers skipped, swapped, repeated, and against how many are removed.
+    """A measure with single layers skipped, swapped or repeated, and with several removed.
 
     Args:
         what: `kind`, and `layer` or `removed`, of each lesion.
-        mean: of the measure, by lesion.
-        low: of its interval.
-        high: of its interval.
-        measure: its name.
-        title: anything more.
+        mean: mean of the measure, by lesion.
+        low: low end of its interval.
+        high: high end of its interval.
+        means: for each number of layers `removed`, the measure, its `_low` and `_high` end over the
+            sets that were `drawn` and the images, and the number of sets there are, `of`.
+        measure: name of the measure.
+        title: title of the figure.
     """
     figure, (left, right) = charts(WIDTH, 2.8, 2)
     for kind, mark in (('skipped', 'o-'), ('swapped', 's-'), ('repeated', '^-')):
@@ -151,19 +153,39 @@ def lesions(
         left.fill_between(layers, low[rows], high[rows], color=line.get_color(), alpha=0.15)
     left.set(title='one layer', xlabel='layer', ylabel=measure)
     removed = np.array([row.get('removed', 0) for row in what])
-    counts = np.unique(removed[removed > 0])
-    right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='a set')
-    own = [mean[removed == count].mean() for count in counts]
-    right.plot([0, *counts], [mean[0], *own], 'o-', color='C0', label='their mean')
-    right.set(title='layers removed at random', xlabel='how many', ylabel=measure)
+    right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='one set')
+    counts, own, lows, highs = (
+        np.array([first, *(row[key] for row in means)])
+        for first, key in zip(
+            (0, mean[0], low[0], high[0]),
+            ('removed', measure, f'{measure}_low', f'{measure}_high'), strict=True
+        )
+    )  # fmt: skip
+    known = 'mean and 95% interval' if np.isfinite(lows).all() else 'mean'
+    right.plot(counts, own, 'o-', color='C0', label=known)
+    right.fill_between(counts, lows, highs, color='C0', alpha=0.15, linewidth=0)
+    right.set(title='layers removed at random', ylabel=measure)
+    right.set_xlabel('layers removed\n(sets drawn of sets there are)')
     for axis in (left, right):
         axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
         axis.set_ylim(min(0.0, float(mean.min())), 1)
         unclip(axis)
         number(axis)
         axis.legend()
+    chosen, flat = [means[i] for i in some(len(means), 12)], len(means) <= 5
+    between = '\n' if flat else ' '
+    drawn = [
+        f'{row["removed"]}{between}({row["drawn"]} of {_count(row["of"])})' for row in chosen
+    ]
+    places = [0, *(row['removed'] for row in chosen)]
+    right.set_xticks(places, ['0', *drawn], rotation=0 if flat else 90)
     figure.suptitle(title, wrap=True)
     return figure
+
+
+def _count(sets: int) -> str:
+    """A number of sets in five characters or fewer."""
+    return f'{sets}' if sets < 100_000 else f'{sets:.0e}'.replace('e+0', 'e').replace('e+', 'e')
 
 
 @styled

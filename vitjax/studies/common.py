@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,14 +12,15 @@ import jax
 import numpy as np
 
 from vitjax import capture, files
-from vitjax.analysis import effects
+from vitjax.analysis import effects, probe
 from vitjax.data import preprocess, sources
 from vitjax.data.order import evenly, exactly
 from vitjax.experiment import preprocessing
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Format, Module
 
-Report = Callable[[int], object]  # takes how many images are done
+Report = Callable[[int], object]  # called with the number of images done
+SHARES = ('accuracy', 'agreement', 'moved')  # measures that are 0 or 1 for an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +48,17 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a study found.
+    """Results of a study.
 
     Attributes:
-        name: of its files.
+        name: stem of its files.
         arrays: by name; the last axis of effects is images.
-        rows: of the table.
-        figure: matplotlib's.
-        policy: what was edited and measured, in words.
+        rows: rows of the table; NaN, as where there is no interval, is an empty cell.
+        figure: a matplotlib figure.
+        policy: the edit and the measure, in words.
+        interval: name of the table's intervals, or why there is none.
         said: lines to print.
-        measure: what the table's first measure is, for figures.
-        interval: what the table's intervals are over.
+        measure: name of the table's first measure, for figures.
     """
 
     name: str
@@ -64,9 +66,9 @@ class Study:
     rows: Sequence[Mapping[str, Any]]
     figure: Any
     policy: str
+    interval: str
     said: tuple[str, ...] = ()
     measure: str = ''
-    interval: str = 'bootstrap over images, 95%'
 
     def write(
         self, out: str | pathlib.Path, samples: Samples, *, formats: Sequence[Format] = ('png',),
@@ -85,11 +87,17 @@ class Study:
             writer = csv.DictWriter(file, [*columns, 'images', 'policy'])
             writer.writeheader()
             for row in self.rows:
-                cells = {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()}
+                cells = {name: _cell(value) for name, value in row.items()}
                 writer.writerow({**cells, 'images': len(samples.inputs), 'policy': self.policy})
         return ', '.join(
             [f'{self.name}.npz', f'{self.name}.csv', *self.figure.save(out / self.name, formats)]
         )
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return '' if math.isnan(value) else f'{value:.6g}'
 
 
 def samples(
@@ -225,9 +233,33 @@ def _features(features: jax.Array) -> jax.Array:
 
 
 def summary(values: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Of measures [..., B] the mean over images, and its interval as `NAME_low` and `NAME_high`."""
+    """Means of measures [..., B] over images, and their intervals as `NAME_low` and `NAME_high`.
+
+    `interval_of` names the intervals.
+    """
     out = {}
     for name, value in values.items():
         mean, low, high = effects.bootstrap(value, seed=seed)
+        count = np.shape(value)[-1]
+        if name in SHARES and count > 1:  # equal values still have an interval
+            low, high = probe.wilson(mean, count)
         out |= {name: mean, f'{name}_low': low, f'{name}_high': high}
     return out
+
+
+def interval_of(measures: Sequence[str], count: int) -> str:
+    """Name of the intervals that `summary` returns for these measures of `count` images."""
+    shares = [name for name in measures if name in SHARES]
+    if count < 2 or not shares:
+        return effects.over_images(count)
+    wilson = "Wilson's over images, 95%"
+    if len(shares) == len(measures):
+        return wilson
+    return f'{effects.over_images(count)}; of {", ".join(shares)} {wilson}'
+
+
+def said_of(given: Samples, interval: str) -> str:
+    """Number and source of images, and which interval is shaded, for a figure's title."""
+    count = len(given.inputs)
+    images = f'{count} image{"s" * (count > 1)} ({given.source})'
+    return f'{images}; shaded: {interval}' if count > 1 else f'{images}; {interval}'

@@ -102,4 +102,5 @@ def heads(
         title=f'{main}, {count} images ({given.source})',
     )
     policy = 'each head of each layer at all tokens: zero, or its mean over the images by token'
-    return Study('heads', arrays, rows, figure, policy, tuple(said), measure)
+    interval = effects.over_images(count)
+    return Study('heads', arrays, rows, figure, policy, interval, tuple(said), measure)

@@ -3,12 +3,12 @@
 import numpy as np
 
 from vitjax import capture
-from vitjax.analysis import tokens
+from vitjax.analysis import effects, tokens
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, intervene, renormalise, sweep
 from vitjax.runs import Loaded
 from vitjax.studies import aside as moving
-from vitjax.studies.common import Report, Samples, Study, batches, label, measured, summary
+from vitjax.studies.common import Report, Samples, Study, batches, label, measured, said_of, summary
 from vitjax.types import Module
 
 
@@ -111,13 +111,14 @@ def knockout(
     span = 'and all after it' if onward else 'alone'
     measure = 'answer' if model.num_classes else 'token'
     moves = '' if aside is None else f', outliers moved aside at layer {aside}'
+    interval = effects.over_images(len(inputs))
     triple = tuple(table[f'{measure}{end}'] for end in ('', '_low', '_high'))
     figure = figures.regions(
         triple,
         names,
         regions,
         measure=label(measure, model.num_classes > 0),
-        title=f'{stack}, cut at a layer {span}{moves}; {len(inputs)} images ({given.source})',
+        title=f'{stack}, cut at a layer {span}{moves}; {said_of(given, interval)}',
     )
     policy = f"class token's weights to a region zero, the others renormalised, at a layer {span}"
     share = np.concatenate(norms, 1)  # [layers, images, patches]
@@ -142,6 +143,7 @@ def knockout(
         lines,
         figure,
         policy,
+        interval,
         said,
         label('answer', model.num_classes > 0),
     )

@@ -1,6 +1,8 @@
-"""lesion: layers skipped, swapped, repeated (Veit et al. 2016), and accuracy then."""
+"""lesion: accuracy with layers skipped, swapped or repeated (Veit et al. 2016)."""
 
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import capture
+from vitjax.analysis import effects
 from vitjax.capture import NOTHING, enter, leave, looking, one_layer
 from vitjax.figures import interventions as figures
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, measured, summary
+from vitjax.studies.common import (
+    SHARES,
+    Report,
+    Samples,
+    Study,
+    batches,
+    interval_of,
+    measured,
+    said_of,
+    summary,
+)
 from vitjax.types import Array, Module, Params
 
 
@@ -53,7 +66,11 @@ def _reordered(model: Any, params: Params, images: Array, orders: jax.Array) -> 
 
 
 def lesions(depth: int, draws: int, seed: int) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Which lesions there are, as rows, and the orders [lesions, depth + 1] that make them."""
+    """Lesions as rows, and the orders [lesions, depth + 1] of layers that make them.
+
+    `random` removes sets of layers of each size: all sets if there are no more than `draws`, else
+    `draws` different ones.
+    """
     every, rng = list(range(depth)), np.random.default_rng(seed)
     made: list[tuple[dict[str, Any], Sequence[int]]] = [({'kind': 'none', 'layer': 0}, every)]
     for i in every if depth > 1 else []:
@@ -63,16 +80,46 @@ def lesions(depth: int, draws: int, seed: int) -> tuple[list[dict[str, Any]], np
         swapped = [*every[:i], i + 1, i, *every[i + 2 :]]
         made.append(({'kind': 'swapped', 'layer': i + 1}, swapped))
     for count in range(1, depth):
-        for draw in range(draws):
-            kept = sorted(rng.permutation(depth)[count:])
-            what = {'kind': 'random', 'removed': count, 'draw': draw + 1}
-            made.append((what, kept))
+        for draw, removed in enumerate(different_sets(depth, count, draws, rng), 1):
+            what = {'kind': 'random', 'removed': count, 'draw': draw}
+            made.append((what, [i for i in every if i not in removed]))
     orders = np.full((len(made), depth + 1), -1)
     for row, (_, order) in zip(orders, made, strict=True):
         row[: len(order)] = order
     remain = [' '.join(str(j + 1) for j in order) for _, order in made]
     rows = [{**what, 'order': order} for (what, _), order in zip(made, remain, strict=True)]
     return rows, orders
+
+
+def different_sets(
+    depth: int, count: int, draws: int, rng: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """All sets of `count` of `depth` layers if there are no more than `draws`, else as many."""
+    if math.comb(depth, count) <= draws:
+        return [*itertools.combinations(range(depth), count)]
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < draws:
+        found[tuple(sorted(rng.permutation(depth)[:count].tolist()))] = None
+    return [*found]
+
+
+def mean_of_sets(
+    name: str, value: np.ndarray, sets: int, seed: int
+) -> tuple[float, float, float]:
+    """Mean over sets and images of a measure [drawn, images], and its 95% interval.
+
+    Squares of two half-widths add: over images, as `summary` has them for the images' means over
+    the drawn sets (Wilson's is too wide for fractions that are neither 0 nor 1); and over sets,
+    Student's with the correction for a finite number of `sets` (Cochran 1977, section 2.8), which
+    is 0 if all are drawn. One image, or one set of several, has no interval: NaN.
+    """
+    mean, low, high = map(float, summary({name: value.mean(0)}, seed).values())
+    over_sets = 0.0
+    if len(value) < sets:
+        _, _, top = effects.student(value.mean(1))
+        over_sets = (float(top) - mean) * math.sqrt(1 - len(value) / sets)
+    low, high = mean - math.hypot(mean - low, over_sets), mean + math.hypot(high - mean, over_sets)
+    return (mean, max(low, 0.0), min(high, 1.0)) if name in SHARES else (mean, low, high)
 
 
 def lesion(
@@ -82,12 +129,14 @@ def lesion(
     """Accuracy with layers skipped, swapped with the next, repeated, and removed at random.
 
     Without labels it is agreement with the whole model; of a model without classes, the cosine of
-    its features to the whole model's. `value` is [lesions, images].
+    its features to the whole model's. `value` is [lesions, images]. The last rows of the table are
+    means over the random sets of a size, with `drawn` sets `of` as many.
 
     Args:
         loaded: a model with a stack `blocks`.
         given: the images.
-        draws: random sets of layers of each size.
+        draws: sets of layers of each size that are removed at random, all different; of a size
+            with no more sets, all are.
         memory: gigabytes that a pass may take.
         seed: of the sets and the bootstrap.
         report: takes how many images are done.
@@ -111,13 +160,24 @@ def lesion(
         {**row, **{key: float(column[i]) for key, column in table.items()}}
         for i, row in enumerate(what)
     ]
+    depth, means = model.trunk.stacks['blocks'], []
+    for count in range(1, depth):
+        chosen = [i for i, row in enumerate(what) if row.get('removed') == count]
+        sets = math.comb(depth, count)
+        mean, low, high = mean_of_sets(name, value[chosen], sets, seed)
+        means.append({'kind': 'random, mean', 'removed': count, 'drawn': len(chosen), 'of': sets,
+                      name: mean, f'{name}_low': low, f'{name}_high': high})  # fmt: skip
+    interval = interval_of([name], len(given.inputs))
     figure = figures.lesions(
         what,
         table[name],
         table[f'{name}_low'],
         table[f'{name}_high'],
+        means,
         measure=name,
-        title=f'{len(given.inputs)} images ({given.source})',
+        title=said_of(given, interval),
     )
     policy = 'blocks of the trunk run in another order; `order` says which, from 1'
-    return Study('lesion', {'value': value, 'orders': orders}, lines, figure, policy, measure=name)
+    interval += '; of means over random sets, over images and sets'
+    arrays = {'value': value, 'orders': orders}
+    return Study('lesion', arrays, lines + means, figure, policy, interval, measure=name)

@@ -90,7 +90,9 @@ def patch(
     policy = f'tokens leaving each block replaced by those of {by}, {region}x{region} patches'
     rank = effects.rank_correlation(arrays['answer'], arrays['estimate'])
     said = (f'rank correlation of estimated and exact effects {rank:.2f}',)
-    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, said, measure)
+    said = said if np.isfinite(rank) else ()  # fewer than three places, or all alike
+    interval = effects.over_images(len(inputs))
+    return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, interval, said, measure)
 
 
 def squares(model: Module, images: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""One study of several seeds of a model: what holds in all of them."""
+"""One study of several seeds of a model, joined: means and intervals over seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,32 +8,30 @@ import scipy.stats
 
 from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
-from vitjax.studies.common import Samples, Study
+from vitjax.studies.common import SHARES, Samples, Study
 
 Row = Mapping[str, Any]
 
-INTERVAL = "Student's over seeds, 95%"
-SIGNED = ('answer', 'loss')  # measures that are 0 where nothing happens
-SHARES = ('accuracy', 'agreement', 'moved')
+SIGNED = ('answer', 'loss')  # measures that are 0 if nothing happens
 
 
 def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
-    """The same study of several seeds, made on the same images, as one.
+    """The same study of several seeds, made on the same images, as one study.
 
-    Rows are joined by what they are of: a layer, a region, a lesion, a strength. Heads of different
-    seeds have no identity in common, so they are joined by their rank within their layer, the
-    largest effect on the answer first, which noise makes larger. Every measure is a mean over seeds
-    with Student's 95% interval (of shares on the logit scale, none below three seeds);
-    `answer_clear` and `loss_clear` count the seeds in which the bootstrap interval over images
-    excludes 0. Arrays are `MEASURE` [rows, seeds].
+    Rows are joined by layer, region, lesion or strength. Heads of different seeds have no identity
+    in common, so they are joined by their rank within their layer, the largest effect on the
+    prediction first, which noise makes larger. Every measure is a mean over seeds with the interval
+    that `interval_of` names. `answer_clear` and `loss_clear` count the seeds whose interval over
+    images excludes 0; with one image there is no interval, and they are NaN. Arrays are `MEASURE`
+    [rows, seeds].
 
     Args:
-        found: by seed.
+        found: studies by seed.
         given: the images.
-        cell: what the seeds share, for the title.
+        cell: name of what the seeds share, for the title.
 
     Raises:
-        ValueError: for studies of different things.
+        ValueError: if the studies have different rows, or their model has one layer.
     """
     studies = [*found.values()]
     name = studies[0].name
@@ -52,11 +50,15 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
             rows[i] |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
             if measure in SIGNED:
                 ends = [(t[i][f'{measure}_low'], t[i][f'{measure}_high']) for t in tables]
-                rows[i][f'{measure}_clear'] = sum(low * high > 0 for low, high in ends)
+                known = np.isfinite(ends).all()
+                clear = sum(low * high > 0 for low, high in ends)
+                rows[i][f'{measure}_clear'] = clear if known else float('nan')
     lines = curves(name, rows, arrays, measures)
     if not lines:
         raise ValueError(f'{name} over seeds compares two layers or more: {cell} has one.')
-    title = f'{cell}: {len(studies)} seeds, mean and 95% interval over them; '
+    said_interval = interval_of(measures[:1], len(studies))
+    shaded = '' if said_interval.startswith('no ') else 'shaded: '
+    title = f'{cell}: {len(studies)} seeds and their mean; {shaded}{said_interval}; '
     title += f'{len(given.inputs)} images ({given.source})'
     title += '; heads by rank within their layer' * (name == 'heads')
     measure, share = studies[0].measure, measures[0] in SHARES
@@ -73,7 +75,21 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
         if 'removed' not in title
     )
     extra = {'seeds': np.array([*found])}
-    return Study(name, {**arrays, **extra}, rows, figure, policy, said, measure, INTERVAL)
+    interval = interval_of(measures, len(studies))
+    return Study(name, {**arrays, **extra}, rows, figure, policy, interval, said, measure)
+
+
+def interval_of(measures: Sequence[str], seeds: int) -> str:
+    """Name of the 95% intervals of these measures over seeds, or why there is none."""
+    if seeds < 2:
+        return 'no interval, one seed'
+    student, shares = "Student's over seeds, 95%", [name for name in measures if name in SHARES]
+    if not shares:
+        return student
+    own = f'{student}, on the logit scale' if seeds > 2 else 'no interval, three seeds are needed'
+    if len(shares) == len(measures):
+        return own
+    return f'{student}; of {", ".join(shares)} {own}'
 
 
 def _columns(measures: Sequence[str]) -> set[str]:

@@ -6,7 +6,7 @@ from vitjax import capture
 from vitjax.figures import interventions as figures
 from vitjax.intervene import Edit, add, sweep
 from vitjax.runs import Loaded
-from vitjax.studies.common import Report, Samples, Study, batches, summary
+from vitjax.studies.common import Report, Samples, Study, batches, interval_of, said_of, summary
 from vitjax.types import Module
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -82,10 +82,12 @@ def steer(
         table['moved_high'],
         strengths,
         toward=named[1],
-        title=f'{named[0]} to {named[1]}: {len(given.inputs)} images ({given.source})',
+        title=f'{named[0]} to {named[1]}: '
+        + said_of(given, interval_of(['moved'], len(given.inputs))),
     )
     at = 'the class token' if model.trunk.class_token else 'all patches'
     policy = f'mean of {named[1]} minus mean of {named[0]}, times a strength, added to {at}'
     extra = {'direction': direction, 'strengths': np.array(strengths)}
     measure = f'answered as {named[1]}'
-    return Study('steer', {**arrays, **extra}, lines, figure, policy, measure=measure)
+    interval = interval_of([*arrays], len(given.inputs))
+    return Study('steer', {**arrays, **extra}, lines, figure, policy, interval, measure=measure)

@@ -199,6 +199,24 @@ def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     assert 3 < width[40] / width[640] < 5.3  # falls as the square root: 4
 
 
+@pytest.mark.parametrize('count', [2, 3, 4, 8, 16, 20, 50])
+def test_intervals_over_few_batches_cover_as_often_as_over_many(count):
+    rng = np.random.default_rng(count)
+    x = rng.normal(size=(3000, 1, 16, 4)).astype(np.float32)
+    y = x @ rng.normal(size=(4, 6)).astype(np.float32)
+    y += 2 * rng.normal(size=y.shape).astype(np.float32)
+    many = jax.tree.map(np.asarray, jax.vmap(hsic)(x, y))
+    truth = total([jax.tree.map(lambda leaf: leaf.sum(0), many)]).cka()
+
+    def taken():
+        for i in rng.integers(0, len(x), count):
+            yield jax.tree.map(lambda leaf, i=i: leaf[i], many)
+
+    drawn = [similarity.bootstrap([*taken()], resamples=500) for _ in range(400)]
+    inside = np.mean([(low <= truth) & (truth <= high) for low, high in drawn])
+    assert 0.91 < inside < 0.98  # three deviations of 400 draws are 0.033
+
+
 def test_a_small_last_batch_is_named(x, y):
     with pytest.raises(ValueError, match='batch 2: a batch must have 4 examples or more.*got 2'):
         similarity.minibatch_cka(batches_of(x[:, :38], y[:, :38], 18))
