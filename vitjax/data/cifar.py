@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitjax.files import first_line
+from vitjax.files import expanded, first_line
 
 # Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
@@ -27,7 +27,7 @@ _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 def data_dir(directory: str | None = None) -> pathlib.Path:
     """Where TFDS has prepared data: `directory`, TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     root = directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    return pathlib.Path(root).expanduser()
+    return expanded(root)
 
 
 def unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:

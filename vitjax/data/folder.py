@@ -10,6 +10,7 @@ import numpy as np
 from vitjax.data import kind
 from vitjax.data.kind import SPLITS, Data, Encoded, Source, chosen, decoded
 from vitjax.data.preprocess import Preprocessing, read_square
+from vitjax.files import expanded
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
 
@@ -21,7 +22,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         ValueError: for a folder that is missing, without classes or of other classes than `train`,
             a class without images, and as `kind.chosen` and `kind.decoded`.
     """
-    root = pathlib.Path(name).expanduser()
+    root = expanded(name)
     if not root.is_dir():
         raise ValueError(f'data.name must name a folder of images: {root} is none.')
     present = [s for s in SPLITS if (root / s).is_dir()]

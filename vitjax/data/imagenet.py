@@ -17,7 +17,7 @@ from PIL import Image
 from vitjax.data import images
 from vitjax.data.cifar import data_dir, unseen
 from vitjax.data.images import InMemory
-from vitjax.files import DRAFT, first_line, replace
+from vitjax.files import DRAFT, expanded, first_line, replace
 
 VERSION = '5.1.0'  # of `imagenet2012` in TensorFlow Datasets
 COUNTS = {'train': 1_281_167, 'validation': 50_000}
@@ -67,7 +67,7 @@ def prepare(
         ValueError: for a source that is none, has other classes or another number of images, an
             image that cannot be read, by name, and a disk that fills.
     """
-    source = pathlib.Path(source).expanduser()
+    source = expanded(source)
     target = data_dir(directory) / 'imagenet2012' / VERSION
     if target.exists():
         raise ValueError(f'imagenet2012 is already prepared: {target}.')

@@ -11,7 +11,7 @@ from PIL import Image
 from vitjax.data import images
 from vitjax.data.cifar import unseen
 from vitjax.data.folder import SUFFIXES
-from vitjax.files import DRAFT
+from vitjax.files import DRAFT, expanded
 
 QUALITY = 95  # of the JPEGs written
 SOME = 4096  # files that threads are given at a time
@@ -40,7 +40,7 @@ def shrink(
         ValueError: for a folder that is none or has no images, an `out` inside it, and an image
             that cannot be read, by name.
     """
-    source, out = pathlib.Path(source).expanduser(), pathlib.Path(out).expanduser()
+    source, out = expanded(source), expanded(out)
     if not source.is_dir():
         raise ValueError(f'--from must name a folder of images: {source} is none.')
     if out.resolve().is_relative_to(source.resolve()):
