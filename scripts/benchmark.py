@@ -344,7 +344,8 @@ def similarity(
 
 
 def feed(
-    folder: tyro.conf.Positional[str], size: Side = 224, batch: Count = 256, steps: Count = 9,
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar='FOLDER')],
+    size: Side = 224, batch: Count = 256, steps: Count = 9,
     repeats: Count = 3, workers: Count | None = None, out: str | None = None,
 ) -> None:  # fmt: skip
     """Images that a stream feeds in a second, beside decoding alone.

@@ -1,4 +1,4 @@
-"""What every command shares: arguments by tyro, and errors in a line or two."""
+"""What every command shares: its arguments, read by tyro, and errors in a line or two."""
 
 import contextlib
 import dataclasses
@@ -11,51 +11,41 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import sys
 import traceback
 import typing
 import zlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import startup  # the first of what is not Python's own: it guards the imports after it
 import tyro
 
 from vitjax import fields
 
 
-def _with_huge_pages() -> None:
-    """Starts the command again with huge pages for what malloc maps, on Linux.
+def _cache() -> str | None:
+    """Returns the user's folder for what jax compiled; None if the user has no home.
 
-    XLA's CPU backend maps its memory anew at each step, and the kernel clears it page by page: on
-    two cores a step of `vit_cifar100` takes 0.87 of the time with pages of 2 MiB, one of a small
-    PatchConvNet 0.65. Only an environment that is there from the start says so to glibc.
+    Programs for a CPU hold its instructions, so that a home shared by different machines has a
+    folder for each kind.
     """
-    tunables = os.environ.get('GLIBC_TUNABLES', '')
-    script, here = pathlib.Path(sys.argv[0]), pathlib.Path(__file__)
-    started = script.resolve().parent == here.resolve().parent  # and not imported by another
-    if started and platform.libc_ver()[0] == 'glibc' and 'glibc.malloc.hugetlb' not in tunables:
-        own = 'glibc.malloc.hugetlb=1'
-        os.environ['GLIBC_TUNABLES'] = f'{tunables}:{own}' if tunables else own
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-_with_huge_pages()
-
-
-def _kind_of_cpu() -> str:
-    """A name for the instructions that this machine has."""
+    folder = os.environ.get('XDG_CACHE_HOME', '')
+    if not os.path.isabs(folder):  # as the XDG specification has it
+        folder = os.path.expanduser('~/.cache')
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
         has = next(line for line in lines if line.startswith(('flags', 'Features')))
     except (OSError, StopIteration):
         has = platform.processor()
-    return f'{platform.machine()}-{zlib.crc32(has.encode()):08x}'
+    kind = f'{platform.machine()}-{zlib.crc32(has.encode()):08x}'
+    return os.path.join(folder, 'vitjax', 'jax', kind) if os.path.isabs(folder) else None
 
 
-# What was compiled once is read back by the next command. Programs for a CPU hold its instructions,
-# so that a home shared by different machines has a folder for each kind.
-_cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_cache / 'vitjax' / 'jax' / _kind_of_cpu()))
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ and (_folder := _cache()):
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = _folder  # the next command reads what this compiles
 
 
 def run(main: Callable[..., int | None]) -> None:
@@ -64,14 +54,17 @@ def run(main: Callable[..., int | None]) -> None:
 
 
 def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
-    """What returns the call of `main`, and refuses what is not as its signature declares."""
+    """Returns a function that checks arguments against `main`'s signature and binds them to it."""
 
     @functools.wraps(main)
     def call(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         kinds = typing.get_type_hints(main, include_extras=True)
         for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
-            positional = _POSITIONAL in getattr(kinds[name], '__metadata__', ())
-            fields.check(value, kinds[name], name if positional else _flag(name))
+            marks = getattr(kinds[name], '__metadata__', ())
+            shown = next((mark.metavar for mark in marks if getattr(mark, 'metavar', None)), name)
+            if _POSITIONAL in marks and value == ():
+                raise ValueError(f'missing required arguments: {shown}.')
+            fields.check(value, kinds[name], name if _POSITIONAL in marks else flag(name))
         return functools.partial(main, *args, **kwargs)
 
     # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.
@@ -84,18 +77,22 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
 _, _POSITIONAL = typing.get_args(tyro.conf.Positional[str])
 
 
-def _flag(name: str) -> str:
-    return f'--{name.replace("_", "-")}'
+def flag(field: str) -> str:
+    """Returns a dotted field as its flag: `optim.peak` as `--optim.peak`."""
+    return f'--{field.replace("_", "-")}'
 
 
 def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any, Any]:
-    """What a command line asks for that starts with an experiment's name, and that one's module.
+    """Returns the arguments of a command line that names an experiment, and that one's module.
 
     Args:
-        kind: dataclass of `experiment`, `out` and what else there are flags for.
-        folder: where `out` is by default, under the experiment's name.
-        usage: what follows the name, in a line.
-        does: what `--help` says before what the experiment is.
+        kind: dataclass of `experiment`, `out` and the command's other flags.
+        folder: parent of the default `out`, which has the experiment's name.
+        usage: flags shown after the name, in a line.
+        does: text of `--help` before the experiment's own.
+
+    Raises:
+        ValueError: for an unknown experiment, and for a value that a field does not take.
     """
     from vitjax import experiment as experiments
 
@@ -119,33 +116,90 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     prog = f'{program} {arguments[0]}'
     asked = parse(kind, default=default, args=arguments[1:], prog=prog, description=what)
     for field, declared in fields.declared(kind).items():
-        path = '' if field == 'experiment' else _flag(field)  # whose flags have no prefix
-        fields.check(getattr(asked, field), declared, path)
+        try:  # an experiment's flags have no prefix
+            fields.check(getattr(asked, field), declared, '' if field == 'experiment' else field)
+        except ValueError as error:
+            path, rest = str(error).split(' ', 1)
+            raise ValueError(f'{flag(path)} {rest}') from None
     return asked, module
 
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
-    """What tyro parses; what is wrong with the arguments is said in a line or two."""
-    said, columns = io.StringIO(), os.environ.get('COLUMNS')
-    if not {'-h', '--help'} & {*options.get('args', sys.argv)}:
-        os.environ['COLUMNS'] = '10000'  # so that no word of an error is broken
+    """Returns what tyro parses; prints what is wrong with the arguments in a line or two."""
+    said, args = io.StringIO(), [*options.get('args', sys.argv[1:])]
+    if {'-h', '--help'} & {*args}:
+        try:
+            with _columns(max(60, shutil.get_terminal_size().columns)):  # tyro hangs at 1
+                return cli(kind, **options)
+        finally:
+            print(ENVIRONMENT)
+    if twice := [name for name, count in Counter(map(_named, args)).items() if name and count > 1]:
+        print(f'error: {twice[0]} is given twice: give it once, with all its values.',
+              file=sys.stderr)  # fmt: skip
+        sys.exit(2)
     try:
-        with contextlib.redirect_stderr(said):
+        with _columns(WIDE), contextlib.redirect_stderr(said):
             return cli(kind, **options)
     except SystemExit as end:
         if end.code == 2:
-            print(f'error: {_without_box(said.getvalue())}', file=sys.stderr)
+            known = flags(kind, cli=cli, **options)
+            unknown = [
+                each.split('=')[0] for each in args if _named(each) and _named(each) not in known
+            ]
+            print(f'error: {_without_box(said.getvalue(), unknown, known)}', file=sys.stderr)
         raise
+
+
+ENVIRONMENT = (
+    'environment: VITJAX_TRACEBACK=1 shows where an error came from; VITJAX_HUGE_PAGES=0 leaves\n'
+    'GLIBC_TUNABLES alone, which commands set for pages of 2 MiB, starting Python once more.'
+)
+
+
+def _named(argument: str) -> str:
+    """Returns the flag that an argument names or negates; '' for a value."""
+    name = argument.split('=')[0].replace('_', '-')
+    return re.sub(r'^(--(?:.*\.)?)no-', r'\1', name) if re.match('--[a-z]', name) else ''
+
+
+WIDE = 10_000  # columns, at which tyro breaks no word of an error
+
+
+@contextlib.contextmanager
+def _columns(count: int) -> Iterator[None]:
+    """Sets the width of the terminal that tyro writes for."""
+    before = os.environ.get('COLUMNS')
+    os.environ['COLUMNS'] = str(count)
+    try:
+        yield
     finally:
         os.environ.pop('COLUMNS', None)
-        os.environ |= {'COLUMNS': columns} if columns else {}
+        os.environ |= {} if before is None else {'COLUMNS': before}
 
 
-def _without_box(text: str) -> str:
-    """What tyro draws in a box: the error in a line, and in another where to find what there is.
+def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> list[str]:
+    """Returns a command's flags, as its `--help` lists them."""
+    shown = io.StringIO()
+    args = []  # positional arguments do not matter, a subcommand does
+    if cli is not tyro.cli:
+        args = [each for each in options.get('args', sys.argv[1:2]) if not each.startswith('-')][:1]
+    with _columns(WIDE), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        cli(kind, **options | {'args': [*args, '--help']})
+    # In a box or, in ASCII, indented; descriptions name flags after one space.
+    rows = re.findall(r'(?:│ |  )(--[a-z]\S*(?:, --\S+)*)', shown.getvalue())
+    return ['--help', *(name for row in rows for name in re.findall(r'--[a-z][\w.-]*', row))]
 
-    Rules part it: the error, flags that are alike (indented by 4, their help by 8), how to get
+
+def _without_box(text: str, unknown: Sequence[str], known: Sequence[str]) -> str:
+    """Returns the error that tyro draws in a box as a line, and in another where to find help.
+
+    Rules part the box: the error, flags that are alike (indented by 4, their help by 8), how to get
     help. Text of another form stays as it is.
+
+    Args:
+        text: what tyro printed.
+        unknown: flags that the command does not have.
+        known: flags that it has.
     """
     lines = re.sub(r'\x1b\[[0-9;]*m', '', text).splitlines()
     rows = [line[1:].rstrip(' │') for line in lines if line[:1] not in '╭╰']
@@ -157,59 +211,82 @@ def _without_box(text: str) -> str:
         del parts[:1]
     if not parts:
         return text.strip()
-
-    def flags(rows: list[str]) -> list[str]:
-        return [row.split()[0] for row in rows if re.match(r' {5}\S', row)]
-
     found = ' '.join(row.strip() for row in parts[0] if row.strip())
-    more = [f'close: {", ".join(dict.fromkeys(flags(part)))}' for part in parts[1:] if flags(part)]
-    more += [
-        'there are ' + row.split(':', 1)[1].strip()
-        for part in parts[1:] for row in part if 'Available' in row
-    ]  # fmt: skip
-    if choice := re.search(r"invalid choice '(.*)' for argument '(.*)'.*one of \((.*?),?\)", found):
-        value, flag, known = choice.groups()
-        names = known.replace("'", '').split(', ')
+    if unknown:
+        found, close = f'there is no {", ".join(unknown)}', close_flags(unknown, known)
+        found += f'; close: {", ".join(close)}' if close else ''
+    elif choice := re.search(
+        r"invalid choice '(.*)' for argument '(.*)'.*one of \((.*?),?\)", found
+    ):
+        value, name, allowed = choice.groups()
+        names = allowed.replace("'", '').split(', ')
         if 'None' in names:  # which leaving it out gives; tyro has the others in any order
             names = sorted({*names} - {'None'})
-        found = f'{flag} must be one of {", ".join(names)}: {value!r}'
-    elif unknown := re.search(r'Unrecognized options: (.*)', found):
-        tokens = unknown[1].split(', ')
-        named = [token for token in tokens if token.startswith('-')]
-        what = f'there is no {", ".join(named)}' if named else f'{", ".join(tokens)} is too much'
-        found = '; '.join([what, *more])
+        found = f'{name} must be one of {", ".join(names)}: {value!r}'
+    elif surplus := re.search(r'Unrecognized options: (.*)', found):
+        found = f'unexpected argument: {surplus[1]}'
+        found += ''.join(
+            f'; there are {row.split(":", 1)[1].strip()}'
+            for part in parts[1:] for row in part if 'Available' in row
+        )  # fmt: skip
     elif lacks := re.search(r"Missing value for argument '(.*)'. Expected (\d+)", found):
-        found = f'{lacks[1]} must have values: {lacks[2]}, it has fewer'
+        name, count = lacks.groups()
+        found = f'{name} expects {count} value{"" if count == "1" else "s"}'
+        if not name.startswith('-'):
+            found = f'missing required arguments: {name.upper()}'
+    elif misfit := re.search(r'Error parsing (\S+): no type matching (.*) could .* \[(.*)\]', found):
+        name, kinds, given = misfit.groups()
+        fitting = [kind for kind in re.findall('{(.*?)}', kinds) if kind != 'None']
+        found = f'{name} expects {" or ".join(fitting)}: {given}'
+    elif choices := re.search('Expected one of {(.*)}', found):
+        found = f'missing required arguments: one of {choices[1]}'
     elif found.startswith('Missing from'):
-        found = f'these must be given: {", ".join(flags(parts[0]))}'
+        required = [row.split()[0] for row in parts[0] if re.match(r' {5}\S', row)]
+        found = f'missing required arguments: {", ".join(required)}'
     helps = re.findall(r'\S*\.py.* --help', '\n'.join(rows))
     return f'{found.rstrip(".")}.' + (f'\n{helps[-1]} says more.' if helps else '')
 
 
+def close_flags(named: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Returns the known flags that are close to unknown ones."""
+    by_field = {name[2:].replace('-', '_'): name for name in known if '.no-' not in name}
+    asked = [_named(name)[2:].replace('-', '_') for name in named]
+    return [*dict.fromkeys(by_field[f] for name in asked for f in fields.close(name, [*by_field]))]
+
+
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """Settings NAME=VALUE of a job, whole numbers as such.
+    """Returns settings NAME=VALUE of a job by name, whole numbers as such.
+
+    >>> settings(['timeout-min=60', 'slurm_partition=gpu'])
+    {'timeout_min': 60, 'slurm_partition': 'gpu'}
 
     Raises:
-        ValueError: for what is none.
+        ValueError: for what is not NAME=VALUE, and for a name that is given twice.
     """
-    values = map(pair, pairs)
-    return {k: int(v) if v.lstrip('-').isdigit() else v for k, v in values}
+    found: dict[str, Any] = {}
+    for name, value in map(pair, pairs):
+        if name in found:
+            raise ValueError(f'{name} is given twice: {found[name]} and {value}.')
+        # Longer ones are no counts, and Python refuses to read those of 4,300 digits.
+        found[name] = int(value) if re.fullmatch('-?[0-9]{1,18}', value) else value
+    return found
 
 
 def pair(text: str) -> tuple[str, str]:
-    """The two sides of NAME=VALUE.
+    """Returns the two sides of NAME=VALUE, the name as a field: dashes become underscores.
 
     Raises:
-        ValueError: for what is none.
+        ValueError: for what is not NAME=VALUE.
     """
-    key, equals, value = text.partition('=')
-    if not (key and equals and value):
+    name, _, value = text.partition('=')
+    name = name.removeprefix('--').replace('-', '_')
+    if not re.fullmatch(r'[^\W\d]\w*(\.\w+)*', name) or not value.strip():
         raise ValueError(f'a setting is NAME=VALUE, a grid FIELD=VALUE,VALUE: {text!r} is not.')
-    return key.lstrip('-'), value
+    return name, value
 
 
 def described(model: Any, size: int) -> str:
-    """A model, its parameters and input, and what it runs on, in a few words."""
+    """Returns a model, its parameters, its input and its devices in a few words."""
     import jax
 
     from vitjax.models.trunk import parameter_shapes
@@ -223,44 +300,65 @@ def described(model: Any, size: int) -> str:
 def guard(call: Callable[[], int | None]) -> None:
     """Calls a function and exits with its code.
 
-    What a user can cause (ValueError, OSError, too little memory) ends in a line or two and exit
-    code 1; other exceptions are bugs and keep their traceback. VITJAX_TRACEBACK=1 shows every
-    traceback. One of several processes that fails leaves at once, for the others to see it; a code
-    that is returned is the same in all of them, and they leave together.
+    What a user can cause (ValueError, OSError, too little memory, a platform that is not there)
+    ends in a line or two and exit code 1; other exceptions are bugs and keep their traceback.
+    VITJAX_TRACEBACK=1 shows every traceback. One of several processes that fails leaves at once,
+    for the others to see it; a code that is returned is the same in all of them, and they leave
+    together.
     """
-    stdout: Any = sys.stdout
-    stdout.reconfigure(line_buffering=True)  # into a file or a pipe too, whoever prints
-    code, failed = 1, True
+    for stream in (sys.stdout, sys.stderr):
+        # Lines into a file or a pipe too, whoever prints; `é` where a terminal knows only ASCII.
+        typing.cast(Any, stream).reconfigure(line_buffering=True, errors='backslashreplace')
+    code, failed, lost = 1, True, None
     try:
         code, failed = call() or 0, False
     except SystemExit as error:
         code = error.code
-    except BrokenPipeError:  # whoever reads what is printed has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
+        startup.say('stopped')
         code = 130
     except Exception as error:
-        text = _said(error)
-        if os.environ.get('VITJAX_TRACEBACK') or text is None:
+        # Errors of files have their name; only trying tells an error of what was printed.
+        lost = _unwritable('\n') if isinstance(error, OSError) and not error.filename else None
+        text = None if lost else _said(error)
+        if text and not os.environ.get('VITJAX_TRACEBACK'):
+            startup.say(f'error: {text}')
+        elif not lost:
             if not _several():
                 raise
             traceback.print_exc()
-        else:
-            print(f'error: {text}', file=sys.stderr)
         alike = _several() and sys.modules['vitjax.processes'].Disagreement
         failed = not (alike and isinstance(error, alike))  # which all of them raise
+    if lost := lost or _unwritable():
+        startup.redirect(sys.stdout)
+        if not isinstance(lost, BrokenPipeError):  # `head` has seen enough
+            startup.say(f'error: standard output must take what is printed: {lost.strerror}.')
+        code = code or 1
     if code and failed and _several():
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)  # jax would wait for the others
     sys.exit(code)
 
 
+def _unwritable(text: str = '') -> OSError | None:
+    """Returns the error of standard output if it does not take a text and what came before."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+LINES = 6  # of a message; another program's can be hundreds
+
+
 def _said(error: Exception) -> str | None:
-    """What to say of an error, in a line or two; None of a bug."""
+    """Returns what to print of an error, in a few lines; None of a bug."""
     if isinstance(error, ValueError | OSError):
-        return str(error)
+        lines = str(error).splitlines() or [type(error).__name__]
+        more = [f'... {len(lines) - LINES} lines more: VITJAX_TRACEBACK=1 shows them.']
+        return '\n'.join(lines if len(lines) <= LINES + 1 else lines[:LINES] + more)
     if isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED'):
         return f'there is too little memory: {str(error)[:200].strip()}'
     if _several() and sys.modules['vitjax.processes'].lost(error):
@@ -269,7 +367,23 @@ def _said(error: Exception) -> str | None:
             f'another process of this run is gone ({first}).\n'
             'The same command goes on from the last checkpoint, on any number of processes.'
         )
-    return None
+    return _platform()
+
+
+def _platform() -> str | None:
+    """Returns what to print if jax has no devices; None if it has."""
+    jax = sys.modules.get('jax')
+    try:
+        if jax is not None and not _several():
+            jax.devices()
+        return None
+    except Exception as error:
+        asked = os.environ.get('JAX_PLATFORMS', '')
+        said = str(error).splitlines()[0][:300] if str(error) else 'its plug-in is not installed'
+        return (
+            f'jax must find a device of JAX_PLATFORMS={asked!r}: {said}.\n'
+            'JAX_PLATFORMS=cpu before the command runs it on the CPU.'
+        )
 
 
 def _several() -> bool:

@@ -9,7 +9,7 @@ import functools
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from vitjax.ranges import Expression, Matching, Number, Range
@@ -96,6 +96,8 @@ def _check_tuple(value: Any, kind: Any, rules: list[Any], path: str) -> None:
     else:
         length, rules = f'{len(inside)} values', [Range(len(inside), len(inside))]
     if not isinstance(value, tuple) or not all(rule.holds(len(value)) for rule in rules):
+        if value == ():
+            raise ValueError(f'{path} must be a list of {length}: it has none.')
         raise _wrong(path, f'a list of {length}', value)
     for i, item in enumerate(value):
         check(item, inside[0] if inside[-1] is Ellipsis else inside[i], f'{path}.{i}')
@@ -116,7 +118,8 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
     known, inside = declared(kind), {}
     for name, value in typing.cast(dict[str, Any], values).items():
         if name not in known:
-            raise _unknown(_join(path, name), name, [*known])
+            here = [_join(path, each) for each in known]
+            raise _unknown(_join(path, name), here, here)
         inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
 
@@ -164,7 +167,12 @@ def get(tree: Any, path: str) -> Any:
         >>> get(Experiment(ViT(depth=3)), 'model.depth')
         3
     """
-    return functools.reduce(lambda inner, name: _get(inner, path, name), path.split('.'), tree)
+    at, value = '', tree
+    for name in path.split('.'):
+        if name not in names(value):
+            raise _unknown(path, [_join(at, each) for each in names(value)], paths(tree))
+        at, value = _join(at, name), getattr(value, name)
+    return value
 
 
 def replace(tree: Any, path: str, value: Any) -> Any:
@@ -189,16 +197,53 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _get(tree: Any, path: str, name: str) -> Any:
-    known = names(tree)
-    if name not in known:
-        raise _unknown(path, name, known, [n for n in known if name in names(getattr(tree, n))])
-    return getattr(tree, name)
+def paths(tree: Any, at: str = '') -> list[str]:
+    """Dotted paths of the fields of a dataclass and of those inside it."""
+    found = []
+    for name in names(tree):
+        found += [_join(at, name), *paths(getattr(tree, name), _join(at, name))]
+    return found
 
 
-def _unknown(path: str, name: str, known: list[str], inside: Iterable[str] = ()) -> ValueError:
-    close = [f'{n}.{name}' for n in inside] or difflib.get_close_matches(name, known, n=3) or known
-    return ValueError(f'no field {path!r}; there are {", ".join(close) or "none"}.')
+# Other programs' names of fields and flags, by the last part of the path.
+_FOREIGN = {
+    'optim.peak': 'lr learning_rate base_lr max_lr', 'optim.decay': 'wd weight_decay',
+    'optim.name': 'opt optimizer', 'optim.clip': 'clip_grad grad_clip max_grad_norm',
+    'batch_size': 'bs batch', 'epochs': 'num_epochs max_epochs', 'steps': 'num_steps max_steps',
+    'parallel': 'gpus num_gpus devices', 'weights': 'pretrained checkpoint',
+    'data.name': 'dataset data_path', 'data': 'dataset data_path', 'out': 'output output_dir',
+    'augment.size': 'image_size img_size', 'image_size': 'size img_size',
+    'size': 'image_size img_size', 'augment.smoothing': 'label_smoothing',
+    'model.dtype': 'amp precision fp16 bf16', 'model.depth': 'layers num_layers',
+    'model.num_heads': 'heads', 'model.width': 'dim embed_dim hidden_size',
+}  # fmt: skip
+
+
+def close(path: str, known: Sequence[str]) -> list[str]:
+    """Known paths that a mistyped or foreign one may mean, the likeliest first, at most three.
+
+    >>> close('lr', ['optim.peak', 'optim.decay', 'model.depth'])
+    ['optim.peak']
+    >>> close('dept', ['optim.peak', 'optim.decay', 'model.depth'])
+    ['model.depth']
+    """
+
+    def last(text: str) -> str:
+        return text.rpartition('.')[2]
+
+    found = [each for each in known if last(path) in _FOREIGN.get(each, '').split()]
+    found += [each for each in known if last(each) == last(path)]
+    if found:
+        return found[:3]
+    by_last = {last(each): each for each in known}
+    found += difflib.get_close_matches(path, known, n=3, cutoff=0.8)
+    found += [by_last[each] for each in difflib.get_close_matches(last(path), by_last, n=3)]
+    return [*dict.fromkeys(found)][:3]
+
+
+def _unknown(path: str, here: Sequence[str], known: Sequence[str]) -> ValueError:
+    there = ', '.join(close(path, known) or here) or 'none'
+    return ValueError(f'no field {path!r}; there are {there}.')
 
 
 def leaves(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

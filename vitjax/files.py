@@ -61,6 +61,19 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
     return path
 
 
+def expanded(path: Path) -> pathlib.Path:
+    """A path as a user writes it, with `~` and `~user` for home folders.
+
+    Raises:
+        ValueError: if nobody knows the home folder.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        first = pathlib.Path(path).parts[0]
+        raise ValueError(f'{path}: {first} must be a home folder that is known here.') from None
+
+
 def is_empty(folder: Path) -> bool:
     """Returns whether a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vitjax.data import tar
-from vitjax.files import first_line, is_empty, writing_folder
+from vitjax.files import expanded, first_line, is_empty, writing_folder
 
 # Version, archive, bytes of labels before each image, file with the names of the classes.
 CIFAR = {
@@ -28,7 +28,7 @@ _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 def data_dir(directory: str | None = None) -> pathlib.Path:
     """Where TFDS has prepared data: `directory`, TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     root = directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    return pathlib.Path(os.path.expanduser(root))  # pathlib's raises for an unknown user
+    return expanded(root)
 
 
 def unseen(what: str, total: int) -> contextlib.AbstractContextManager[Callable[..., object]]:

@@ -14,6 +14,7 @@ from vitjax.data import kind
 from vitjax.data.images import SUFFIXES
 from vitjax.data.kind import Data, Encoded, Source, chosen, decoded, digest
 from vitjax.data.preprocess import Preprocessing, read_square
+from vitjax.files import expanded
 
 # What systems and editors put into folders, besides names that begin with a dot.
 HIDDEN = (
@@ -134,7 +135,7 @@ def _folder(name: str | pathlib.Path) -> pathlib.Path:
     Raises:
         ValueError: if it is none.
     """
-    root = pathlib.Path(os.path.expanduser(name))  # pathlib's raises for an unknown user
+    root = expanded(name)
     if not root.is_dir():
         there = 'is a file' if os.path.exists(root) else 'does not exist'
         raise ValueError(f'data.name must name a folder of images: {root} {there}.')

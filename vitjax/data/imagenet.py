@@ -21,6 +21,7 @@ from vitjax.data.cifar import data_dir, unseen
 from vitjax.data.images import InMemory
 from vitjax.files import (
     digest,
+    expanded,
     first_line,
     is_empty,
     line,
@@ -79,7 +80,7 @@ def prepare(
             images; an image that cannot be read; a disk that fills; another process that does the
             same. The message has the name.
     """
-    source = pathlib.Path(source).expanduser()
+    source = expanded(source)
     target = data_dir(directory) / 'imagenet2012' / VERSION
     if _images_of(target / RECORD):  # killed in its last step
         (target / RECORD).unlink()

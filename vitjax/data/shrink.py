@@ -12,7 +12,7 @@ from PIL import Image
 from vitjax.data import images
 from vitjax.data.cifar import unseen
 from vitjax.data.folder import SUFFIXES
-from vitjax.files import read_json, write_json, writing
+from vitjax.files import expanded, read_json, write_json, writing
 
 QUALITY = 95  # of the JPEGs written
 SOME = 4096  # files that threads are given at a time
@@ -46,7 +46,7 @@ def shrink(
             with the same `source` and `size`, did not write; an image that cannot be read. The
             message has the name.
     """
-    source, out = pathlib.Path(source).expanduser(), pathlib.Path(out).expanduser()
+    source, out = expanded(source), expanded(out)
     if size < 2:
         raise ValueError(f'--size must be 2 or more: {size}.')  # no reader takes one pixel
     if not source.is_dir():
