@@ -18,6 +18,7 @@ from vitjax.data.sources import Data, Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 
+CLASSES = ('cat', 'dog')
 PREPARED = Preprocessing(48, 0.875, mean=(0.4, 0.5, 0.3), deviation=(0.2, 0.3, 0.25))
 MODEL = ViT(patch_size=8, width=12, depth=1, num_heads=2, num_classes=2, pool='mean')
 
@@ -37,7 +38,7 @@ def photo(tmp_path_factory):
     noise = np.random.default_rng(0).normal(0, 12, (130, 190, 3))
     pixels = 128 + 90 * np.stack([np.sin(x * y / 9), np.cos(x), np.sin(y + x)], -1) + noise
     folder = tmp_path_factory.mktemp('photos')
-    for name in ('train/cat', 'train/dog', 'validation/cat', 'validation/dog', 'plain'):
+    for name in (*(f'classes/{s}/{c}' for s in ('train', 'validation') for c in CLASSES), 'plain'):
         (folder / name).mkdir(parents=True)
         for i in range(2):
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f'{i}.png')
@@ -58,8 +59,8 @@ def wanted(photo):
 def run(tmp_path_factory, photo):
     out = tmp_path_factory.mktemp('runs') / 'run'
     params = random_params(MODEL, np.zeros((1, 48, 48, 3), np.float32))
-    source = Source(f'folder:{photo.parent.parent}')
-    experiment = Experiment(MODEL, source, preprocessing=PREPARED, classes=('cat', 'dog'))
+    source = Source(f'folder:{photo.parent.parent / "classes"}')
+    experiment = Experiment(MODEL, source, preprocessing=PREPARED, classes=CLASSES)
     runs.write(out, experiment, params)
     return out
 
@@ -70,7 +71,7 @@ def same(got, wanted):
 
 
 def test_evaluate_and_test_split(photo, wanted):
-    source = Source(f'folder:{photo.parent.parent}')
+    source = Source(f'folder:{photo.parent.parent / "classes"}')
     for data in (sources.load(source, 'test', PREPARED), as_array(photo)):
         logits = evaluate.predict(Echo(), {}, data, PREPARED, 2)
         for row in logits:
@@ -80,7 +81,7 @@ def test_evaluate_and_test_split(photo, wanted):
 def as_array(photo):
     """The photograph as data that a source has decoded, which the device resizes."""
     pixels = np.asarray(Image.open(photo))[None]
-    return Data(pixels, np.zeros(1, np.int32), ('cat', 'dog'))
+    return Data(pixels, np.zeros(1, np.int32), CLASSES)
 
 
 def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
@@ -92,7 +93,7 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
         return np.zeros((len(data), 2), np.float32)
 
     monkeypatch.setattr(loop, 'predict', noted)
-    source = Source(f'folder:{photo.parent.parent}', size=64, validation=0.5)
+    source = Source(f'folder:{photo.parent.parent / "classes"}', size=64, validation=0.5)
     experiment = Experiment(
         MODEL, source, Augment(size=48), batch_size=2, steps=1, parallel='none', weights=str(run)
     )
@@ -125,7 +126,7 @@ def test_capture_and_similarity(photo, wanted, run):
     inputs = wanted[None].astype(np.float32)
     embed = capture(MODEL, loaded.params, inputs, keep='embed')[1]['embed'][0]
     how = {'keep': 'embed', 'tokens': 'all', 'report': print}
-    for data in (str(photo.parent), f'folder:{photo.parent.parent}'):
+    for data in (str(photo.parent), f'folder:{photo.parent.parent / "classes"}'):
         found = activations.of_path(run, data=data, split='test', **how)
         (values,) = found.values(np.arange(2))
         for row in values[0]:

@@ -3,6 +3,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def tree(tmp_path):
     return tmp_path / 'here'
 
 
-def digests(root, **more):
+def digests(root, **more: Any):
     source = Source(f'folder:{root}', **({'size': 8} | more))
     return [load(source, split).digest for split in SPLITS]
 

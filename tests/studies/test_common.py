@@ -6,6 +6,7 @@ import pytest
 from helpers import TINY
 
 from vitjax import activations, runs, studies
+from vitjax.activations.record import Stack
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source, load
 
@@ -25,7 +26,7 @@ def representation():
     def values(rows) -> list[Any]:
         return [rows[None, :, None]]
 
-    stack = activations.record.Stack('rows', (1, 1), None)
+    stack = Stack('rows', (1, 1), None)
     return activations.Activations((stack,), len(data), values, None, data.labels, {})
 
 

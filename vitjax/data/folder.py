@@ -43,23 +43,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     root = _folder(name)
     files = Accounting()
     homes, classes = _layout(files, root)
-    first = homes['train']
-    found: dict[str, list[list[str]]] = {}
-    for own, home in homes.items():
-        inside = classes if home == first else _classes(files, home)
-        unknown = sorted({*inside} - {*classes})
-        if unknown:
-            raise ValueError(f'{home} has classes that {first} has not: {", ".join(unknown)}.')
-        found[own] = [files.images(home, name) if name in inside else [] for name in classes]
-        empty = [name for name, images in zip(classes, found[own], strict=True) if not images]
-        if empty:
-            raise ValueError(f'class folder without images{files.aside()}: {home / empty[0]}.')
-    if len(classes) == 1 and all(name.count('/') > 1 for name in found['train'][0]):
-        below = sorted({name.split('/')[1] for name in found['train'][0]})
-        raise ValueError(
-            f'{first} must have one folder for each class: it has {classes[0]} alone, whose images '
-            f'lie in {", ".join(below[:5])}; if those are the classes, name the folder above them.'
-        )
+    found = _images(files, homes, classes)
     files.tell(root)
     present = {own: home.name for own, home in homes.items()} if homes['train'] != root else {}
     kind.tell_home(source, present)
@@ -99,6 +83,30 @@ def _layout(
             f'splits. If they are splits, name folder:{first}.'
         )
     return homes, tuple(classes)
+
+
+def _images(
+    files: 'Accounting', homes: dict[str, pathlib.Path], classes: Sequence[str]
+) -> dict[str, list[list[str]]]:
+    """Names of the images of each class of each split, relative to the split's folder."""
+    first = homes['train']
+    found: dict[str, list[list[str]]] = {}
+    for own, home in homes.items():
+        inside = classes if own == 'train' else _classes(files, home)
+        unknown = sorted({*inside} - {*classes})
+        if unknown:
+            raise ValueError(f'{home} has classes that {first} has not: {", ".join(unknown)}.')
+        found[own] = [files.images(home, name) if name in inside else [] for name in classes]
+        empty = [name for name, images in zip(classes, found[own], strict=True) if not images]
+        if empty:
+            raise ValueError(f'class folder without images{files.aside()}: {home / empty[0]}.')
+    if len(classes) == 1 and all(name.count('/') > 1 for name in found['train'][0]):
+        below = sorted({name.split('/')[1] for name in found['train'][0]})
+        raise ValueError(
+            f'{first} must have one folder for each class: it has {classes[0]} alone, whose images '
+            f'lie in {", ".join(below[:5])}; if those are the classes, name the folder above them.'
+        )
+    return found
 
 
 def _classes(files: 'Accounting', folder: pathlib.Path) -> list[str]:
@@ -175,11 +183,12 @@ class Accounting:
         self.empty += not entries
         folders, images = [], []
         for entry in entries:
+            suffix = _suffix(entry.name)
             if entry.name.startswith('.') or entry.name.lower() in HIDDEN:
                 self.count('hidden', entry.path)
             elif (what := _kind(entry)) == 'folder':
                 folders.append(entry.name)
-            elif what == 'file' and (suffix := _suffix(entry.name)) in SUFFIXES:
+            elif what == 'file' and suffix in SUFFIXES:
                 images.append(entry.name)
             else:
                 self.unread[suffix if what == 'file' else what] += 1
