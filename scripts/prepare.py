@@ -20,14 +20,14 @@ def main(
 
     Args:
         name: cifar10, cifar100, imagenet, or shrink.
-        archive: of CIFAR, the published binary archive (cifar-10-binary.tar.gz); without it,
-            downloaded.
-        dir: where TFDS has its prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
-        source: of imagenet, the folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or
-            with folders train and val; of shrink, the folder of images, with folders in it.
-        out: of shrink, the folder to write; what is there already is left, so that the same command
-            goes on where it was stopped.
-        size: of shrink, the short side in pixels.
+        archive: the published binary archive of CIFAR (cifar-10-binary.tar.gz); downloaded without
+            it.
+        dir: folder of TFDS's prepared data; TFDS_DATA_DIR or ~/tensorflow_datasets without it.
+        source: for imagenet, the folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar,
+            or with folders train and val; for shrink, the folder of images, with folders in it.
+        out: the folder that shrink writes. After a stop the same command continues; another --from
+            or --size needs another folder.
+        size: the short side in pixels that shrink writes.
     """
     from vitjax.console import Console
     from vitjax.data import cifar, imagenet, shrink

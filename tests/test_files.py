@@ -3,13 +3,17 @@ import multiprocessing
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vitjax import files
+from vitjax.figures import style
 
 DRAFT = re.compile(r'\.[0-9a-f]{24}\.vitjax-draft')
 
@@ -85,10 +89,10 @@ def test_what_is_no_file_stays(tmp_path, kind):
         os.mkfifo(path)
     else:
         path.symlink_to('/dev/null' if 'device' in kind else tmp_path)
-    before = path.lstat()
+    before = path.lstat().st_ino
     with pytest.raises(OSError, match='cannot be written where there is a .*: .*path'):
         files.replace(path, 'text')
-    assert path.lstat() == before and names(tmp_path) == ['path']
+    assert path.lstat().st_ino == before and names(tmp_path) == ['path']
 
 
 def test_a_disk_that_fills_is_named_by_the_target(tmp_path):
@@ -102,6 +106,46 @@ def test_a_disk_that_fills_is_named_by_the_target(tmp_path):
     with pytest.raises(OSError) as raised, files.writing_folder(tmp_path / 'a') as draft:
         open(draft / 'b' / 'c', 'w')
     assert raised.value.filename == str(tmp_path / 'a' / 'b' / 'c') and names(tmp_path) == []
+
+
+@pytest.fixture
+def full_at():
+    """Sets after how many bytes of a file its writes are cut short, as those on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda file: Image.fromarray(NOISE).save(file, 'JPEG', quality=95),
+        lambda file: Image.fromarray(NOISE).save(file, 'PNG'),
+        lambda file: Image.fromarray(NOISE).save(file, 'GIF'),
+        lambda file: np.save(file, NOISE),
+        lambda file: np.savez(file, NOISE),
+        lambda file: np.savez_compressed(file, NOISE),
+        lambda file: file.write(NOISE.tobytes()),
+        lambda file: style.Figure().savefig(file, format='png', dpi=200),
+        lambda file: style.Figure().savefig(file, format='pdf'),
+    ],
+)
+@pytest.mark.parametrize('rest', [1, 100, 0.5])
+def test_a_write_that_is_cut_short_is_an_error(tmp_path, full_at, write, rest):
+    """Pillow alone takes the half of an image that a full disk has for the image."""
+    path = tmp_path / 'a'
+    path.write_text('old')
+    with files.writing(tmp_path / 'b') as file:
+        write(file)
+    size = (tmp_path / 'b').stat().st_size
+    (tmp_path / 'b').unlink()
+    full_at(size - rest if rest >= 1 else size // 2)
+    with pytest.raises(OSError, match='too large'), files.writing(path) as file:
+        write(file)
+    assert path.read_text() == 'old' and names(tmp_path) == ['a']
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

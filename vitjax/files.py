@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -92,7 +93,9 @@ def digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path, mode: str = 'wb', **options: Any) -> Iterator[IO[Any]]:
+def writing(
+    path: Path, mode: Literal['wb', 'w'] = 'wb', *, newline: str | None = None
+) -> Iterator[IO[Any]]:
     """Opens a draft, which becomes the file `path` when the block ends without an error.
 
     A reader sees the old file or the new one, whole; after an error, the old one. A link at `path`
@@ -101,8 +104,8 @@ def writing(path: Path, mode: str = 'wb', **options: Any) -> Iterator[IO[Any]]:
 
     Args:
         path: the file to write, in a folder that exists.
-        mode: `wb`, or `w` for text, in UTF-8.
-        options: further arguments of `os.fdopen`, such as `newline`.
+        mode: `wb`, or `w` for text in UTF-8.
+        newline: as `open` takes it.
 
     Raises:
         OSError: naming `path`, if it cannot be written or something other than a file is there.
@@ -115,9 +118,9 @@ def writing(path: Path, mode: str = 'wb', **options: Any) -> Iterator[IO[Any]]:
             raise OSError(f'a file cannot be written where there is {kind}: {path}')
         _sweep_once(path.parent.absolute())
         draft, descriptor = _new_draft(path.parent, _create_file)
-        if 'b' not in mode:
-            options = {'encoding': 'utf-8', **options}
-        with open(draft, mode, opener=lambda *_: descriptor, **options) as file:
+        raw = _Draft(draft, 'w', opener=functools.partial(_opened, descriptor))
+        binary: Any = io.BufferedWriter(raw)
+        with binary if mode == 'wb' else io.TextIOWrapper(binary, 'utf-8', newline=newline) as file:
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -160,6 +163,21 @@ def writing_folder(path: Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(draft, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+class _Draft(io.FileIO):
+    """A file that is written through Python alone.
+
+    Pillow writes JPEGs into the descriptor itself, and takes what a full disk cuts short for whole.
+    """
+
+    def fileno(self) -> int:
+        """Hides the descriptor."""
+        raise io.UnsupportedOperation('fileno')
+
+
+def _opened(descriptor: int, *_: Any) -> int:
+    return descriptor
 
 
 def sweep(folder: Path) -> None:

@@ -125,9 +125,10 @@ def test_a_small_archive_of_much_takes_no_memory(tmp_path, monkeypatch, name):
         for i in range(3):  # none of which is larger
             add(tar, name.format(i), bytes(3073 * 2**12))
     refused(tmp_path, archive, 'not a binary CIFAR archive: ')
+    content: Any = bytes(2**20)
     with gzip.open(archive, 'wb') as file:  # an archive's end, and much after it
         for _ in range(2**6):
-            file.write(bytes(2**20))
+            file.write(content)
     refused(tmp_path, archive, 'it holds more than 33,554,432 bytes')
 
 

@@ -82,15 +82,16 @@ def prepare(
     """
     source = expanded(source)
     target = data_dir(directory) / 'imagenet2012' / VERSION
-    if _images_of(target / RECORD):  # killed in its last step
-        (target / RECORD).unlink()
-        return target
     if not is_empty(target):
-        raise ValueError(f'imagenet2012 is already prepared: {target}.')
+        if not _images_of(target / RECORD):
+            raise ValueError(f'imagenet2012 is already prepared: {target}.')
+        (target / RECORD).unlink()  # it was killed in its last step
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
     labels = _Labels.read()
     listings = {split: _listing(source, split, labels, progress) for split in COUNTS}
     draft = target.with_name(f'.draft-{VERSION}')
-    draft.mkdir(parents=True, exist_ok=True)
+    draft.mkdir(exist_ok=True)
     with _alone(draft):
         _same(draft / RECORD, ''.join(map(_signature, listings.values())), source)
         _write(draft, listings, labels, progress)

@@ -53,6 +53,8 @@ def shrink(
         raise ValueError(f'--from must name a folder of images: {source} is none.')
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f'--out must lie outside of --from: {out} lies in {source}.')
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'--out must name a folder: {out} is none.')
     unread: collections.Counter[str] = collections.Counter()
     files = sorted(_images(source, (), os.path.realpath(out), unread))
     if not files:
@@ -193,4 +195,4 @@ def _write(file: pathlib.Path, target: pathlib.Path, size: int) -> None:
             small = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BICUBIC)
             small.save(draft, 'JPEG', quality=QUALITY)
         draft.flush()
-        os.utime(draft.fileno(), ns=(time, time))
+        os.utime(draft.name, ns=(time, time))

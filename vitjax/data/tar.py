@@ -1,9 +1,10 @@
 """Members of a tar archive, read so that a damaged or hostile one ends in an error, and soon."""
 
+import io
 import re
 import tarfile
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 BLOCK = 512
 LONGEST = 2**16  # bytes of a header that extends another
@@ -25,7 +26,7 @@ class Member(NamedTuple):
     regular: bool
 
 
-def members(file: IO[bytes], end: int) -> Iterator[Member]:
+def members(file: io.BufferedIOBase, end: int) -> Iterator[Member]:
     """The members of an archive, from where a file is open; each step goes forward in it.
 
     `tarfile` follows sizes below zero backwards, for ever, takes headers of any size into memory,
