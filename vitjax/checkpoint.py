@@ -280,8 +280,8 @@ def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -
     Args:
         run: the run directory.
         shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
-        which: `best` by validation accuracy, or `latest`: the newest that is whole; of newer ones
-            it is said on stderr what is wrong with them.
+        which: `best` by validation accuracy, or `latest`: the newest that is whole; what is wrong
+            with newer ones goes to stderr. A run may save meanwhile: they are listed again then.
         item: `params`, or `ema`, their moving average.
 
     Raises:
@@ -290,8 +290,20 @@ def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -
     """
     if which not in ('best', 'latest'):
         raise ValueError(f"which must be 'best' or 'latest': {which!r}.")
-    others = {'params', 'opt_state', 'ema'} - {item}
     found = steps(run)
+    while True:
+        try:
+            return _load(run, found, shapes, which, item)
+        except (ValueError, OSError):
+            before, found = found, steps(run)
+            if {*before} <= {*found}:
+                raise
+            # A run that trains replaced some of them meanwhile.
+
+
+def _load(run: Path, found: list[int], shapes: Any, which: str, item: str) -> Any:
+    """`load` from the checkpoints of some steps."""
+    others = {'params', 'opt_state', 'ema'} - {item}
     if which == 'best' and len(found) > 1:
         found = [_best(run, found)]
     for step in reversed(found):
@@ -299,7 +311,7 @@ def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -
         if reason is None:
             return restore(run, step, {item: _placed(shapes)})[item]
         folder = pathlib.Path(run) / FOLDER / str(step)
-        if step == found[0]:
+        if step == found[0] or not folder.exists():
             raise ValueError(
                 f'no checkpoint of {run} is whole: {reason}.' if which == 'latest'
                 else _best_is_damaged(reason, folder)

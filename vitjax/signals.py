@@ -1,7 +1,8 @@
-"""Being asked to stop, by SIGTERM or Ctrl-C."""
+"""Requests to stop: SIGTERM, Ctrl-C, or the end of the terminal (SIGHUP)."""
 
 import contextlib
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class Stop(Exception):
-    """A run that was asked to stop, after its checkpoint was written."""
+    """Raised by a run that was asked to stop, once its checkpoint is written."""
 
     signal: int
     step: int
@@ -19,21 +20,32 @@ class Stop(Exception):
 
     @property
     def code(self) -> int:
-        """The exit code: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self.signal
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and Ctrl-C instead of ending the process; a second one ends it."""
+    """Collects SIGTERM, Ctrl-C and SIGHUP instead of ending the process; a second one ends it.
+
+    A signal that is ignored stays so: `nohup` and shells start commands that ignore SIGHUP.
+    """
     caught: list[int] = []
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    wanted += [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []  # Windows has none
+
+    terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def note(number: int, frame: Any) -> None:
+        if number != signal.SIGTERM and number != signal.SIGINT:  # the terminal is gone
+            for terminal in terminals:  # on which a line would raise before the checkpoint is saved
+                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         caught.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
     try:
-        before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+        wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, note) for n in wanted}
     except ValueError:  # not the main thread, which alone gets signals
         yield caught
         return
