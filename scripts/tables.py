@@ -47,7 +47,7 @@ def put(table: Any) -> None:
     """Prints a table, however narrow the terminal is: a cut name says nothing."""
     from rich.console import Console
 
-    Console(width=1000).print(table)
+    Console(width=1000, markup=False, emoji=False, highlight=False).print(table)
 
 
 def show(rows: list[Row]) -> None:
@@ -78,7 +78,9 @@ def growth(
     rows: list[Row], grown: str, names: tuple[str, str], out: str | None, name: str,
     formats: Formats,
 ) -> None:  # fmt: skip
-    """Prints the exponents of time and memory against a column, and draws OUT/NAME.png.
+    """Prints exponents of time and memory, with 95% intervals, and draws OUT/NAME.png.
+
+    Exponents that mean nothing are said below the table: of too few points, negative or unsure.
 
     Args:
         rows: with `pass`, `seconds` and `bytes`, NaN where memory ran out.
@@ -90,12 +92,13 @@ def growth(
     """
     import numpy as np
 
-    from vitjax.figures.scaling import exponent, scaling
+    from vitjax.figures.scaling import fit, scaling
 
     if len({row[grown] for row in rows}) < 2:
         return
     curves: dict[str, dict[tuple[str, str], Any]] = {}
     fits: dict[tuple[str, ...], Row] = {}
+    faults: dict[str, list[str]] = {}
     passes = ('forward', 'forward+backward')
     units = {'seconds': 'time (s)', 'bytes': 'memory (bytes)'}
     for direction, (quantity, unit) in itertools.product(passes, units.items()):
@@ -106,8 +109,14 @@ def growth(
             x = np.array([row[grown] for row in mine])
             y = np.array([row[quantity] for row in mine], float)
             panel[curve] = (x, y)
-            fits.setdefault((*curve, direction), key)[f'exponent of {unit}'] = exponent(x, y)
+            found, row = fit(x, y), fits.setdefault((*curve, direction), key)
+            row[f'exponent of {unit}'] = f'{number(found.exponent)} ± {number(found.half)}'
+            if found.fault:
+                faults.setdefault(found.fault, []).append(f'{unit} of {", ".join(key.values())}')
     show(list(fits.values()))
+    for fault, curves_of in faults.items():
+        more = f' and {len(curves_of) - 3} more' if len(curves_of) > 3 else ''
+        print(f'{fault}: {"; ".join(curves_of[:3])}{more}')
     if out:
         scaling(curves, x_label=grown).save(pathlib.Path(out) / name, formats)
 

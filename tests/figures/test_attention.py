@@ -49,7 +49,7 @@ def test_maps_on_scales_of_their_own_all_reach_the_end():
     figure = figures.heads(PICTURES[:1], maps, scale='each', **LOOK)
     assert limits(figure) == [(0, 1)] * 2
     assert drawn(figure.axes[1]).max() == drawn(figure.axes[2]).max() == 1
-    assert 'share of own largest' in figure.axes[-1].get_ylabel()
+    assert "fraction of each map's maximum" in figure.axes[-1].get_ylabel()
 
 
 def test_heads_beyond_twelve_are_thinned_and_signed_ones_centred():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vitjax.figures.scaling import exponent, scaling
+from vitjax.figures.scaling import exponent, fit, scaling
 
 X = np.array([64, 256, 1024, 4096])
 
@@ -11,6 +11,30 @@ def test_exponents_are_those_of_power_laws():
     assert exponent(X, np.array([1.0, 16, 256, np.nan])) == pytest.approx(2)
     assert np.isnan(exponent(X, np.array([1.0, np.nan, np.nan, np.nan])))
     assert np.isnan(exponent(np.array([5, 5]), np.array([1.0, 2.0])))
+
+
+def test_a_fit_with_as_many_parameters_as_points_is_refused():
+    found = fit(X[:2], np.array([1.0, 5.0]))
+    assert np.isnan(found.exponent) and '3 sizes are needed, 2 measured' in found.fault
+    assert np.isnan(exponent(np.array([8, 8, 16]), np.array([1.0, 2.0, 3.0])))
+
+
+def test_what_an_exponent_is_worth_is_said():
+    falling = fit(X[:3], np.array([3.0, 2.1, 1.0]))
+    assert falling.exponent < 0 and 'no growth' in falling.fault
+    assert '(3 points, 1 degree of freedom)' in falling.fault
+    noise = fit(X[:3], np.array([1.0, 9.0, 1.5]))
+    assert noise.exponent > 0 and 'no exponent to speak of' in noise.fault
+    assert not fit(X, 3.0 * X**1.7).fault
+
+
+def test_intervals_of_exponents_cover_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    for count in (3, 4, 8):
+        x = 64.0 * 2 ** np.arange(count)
+        found = [fit(x, x**1.5 * np.exp(0.1 * rng.normal(size=count))) for _ in range(1000)]
+        inside = np.mean([abs(each.exponent - 1.5) <= each.half for each in found])
+        assert 0.93 < inside < 0.97, count
 
 
 def test_curves_carry_their_exponents_and_what_ran_out_of_memory_is_a_cross():

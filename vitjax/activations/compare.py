@@ -61,8 +61,8 @@ class Matrix(NamedTuple):
             return f'{self.policy}\nno interval: one batch of {self.batch_size}'
         width = np.abs(self.high - self.low).max() / 2
         kind = 'jackknife' if self.batches < effects.FEW else 'bootstrap'
-        interval = f'95% interval over batches of {self.batch_size} ({kind}, {self.batches} batches)'
-        return f'{self.policy}\n{interval}: ±{width:.3f} at most'
+        over = f'over batches of {self.batch_size} ({kind}, {self.batches} batches)'
+        return f'{self.policy}\n95% interval {over}: ±{width:.3f} at most'
 
 
 class Probes(NamedTuple):

@@ -6,8 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from vitjax.figures.panels import charts, percent, write_cells
-from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
+from vitjax.figures.panels import (
+    charts,
+    headed,
+    legend,
+    named,
+    percent,
+    write_cells,
+)
+from vitjax.figures.style import COLUMN, WIDTH, Figure, cut, styled
 
 Axis = tuple[str, Sequence[Any]]  # a setting's path and its values
 
@@ -42,22 +49,22 @@ def pair(
     """
     figure, (lines, *heat) = charts(WIDTH if y else COLUMN, 2.6, 2 if y else 1)
     place = np.arange(len(x[1]))
+    drawn = {}
     for i, values in enumerate(table):
         if not np.isfinite(values[:, 0]).any():
             continue
-        label = f'{y[1][i]}' if y else None
         at = place + 0.02 * (i - (len(table) - 1) / 2)  # so that intervals do not hide each other
-        lines.errorbar(at, values[:, 0], _bars(values), label=label, marker='o', capsize=2)
-    lines.set_xticks(place, map(str, x[1]))
+        drawn[i] = lines.errorbar(at, values[:, 0], _bars(values), marker='o', capsize=2)
+    lines.set_xticks(place, _said(x))
     lines.set(xlabel=words(x[0]), ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
     percent(lines.yaxis)
     lines.grid(True)
     if y:
-        lines.legend(title=words(y[0]))
+        legend(lines, [*drawn.values()], [_said(y)[i] for i in drawn], title=words(y[0]))
         _heat(figure, heat[0], table, x, y)
     over = '' if axes <= 2 else ', other settings averaged'
     given = f'; {each}' if each else ''
-    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{given}', wrap=True)
+    headed(figure, f'{_mean(seeds, table[..., 1])}{over}{given}')
     return figure
 
 
@@ -73,6 +80,10 @@ def alike(steps: Sequence[int], flops: Sequence[float]) -> str:
     if max(flops) <= 1.01 * min(flops):
         return f'{ticker.EngFormatter("FLOPs", places=1)(max(flops))} of training each'
     return ''
+
+
+def _said(axis: Axis) -> list[str]:
+    return [named(str(value), 20) for value in axis[1]]
 
 
 def _bars(values: np.ndarray) -> np.ndarray | None:
@@ -92,8 +103,8 @@ def _mean(seeds: int, low: np.ndarray) -> str:
 
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
     image = axis.imshow(table[..., 0], cmap='viridis', aspect='auto')
-    axis.set_xticks(range(len(x[1])), map(str, x[1]))
-    axis.set_yticks(range(len(y[1])), map(str, y[1]))
+    axis.set_xticks(range(len(x[1])), _said(x))
+    axis.set_yticks(range(len(y[1])), _said(y))
     axis.set(xlabel=words(x[0]), ylabel=words(y[0]))
 
     def text(*cell: int) -> str:
@@ -121,21 +132,22 @@ def against_flops(
     """
     figure, (axis,) = charts(0.75 * WIDTH, 3.2)
     values = {name: [*dict.fromkeys(point[name] for point in points)] for name in axes[:2]}
-    markers = 'osD^vP*X<>'
+    markers, drawn, names = 'osD^vP*X<>', [], []
     for x, interval, point in zip(flops, accuracy, points, strict=True):
         colour, marker, *_ = *(known.index(point[n]) for n, known in values.items()), 0, 0
-        label = ', '.join(f'{words(name)} {point[name]}' for name in axes)
-        axis.errorbar(
+        names.append(', '.join(f'{words(name)} {cut(str(point[name]), 20)}' for name in axes))
+        one = axis.errorbar(
             x, interval[0], _bars(np.array(interval)), color=f'C{colour % 10}', capsize=2, ms=4,
-            marker=markers[marker % len(markers)], linestyle='none', label=label,
+            marker=markers[marker % len(markers)], linestyle='none',
         )  # fmt: skip
+        drawn.append(one)
     axis.set(xscale='log', xlabel='FLOPs of training one seed', ylabel='test accuracy')
     axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(ticker.EngFormatter())
     axis.xaxis.set_minor_locator(ticker.NullLocator())
     percent(axis.yaxis)
     axis.grid(True)
-    figure.suptitle(_mean(seeds, np.array(accuracy)[:, 1]), wrap=True)
+    headed(figure, _mean(seeds, np.array(accuracy)[:, 1]))
     if len(points) <= 24:
-        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
+        legend(axis, drawn, names, loc='center left', bbox_to_anchor=(1, 0.5))
     return figure

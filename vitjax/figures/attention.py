@@ -10,6 +10,7 @@ from vitjax.figures.panels import (
     Scale,
     charts,
     fitted,
+    headed,
     number,
     overlay,
     panels,
@@ -55,7 +56,7 @@ def heads(
             above = said[image][head] if own else '' if image else said[head]
             _map(axis, colours, (image, head), above)
     colours.bar(figure, axes)
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -81,7 +82,7 @@ def heads_by_layer(
         for axis, layer, name in zip(row[1:], layers, names, strict=True):
             _map(axis, colours, (layer, head), '' if head else name)
     colours.bar(figure, axes)
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -116,7 +117,7 @@ def overlays(
         for axis, picture, value in zip(row, pictures, values, strict=True):
             overlay(axis, picture, value, colours.norm, smooth=smooth)
     colours.bar(figure, axes)
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -136,7 +137,7 @@ def over_depth(
         for axis, picture, value in zip(axes[0], pictures, values, strict=True):
             overlay(axis, picture, value, colours.norm, smooth=smooth)
         colours.bar(figure, axes, aspect=15)
-        figure.suptitle(f'{title}, layer {layer} of {len(maps)}', wrap=True)
+        headed(figure, f'{title}, layer {layer} of {len(maps)}')
         frames.append(figure)
     return frames
 

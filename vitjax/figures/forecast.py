@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from vitjax.figures.panels import legend, named
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -48,25 +49,24 @@ def _memory(axis: Any, machines: Mapping[str, Share]) -> None:
             axis.barh(row, size / 1e9, left=left, color=f'C{kinds.index(kind)}', height=0.6)
             left += size / 1e9
         axis.plot([share.available / 1e9] * 2, [row - 0.4, row + 0.4], color='black', lw=2)
-    for kind in kinds:
-        axis.barh(0, 0, color=f'C{kinds.index(kind)}', label=kind)
-    axis.plot([], [], color='black', lw=2, label='available')
-    axis.set_yticks(range(len(machines)), list(machines))
+    handles = [axis.barh(0, 0, color=f'C{i}') for i in range(len(kinds))]
+    handles += axis.plot([], [], color='black', lw=2)
+    axis.set_yticks(range(len(machines)), [named(name, 24) for name in machines])
     axis.invert_yaxis()
     axis.set(xlabel='memory of one device (GB)', xlim=(0, None))
-    axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
+    legend(axis, handles, [*kinds, 'available'], loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 def _time(axis: Any, name: str, share: Share) -> None:
     estimates = {by: f'C{i + 3}' for i, by in enumerate(('compiler', 'roofline', 'kernel'))}
     for row, (seconds, by) in enumerate(share.modules.values()):
         axis.barh(row, 1e3 * seconds, color=estimates.get(by, 'C7'), height=0.7)
-    for by in dict.fromkeys(by for _, by in share.modules.values()):
-        axis.barh(0, 0, color=estimates.get(by, 'C7'), label=by)
-    axis.set_yticks(range(len(share.modules)), list(share.modules))
+    used = [*dict.fromkeys(by for _, by in share.modules.values())]
+    handles = [axis.barh(0, 0, color=estimates.get(by, 'C7')) for by in used]
+    axis.set_yticks(range(len(share.modules)), [named(name, 24) for name in share.modules])
     axis.invert_yaxis()
     axis.set_xlim(0, None)
     axis.set_xlabel('ms a step, estimated')
-    axis.set_title(name)
+    axis.set_title(named(name, 40))
     if share.modules:
-        axis.legend(loc='lower right', title='by')
+        legend(axis, handles, used, loc='lower right', title='by')

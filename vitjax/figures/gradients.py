@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from vitjax.figures.panels import (
     GAP,
     charts,
+    fractions,
     montage,
     number,
     panels,
@@ -66,13 +67,14 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
     """
     figure, axes = wrapped(len(fields), 6, side=(WIDTH - 0.7) / 6, top=0.4)
     scale = Normalize(-3, 0)
-    for axis, field, size, title in zip(axes, fields, sizes, titles, strict=True):
-        relative = np.log10(np.maximum(field / max(float(field.max()), 1e-30), 1e-3))
+    shares, label = fractions(fields, 'gradient', of="each field's")
+    for axis, share, size, title in zip(axes, shares, sizes, titles, strict=True):
+        relative = np.log10(np.maximum(share, 1e-3))
         show(axis, relative, f'{title}\n{size:.0f} px', cmap='inferno', norm=scale)
     colours = ScalarMappable(scale, 'inferno')
     bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
     bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'])
-    bar.set_label('share of the largest')
+    bar.set_label(label)
     return figure
 
 
@@ -100,12 +102,12 @@ def importance(
     lowest = min([0.0, *without])
     if heads is not None and shares is not None and left is not None:
         extent = (0.5, heads.shape[1] + 0.5, len(heads) + 0.5, 0.5)
-        scaled = heads / max(float(heads.max()), 1e-30)
-        image = axes[0].imshow(scaled, aspect='auto', vmin=0, vmax=1, extent=extent)
+        shares_of, label = fractions(heads, 'importance', axis=None, of="the largest head's")
+        image = axes[0].imshow(shares_of, aspect='auto', vmin=0, vmax=1, extent=extent)
         axes[0].set(title='importance of heads', xlabel='head', ylabel='layer')
         axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.colorbar(image, ax=axes[0], label='of the largest')
+        figure.colorbar(image, ax=axes[0], label=label)
         axes[1].plot(shares, left, 'o-')
         axes[1].set(title='heads removed', xlabel='share, least important first', ylabel=ylabel)
         percent(axes[1].xaxis)

@@ -5,9 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
-from vitjax.figures.panels import charts, number, percent, some, unclip, write_cells
+from vitjax.figures.panels import (
+    charts,
+    headed,
+    legend,
+    number,
+    percent,
+    powers,
+    short,
+    some,
+    unclip,
+    write_cells,
+)
 from vitjax.figures.style import WIDTH, Figure, styled
 
 
@@ -40,9 +51,9 @@ def heads(
     for scale in (axes[-1].set_xscale, axes[-1].set_yscale):
         scale('log')
     for own in (axes[-1].xaxis, axes[-1].yaxis):  # labels between the powers of ten collide
-        own.set_minor_formatter(NullFormatter())
+        powers(own)
     axes[-1].grid(True)
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -75,7 +86,7 @@ def places(
             if column == 0:
                 axis.set_ylabel(name)
         own = figure.axes[-len(shown) :]
-        figure.colorbar(own[0].images[0], ax=own, shrink=0.9)
+        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=measure)
     axis = figure.add_subplot(grid[2, :])
     layers = np.arange(1, len(exact) + 1)
     for i in range(prefix):
@@ -86,7 +97,7 @@ def places(
     axis.set(xlabel='layer', ylabel=measure)
     number(axis)
     axis.legend()
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -110,8 +121,9 @@ def regions(
     left.set_yticks(range(len(mean)), layers)
     left.set(title='cells', xlabel='row,column of the cell', ylabel='layer')
     figure.colorbar(image, ax=left, label=measure)
+    handles = []
     for i in range(cells, len(names)):
-        right.plot(layers, mean[:, i], 'o-', label=names[i])
+        handles += right.plot(layers, mean[:, i], 'o-')
         right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
     # Of a few patches it may be a thousandth of what it is of all.
     largest = max(float(np.abs(mean[:, cells:]).max()), 1e-26)
@@ -120,10 +132,11 @@ def regions(
     locator = SymmetricalLogLocator(base=10, linthresh=small)
     locator.set_params(numticks=6)
     right.yaxis.set_major_locator(locator)
+    powers(right.yaxis, linear=small)
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
-    right.legend()
-    figure.suptitle(title, wrap=True)
+    legend(right, handles, names[cells:])
+    headed(figure, title)
     return figure
 
 
@@ -174,12 +187,10 @@ def lesions(
         axis.legend()
     chosen, flat = [means[i] for i in some(len(means), 12)], len(means) <= 5
     between = '\n' if flat else ' '
-    drawn = [
-        f'{row["removed"]}{between}({row["drawn"]} of {_count(row["of"])})' for row in chosen
-    ]
+    drawn = [f'{row["removed"]}{between}({row["drawn"]} of {_count(row["of"])})' for row in chosen]
     places = [0, *(row['removed'] for row in chosen)]
     right.set_xticks(places, ['0', *drawn], rotation=0 if flat else 90)
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -200,17 +211,17 @@ def steering(
     left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
     left.set(xlabel='strength', ylabel='layer')
     write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
-    percent(figure.colorbar(image, ax=left, label=f'answered as {toward}').ax.yaxis)
+    percent(figure.colorbar(image, ax=left, label=f'answered as {short(toward)}').ax.yaxis)
     for layer in some(len(mean), 5):
         (line,) = right.plot(strengths, mean[layer], 'o-', label=f'layer {layer + 1}')
         right.fill_between(
             strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
         )
-    right.set(xlabel='strength', ylabel=f'answered as {toward}', ylim=(0, 1))
+    right.set(xlabel='strength', ylabel=f'answered as {short(toward)}', ylim=(0, 1))
     percent(right.yaxis)
     right.grid(True)
     right.legend()
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -243,5 +254,5 @@ def over_seeds(
             percent(axis.yaxis)
     for axis in axes[len(curves) :]:
         axis.axis('off')
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure

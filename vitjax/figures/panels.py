@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis, YAxis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from vitjax.data.order import evenly
-from vitjax.figures.style import WIDTH, Figure
+from vitjax.figures.style import WIDTH, Figure, cut
 
 
 def panels(
@@ -62,8 +62,31 @@ def number(axis: Axes) -> None:
     axis.grid(True)
 
 
+def powers(axis: Axis, *, between: bool = False, linear: float | None = None) -> None:
+    """Labels a logarithmic axis without formulas, which the style does not parse: `1e-05`.
+
+    Args:
+        axis: the axis.
+        between: label ticks between powers of ten too, if there are few powers.
+        linear: end of the linear part of a `symlog` axis.
+    """
+    axis.set_major_formatter(LogFormatter(linthresh=linear))
+    axis.set_minor_formatter(LogFormatter() if between else NullFormatter())
+
+
+def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **options: Any):
+    """A legend of these handles and names, whatever the names are.
+
+    Matplotlib leaves out names that are empty or begin with an underscore, which it reserves.
+    """
+    made = owner.legend(handles, [f'{i}' for i in range(len(names))], **options)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set_text(named(name, 48))
+    return made
+
+
 class Percent(PercentFormatter):
-    """Shares as percent, with the decimals that the step between ticks needs."""
+    """Fractions as percent, with the decimals that the step between ticks needs."""
 
     def format_ticks(self, values: Any) -> list[str]:
         """The ticks' labels."""
@@ -106,12 +129,12 @@ def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> An
 
 
 class Scale(NamedTuple):
-    """Maps with the limits of their colours.
+    """Maps, the limits of their colours and the label of their colour bar.
 
     Attributes:
         maps: [..., rows, columns].
         norm: the values of the first and the last colour.
-        label: what they are, beside the colour bar.
+        label: the quantity, beside the colour bar.
         colours: the colour map's name.
     """
 
@@ -136,22 +159,56 @@ def scaled(
 ) -> Scale:
     """One scale of colours for all maps, or for each its own.
 
-    A scale ends at the 99th percentile of sizes: a single patch that gathers all attention would
-    otherwise leave the rest black.
+    A shared scale ends at the 99th percentile of magnitudes, with a point on its colour bar: a
+    single patch that gathers all attention would otherwise leave the rest black.
 
     Args:
         maps: [..., rows, columns].
-        label: what they are.
-        how: `shared`, or `each`: each map over its own end of scale.
+        label: the quantity.
+        how: `shared`, or `each`: every map as `fractions` of its own maximum.
         signed: maps may be negative: colours are centred on 0.
-        least: where a shared scale ends at the earliest, so that maps as good as flat look flat.
+        least: smallest end of a shared scale, so that maps as good as flat look flat.
+
+    Raises:
+        ValueError: if a value is NaN or infinite.
     """
     if how == 'each':
-        most = np.percentile(np.abs(maps), 99, axis=(-2, -1), keepdims=True)
-        maps, end, label = maps / np.maximum(most, 1e-30), 1.0, f'{label},\nshare of own largest'
+        (maps, label), end = fractions(maps, label, signed=signed), 1.0
     else:
-        end = max(float(np.percentile(np.abs(maps), 99)), least, 1e-30)
+        _require_finite(maps, label)
+        end = max(float(np.percentile(np.abs(maps), 99)), least, TINY)
     return Scale(maps, Normalize(-end if signed else 0, end), label, COLOURS[signed])
+
+
+TINY = 1e-30  # divides maps of zeros
+
+
+def fractions(
+    maps: np.ndarray, label: str, *, axis: int | tuple[int, ...] | None = (-2, -1),
+    of: str = "each map's", signed: bool = False,
+) -> tuple[np.ndarray, str]:  # fmt: skip
+    """Maps divided by their maximum, and the label that says so: its colours end at 1.
+
+    Args:
+        maps: of any shape; maps of zeros stay zeros.
+        label: the quantity.
+        axis: axes over which a maximum is taken; None is one maximum for all.
+        of: owner of the maximum, for the label.
+        signed: divide by the largest magnitude, and say so.
+
+    Raises:
+        ValueError: if a value is NaN or infinite.
+    """
+    _require_finite(maps, label)
+    most = np.max(np.abs(maps) if signed else maps, axis=axis, keepdims=True)
+    what = 'largest magnitude' if signed else 'maximum'
+    return maps / np.maximum(most, TINY), f'{label}\n(fraction of {of} {what})'
+
+
+def _require_finite(maps: np.ndarray, label: str) -> None:
+    if not np.isfinite(maps).all():
+        wrong = f'{np.size(maps) - np.isfinite(maps).sum()} of {np.size(maps)} values'
+        raise ValueError(f'maps must be finite: {wrong} of {" ".join(label.split())} are not.')
 
 
 COLOURS = {False: 'inferno', True: 'coolwarm'}
@@ -196,18 +253,42 @@ def montage(
     return out
 
 
+def headed(figure: Any, title: str) -> None:
+    """Gives a figure a title in as many lines as it needs, and the height for them.
+
+    Matplotlib breaks lines as it draws, but then takes what is between two `$` for a formula,
+    whatever `text.parse_math` says.
+    """
+    most = max(8, int(figure.bbox.width / figure.dpi / LETTER))
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, most)]
+    if len(lines) > 2 and isinstance(figure, Figure):
+        figure.set_figheight(figure.get_figheight() + 0.14 * (len(lines) - 2))
+    if title.count('$') < 2:
+        figure.suptitle(title, wrap=True)
+    else:
+        figure.suptitle('\n'.join(lines))
+
+
+LETTER = 0.068  # inches of an average letter of 8 points
+
+
 def fitted(title: str, width: float) -> str:
-    """A title in lines that `width` inches have room for: no word, nor `a, b`, is taken apart."""
-    most = max(1, int(width / 0.068))  # of letters of 8 points, as wide as they are on average
+    """A title in lines that fit in `width` inches: neither a word nor `a, b` is taken apart."""
+    most = max(1, int(width / LETTER))
     lines = (line.replace(', ', ',\xa0') for line in title.splitlines())
     parts = (textwrap.wrap(line, most, break_long_words=False) for line in lines)
     return '\n'.join('\n'.join(part) for part in parts).replace('\xa0', ' ')
 
 
 def short(name: str, most: int = 22) -> str:
-    """The first of a class's names, cut to so many characters."""
-    name = name.split(',')[0]
-    return name if len(name) <= most else name[: most - 1] + '…'
+    """The first of a class's names, separated by commas, cut to `most` characters."""
+    name = name.split(',')[0].strip() or name
+    return named(name if len(name) <= most else name[: most - 1] + '…', most)
+
+
+def named(name: str, most: int) -> str:
+    """A name for a tick or legend: cut in the middle; a stand-in if there is nothing to see."""
+    return cut(name, most) if name.strip() else '(no name)'
 
 
 def some(count: int, most: int) -> list[int]:

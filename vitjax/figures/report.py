@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from vitjax.figures.panels import charts, number, percent
+from vitjax.figures.panels import charts, legend, number, percent
 from vitjax.figures.style import WIDTH, Figure, styled
 
 TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
@@ -51,12 +50,10 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)
-    handles = [Line2D([], [], color=colours[name], label=name) for name in groups]
-    handles = handles * (len(groups) > 1)
-    handles += [Line2D([], [], color='0.3', linestyle=s, label=n) for n, s in _STYLES.items()]
-    legend = figure.legend(handles=handles, loc='outside lower center', ncols=columns)
-    for text in legend.get_texts():  # names of folders
-        text.set_parse_math(False)
+    told = [*groups] if len(groups) > 1 else []
+    handles = [Line2D([], [], color=colours[name]) for name in told]
+    handles += [Line2D([], [], color='0.3', linestyle=style) for style in _STYLES.values()]
+    legend(figure, handles, [*told, *_STYLES], loc='outside lower center', ncols=columns)
     return figure
 
 
@@ -71,15 +68,12 @@ def _draw(axis, curve: Curve, style: Any, colour: np.ndarray) -> None:
 def svg(figure: Figure) -> bytes:
     """A figure as SVG, the same bytes for the same figure; pictures in it have 200 dots an inch."""
     out = io.BytesIO()
-    with matplotlib.rc_context({'svg.hashsalt': 'vitjax'}):
-        figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
+    figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
     return out.getvalue()
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG, for what is made of pictures; its titles, as of classes, are no formulas."""
+    """A figure as PNG, for figures made of pictures."""
     out = io.BytesIO()
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
     figure.savefig(out, format='png', dpi=160)
     return out.getvalue()

@@ -1,34 +1,72 @@
-"""How time and memory grow: log-log curves with the exponents fitted to them."""
+"""Growth of time and memory: log-log curves, and the exponents fitted to them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 from matplotlib.ticker import NullLocator
 
+from vitjax.figures.panels import legend, powers
 from vitjax.figures.style import WIDTH, Figure, styled
 
 # By panel, then by curve: the first of a curve's two names sets its colour, the second its line.
 Curves = Mapping[str, Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]]
 
 
-def exponent(x: np.ndarray, y: np.ndarray) -> float:
-    """The b of y = a xᵇ, fitted by least squares in logarithms; NaN below two finite points."""
+class Fit(NamedTuple):
+    """Exponent of a power law and how sure it is.
+
+    Attributes:
+        exponent: NaN if there are too few points.
+        half: half-width of its 95% interval, Student's with `points - 2` degrees of freedom.
+        points: measurements that are fitted.
+        fault: what is wrong with the fit; empty if nothing is.
+    """
+
+    exponent: float
+    half: float
+    points: int
+    fault: str = ''
+
+
+def fit(x: np.ndarray, y: np.ndarray) -> Fit:
+    """Fits y = a xᵇ by least squares in logarithms, to the points with a finite y above 0.
+
+    A power law has two parameters, so two points say nothing of how well it fits: three different
+    sizes or more are required.
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    there = np.isfinite(y) & (y > 0)
-    if len(np.unique(x[there])) < 2:
-        return float('nan')
-    return float(np.polyfit(np.log(x[there]), np.log(y[there]), 1)[0])
+    there = np.isfinite(y) & (y > 0) & (x > 0)
+    x, y = np.log(x[there]), np.log(y[there])
+    if len(np.unique(x)) < 3:
+        sizes = len(np.unique(x))
+        return Fit(np.nan, np.nan, len(x), f'no exponent: 3 sizes are needed, {sizes} measured')
+    found: Any = scipy.stats.linregress(x, y)
+    half = float(scipy.stats.t.ppf(0.975, len(x) - 2) * found.stderr)
+    slope, fault = float(found.slope), ''
+    if slope < 0:
+        fault = 'no growth: a negative exponent measures overheads or noise'
+    elif half > max(abs(slope), 0.5):
+        fault = f'no exponent to speak of: 95% interval {slope - half:.2f} to {slope + half:.2f}'
+    if fault:
+        fault += f' ({len(x)} points, {len(x) - 2} degree{"s" * (len(x) > 3)} of freedom)'
+    return Fit(slope, half, len(x), fault)
+
+
+def exponent(x: np.ndarray, y: np.ndarray) -> float:
+    """The exponent of `fit`; NaN for fewer than three different sizes."""
+    return fit(x, y).exponent
 
 
 @styled
 def scaling(curves: Curves, *, x_label: str) -> Figure:
-    """One log-log panel for each quantity; the legend gives each curve's exponent.
+    """One log-log panel for each quantity; the legend has each curve's exponent and 95% interval.
 
     Args:
         curves: `{panel: {(colour, line): (x, y)}}`, x and y [n]. A y that is not finite ran out of
             memory: a cross at the top of the panel.
-        x_label: of all panels.
+        x_label: label of x in all panels.
     """
     rows = -(-len(curves) // 2)
     figure = Figure(figsize=(WIDTH, 2.4 * rows), layout='constrained')
@@ -39,25 +77,36 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
     )
     styles: Any = ['-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))]
     for axis, (panel, named) in zip(axes.flat, curves.items(), strict=False):
+        handles, names = [], []
         axis.set(xscale='log', yscale='log', xlabel=x_label, ylabel=panel)
         for (colour, line), (x, y) in named.items():
             label = f'{colour}, {line}' if line else colour
-            slope, there = exponent(x, y), np.isfinite(y)
-            label += '' if np.isnan(slope) else f': {slope:.2f}'
+            there = np.isfinite(y)
+            label += _told(fit(x, y))
             style, hue = styles[lines.index(line) % len(styles)], f'C{colours.index(colour)}'
             known = np.where(there, y, np.nan)
-            axis.plot(x, known, color=hue, ls=style, marker='o', label=label)
+            handles += axis.plot(x, known, color=hue, ls=style, marker='o')
+            names.append(label)
             if not there.all():
-                top = {'transform': axis.get_xaxis_transform(), 'label': 'out of memory'}
-                axis.plot(x[~there], [0.97] * sum(~there), 'x', color=hue, **top)
+                top = {'transform': axis.get_xaxis_transform()}
+                handles += axis.plot(x[~there], [0.97] * sum(~there), 'x', color=hue, **top)
+                names.append('out of memory')
         ticks = sorted({float(v) for x, _ in named.values() for v in x})
         axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(True)
-        axis.legend(
-            title='exponent',
-            loc='center left', bbox_to_anchor=(1, 0.5),
+        powers(axis.yaxis, between=True)
+        legend(
+            axis, handles, names, title='exponent, 95% interval', loc='center left',
+            bbox_to_anchor=(1, 0.5),
         )  # fmt: skip
     for axis in axes.flat[len(curves) :]:
         axis.set_visible(False)
     return figure
+
+
+def _told(found: Fit) -> str:
+    if np.isnan(found.exponent):
+        return ''
+    spread = f' ± {found.half:.2f}' if found.half >= 0.005 else ''
+    return f': {found.exponent:.2f}{spread}{" (no growth)" * (found.exponent < 0)}'

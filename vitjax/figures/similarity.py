@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitjax.figures.panels import charts, percent, write_cells
+from vitjax.figures.panels import (
+    LETTER,
+    charts,
+    headed,
+    named,
+    percent,
+    write_cells,
+)
 from vitjax.figures.style import COLUMN, HEIGHT, WIDTH, Figure, styled
 
 
@@ -27,14 +34,18 @@ def heat_map(
     """
     rows, columns = matrix.shape
     side = min(0.3, (WIDTH - 1.8) / columns, (HEIGHT - 1.2) / rows)  # inches of a cell
-    figure, (axis,) = charts(max(COLUMN, 1.8 + side * columns), max(2.6, 1.2 + side * rows))
-    low, high = span or (None, None)
-    image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=low, vmax=high)
     (x_ticks, x_said), (y_ticks, y_said) = numbered(x_names), numbered(y_names)
+    wide, high = (LETTER * max(map(len, ticks)) for ticks in (x_ticks, y_ticks))
+    figure, (axis,) = charts(
+        max(COLUMN, 1.8 + side * columns + max(0, wide - 0.5)),
+        max(2.6, 1.2 + side * rows + (0 if y_said else high)),
+    )
+    first, last = span or (None, None)
+    image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=first, vmax=last)
     axis.set_xticks(range(columns), y_ticks, rotation=0 if y_said else 90)
     axis.set_yticks(range(rows), x_ticks)
-    axis.set(xlabel=f'{y_label}{y_said}', ylabel=f'{x_label}{x_said}')
-    axis.set_title(title)
+    axis.set(xlabel=f'{named(y_label, 40)}{y_said}', ylabel=f'{named(x_label, 40)}{x_said}')
+    headed(figure, title)
     if side > 0.25:
         middle = np.mean(image.get_clim())
         write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
@@ -46,7 +57,7 @@ def numbered(names: Sequence[str]) -> tuple[list[str], str]:
     """Ticks for layers: their numbers where all are of one path, and what the axis then adds."""
     paths, numbers = {name.rpartition(' ')[0] for name in names}, [n.split(' ')[-1] for n in names]
     if len(paths) > 1 or not all(number.isdecimal() for number in numbers):
-        return [*names], ''
+        return [named(name, 30) for name in names], ''
     (path,) = paths
     return numbers, ', layer' if path == 'blocks' else f', layer of {path}'
 
@@ -64,17 +75,18 @@ def probe_accuracy(
         interval: of each probe, low and high, [layers] each.
         title: anything more.
     """
-    figure, (axis,) = charts(min(WIDTH, max(COLUMN, 1.2 + 0.25 * len(names))), 2.6)
+    ticks, said = numbered(names)
+    below = 0.0 if said else LETTER * max(map(len, ticks))
+    figure, (axis,) = charts(min(WIDTH, max(COLUMN, 1.2 + 0.25 * len(names))), 2.6 + below)
     places = np.arange(len(names))
     for i, (probe, values) in enumerate(accuracy.items()):
         axis.plot(places, values, marker='o', color=f'C{i}', label=probe)
         axis.fill_between(places, *interval[probe], color=f'C{i}', alpha=0.2, linewidth=0)
-    ticks, said = numbered(names)
     axis.set_xticks(places, ticks, rotation=0 if said else 90)
     axis.set_xlabel(said.removeprefix(', '))
     percent(axis.yaxis)
     axis.set(ylabel='accuracy')
-    axis.set_title(title)
+    headed(figure, title)
     axis.grid(True)
     axis.legend()
     return figure

@@ -1,11 +1,15 @@
-"""How figures look: sizes, fonts and formats that journals take; all of it is set here."""
+"""Style of figures: sizes, fonts and formats that journals take, and text that fonts can draw."""
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import matplotlib.figure
+from matplotlib import font_manager
 
 from vitjax import files
 from vitjax.types import Format
@@ -15,8 +19,6 @@ HEIGHT = 9.0  # inches of a page at most
 
 # Text is 7 to 8 points at the printed size.
 STYLE: Any = {
-    'font.family': 'sans-serif',
-    'font.sans-serif': ['Arial', 'Helvetica', 'Liberation Sans', 'DejaVu Sans'],
     'font.size': 8, 'figure.titlesize': 8, 'axes.titlesize': 8, 'axes.labelsize': 8,
     'xtick.labelsize': 7, 'ytick.labelsize': 7, 'legend.fontsize': 7, 'legend.title_fontsize': 7,
     'axes.linewidth': 0.6, 'axes.axisbelow': True,
@@ -25,22 +27,104 @@ STYLE: Any = {
     'xtick.major.size': 2.5, 'ytick.major.size': 2.5, 'xtick.minor.size': 0, 'ytick.minor.size': 0,
     'legend.frameon': False, 'image.cmap': 'viridis', 'savefig.dpi': 300,
     'pdf.fonttype': 42, 'ps.fonttype': 42, 'svg.fonttype': 'none',  # text stays text
+    'svg.hashsalt': 'vitjax',  # the same bytes for the same figure
+    'text.parse_math': False,  # a $ in the name of a file or class is a $
 }  # fmt: skip
 
-styled = matplotlib.rc_context(STYLE)  # decorates a function that makes a figure
+# The first one that is installed, and for characters that it lacks the others.
+_LATIN = ('Arial', 'Helvetica', 'Liberation Sans')
+_OTHERS = (
+    'DejaVu Sans', 'Noto Sans CJK SC', 'Noto Sans CJK JP', 'PingFang SC', 'Hiragino Sans',
+    'Microsoft YaHei', 'Malgun Gothic', 'WenQuanYi Zen Hei', 'Noto Sans Arabic', 'Noto Sans Hebrew',
+    'Noto Sans Devanagari', 'Noto Sans Thai',
+)  # fmt: skip
+_WORD, _TEXT = 60, 240  # characters that are shown; titles are broken between words
+
+P, R = ParamSpec('P'), TypeVar('R')
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[None]:
+    """Sets matplotlib's defaults and `STYLE`, and afterwards what the user had.
+
+    The defaults come first: with `text.usetex` or others of a user's matplotlibrc, figures could
+    not be drawn.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({'font.family': [*_families()], **STYLE})
+        yield
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function that makes a figure: in the style, with text that fonts can draw."""
+
+    @functools.wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        texts: Any = {name: drawable(value) for name, value in kwargs.items()}
+        with ours():
+            return draw(*map(drawable, args), **texts)  # type: ignore[arg-type]
+
+    return inside
+
+
+def drawable(value: Any) -> Any:
+    r"""A text, or the texts in lists, tuples and mappings, as fonts can draw them.
+
+    A character that no font has becomes its escape, as in `\u96ea`: matplotlib would warn and draw
+    the same box for all of them. Of more than 60 characters of a word and 240 of a text, those
+    in the middle are left out.
+    """
+    if isinstance(value, str):
+        text = ''.join(c if c == '\n' or ord(c) in _glyphs() else _escape(c) for c in value)
+        text = re.sub(rf'\S{{{_WORD + 1},}}', lambda found: cut(found[0], _WORD), text)
+        return cut(text, _TEXT)
+    if isinstance(value, Mapping):
+        return {drawable(key): drawable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [*map(drawable, value)]
+    if isinstance(value, tuple):
+        parts = map(drawable, value)
+        return type(value)(*parts) if hasattr(value, '_fields') else tuple(parts)
+    return value
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most `most` characters, which has lost those in the middle."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f'{text[: most - 1 - end]}…{text[len(text) - end :]}'
+
+
+def _escape(character: str) -> str:
+    return character.encode('unicode_escape').decode()
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    known = {*font_manager.fontManager.get_font_names()}
+    return tuple(name for name in (*_LATIN, *_OTHERS) if name in known)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Code points that one of the fonts has."""
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in _families())
+    return frozenset().union(*(font.get_charmap() for font in fonts)) - {*range(32), 127}
 
 
 class Figure(matplotlib.figure.Figure):
     """A figure that keeps the style whoever draws it: ticks are made when it is drawn."""
 
     def draw(self, renderer: Any) -> None:
-        """Draws it, in the style."""
-        with matplotlib.rc_context(STYLE):
+        """Draws the figure in the style."""
+        with ours():
             super().draw(renderer)
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """Saves it, in the style."""
-        with matplotlib.rc_context(STYLE):
+        """Saves the figure in the style."""
+        with ours():
             super().savefig(*args, **kwargs)
 
     def save(self, path: str | os.PathLike[str], formats: Sequence[Format] = ('png',)) -> list[str]:

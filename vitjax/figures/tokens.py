@@ -10,7 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from vitjax.figures.panels import (
     GAP,
     charts,
+    headed,
+    legend,
     montage,
+    named,
     number,
     panels,
     short,
@@ -62,15 +65,15 @@ def over_depth(
     figure, axes = charts(min(WIDTH, 4.5 * len(values)), 2.6, len(values))
     for axis, (title, (unit, quantity)) in zip(axes, values.items(), strict=True):
         steps = np.arange(1, len(quantity) + 1)
-        for line, label in zip(quantity.T, labels, strict=True):
+        for line in quantity.T:
             marker = 'o' if len(steps) <= 16 else None
-            axis.plot(steps, line, label=label, marker=marker, clip_on=False)
+            axis.plot(steps, line, marker=marker, clip_on=False)
         axis.set(title=title, xlabel='' if layers else 'layer', ylabel=unit)
         number(axis)
         if layers:
-            axis.set_xticks(steps, layers, rotation=90)
+            axis.set_xticks(steps, [named(layer, 24) for layer in layers], rotation=90)
     if len(labels) <= 8:
-        axes[-1].legend()
+        legend(axes[-1], axes[-1].lines, labels)
     return figure
 
 
@@ -96,12 +99,10 @@ def lens(
         for colour, thick in (('white', 3), ('C3', 1.5)):
             # At the first layer it lies on the frame, which would cover half of it.
             axis.plot([x - 0.48, x + 0.48], [y, y], color=colour, lw=thick, clip_on=False, zorder=3)
-    axis.set_xticks(range(len(labels)), map(short, labels))
+    axis.set_xticks(range(len(labels)), [named(label, 22) for label in labels])
     axis.set_yticks(range(len(shown)), [f'{layer + 1}' for layer in shown])
     axis.set(ylabel='layer', ylim=(-0.5, len(shown) - 0.5))
-    figure.suptitle(
-        'what each layer would answer; from the red line on, the final class', wrap=True
-    )
+    headed(figure, 'what each layer would answer; from the red line on, the final class')
     axis.tick_params(length=0)
     figure.colorbar(image, label='probability')
     return figure
@@ -145,7 +146,7 @@ def patches(
     figure, ((whole, pieces, again),) = panels(1, 3, side=WIDTH / 3)
     size = cut.shape[1]
     title = f'{len(cut) // columns}x{columns} patches of {size}x{size} pixels'
-    show(whole, picture, name)
+    show(whole, picture, named(name, 30))
     show(pieces, montage(cut, columns, gap=max(1, size // 5), fill=GAP), title)
     show(again, rebuilt, 'rebuilt from the patches')
     return figure
@@ -171,7 +172,7 @@ def channels(
         for m in layers.values()
     ]
     heights = [picture.shape[0] / picture.shape[1] for picture in pictures]
-    size = (WIDTH, sum(WIDTH * h + 0.2 for h in heights) + 0.2)
+    size = (WIDTH, sum(WIDTH * h + 0.3 for h in heights) + 0.4)
     figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, picture, (name, maps) in zip(axes, pictures, layers.items(), strict=True):
@@ -180,7 +181,7 @@ def channels(
         said += f', the {shown} that vary most' if counts[name] > shown else ''
         show(axis, picture, said, vmin=0, vmax=255, interpolation='antialiased')
         axis.axis('off')
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure
 
 
@@ -194,12 +195,12 @@ def large_channels(
     figure, axes = panels(len(layers), columns, side=side, top=0.1)
     show(axes[0, 0], picture)
     for row, (name, maps) in zip(axes, layers.items(), strict=True):
-        row[1].set_ylabel(name)
+        row[1].set_ylabel(named(name, 24))
         norm = Normalize(float(maps.min()), float(maps.max()))
         for axis, values in zip(row[1:], np.moveaxis(maps, -1, 0), strict=True):
             show(axis, values, norm=norm)
         figure.colorbar(ScalarMappable(norm), ax=row, label='activation', aspect=15, pad=0.01)
     for axis, channel in zip(axes[0, 1:], channels, strict=True):
         axis.set_title(f'channel {channel}')
-    figure.suptitle(title, wrap=True)
+    headed(figure, title)
     return figure

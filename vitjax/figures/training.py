@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import NullFormatter
 
 from vitjax.figures.panels import (
     charts,
+    headed,
+    named,
     number,
     overlay,
     panels,
@@ -53,17 +56,17 @@ def attention_strip(
     images: np.ndarray, maps: np.ndarray, *, epochs: Sequence[float], true: Sequence[str],
     predicted: Sequence[Sequence[str]], title: str, label: str, least: float = 0.0,
 ) -> Figure:  # fmt: skip
-    """Where a model looks as it trains: images above, then a row of overlays an epoch.
+    """Attention while a model trains: images with their true classes, then overlays by epoch.
 
     Args:
         images: [n, H, W, 3] in 0..1.
         maps: [epochs, n, rows, columns], not negative. Of more than eight epochs eight are shown.
-        epochs: of the rows.
-        true: the images' classes.
-        predicted: by epoch, for each image.
-        title: whose attention it is.
-        label: what maps are, beside the colour bar.
-        least: where the scale of colours ends at the earliest.
+        epochs: epochs of the rows.
+        true: the images' classes, above the images.
+        predicted: the predicted class of each image by epoch, above its map.
+        title: which attention it is.
+        label: quantity of the maps, beside the colour bar.
+        least: smallest end of the scale of colours.
     """
     shown, count = some(len(maps), 8), len(images)
     colours = scaled(maps, label, least=least)
@@ -79,7 +82,8 @@ def attention_strip(
             overlay(axis, image, values, colours.norm)
             axis.set_title(short(name, 12))
     colours.bar(figure, axes)
-    figure.suptitle(title, wrap=True)
+    above = 'above each image its true class, above each map the predicted class'
+    headed(figure, f'{title}; {above}')
     return figure
 
 
@@ -106,7 +110,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
         size = min(7, 72 * 0.9 * (side - 1) / count)  # of the points that a class has
         axis.tick_params(labelsize=size, length=1 if count > 50 else 2.5)
         for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
-            one.set_ticks(range(count), classes, rotation=turned, parse_math=False)
+            one.set_ticks(range(count), [named(name, 24) for name in classes], rotation=turned)
     if count <= 20:
         write_cells(
             axis, values, lambda *cell: f'{values[cell]:.0f}' if matrix[cell] else '',
@@ -117,5 +121,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
         lines = {'color': '0.6', 'linewidth': 0.25}
         axis.hlines(places, -0.5, count - 0.5, **lines)
         axis.vlines(places, -0.5, count - 0.5, **lines)
-    figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02, format='{x:.0f}')
+    bar = figure.colorbar(image, label=label, shrink=0.8, fraction=0.05, pad=0.02, format='{x:.0f}')
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure

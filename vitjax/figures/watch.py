@@ -6,8 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.animation import FuncAnimation
 
-from vitjax.figures.panels import number, some
-from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
+from vitjax.figures.panels import (
+    headed,
+    number,
+    some,
+)
+from vitjax.figures.style import COLUMN, WIDTH, Figure, ours, styled
 
 Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
 
@@ -25,7 +29,7 @@ def strip(records: Records) -> Figure:
         images = [_similarity(axis, records[i]) for axis, i in zip(axes, shown, strict=True)]
         axes[0].set_ylabel('layer')
         part.colorbar(images[0], ax=axes, label='CKA', shrink=0.8)
-        part.suptitle(_policy(records[0]), wrap=True)
+        headed(part, _policy(records[0]))
     if with_rank:
         axis = parts[0].subplots()
         epochs = [record['epoch'] for record in records]
@@ -60,6 +64,7 @@ def film(records: Records) -> FuncAnimation:
         axis.set_ylim(0, 1.05 * ranks.max())
         number(axis)
 
+    @ours()
     def draw(index: int) -> list[Any]:
         record = records[index]
         if image is not None:
@@ -67,7 +72,7 @@ def film(records: Records) -> FuncAnimation:
             axes['cka'].set_title('')
         if line is not None:
             line.set_ydata(record['rank'])
-        figure.suptitle(f'epoch {record["epoch"]:.4g}', wrap=True)
+        headed(figure, f'epoch {record["epoch"]:.4g}')
         return [artist for artist in (image, line) if artist is not None]
 
     return FuncAnimation(figure, draw, frames=len(records), interval=250)

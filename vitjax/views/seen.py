@@ -18,7 +18,7 @@ from vitjax import capture
 from vitjax.analysis import attention
 from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
-from vitjax.figures.panels import short
+from vitjax.figures.panels import named, short
 from vitjax.figures.style import Figure
 from vitjax.models.trunk import Trunk
 from vitjax.runs import Loaded
@@ -172,7 +172,7 @@ class Seen:
         return self._titles(None if self.chosen is None else self.logits.argmax(1), 'predicted')
 
     def _titles(self, classes: np.ndarray | None, how: str) -> tuple[str, ...]:
-        names = [short(name, 28) for name in self.names]
+        names = [named(name, 28) for name in self.names]
         if classes is None:
             values = [f'\nlogit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
             return tuple(f'{name}{value}' for name, value in zip(names, values, strict=True))

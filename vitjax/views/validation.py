@@ -73,8 +73,8 @@ def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
         pictures.clip(0, 1), maps, epochs=[record['epoch'] for record in records],
         true=[names.get(int(i), str(i)) for i in data.labels[_rows(data)]],
         predicted=[[names.get(i, str(i)) for i in record['predicted']] for record in records],
-        title="the class token's attention in the last layer, mean of heads; "
-        'above each map the class predicted', label=UNIFORM, least=DIM,
+        title="the class token's attention in the last layer, mean of heads",
+        label=UNIFORM, least=DIM,
     )  # fmt: skip
 
 
