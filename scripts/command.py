@@ -234,7 +234,9 @@ def _without_box(text: str, unknown: Sequence[str], known: Sequence[str]) -> str
         found = f'{name} expects {count} value{"" if count == "1" else "s"}'
         if not name.startswith('-'):
             found = f'missing required arguments: {name.upper()}'
-    elif misfit := re.search(r'Error parsing (\S+): no type matching (.*) could .* \[(.*)\]', found):
+    elif misfit := re.search(
+        r'Error parsing (\S+): no type matching (.*) could .* \[(.*)\]', found
+    ):
         name, kinds, given = misfit.groups()
         fitting = [kind for kind in re.findall('{(.*?)}', kinds) if kind != 'None']
         found = f'{name} expects {" or ".join(fitting)}: {given}'
