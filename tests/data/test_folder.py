@@ -150,6 +150,9 @@ REFUSED = {
     'classes all named as splits': (['train', 'val'], r'train must have one folder .* has none'),
     'splits in a split': (['train/train/a', 'train/val/a'], 'train, val are names of splits'),
     'splits one folder further down': (['data/train/a', 'data/val/a'], 'folder:.*/data; else'),
+    'almost names of splits': (['seg_train/a', 'seg_test/a'], 'has seg_test, seg_train: if they'),
+    'names of splits with a year': (['train2017/a', 'val2017/a'], 'has train2017, val2017: if'),
+    'names of splits with a space': ([' Train/a', 'val /a'], 'has  Train, val : if they are'),
     'a class in val alone': (['train/a', 'val/a', 'val/b'], 'val has classes that .*: b'),
     'a class in train alone': (['train/a', 'train/b', 'val/a'], 'without images: .*val/b'),
     'one folder around all': (['data/cat', 'data/dog'], 'has data alone, .* lie in cat, dog'),
@@ -166,6 +169,22 @@ def test_folders_that_can_be_read_in_two_ways_are_refused_by_name(tmp_path, case
         with pytest.raises(ValueError, match=match) as error:
             load(Source(f'folder:{tmp_path}'), split)
         assert '\n' not in str(error.value)
+
+
+def test_a_split_that_is_no_folder_is_refused_by_name(tmp_path):
+    write_images(tmp_path / 'train' / 'a', 5)
+    (tmp_path / 'val').symlink_to('nowhere', target_is_directory=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match='/val has the name of a split: it must be a folder'):
+            load(Source(f'folder:{tmp_path}'), 'test')
+        (tmp_path / 'val').unlink()
+        os.mkfifo(tmp_path / 'val')
+
+
+def test_names_of_classes_may_have_such_words(tmp_path):
+    for name in ('train_station', 'bus', 'trains'):
+        write_images(tmp_path / name, 5)
+    assert len(load(Source(f'folder:{tmp_path}'), 'train').classes) == 3
 
 
 def test_a_class_may_be_called_train(tmp_path):

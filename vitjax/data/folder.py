@@ -66,9 +66,18 @@ def _layout(
     others = [name for name in folders if kind.split_of(name) is None]
     if splits and others:
         raise ValueError(
-            f'{root} has {", ".join(others[:5])} besides {", ".join(splits.values())}: folders '
+            f'{root} has {kind.listed(others)} besides {", ".join(splits.values())}: folders '
             f'besides splits must be splits ({kind.KNOWN}). Move them out of it; if all of them '
             'are classes, move all into a folder train.'
+        )
+    lost = [name for name in os.listdir(root) if kind.split_of(name) and name not in folders]
+    if lost:  # a link to a disk that is not there, above all
+        raise ValueError(f'{root / lost[0]} has the name of a split: it must be a folder.')
+    words = [kind.split_of(word) for name in folders for word in re.findall(r'[^\W\d_]+', name)]
+    if not splits and 'train' in words and {'validation', 'test'} & {*words}:
+        raise ValueError(
+            f'{root} has {kind.listed(folders)}: if they are splits, they must have the names '
+            f'train, val and test; if they are classes, move all into a folder train.'
         )
     if splits and 'train' not in splits:
         raise ValueError(f'{root} must have a train folder: it has {", ".join(splits.values())}.')
@@ -79,7 +88,7 @@ def _layout(
         raise ValueError(f'{first} must have one folder for each class: it has none.')
     if splits and all(map(kind.split_of, classes)):
         raise ValueError(
-            f'{first} must have one folder for each class: {", ".join(classes)} are names of '
+            f'{first} must have one folder for each class: {kind.listed(classes)} are names of '
             f'splits. If they are splits, name folder:{first}.'
         )
     return homes, tuple(classes)
@@ -95,7 +104,7 @@ def _images(
         inside = classes if own == 'train' else _classes(files, home)
         unknown = sorted({*inside} - {*classes})
         if unknown:
-            raise ValueError(f'{home} has classes that {first} has not: {", ".join(unknown)}.')
+            raise ValueError(f'{home} has classes that {first} has not: {kind.listed(unknown)}.')
         found[own] = [files.images(home, name) if name in inside else [] for name in classes]
         empty = [name for name, images in zip(classes, found[own], strict=True) if not images]
         if empty:
@@ -104,7 +113,7 @@ def _images(
         below = sorted({name.split('/')[1] for name in found['train'][0]})
         raise ValueError(
             f'{first} must have one folder for each class: it has {classes[0]} alone, whose images '
-            f'lie in {", ".join(below[:5])}; if those are the classes, name the folder above them.'
+            f'lie in {kind.listed(below)}; if those are the classes, name the folder above them.'
         )
     return found
 

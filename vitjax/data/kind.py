@@ -1,4 +1,4 @@
-"""What every kind of data is made of: the source asked for, its data, what is held out."""
+"""Parts of every kind of data: the source asked for, its data, names and cut of the splits."""
 
 import dataclasses
 import functools
@@ -35,14 +35,14 @@ class Source:
     Attributes:
         name: `digits`, `tfds:NAME` (as in tfds:cifar10) or `folder:PATH`.
         dir: where TFDS has its prepared data; None takes TFDS_DATA_DIR or ~/tensorflow_datasets.
-        validation: share of the training images held out when there is no validation split, or when
-            that is what is tested on.
-        test: share of all images held out when there is neither a test nor a validation split; data
-            with a validation split alone, as ImageNet's, are tested on it.
+        validation: fraction of the training images held out if there is no validation split, or if
+            that is tested on.
+        test: fraction of all images held out if there is neither a test nor a validation split;
+            data with a validation split alone, as ImageNet's, are tested on it.
         size: side in pixels of the central squares that images of unequal sizes become.
-        memory: most bytes that images may take in memory; where that is too little for decoded ones
-            they are decoded as needed, and where it is too little for their files too, training
-            images stream: worker processes read, cut out and decode them (extra `stream`).
+        memory: most bytes that images may take in memory. If that is too little for decoded images,
+            they are decoded as needed; if it is too little for their files too, training images
+            stream: worker processes read, cut out and decode them (extra `stream`).
     """
 
     name: str = 'digits'
@@ -198,6 +198,13 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first five names, for a message of one line."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:5]]
+    more = [f'and {len(names) - 5:,} more'] if len(names) > 5 else []
+    return ', '.join(shown + more)
+
+
 def split_of(name: str) -> str | None:
     """The split of `SPLITS` that a folder or a TFDS split of this name is, if it is one."""
     return next((split for split, names in NAMES.items() if name.casefold() in names), None)
@@ -242,8 +249,8 @@ def tell_home(source: Source, present: Mapping[str, str]) -> None:
 def home(split: str, present: Sequence[str]) -> str:
     """The split of the data, one of `present`, that has the images of a `split` of `SPLITS`.
 
-    Labels of a test split may be secret: where there is none, the validation split is tested on, as
-    ImageNet's is in the literature. What no split of its own has, is held out of `train`.
+    Labels of a test split may be secret: if there is no test split, the validation split is tested
+    on, as ImageNet's is in the literature. Missing splits are held out of `train`.
     """
     if split == 'test':
         return next((s for s in ('test', 'validation') if s in present), 'train')
@@ -271,16 +278,18 @@ def part(split: str, present: Mapping[str, str]) -> str:
 
 
 def chosen(source: Source, split: str, *, count: int, present: Sequence[str]) -> np.ndarray:
-    """Which of `count` images belong to a split: all, or what is held out or left of `train`.
+    """Rows of the images of a split: all of `count`, or those held out or left of `train`.
+
+    The permutation must stay as it is: runs that exist were trained on its rows.
 
     Args:
-        source: says the shares held out.
+        source: gives the fractions held out.
         split: one of `SPLITS`.
         count: images of the split of the data that has them, `home`.
         present: the splits that the data have of their own.
 
     Raises:
-        ValueError: if none do.
+        ValueError: if it has none.
     """
     held = [name for name in ('validation', 'test') if home(name, present) == 'train']
     if split in ('validation', 'test') and split not in held:

@@ -1,10 +1,9 @@
-"""Where images come from: the table of the kinds of data, and `load`."""
+"""The table of the kinds of data, and `load`."""
 
 import numpy as np
 
 from vitjax import fields
-from vitjax.data import digits, folder, tfds
-from vitjax.data import kind as kinds
+from vitjax.data import digits, folder, kind, tfds
 from vitjax.data.kind import SPLITS, Data, Encoded, Source
 from vitjax.data.preprocess import Preprocessing
 
@@ -18,8 +17,9 @@ KINDS = {'digits': digits.load, 'tfds:NAME': tfds.load, 'folder:PATH': folder.lo
 def load(source: Source, split: str, preprocessing: Preprocessing | None = None) -> Data:
     """One split of a source: `train`, `validation` or `test`.
 
-    Where a source has no validation or test split, the shares that it asks for are held out by
-    one fixed permutation, the same for every seed.
+    If a source has no validation or test split, the shares that it asks for are held out by one
+    fixed permutation, the same for every seed (`kind.home`). Lines on stderr say what of the source
+    is not read, which split is tested on for want of a test split, and which classes a split lacks.
 
     >>> data = load(Source('digits'), 'test')
     >>> data.images.shape, data.labels[:5].tolist(), data.prepared
@@ -34,15 +34,16 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
 
     Raises:
         ValueError: for an unknown source or split, data that are not there (with the command that
-            prepares them), an empty class folder, an unreadable image, images of unequal sizes.
+            prepares them), folders that cannot be told apart, an empty class folder, an unreadable
+            image, and images of unequal sizes.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {", ".join(SPLITS)}: {split!r}.')
     fields.require(source, 'data')
-    kind, _, name = source.name.partition(':')
+    asked, _, name = source.name.partition(':')
     for form, read in KINDS.items():
         known, _, follows = form.partition(':')
-        if kind == known and bool(name) == bool(follows):
+        if asked == known and bool(name) == bool(follows):
             data = read(source, name, split, preprocessing)
             _tell_missing(source, split, data)
             return data
@@ -54,8 +55,7 @@ def _tell_missing(source: Source, split: str, data: Data) -> None:
     counts = np.bincount(data.labels, minlength=len(data.classes))
     missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
     if missing:
-        some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-        kinds.tell(
+        kind.tell(
             f'{source.name}: no images of {len(missing):,} of {len(counts):,} classes in the '
-            f'{split} split: {some}'
+            f'{split} split: {kind.listed(missing)}'
         )

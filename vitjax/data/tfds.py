@@ -48,12 +48,12 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     others = [s for s in builder.info.splits if s not in present.values()]
     if 'train' not in present:
         raise ValueError(
-            f'{source.name} must have a train split: it has {", ".join(builder.info.splits)}.'
+            f'{source.name} must have a train split: it has {kind.listed([*builder.info.splits])}.'
         )
     if 'test' in present and _secret(source_of(present['test'])):
         others.append(f'{present.pop("test")} (its labels are secret)')
     if others:
-        kind.tell(f'{source.name}: splits not read: {", ".join(others)}')
+        kind.tell(f'{source.name}: splits not read: {kind.listed(others)}')
     kind.tell_home(source, present)
     home = present[kind.home(split, [*present])]
     records = source_of(home)
