@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -119,7 +120,10 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     if '..' in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
         raise ValueError(f'tfds:NAME must be a name in {cifar.data_dir(directory)}: {name}.')
     folder = cifar.data_dir(directory) / name
-    found = [path.parent for path in folder.rglob('dataset_info.json')]
+    folders = (path.parent for path in folder.rglob('dataset_info.json'))
+    # Ours and TFDS's that are still being written, or were left by a kill, are called so.
+    unfinished = re.compile(r'\.|incomplete\.')
+    found = [p for p in folders if not any(map(unfinished.match, p.relative_to(folder).parts))]
     if found:
         return max(found, key=version)
     command = f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
