@@ -119,6 +119,20 @@ def test_links_in_the_source_are_followed_and_loops_end(folder, tmp_path):
     assert not any(p.is_symlink() for p in (tmp_path / 'out').rglob('*')) and not said
 
 
+def test_folders_that_link_to_each_other_end(folder, tmp_path):
+    names = 'abcdefghijkl'
+    for one in names:
+        (folder / one).mkdir(exist_ok=True)
+        for other in names:
+            (folder / one / other).symlink_to(folder / other)
+    with pytest.raises(ValueError, match='must lie behind 4 links or fewer: '):
+        shrink.shrink(folder, tmp_path / 'out', 20)
+    deep = tmp_path / 'deep' / 'a' / ('b/' * 600)
+    deep.mkdir(parents=True)
+    smooth(30, 30).save(deep / 'a.jpg')
+    assert shrink.shrink(tmp_path / 'deep', tmp_path / 'out', 20) == 1
+
+
 def test_what_is_not_read_is_said(folder, tmp_path):
     (folder / 'train' / '.hidden').mkdir()
     for name in ('._wide.jpg', 'notes.txt', 'README', '.hidden/a.jpg'):

@@ -37,6 +37,18 @@ def test_images_of_one_size_are_left_to_the_device(prepared_data):
     np.testing.assert_array_equal(data.images, made['equal'])
 
 
+@pytest.mark.parametrize('name', ['.draft-5.1.0', '.0f.vitjax-draft', 'incomplete.AB12_1.0.0'])
+def test_what_is_still_being_written_is_not_read(prepared_data, name):
+    directory, made = prepared_data
+    (directory / 'equal' / '1.0.0').rename(directory / 'equal' / name)
+    with pytest.raises(ValueError, match='equal is not prepared in'):
+        load(source('equal', directory), 'train')
+    cifar.write_tfds(
+        directory / 'equal', 'equal', {'train': (made['equal'], [0, 1, 1])}, ['cat', 'dog']
+    )
+    assert len(load(source('equal', directory), 'train')) == 3
+
+
 def test_a_test_split_with_secret_labels_is_none(tmp_path):
     directory = tmp_path / 'secret' / '1.0.0'
     directory.mkdir(parents=True)

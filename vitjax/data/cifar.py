@@ -44,10 +44,10 @@ def prepare(
 
     Args:
         name: `cifar10` or `cifar100`.
-        archive: the published binary archive; None downloads it.
+        archive: path of the published binary archive; None downloads it.
         directory: as `data_dir` takes it.
-        progress: is entered with what is counted and how many there are, and called with how many
-            are done.
+        progress: context manager of a count's name and total; gives a function that is called with
+            the number done.
 
     Returns:
         The directory written: whole, or not at all.

@@ -235,9 +235,8 @@ def _in_archive(archive: pathlib.Path) -> Iterator[Row]:
                 if member.regular and kind == '.tar' and SYNSET.fullmatch(synset):
                     file.seek(member.start)
                     for image in tar.members(file, member.start + member.size):
-                        if '/' in image.name or not image.regular:
-                            raise ValueError(f'{member.name} has {image.name}')
-                        if not image.name.startswith(f'{synset}_'):
+                        own = image.regular and image.name.startswith(f'{synset}_')
+                        if not own or '/' in image.name:
                             raise ValueError(f'{member.name} has {image.name}')
                         yield 0, image.start, image.size, synset, image.name
                 elif member.regular and kind == '.JPEG' and '/' not in member.name:

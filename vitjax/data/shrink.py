@@ -16,6 +16,8 @@ from vitjax.files import expanded, read_json, write_json, writing
 
 QUALITY = 95  # of the JPEGs written
 SOME = 4096  # files that threads are given at a time
+KINDS = 8  # of files not read that are named
+LINKS = 4  # in one path; no data set needs as many
 RECORD = 'vitjax-shrink'  # JSON in the folder written: the settings of its images
 
 
@@ -56,11 +58,12 @@ def shrink(
     if out.exists() and not out.is_dir():
         raise ValueError(f'--out must name a folder: {out} is none.')
     unread: collections.Counter[str] = collections.Counter()
-    files = sorted(_images(source, (), os.path.realpath(out), unread))
+    files = sorted(_images(source, os.path.realpath(out), unread))
     if not files:
         raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {source}.')
     if unread:
-        kinds = ', '.join(f'{kind} {count:,}' for kind, count in unread.most_common())
+        kinds = ', '.join(f'{kind} {count:,}' for kind, count in unread.most_common(KINDS))
+        kinds += ' and others' if len(unread) > KINDS else ''
         report(f'{source}: {unread.total():,} files not read: {kinds}')
     targets = _targets(source, out, files)
     settings = {'size': size, 'from': os.path.realpath(source), 'quality': QUALITY}
@@ -83,37 +86,41 @@ def shrink(
 
 
 def _images(
-    folder: pathlib.Path, above: Sequence[str], out: str, unread: collections.Counter[str]
+    source: pathlib.Path, out: str, unread: collections.Counter[str]
 ) -> Iterator[pathlib.Path]:
     """Image files of a folder and of those in it; counts the other files by kind.
 
     Args:
-        folder: may be a link.
-        above: real paths of the folders that it lies in; one of them is not opened again.
+        source: the folder.
         out: real path of the folder to write.
         unread: the counts.
     """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    if pathlib.Path(real).is_relative_to(out):
-        raise ValueError(f'--out must lie outside of --from: {folder} leads to {out}.')
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
-    for path in paths:
-        if path.name.startswith('.'):
-            unread['hidden'] += 1
-        elif path.is_dir():
-            yield from _images(path, (*above, real), out, unread)
-        elif not path.is_file():
-            broken = path.is_symlink() and not path.exists()
-            unread['broken links' if broken else 'not files'] += 1
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
-        else:
-            unread[path.suffix or 'no suffix'] += 1
+    waiting: list[tuple[pathlib.Path, tuple[str, ...], int]] = [(source, (), 0)]
+    while waiting:
+        folder, above, links = waiting.pop()  # the real paths of those around it, and links passed
+        real = os.path.realpath(folder)
+        if real in above:  # a link back
+            continue
+        if links > LINKS:  # folders that link to each other have as many paths as permutations
+            raise ValueError(f'a folder must lie behind {LINKS} links or fewer: {folder}.')
+        if pathlib.Path(real).is_relative_to(out):
+            raise ValueError(f'--out must lie outside of --from: {folder} leads to {out}.')
+        try:
+            paths = [*folder.iterdir()]
+        except OSError as error:
+            raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
+        for path in paths:
+            if path.name.startswith('.'):
+                unread['hidden'] += 1
+            elif path.is_dir():
+                waiting.append((path, (*above, real), links + path.is_symlink()))
+            elif not path.is_file():
+                broken = path.is_symlink() and not path.exists()
+                unread['broken links' if broken else 'not files'] += 1
+            elif path.suffix.lower() in SUFFIXES:
+                yield path
+            else:
+                unread[path.suffix or 'no suffix'] += 1
 
 
 def _targets(

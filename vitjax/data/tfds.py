@@ -149,7 +149,10 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     if not parts or '..' in parts or pathlib.PurePath(name).is_absolute():
         raise ValueError(f'tfds:NAME must be a name in {root}: {name}.')
     folder = root / name
-    found = [path.parent for path in folder.rglob('dataset_info.json')]
+    folders = (path.parent for path in folder.rglob('dataset_info.json'))
+    # Ours and TFDS's that are still being written, or were left by a kill, are called so.
+    unfinished = re.compile(r'\.|incomplete\.')
+    found = [p for p in folders if not any(map(unfinished.match, p.relative_to(folder).parts))]
     if found:
         return max(found, key=version)
     where = f' --dir {shlex.quote(directory)}' if directory else ''
