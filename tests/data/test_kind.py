@@ -27,7 +27,8 @@ def tree(tmp_path):
 
 
 def digests(root, **more: Any):
-    source = Source(f'folder:{root}', **({'size': 8} | more))
+    how: dict[str, Any] = {'size': 8} | more
+    source = Source(f'folder:{root}', **how)
     return [load(source, split).digest for split in SPLITS]
 
 

@@ -1,7 +1,13 @@
-"""Generated folders: each file is in one split with its label, or counted, or all are refused."""
+"""Generated folders: each file is in one split with its label, or counted, or all are refused.
 
+And whatever changes in one, changes the digest of its data.
+"""
+
+import os
+import pathlib
 import random
 import re
+import shutil
 
 import pytest
 from faults.layouts import Layout
@@ -68,3 +74,53 @@ def said(layout, printed):
         assert total == sum(counts.values()) + others
         assert len(counts) == min(len([c for c in layout.unread.values() if c]), 8)
     assert (f'{empty} empty folder' in printed) == bool(empty)
+
+
+def digests(root):
+    source = Source(f'folder:{root}', validation=0.4, test=0.4)
+    return [load(source, split).digest for split in SPLITS]
+
+
+def changed(layout, rng):
+    """Changes one thing in the data."""
+    number, (split, name) = rng.choice([*layout.images.items()])
+    home = layout.root / split
+    (image,) = (
+        pathlib.Path(folder, file)
+        for folder, _, files in os.walk(home / name)
+        for file in files
+        if file.startswith(f'{number}.')
+    )
+    match rng.randrange(5):
+        case 0:
+            image.rename(image.with_name(f'{number}-new{image.suffix}'))
+        case 1:
+            shutil.copy(image, image.with_name(f'{number}-new{image.suffix}'))
+        case 2:
+            image.unlink()
+        case 3:
+            content = bytearray(image.read_bytes())
+            content[-1] ^= 1  # of the same size
+            image.unlink()
+            image.write_bytes(content)
+        case 4:
+            for split in {split for split, _ in layout.images.values()}:
+                (layout.root / split / name).rename(layout.root / split / f'new {name}')
+
+
+@pytest.mark.parametrize('number', [25, pytest.param(1000, marks=pytest.mark.faults)])
+def test_a_change_of_the_data_changes_the_digest_and_another_place_does_not(
+    number, tmp_path, record_property
+):
+    rng, tried = random.Random(number), 0
+    while tried < number:
+        layout = Layout(tmp_path / f'{tried}-{rng.random()}', rng)
+        if layout.wrong:
+            continue
+        tried += 1
+        before = digests(layout.root)
+        layout.root = layout.root.rename(layout.root.with_name(f'{tried} moved'))
+        assert digests(layout.root) == before
+        changed(layout, rng)
+        assert digests(layout.root) != before
+    record_property('faults', ('changes of data', number, 0, number, 0))
