@@ -4,12 +4,13 @@ import dataclasses
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import evaluate
 import jax
 import numpy as np
 import pytest
-from helpers import TINY, assert_equal
+from helpers import TINY, assert_equal, random_like
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from tiny_vit import tiny
@@ -17,6 +18,8 @@ from tiny_vit import tiny
 from vitjax import ablation, checkpoint, loop, provenance, report, runs
 from vitjax.data.sources import Data, Source
 from vitjax.distill import Distill
+from vitjax.models.trunk import parameter_shapes
+from vitjax.optim import Optim
 
 
 def images(folder, classes='abc', count=12, seed=0):
@@ -149,7 +152,9 @@ def test_another_folder_is_another_experiment(copy, tmp_path):
     with pytest.raises(ValueError, match='was trained on other data'):
         loop.train(other, run, quiet=True)
     more = dataclasses.replace(experiment.data, validation=0.3)
-    with pytest.raises(ValueError, match=r'another configuration(.|\n)*data.validation: 0.2 -> 0.3'):
+    with pytest.raises(
+        ValueError, match=r'another configuration(.|\n)*data.validation: 0.2 -> 0.3'
+    ):
         loop.train(dataclasses.replace(experiment, data=more), run, quiet=True)
 
 
@@ -183,21 +188,24 @@ def test_evaluation_and_report_say_that_data_changed(copy, tmp_path, capsys):
     assert 'changed since it was trained' in report.write([whole], look=False).read_text()
 
 
-def test_finished_cells_of_an_ablation_say_it_too(tmp_path, capsys):
-    folder = images(tmp_path / 'images')
-    cells = ablation.cells(experiment_on(folder), {'model.depth': (1,)})
-    ablation.run(cells, 1, tmp_path / 'out', quiet=True)
+@pytest.mark.filterwarnings('ignore:No artists with labels')
+def test_finished_cells_of_an_ablation_say_it_too(copy, tmp_path, capsys):
+    folder, _, experiment = copy
+    cells = ablation.cells(experiment, {'optim.peak': (3e-3,)})
+    seed = tmp_path / 'out' / 'cells' / cells[0].folder / 'seed_0'
+    shutil.copytree(tmp_path / 'whole', seed)
     ablation.run(cells, 1, tmp_path / 'out')
-    assert 'changed' not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '1 cells are finished' in said and 'changed' not in said
     remove(folder)
     ablation.run(cells, 1, tmp_path / 'out')
-    assert 'changed since it was trained' in capsys.readouterr().out
+    assert f'the data of {seed} changed since it was trained' in capsys.readouterr().out
 
 
 def test_seeds_that_train_together_are_refused_together(copy, tmp_path):
     folder, _, experiment = copy
     outs = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
-    shutil.copytree(stopped(experiment, tmp_path / 'seed_0'), outs[0], dirs_exist_ok=True)
+    (tmp_path / 'run').rename(outs[0])
     repaint(folder)
     with pytest.raises(ValueError, match='seed_0 was trained on other data'):
         loop.train_seeds(experiment, outs, quiet=True)
@@ -214,22 +222,26 @@ def test_checkpoints_of_an_earlier_version_resume_with_a_line(copy, monkeypatch,
 
 
 @pytest.mark.parametrize('what', ['weights', 'teacher'])
-def test_weights_that_were_replaced_are_refused(tmp_path, what, capsys):
-    path = tmp_path / 'weights.safetensors'
-    save_file(tiny(), path)
-    experiment = dataclasses.replace(TINY, epochs=3)
-    loop.train(dataclasses.replace(TINY, seed=7, epochs=1), tmp_path / 'first', quiet=True)
-    first = str(tmp_path / 'first')
-    if what == 'weights':
-        experiment = dataclasses.replace(experiment, weights=first)
-    else:
-        experiment = dataclasses.replace(experiment, distill=Distill(teacher=first))
-    run = stopped(experiment, tmp_path / 'run')
-    shutil.rmtree(first)
-    loop.train(dataclasses.replace(TINY, seed=8, epochs=1), first, quiet=True)
-    said = 'the initial weights' if what == 'weights' else "the teacher's weights"
-    with pytest.raises(ValueError, match=f'was trained on other data.*{said}'):
-        loop.train(experiment, run, quiet=True)
+def test_weights_that_were_replaced_are_refused(copy, tmp_path, what):
+    _, run, experiment = copy
+    first = tmp_path / 'first'
+
+    def write(seed):
+        shutil.rmtree(first, ignore_errors=True)
+        params = random_like(parameter_shapes(experiment.model, 8), seed=seed)
+        runs.write(first, dataclasses.replace(experiment, optim=Optim()), params)
+
+    write(0)
+    more: Any = {'weights': str(first)} if what == 'weights' else {'distill': Distill(str(first))}
+    experiment = dataclasses.replace(experiment, **more)
+    known = provenance.recorded(run)
+    assert known and what not in known
+    begun_with = {**known, what: provenance.of_weights(first)}
+    write(1)
+    found = provenance.of_run(loop.program.plan(experiment).experiment, loop.load_data)
+    assert {name: found[name] == begun_with[name] for name in found} == {'data': True, what: False}
+    said = {'weights': 'the initial weights', 'teacher': "the teacher's weights"}[what]
+    assert provenance.differences(begun_with, found) == [said]
 
 
 def test_the_digest_of_a_weights_file_is_of_its_tensors(tmp_path):
