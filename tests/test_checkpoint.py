@@ -154,3 +154,50 @@ def test_a_full_disk_is_noticed_before_the_first_byte(tmp_path, params, monkeypa
         with pytest.raises(ValueError, match=r'needs 0.0 MiB, the disk of .* has 0.0 free'):
             checkpoint.save(manager, 2, {'params': params}, {})
         assert manager.all_steps() == [1]
+
+
+@pytest.mark.parametrize('which', ['best', 'latest'])
+@pytest.mark.parametrize('moment', ['damage', 'restore'])
+def test_checkpoints_that_a_run_replaces_while_they_are_read(
+    tmp_path, params, monkeypatch, capsys, which, moment
+):
+    """They were listed, and are gone when they are read: what has come instead is read."""
+    runs.write_experiment(tmp_path, EXPERIMENT)
+    call, came = getattr(checkpoint, moment), []
+
+    def save(step, accuracy):
+        with checkpoint.writing(tmp_path) as manager:
+            tree = jax.tree.map(lambda x: x + step, params)
+            checkpoint.save(manager, step, {'params': tree}, {}, {'accuracy': accuracy})
+
+    def late(*args, **options):
+        if not came:
+            came.append(1)
+            with monkeypatch.context() as patch:
+                patch.setattr(checkpoint, moment, call)
+                save(2, 0.2)
+                save(3, 0.9)
+        return call(*args, **options)
+
+    save(1, 0.1)
+    monkeypatch.setattr(checkpoint, moment, late)
+    found = runs.load(tmp_path, which=which).params
+    assert equal(found, jax.tree.map(lambda x: x + 3, params)) and came
+    assert capsys.readouterr().err == '' and checkpoint.steps(tmp_path) == [3]
+
+
+def test_a_checkpoint_that_is_damaged_is_not_read_for_ever(tmp_path, params, monkeypatch):
+    runs.write(tmp_path / 'run', EXPERIMENT, params)
+    monkeypatch.setattr(checkpoint, 'damage', lambda *args, **options: 'it is damaged')
+    with pytest.raises(ValueError, match='it is damaged'):
+        runs.load(tmp_path / 'run')
+
+
+def test_the_position_is_of_the_newest_checkpoint_that_is_whole(tmp_path, params):
+    assert checkpoint.position(tmp_path) == {}
+    with checkpoint.writing(tmp_path, keep_latest=2) as manager:
+        for step in (1, 2):
+            checkpoint.save(manager, step, {'params': params}, {'epoch': step})
+    assert checkpoint.position(tmp_path) == {'epoch': 2}
+    (tmp_path / 'checkpoints' / '2' / 'position' / 'metadata').write_text('{"epoch": 7}')
+    assert checkpoint.position(tmp_path) == {'epoch': 1}

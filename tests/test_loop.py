@@ -102,10 +102,64 @@ def test_a_foreign_directory_is_refused(tmp_path):
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
     optim = Optim(name='sgd', start=0.0, peak=1e12, warmup=0.9, clip=0.0)
     wild = dataclasses.replace(TINY, optim=optim, evaluate_every=0.05)
-    with pytest.raises(ValueError, match=r'must stay finite: it is (nan|inf) at step \d+'):
+    with pytest.raises(ValueError, match=r'must stay finite: it is (nan|inf) at step \d+') as error:
         loop.train(wild, tmp_path / 'run', quiet=True)
+    kept = checkpoint.steps(tmp_path / 'run')[-1]
+    assert f'{tmp_path / "run"} keeps the checkpoint of step {kept}. ' in str(error.value)
+    assert str(error.value).endswith('Try a lower --optim.peak.')
     params = runs.load(tmp_path / 'run', which='latest').params
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_a_loss_that_is_not_finite_names_the_module_and_no_checkpoint(tmp_path):
+    """The step before diverges in the activations; what is looked for is found by taking it again.
+
+    A rate of 1e30 makes all parameters of the second step so large that the first product of two
+    of them, that of the queries, overflows.
+    """
+    wild = dataclasses.replace(TINY, optim=Optim(name='sgd', peak=1e30, clip=0.0, warmup=0.0))
+    with pytest.raises(ValueError, match='must stay finite') as error:
+        loop.train(wild, tmp_path / 'run', quiet=True)
+    said, advice = str(error.value).splitlines()
+    assert said == (
+        'loss must stay finite: it is nan at step 2; first: activations of blocks/attention/qkv, '
+        'layer 1.'
+    )
+    assert advice == 'Try a lower --optim.peak.' and not checkpoint.steps(tmp_path / 'run')
+
+
+def test_a_run_that_ends_before_attention_is_drawn_says_so(tmp_path, capsys):
+    loop.train(dataclasses.replace(TINY, attention_every=5, epochs=1), tmp_path / 'run')
+    said = capsys.readouterr().out
+    assert 'attention is not drawn: --attention-every is 5 epochs, the run has 1' in said
+
+
+def test_data_size_a_head_unless_it_asks_otherwise(tmp_path, capsys):
+    short = dataclasses.replace(TINY, epochs=None, steps=2)
+    for i, model in enumerate(TINY.model.clone(num_classes=n) for n in (1000, 0)):
+        out = tmp_path / f'run{i}'
+        loop.train(dataclasses.replace(short, model=model), out)
+        assert 'head: 10 outputs, one for each class' in capsys.readouterr().out
+        assert runs.read_experiment(out).model == TINY.model
+        loop.train(dataclasses.replace(short, model=model), out)
+        assert 'is finished' in capsys.readouterr().out
+    loop.train(
+        dataclasses.replace(short, model=TINY.model.clone(num_classes=12)), tmp_path / 'more'
+    )
+    line = 'the head has 12 outputs for 10 classes: class 10 to class 11 stand for none'
+    assert line in capsys.readouterr().out
+    loop.train(short, tmp_path / 'run')
+    assert 'outputs' not in capsys.readouterr().out
+
+
+def test_a_head_that_an_earlier_version_did_not_size_stays(tmp_path):
+    """Trained with the 1,000 outputs of its class by default, and asked for as it was then."""
+    begun = dataclasses.replace(TINY, model=TINY.model.clone(num_classes=1001), epochs=1)
+    loop.train(begun, tmp_path / 'run', quiet=True)
+    known = runs.read_experiment(tmp_path / 'run')
+    asked = dataclasses.replace(begun, model=TINY.model.clone(num_classes=1000))
+    assert runs.with_head_of(tmp_path / 'run', asked).model == known.model
+    runs.require_same(asked, tmp_path / 'run')
 
 
 def test_two_runs_in_one_directory_are_refused(tmp_path):
@@ -248,7 +302,16 @@ def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
         ({'steps': 5}, 'one of them: epochs=3, steps=5'),
         ({'epochs': 1e-9}, 'at least one step'),
         ({'batch_size': 2000}, 'batch_size=2000, 1294 images'),
-        ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
+        (
+            {'model': TINY.model.clone(num_classes=9)},
+            '--model.num-classes 9, digits has 10 classes',
+        ),
+        (
+            {'model': TINY.model.clone(pool='flatten'), 'attention_every': 1},
+            'ViT with --model.pool flat',
+        ),
+        ({'model': ConvNet(num_classes=10), 'attention_every': 1}, 'class token: ConvNet has none'),
+        ({'attention_every': 1, 'evaluate_every': 0.7, 'epochs': 2.1}, '--evaluate-every 0.7'),
         ({'model': TINY.model.clone(patch_size=3)}, 'patch_size must divide the image'),
         ({'model': ConvNet(num_classes=10), 'watch': ('cka',)}, 'ConvNet has none'),
         ({'weights': 'no/such.safetensors'}, 'no/such.safetensors'),

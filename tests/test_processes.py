@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -91,7 +92,8 @@ def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, ar
         assert 'another process of this run is gone' in text
         assert 'The same command goes on from the last checkpoint' in text
     else:
-        assert running[0].returncode and 'heartbeat' in text
+        assert running[0].returncode and 'is gone (no heartbeat)' in text
+        assert '0x' not in text, text
     assert 0 < checkpoint.steps(out)[-1] < 240
     (text,) = finished(start(1, command, JAX_PLATFORMS='cpu'))
     assert 'resumed from step' in text
@@ -110,6 +112,66 @@ def test_all_leave_together_when_all_are_asked(tmp_path):
     running = start(2, [], script)
     assert [p.communicate()[0].splitlines()[-1] for p in running] == ['stopped', 'stopped']
     assert [process.returncode for process in running] == [143, 143]
+
+
+def agreement(values):
+    """What each of several processes, here threads, raises or None."""
+    barrier, given = threading.Barrier(len(values)), [b''] * len(values)
+    raised: list[BaseException | None] = [None] * len(values)
+
+    def one(i):
+        def gathered(content):
+            given[i] = content
+            barrier.wait(10)
+            found = [*given]
+            barrier.wait(10)
+            return found
+
+        try:
+            processes.require_agreement(values[i], gathered)
+        except BaseException as error:
+            raised[i] = error
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(values))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_processes_agree_or_all_of_them_say_what_differs():
+    same = {'--optim.peak': 0.01, 'versions': {'jax': '1', 'python': '3.11'}, 'data': {'train': 5}}
+    assert agreement([same, dict(reversed(same.items())), same]) == [None] * 3
+    other = {**same, '--optim.peak': 0.5, 'versions': {'jax': '2', 'python': '3.11'}}
+    raised = agreement([same, same, other])
+    assert len({str(error) for error in raised}) == 1
+    assert all(type(error) is processes.Disagreement for error in raised)
+    said = str(raised[0]).splitlines()
+    assert said[0].endswith(
+        'process 2 differs from process 0 (0 -> 2): '
+        '--optim.peak: 0.01 -> 0.5; versions.jax: 1 -> 2.'
+    )
+    assert len(said) == 2
+    many = {f'--{i}': i for i in range(9)}
+    (error, _) = agreement([many, dict.fromkeys(many, -1)])
+    assert '; 5 more.' in str(error)
+
+
+@pytest.mark.parametrize('noise', [True, False])
+def test_walls_of_jax_s_threads_become_a_line_and_other_errors_pass(noise):
+    wall = (
+        'W1201 08:15:12.01 122 preemption_sync_manager.cc:147] Failed to retrieve\n'
+        'Additional GRPC error information\n:UNKNOWN:Error received\n'
+        'F1201 08:16:57.37 131 client.h:80] Terminating process because the JAX\n'
+        '*** Check failure stack trace: ***\n    @     0x7f5cce440634  absl::SendToLog()\n'
+    )
+    call = [sys.executable, '-c', processes._GONE]
+    text = 'a warning of the host\n'
+    done = subprocess.run(call, input=text + wall * noise, capture_output=True, text=True)
+    line = 'error: another process of this run is gone (its connection is closed).'
+    assert done.stderr.splitlines()[:2] == ['a warning of the host', line][: 1 + noise]
+    assert len(done.stderr.splitlines()) == 1 + 2 * noise
 
 
 def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):

@@ -61,7 +61,10 @@ SMOOTH = dataclasses.replace(TINY.augment, smoothing=0.1)
     [
         ({'data': None}, '--data.name takes digits, tfds:NAME or folder:PATH'),
         ({'epochs': None}, 'epochs or steps, one of them: epochs=None, steps=None'),
-        ({'model': TINY.model.clone(num_classes=9)}, 'num_classes=9, digits has 10 classes'),
+        (
+            {'model': TINY.model.clone(num_classes=9)},
+            '--model.num-classes 9, digits has 10 classes',
+        ),
         ({'loss': 'binary', 'augment': SMOOTH}, 'augment.smoothing must be 0: 0.1'),
     ],
 )

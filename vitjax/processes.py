@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -162,22 +162,31 @@ class Disagreement(ValueError):
     """Processes of one run that were started differently; every one of them raises it."""
 
 
-def require_agreement(values: Mapping[str, Any]) -> None:
+def require_agreement(
+    values: Mapping[str, Any], gathered: Callable[[bytes], list[bytes]] | None = None
+) -> None:
     """Compares JSON values between the processes of a run; all of them must call it.
+
+    Args:
+        values: of this process; nested ones are named by dotted path.
+        gathered: takes bytes, of one length in all processes, and returns those of each; None asks
+            the processes of jax.
 
     Raises:
         Disagreement: in all processes, with the names of what differs, if any differ.
     """
-    import jax
+    if gathered is None:
+        import jax
 
-    if jax.process_count() == 1:
-        return
+        if jax.process_count() == 1:
+            return
+        gathered = _gathered
     own = json.dumps(fields.leaves(dict(values)), sort_keys=True).encode()
-    digests = _gathered(hashlib.sha256(own).digest())
+    digests = gathered(hashlib.sha256(own).digest())
     if len({*digests}) == 1:
         return
-    size = max(int.from_bytes(each) for each in _gathered(len(own).to_bytes(8)))
-    known = [json.loads(text) for text in _gathered(own.ljust(size))]
+    size = max(int.from_bytes(each) for each in gathered(len(own).to_bytes(8)))
+    known = [json.loads(text) for text in gathered(own.ljust(size))]
     other = next(i for i, digest in enumerate(digests) if digest != digests[0])
     found = fields.differences(known[0], known[other])
     more = f'; {len(found) - SHOWN} more' if len(found) > SHOWN else ''

@@ -63,7 +63,7 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
             pixel's width or height. The message names it.
     """
     try:
-        with Image.open(_regular(file), formats=_formats()) as image:
+        with of_any_size(), Image.open(_regular(file), formats=_formats()) as image:
             array = np.asarray(_rgb(image, short_side))
     except FileNotFoundError:
         raise ValueError(f'there is no image {file}.') from None
@@ -85,7 +85,7 @@ def size(file: File) -> tuple[int, int]:
     Raises:
         ValueError: for anything but a regular file. Pillow raises others for a broken one.
     """
-    with Image.open(_regular(file), formats=_formats()) as image:
+    with of_any_size(), Image.open(_regular(file), formats=_formats()) as image:
         wide, high = image.size
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations that lie on their side
         return (high, wide) if turned else (wide, high)

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from vitjax import files
+from vitjax.program import load_data
 from vitjax.report import answered, found, page, sections
-from vitjax.report.answers import answers
+from vitjax.report.answers import answers, changed
 from vitjax.report.found import Group
 from vitjax.report.page import Html, tag
 from vitjax.views import NotApplicable
@@ -46,6 +47,7 @@ def write(
         ValueError: if there is no run among the paths of which anything can be read.
     """
     paths = [pathlib.Path(path) for path in paths]
+    load_data.cache_clear()  # data may have changed since this process read them
     missing: list[str] = []
     groups = found.grouped(found.find(paths, missing))
     chosen = _chosen(groups, details)
@@ -77,6 +79,7 @@ def write(
         )
         shown = [classes]
         if given:
+            missing += changed(run, given[0].split)
             shown.append(part(f'mistakes {about}'.strip(), answered.mistakes, run, given[0]))
             if look:
                 shown.append(part(f'attention {about}'.strip(), answered.attention, run, given[0]))

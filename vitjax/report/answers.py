@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn.metrics
 
-from vitjax import evaluate, runs
+from vitjax import evaluate, provenance, runs
 from vitjax.data.order import evenly
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment, require_data
+from vitjax.files import first_line
 from vitjax.program import load_data
 from vitjax.report.found import Run
 
@@ -82,6 +83,16 @@ def answers(run: Run) -> Answers:
     evaluate.require_finite(logits)
     found = evaluate.answers(logits, data.labels)
     return _answers(experiment, split, {name: np.array(values) for name, values in found.items()})
+
+
+def changed(run: Run, split: str) -> list[str]:
+    """A line if a split's images are not those that the run was trained on, or cannot be read."""
+    try:
+        assert run.experiment is not None
+        said = provenance.remark(run.path, {split: images(run.experiment, split)})
+        return [said] if said else []
+    except (ValueError, OSError) as error:
+        return [f'{run.name}: the {split} images cannot be read: {first_line(error)}']
 
 
 def images(experiment: Experiment, split: str) -> Data:
