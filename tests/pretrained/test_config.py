@@ -152,7 +152,10 @@ def test_transformers_configuration_is_read_of_any_size(tmp_path):
         ({}, {}),
         ({'size': 12}, {}),
         (
-            {'size': 12, 'image_processor_type': None, 'feature_extractor_type': 'ViTFeatureExtractor'},
+            {
+                'size': 12, 'image_processor_type': None,
+                'feature_extractor_type': 'ViTFeatureExtractor',
+            },
             {},
         ),
         ({'resample': 3}, {'interpolation': 'bicubic'}),

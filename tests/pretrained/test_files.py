@@ -103,13 +103,10 @@ def test_anything_but_a_regular_file_is_refused(tmp_path, suffix, kind):
         case _:
             os.mkfifo(tmp_path / 'pipe')
             path.symlink_to(tmp_path / 'pipe')
-    with pytest.raises(
-        ValueError, match=f'{path} must be a regular file: it is a {kind[-4:]}|devi'
-    ):
+    said = 'pipe' if kind == 'link' else kind
+    with pytest.raises(ValueError, match=f'^{path} must be a regular file: it is a {said}.$'):
         pretrained.read(path)
-    with pytest.raises(
-        ValueError, match='must be a regular file|a run directory has an experiment'
-    ):
+    with pytest.raises(ValueError, match='must be a regular file|has an experiment.json'):
         runs.load(path)
 
 

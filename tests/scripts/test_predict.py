@@ -96,13 +96,11 @@ def test_images_that_cannot_be_read_are_named_and_the_others_predicted(
     assert predict.main(run[0], images, top=1) == 1
     said = capsys.readouterr()
     assert said.out.splitlines()[::2] == [files[0], files[1]]
-    errors = said.err.splitlines()
-    assert len(errors) == 4 and all(
-        f'error: {path}' in line or path in line for path, line in zip(bad, errors, strict=True)
-    )
-    assert (
-        errors[1] == f'error: {tmp_path} is a folder: give its image files, as in {tmp_path}/*.jpg.'
-    )
+    errors = [line for line in said.err.splitlines() if line.startswith('error: ')]
+    for path, line in zip(bad, errors, strict=True):
+        assert path in line
+    wanted = f'{tmp_path} is a folder: give its image files, as in {tmp_path}/*.jpg.'
+    assert errors[1] == f'error: {wanted}'
     assert predict.main(run[0], tuple(files[:2]), top=1) == 0
 
 
