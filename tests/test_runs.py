@@ -45,6 +45,15 @@ def test_a_run_has_no_other_model(written):
         runs.load(written, model='vit_tiny_patch16')
 
 
+@pytest.mark.parametrize('channels', [1, 4, 5])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, channels):
+    images = np.zeros((1, 8, 8, channels), np.float32)
+    params = MODEL.init(jax.random.key(0), images)['params']
+    with pytest.raises(ValueError, match=rf'3 channels.*\n.*saved float32\[{16 * channels}, 8\]'):
+        runs.write(tmp_path / 'run', EXPERIMENT, params)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ('text', 'match'),
     [

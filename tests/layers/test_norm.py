@@ -2,9 +2,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 from helpers import assert_close, exact, normal, random_params
 from references import norm
 
+from vitjax.layers.backward import layer_norm
 from vitjax.layers.norm import LayerNorm
 
 
@@ -27,3 +30,27 @@ def test_layer_norm_keeps_its_digits_far_from_zero_and_takes_half_precision():
         {'scale': 'float32', 'bias': 'float32'},
         'bfloat16',
     )
+
+
+@pytest.mark.parametrize('epsilon', [1e-12, 1e-6, 1e-3])
+def test_the_epsilon_is_added_to_the_variance(epsilon):
+    x = normal(4, 64) * 1e-3  # where it matters
+    module = LayerNorm(epsilon=epsilon)
+    params = random_params(module, x)
+    centred = exact(x) - exact(x).mean(-1, keepdims=True)
+    wanted = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + epsilon)
+    assert_close(run(module, params, x), wanted * exact(params['scale']) + exact(params['bias']))
+
+    def plain(x, scale, bias) -> Any:
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * scale + bias
+
+    with jax.enable_x64(True):
+        args = [jnp.asarray(a, 'float64') for a in (x, params['scale'], params['bias'])]
+        weights = jnp.arange(64.0)
+        found, wanted = (
+            jax.grad(lambda *a, f=f: (f(*a) * weights).sum(), (0, 1, 2))(*args)
+            for f in (lambda *a: layer_norm(*a, epsilon), plain)
+        )
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-7)

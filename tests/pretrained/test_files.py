@@ -1,3 +1,5 @@
+import os
+import stat
 import sys
 import types
 import zipfile
@@ -8,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_vit import assert_equal_trees, tiny
 
-from vitjax import pretrained
+from vitjax import pretrained, runs
 
 
 def test_read_safetensors_and_npz(tmp_path):
@@ -82,6 +84,44 @@ def test_other_files(tmp_path):
         pretrained.read(tmp_path / 'a.npz')
     with pytest.raises(ValueError, match=r'must be a \.safetensors or \.npz file: weights\.h5'):
         pretrained.read('weights.h5')
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.npz'])
+@pytest.mark.parametrize('kind', ['pipe', 'directory', 'device', 'socket', 'link'])
+def test_anything_but_a_regular_file_is_refused(tmp_path, suffix, kind):
+    """Before it is opened: to open a pipe waits for whoever writes to it."""
+    path = tmp_path / f'a{suffix}'
+    match kind:
+        case 'pipe':
+            os.mkfifo(path)
+        case 'directory':
+            path.mkdir()
+        case 'device':
+            path.symlink_to(os.devnull)
+        case 'socket':
+            os.mknod(path, stat.S_IFSOCK)
+        case _:
+            os.mkfifo(tmp_path / 'pipe')
+            path.symlink_to(tmp_path / 'pipe')
+    said = 'pipe' if kind == 'link' else kind
+    with pytest.raises(ValueError, match=f'^{path} must be a regular file: it is a {said}.$'):
+        pretrained.read(path)
+    with pytest.raises(ValueError, match='must be a regular file|has an experiment.json'):
+        runs.load(path)
+
+
+def test_a_folder_with_weights_is_read_and_one_without_is_no_weights(tmp_path):
+    weights = tiny()
+    save_file(weights, tmp_path / 'model.safetensors')
+    assert_equal_trees(pretrained.read(tmp_path), weights)
+    (tmp_path / 'model.safetensors').unlink()
+    with pytest.raises(
+        ValueError, match=f'weights must be a .safetensors or .npz file: {tmp_path}'
+    ):
+        pretrained.read(tmp_path)
+    os.mkfifo(tmp_path / 'model.safetensors')
+    with pytest.raises(ValueError, match='must be a regular file: it is a pipe'):
+        runs.load(tmp_path)
 
 
 def test_pickles_are_refused_with_the_lines_that_convert_them(tmp_path):

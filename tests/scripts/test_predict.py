@@ -85,6 +85,38 @@ def test_published_weights_predict_imagenet_classes(tmp_path, files, capsys):
     assert said.err.startswith('position embeddings: 14x14 -> 10x10')
 
 
+def test_images_that_cannot_be_read_are_named_and_the_others_predicted(
+    run, files, tmp_path, capsys
+):
+    (tmp_path / 'bad.jpg').write_bytes(b'no image')
+    (tmp_path / 'empty.png').touch()
+    bad = [str(tmp_path / name) for name in ('none.jpg', '.', 'bad.jpg', 'empty.png')]
+    bad[1] = str(tmp_path)
+    images = (bad[0], files[0], *bad[1:], files[1])
+    assert predict.main(run[0], images, top=1) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[::2] == [files[0], files[1]]
+    errors = [line for line in said.err.splitlines() if line.startswith('error: ')]
+    for path, line in zip(bad, errors, strict=True):
+        assert path in line
+    wanted = f'{tmp_path} is a folder: give its image files, as in {tmp_path}/*.jpg.'
+    assert errors[1] == f'error: {wanted}'
+    assert predict.main(run[0], tuple(files[:2]), top=1) == 0
+
+
+def test_a_thousand_classes_are_ranked(tmp_path, files, capsys):
+    model = MODEL.clone(num_classes=1000)
+    names = tuple(f'class of {i}' for i in range(1000))
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape), parameter_shapes(model, PREPARED.size))
+    params['head']['output']['bias'] = jnp.log(1.0 + jnp.arange(1000))
+    known = Experiment(model=model, preprocessing=PREPARED, classes=names)
+    runs.write(tmp_path / 'run', known, params)
+    predict.main(str(tmp_path / 'run'), (files[0],), top=2000)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == 1000
+    assert lines[0] == f'  {1000 / 500_500:7.2%}  class of 999' and lines[-1].endswith('of 0')
+
+
 def test_errors(run, files, tmp_path, monkeypatch, capsys):
     path, params = run
     headless = {k: v for k, v in params.items() if k != 'head'}
