@@ -5,6 +5,7 @@ multiply-add: the convention of published GMACs, times two. XLA's cost analysis 
 `flax.linen.tabulate` count the body of a scan once, whatever the depth of the stack.
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.interpreters import partial_eval
 
 from vitjax.types import Module, Params
 
@@ -55,11 +57,48 @@ def flops_by_scope(fn: Callable[..., Any], *args: Any, estimate: bool = False) -
     return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr, estimate=estimate))
 
 
-def model_flops(model: Module, image_size: int, *, backward: bool = False) -> int:
-    """`flops` of one square image through a model; with `backward`, of the gradient as well.
+def executed_flops(fn: Callable[..., Any], *args: Any) -> int:
+    """`flops` without the products that no result of `fn` depends on, as compilers leave them out.
 
-    Counted on explicit attention without recomputation, whatever the model runs with, so that
-    implementations compare by the same number.
+    A hand-written gradient has a part for each of its arguments, frozen parameters among them.
+
+    >>> executed_flops(lambda x: (x @ x, x)[1], jnp.ones((2, 2)))
+    0
+    """
+    whole = jax.make_jaxpr(fn)(*args).jaxpr
+    live, _ = partial_eval.dce_jaxpr(whole, [True] * len(whole.outvars))
+    return _count(live).total()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A model as its operations are counted, in the place of the model itself.
+
+    On explicit attention without recomputation, whatever the model runs with, so that
+    implementations compare by the same number; and heads are mixed by products.
+
+    Attributes:
+        model: a linen module.
+    """
+
+    model: Module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's `apply`, without what it captures."""
+        settings = {'attention': 'explicit', 'remat': False}
+        # A field of another type is not the setting that is meant here.
+        fields = vars(self.model)
+        settings = {k: v for k, v in settings.items() if type(fields.get(k)) is type(v)}
+        # Explicit attention under capture recomputes nothing.
+        model = self.model.clone(**settings)
+        return model.apply(*args, mutable=['intermediates'], **kwargs)[0]
+
+
+def model_flops(model: Module, image_size: int, *, backward: bool = False) -> int:
+    """`flops` of one square image through a model, `Counted`; with `backward`, of the gradient too.
 
     Args:
         model: a module called as `model.apply({'params': params}, images)`.
@@ -73,16 +112,11 @@ def model_flops_by_scope(
     model: Module, image_size: int, *, backward: bool = False
 ) -> dict[str, int]:
     """`model_flops` by named scope, as `flops_by_scope` has them."""
-    settings = {'attention': 'explicit', 'remat': False}
-    # A field of another type is not the setting that is meant here.
-    settings = {k: v for k, v in settings.items() if type(vars(model).get(k)) is type(v)}
-    model = model.clone(**settings)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
     def run(params: Params, image: jax.Array) -> jax.Array:
-        # Explicit attention under capture recomputes nothing and mixes heads by products.
-        return model.apply({'params': params}, image, mutable=['intermediates'])[0].sum()
+        return Counted(model).apply({'params': params}, image).sum()
 
     fn = jax.value_and_grad(run) if backward else run
     return flops_by_scope(fn, variables['params'], image)

@@ -16,7 +16,14 @@ from vitjax.data.order import steps_per_epoch
 from vitjax.data.preprocess import Preprocessing, is_grey, statistics
 from vitjax.data.sources import Data, Encoded
 from vitjax.distill import Distill
-from vitjax.experiment import Experiment, from_json, require_data, sized_by_data, to_json
+from vitjax.experiment import (
+    Experiment,
+    from_json,
+    preprocessing,
+    require_data,
+    sized_by_data,
+    to_json,
+)
 from vitjax.keys import purpose
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim, optimizer, trainable
@@ -314,6 +321,34 @@ def lowerable(
     teacher = _teacher(experiment, lambda _: None)
     _, spread = _spread(experiment, total, (experiment.seed,), devices, teacher=teacher)
     return _lowerable(spread, experiment, shape, resident)
+
+
+def one_step(
+    experiment: Experiment, shape: tuple[int, ...], stand_in: Callable[[Module], Any]
+) -> tuple[Any, tuple[Any, ...]]:
+    """One training step of one seed on one device, to be traced; computes nothing.
+
+    Args:
+        experiment: need not have its preprocessing.
+        shape: shape of the training images as they come to the devices, [N, H, W, 3].
+        stand_in: maps the model, and the teacher's, to what is traced in their place.
+
+    Returns:
+        The step, and the shapes of its arguments: state, batch, and what it is given.
+    """
+    teacher = _teacher(experiment, lambda _: None)
+    teacher = teacher and teacher._replace(model=stand_in(teacher.model))
+    experiment = dataclasses.replace(
+        experiment, preprocessing=preprocessing(experiment), model=stand_in(experiment.model)
+    )
+    step, given = training_step(experiment, 1, teacher)
+    init, _ = _spread(experiment, 1, (experiment.seed,), jax.devices()[:1])
+    (state,) = jax.eval_shape(init)
+    given['key'] = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    whole = (experiment.batch_size,)
+    batch = {name: jax.ShapeDtypeStruct(whole, np.int32) for name in ('label', 'index')}
+    batch['image'] = jax.ShapeDtypeStruct((*whole, *shape[1:]), np.uint8)
+    return step, (state, batch, given)
 
 
 def _lowerable(

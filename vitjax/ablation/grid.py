@@ -14,8 +14,9 @@ import numpy as np
 
 from vitjax import fields, program
 from vitjax.data import feed
+from vitjax.data.sources import Encoded
 from vitjax.experiment import Experiment, require_data, with_length
-from vitjax.flops import model_flops
+from vitjax.flops import Counted, executed_flops, model_flops
 from vitjax.models.trunk import parameter_shapes
 
 Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
@@ -106,11 +107,12 @@ def reason(error: BaseException) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def cost(experiment: Experiment) -> Row:
-    """What an experiment takes, before anything runs.
+    """Parameters, operations and steps of an experiment, before anything runs.
 
     Returns:
-        `parameters`; `flops` of one image forward; `steps`; `train_flops` of one seed's training,
-        forward and backward, 2 for each multiply-add.
+        `parameters`; `flops` of one image's forward pass; `steps`; `train_flops` of one seed's
+        training, 2 for each multiply-add of what its steps execute: augmentation, both passes as
+        far as parameters train, teacher and optimizer. Models are `flops.Counted`.
 
     Raises:
         ValueError: if the model does not fit its images.
@@ -127,15 +129,20 @@ def cost(experiment: Experiment) -> Row:
     }
 
 
+@functools.lru_cache(maxsize=1024)
 def _step_flops(experiment: Experiment) -> int:
-    size = experiment.augment.size
-    return experiment.batch_size * model_flops(experiment.model, size, backward=True)
+    images = program.load_data(require_data(experiment), 'train').images
+    streams = isinstance(images, Encoded) and images.streams
+    experiment, shape, _ = program.delivered(experiment, images.shape, streams)
+    step, shapes = program.one_step(experiment, shape, Counted)
+    return executed_flops(step, *shapes)
 
 
 def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
-    """Cells whose training takes as many operations as `reference`'s: each gets its own `steps`.
+    """Cells whose training executes as many operations as `reference`'s, each by its own `steps`.
 
-    Cells whose model does not fit its images stay as they are.
+    Operations are those of `cost`'s `train_flops`. Cells whose model does not fit its images stay
+    as they are.
     """
     budget = cost(reference)['train_flops']
     out = []

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.data import operations, policy
-from vitjax.data.crop import ASPECTS
+from vitjax.data.crop import ASPECTS, central
 from vitjax.keys import purpose
 from vitjax.ranges import Amount, Matching, Rate, Share, Side, whole
 
@@ -29,8 +29,9 @@ class Augment:
         enlarge: side in pixels that images are resized to before a random crop to `size`; None is
             `size`, no crop.
         area: smallest share of an image's area that is cropped at random and resized to `size`,
-            with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842); 0 crops none. Of
-            images that stream (`Source.memory`) the whole is cropped, else the central square.
+            with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842), as torchvision
+            draws it; 0 crops none. Of images that stream (`Source.memory`) the whole is cropped,
+            else the central square.
         padding: pixels of zeros around the resized image before the random crop.
         flip: probability of a horizontal flip.
         shift: largest translation as a share of the side, each way.
@@ -207,22 +208,35 @@ def _affine(
 
 
 def _crop(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
-    """A random resized crop: a box of an image [H, W, C], resized to `settings.size`.
-
-    The box is the first of ten draws of area and aspect that fits, else the whole image.
-    """
-    shape = image.shape[:2]
+    """A random resized crop: a box of an image [H, W, C], resized to `settings.size`."""
     sides, place = jax.random.split(purpose(key, 'area'))
-    share, aspect = jax.random.uniform(sides, (2, 10))
-    share = settings.area + (1 - settings.area) * share
-    low, high = map(math.log, ASPECTS)
-    aspect = jnp.exp(low + (high - low) * aspect)
-    pixels = jnp.sqrt(share * math.prod(shape) / jnp.stack([aspect, 1 / aspect]))
-    fits = (pixels <= jnp.array(shape)[:, None]).all(0)
-    whole = jnp.array(shape, pixels.dtype)
-    box = jnp.where(fits.any(), jnp.round(pixels[:, fits.argmax()]), whole)
-    corner = jnp.floor(jax.random.uniform(place, (2,)) * (whole - box + 1))
+    draws = jax.random.uniform(sides, (2, 10)), jax.random.uniform(place, (2,))
+    corner, box = crop_box(image.shape[:2], settings.area, *draws)
     return operations.resize_box(image, corner, box, settings.size)
+
+
+def crop_box(
+    shape: tuple[int, ...], area: float | jax.Array, draws: jax.Array, place: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Corner (top, left) and sides (height, width) in pixels of `vitjax.data.crop.box`, traced.
+
+    Args:
+        shape: height and width of the image.
+        area: smallest share of its area.
+        draws: [2, 10] uniform in 0..1, of areas and of aspects.
+        place: [2] uniform in 0..1, of the corner.
+    """
+    share = area + (1 - area) * draws[0]
+    low, high = map(math.log, ASPECTS)
+    aspect = jnp.exp(low + (high - low) * draws[1])
+    sides = jnp.round(jnp.sqrt(share * math.prod(shape) / jnp.stack([aspect, 1 / aspect])))
+    room = jnp.array(shape, sides.dtype)
+    fits = ((sides > 0) & (sides <= room[:, None])).all(0)
+    box = sides[:, fits.argmax()]
+    # A number just below 1 times the room may round up to it.
+    corner = jnp.minimum(jnp.floor(place * (room - box + 1)), room - box)
+    fallback = jnp.array(central(shape), sides.dtype).reshape(2, 2)
+    return tuple(jnp.where(fits.any(), jnp.stack([corner, box]), fallback))
 
 
 def _operate(settings: Augment, mean: jax.Array, key: jax.Array, image: jax.Array) -> jax.Array:

@@ -73,21 +73,33 @@ def box(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width in pixels of a random box of an image of `shape` [H, W].
 
-    The first of ten draws of area and aspect that fits, else the whole image, as on the device.
+    By torchvision's rule: the first of ten draws of area and aspect whose sides, once rounded, are
+    a pixel or more and fit, placed at random; else `central`. The device draws by the same rule.
     """
     height, width = shape[:2]
     draws = random.random(22).tolist()  # floats: numpy takes longer with so few, and holds the GIL
     low, high = map(math.log, ASPECTS)
-    tall, wide = height, width
     for share, aspect in zip(draws[:10], draws[10:20], strict=True):
         pixels = (area + (1 - area) * share) * height * width
         aspect = math.exp(low + (high - low) * aspect)
-        sides = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
-        if sides[0] <= height and sides[1] <= width:
-            tall, wide = (max(1, side) for side in sides)
-            break
-    down, right = draws[20:]
-    return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+        tall, wide = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+        if 0 < tall <= height and 0 < wide <= width:
+            down, right = draws[20:]
+            return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+    return central(shape)
+
+
+def central(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The box that a random crop falls back to: the largest central one of an aspect it may have.
+
+    Top, left, height and width in pixels, of an image of `shape` [H, W].
+    """
+    height, width = shape[:2]
+    narrowest, widest = ASPECTS
+    # At least a pixel, which an image of 1 by 1 alone does not have by itself.
+    tall = min(height, max(1, round(width / narrowest)))
+    wide = min(width, max(1, round(height * widest)))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
 def require_opencv() -> None:

@@ -200,14 +200,16 @@ def _reflect(position: jax.Array, size: int) -> jax.Array:
 
 
 def blur(image: jax.Array, deviation: Scalar, largest: float) -> jax.Array:
-    """A Gaussian blur; edges repeat their last pixel.
+    """A Gaussian blur, cut off at three `largest` deviations; edges repeat their last pixel.
 
-    `ImageFilter.GaussianBlur` approximates it by three box blurs, and comes within 4 of 255 of it.
+    Rounded to whole numbers, and within 1 of 255 of the exact Gaussian. Pillow's
+    `ImageFilter.GaussianBlur` approximates it by three box blurs, whose error in photographs is
+    below 1 of 255 in the mean and up to 20 at single pixels, and up to 41 in noise.
 
     Args:
         image: [H, W, 3].
-        deviation: of the Gaussian, in pixels, above 0.
-        largest: that it may be: the kernel reaches three times as far.
+        deviation: standard deviation in pixels, above 0 and at most `largest`.
+        largest: bound of `deviation`, which sets the size of the kernel.
     """
     reach = math.ceil(3 * largest)
     kernel = jnp.exp(-(jnp.arange(-reach, reach + 1) ** 2) / (2 * jnp.square(deviation)))

@@ -8,6 +8,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class Hsic:
         wrong = stacks.faults(total.xx, 'x', x_names) + stacks.faults(total.yy, 'y', y_names)
         if wrong:
             raise ValueError(f'CKA is not defined, leave out: {"; ".join(dict.fromkeys(wrong))}.')
-        return np.asarray(total.xy / np.sqrt(total.xx[:, None] * total.yy))
+        return np.asarray(total.xy / (np.sqrt(total.xx)[:, None] * np.sqrt(total.yy)))
 
 
 def hsic(
@@ -81,6 +82,9 @@ def hsic(
     as the inner product of U-centred matrices (Székely and Rizzo 2014), which loses no digits to
     cancellation. Features are centred before their products for the same reason; HSIC does not
     notice.
+
+    Any scale of the features is right: the result is NumPy's float64. Inside `jax.jit` or another
+    transformation it is float32, in which the fourth power of the scale must fit: 1e-9 to 1e8.
 
     Cost: each Gram matrix once, n² f per layer, and all pairs as one matrix product; where fewer
     operations, the f x g cross-products instead, n f g per pair. Memory: Gram matrices (n² a layer)
@@ -108,7 +112,26 @@ def hsic(
         raise ValueError(
             f'a batch must have {least} examples or more for {kind} HSIC: got {examples}.'
         )
-    return _hsic(left, right, kernel, unbiased, bandwidth)
+    found, *scales = _hsic(left, right, kernel, unbiased, bandwidth)
+    if isinstance(found.xy, jax.core.Tracer):
+        return _of_scale(found, *scales)
+    # The fourth power of a feature's scale, which float64 alone has room for.
+    return _of_scale(found.on_host(), *(np.asarray(scale, np.float64) for scale in scales))
+
+
+def _of_scale(found: Hsic, x: Array, y: Array) -> Hsic:
+    """HSIC of features `x` and `y` [L] times as large; NaN if that is beyond their type.
+
+    It could be 0 otherwise, which stands for a constant layer.
+    """
+
+    def held(whole: Array, part: Array) -> Any:
+        np_or_jnp: Any = np if isinstance(whole, np.ndarray) else jnp
+        return np_or_jnp.where((whole == 0) & (part != 0), np.nan, whole)
+
+    x, y = x**2, y**2
+    xy = held(found.xy * x[:, None] * y, found.xy)
+    return Hsic(xy, held(found.xx * x * x, found.xx), held(found.yy * y * y, found.yy), found.examples)
 
 
 def cka(
@@ -214,7 +237,7 @@ def bootstrap(
     quantile = scipy.stats.t.ppf((1 + level) / 2, count - 1)
     for i in range(xx.shape[1]):
         values = draws @ np.stack([part.xy[i] for part in hosts])
-        values /= np.sqrt(xx[:, i, None] * yy)
+        values /= np.sqrt(xx[:, i, None]) * np.sqrt(yy)
         whole, drawn = values[0], values[1:]
         if few:
             half = quantile * np.sqrt((count - 1) * drawn.var(0))
@@ -230,11 +253,16 @@ def bootstrap(
 @functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
 def _hsic(
     left: Stacks, right: Stacks | None, kernel: str, unbiased: bool, bandwidth: float
-) -> Hsic:
+) -> tuple[Hsic, jax.Array, jax.Array]:
+    """HSIC of features over a scale for each layer, and the scales of both sides, [Lx] and [Ly]."""
     n = left[0].shape[1]
     sides = [left] if right is None else [left, right]
+    scales = [[stacks.scale(stack) for stack in side] for side in sides]
     if kernel == 'rbf' or by_examples(sides[0], sides[-1]):
-        grams = [jnp.concatenate([_grams(stack) for stack in side]) for side in sides]
+        grams = [
+            jnp.concatenate(list(map(_grams, side, own)))
+            for side, own in zip(sides, scales, strict=True)
+        ]
         norms = [jnp.diagonal(gram, axis1=1, axis2=2) for gram in grams]
         if kernel == 'rbf':
             grams = [_rbf(gram, bandwidth) for gram in grams]
@@ -243,12 +271,16 @@ def _hsic(
         cross = stacks.inner_products(grams[0], grams[-1])
         own = [(gram**2).sum((1, 2)) for gram in grams]
     else:
-        cross, own, norms = _cross_products(sides, unbiased)
+        cross, own, norms = _cross_products(sides, scales, unbiased)
     # Times n: batches weigh by their examples.
-    scale = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
+    factor, whole = 1 / (n - 3) if unbiased else n / (n - 1) ** 2, list(map(jnp.concatenate, scales))
     for i, side in enumerate(sides):
-        own[i] = jnp.where(stacks.is_constant(norms[i].sum(1), side), 0, own[i] * scale)
-    return Hsic(cross * scale, own[0], own[-1], jnp.float32(n))
+        constant = stacks.is_constant(norms[i].sum(1), side, whole[i])
+        own[i] = jnp.where(constant, 0, own[i] * factor)
+    found = Hsic(cross * factor, own[0], own[-1], jnp.float32(n))
+    if kernel == 'rbf':  # whose bandwidth has the features' scale
+        whole = [jnp.ones_like(scale) for scale in whole]
+    return found, whole[0], whole[-1]
 
 
 def by_examples(left: Stacks, right: Stacks) -> bool:
@@ -262,8 +294,8 @@ def by_examples(left: Stacks, right: Stacks) -> bool:
     return n * sum(layers) <= sum(widths) or (n <= 1024 and operations <= otherwise)
 
 
-def _grams(stack: Array) -> jax.Array:
-    """Gram matrices [L, n, n] of the centred features of a stack [L, n, f].
+def _grams(stack: Array, scale: Array) -> jax.Array:
+    """Gram matrices [L, n, n] of the centred features of a stack [L, n, f] over a scale [L].
 
     On CPU a slice of all layers' features at a time: centred in cache, multiplied there, never
     stored as a whole. That is 3 times as fast as layer by layer, and sums more exactly.
@@ -271,7 +303,7 @@ def _grams(stack: Array) -> jax.Array:
     layers, n, width = stack.shape
 
     def gram(part: Array) -> jax.Array:
-        return jnp.stack([jnp.matmul(a, a.T, precision='highest') for a in centred(part)])
+        return jnp.stack([jnp.matmul(a, a.T, precision='highest') for a in centred(part, scale)])
 
     step = min(_SLICE, width) if jax.default_backend() == 'cpu' else width
     whole = width // step
@@ -311,9 +343,9 @@ def _u_centred(gram: jax.Array) -> jax.Array:
 
 
 def _cross_products(
-    sides: Sequence[Stacks], unbiased: bool
+    sides: Sequence[Stacks], scales: Sequence[Sequence[Array]], unbiased: bool
 ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """What `inner_products` of centred Gram matrices gives, from f x g matrices.
+    """Inner products of centred Gram matrices, from f x g matrices, of features over scales.
 
     Returns:
         tr(KL) for every pair [Lx, Ly], tr(KK) for every layer of each side, and the squared norm of
@@ -324,7 +356,7 @@ def _cross_products(
     # and the three terms of Song et al.'s equation become, K̃ being K without its diagonal,
     #   tr(K̃L̃) = |XᵀY|² - d·e,   1ᵀK̃1 1ᵀL̃1 = Σd Σe,   1ᵀK̃L̃1 = d·e,
     # whose sum is |XᵀY|² + Σd Σe / ((n-1)(n-2)) - d·e (1 + 2/(n-2)), the last factor n/(n-2).
-    features = [[centred(stack) for stack in side] for side in sides]
+    features = [list(map(centred, side, own)) for side, own in zip(sides, scales, strict=True)]
     norms = [jnp.concatenate([(stack**2).sum(2) for stack in side]) for side in features]
     n = norms[0].shape[1]
 

@@ -17,10 +17,10 @@ CONSTANT = 1e-12  # variance over squared mean, below which float32 features are
 
 
 def faults(squares: Array, side: str, names: Sequence[str] | None = None) -> list[str]:
-    """What is wrong with the layers of a side whose squared norms are not positive and finite."""
+    """The layers of a side whose squared norms are not positive and finite, each with the reason."""
     names = names or [f'layer {i} of {side}' for i in range(len(squares))]
     constant = 'is the same for every example'
-    other = 'has features that are NaN, infinite or too large for float32'
+    other = 'has features that are NaN, infinite or beyond float32'
     return [
         f'{name} {constant if square <= 0 else other}'  # below 0 by rounding alone
         for name, square in zip(names, squares, strict=True)
@@ -82,20 +82,40 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
 
 @jax.jit
 def _squared_norms(stack: Array) -> jax.Array:
-    """[L]: the squared norm of the centred features, 0 where it is rounding alone."""
-    squares = jax.lax.map(lambda layer: (centred(layer) ** 2).sum(), stack)
-    return jnp.where(is_constant(squares, (stack,)), 0, squares)
+    """[L]: squared norms of the centred features over `scale`, 0 if they are rounding alone."""
+    scales = scale(stack)
+    squares = jax.lax.map(lambda each: (centred(*each) ** 2).sum(), (stack, scales))
+    return jnp.where(is_constant(squares, (stack,), scales), 0, squares)
 
 
-def is_constant(squares: jax.Array, side: Stacks) -> jax.Array:
-    """[L]: whether these squared norms of a side's centred features are rounding alone."""
-    first = [(stack[:, 0].astype(jnp.float32) ** 2).sum(1) for stack in side]
+def scale(stack: Array) -> jax.Array:
+    """[L]: a power of two for each layer, between which and twice it lies its largest feature.
+
+    Divided by it, which rounds nothing, features of any size have squares that float32 holds: no
+    measure depends on their scale.
+    """
+    largest = jnp.abs(stack.astype(jnp.float32)).max((1, 2))
+    exponent = jnp.where(largest > 0, jnp.frexp(largest)[1] - 1, 0)
+    return jnp.ldexp(jnp.float32(1), jnp.clip(exponent, -126, 126))  # whose reciprocal is normal
+
+
+def is_constant(squares: jax.Array, side: Stacks, scales: jax.Array) -> jax.Array:
+    """[L]: whether squared norms of a side's centred features are rounding alone.
+
+    Args:
+        squares: [L], of features over their scales.
+        side: its stacks.
+        scales: [L], what the features of each layer were divided by.
+    """
+    ends = np.cumsum([len(stack) for stack in side])[:-1]
+    parts = zip(side, jnp.split(scales, ends), strict=True)
+    first = [((stack[:, 0] / own[:, None]) ** 2).sum(1) for stack, own in parts]
     return squares <= CONSTANT * side[0].shape[1] * jnp.concatenate(first)
 
 
-def centred(layer: Array) -> jax.Array:
-    """A layer [n, f] in float32, less its mean over the examples."""
-    layer = jnp.asarray(layer, jnp.float32)
+def centred(layer: Array, scale: Array) -> jax.Array:
+    """Layers [..., n, f] in float32 over their scale [...], less their mean over the examples."""
+    layer = jnp.asarray(layer, jnp.float32) / jnp.asarray(scale)[..., None, None]
     return layer - layer.mean(-2, keepdims=True)
 
 
