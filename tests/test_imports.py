@@ -26,6 +26,7 @@ SIBLINGS = {
     'signals': set(),
     'processes': set(),
     'console': set(),
+    'labels': set(),
     'capture': set(),
     'intervene': {'capture'},
     'analysis': set(),
@@ -42,13 +43,13 @@ SIBLINGS = {
     'runs': {'environment', 'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {
-        'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'studies': {
-        'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'labels', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'views': {
-        'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
+        'labels', 'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
         'evaluate',
     },
     'program': {
@@ -56,7 +57,7 @@ SIBLINGS = {
         'checkpoint', 'sharding', 'runs',
     },
     'report': {
-        'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
+        'labels', 'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},

@@ -15,6 +15,7 @@ from vitjax import capture
 from vitjax.analysis import effects, probe
 from vitjax.data import preprocess, sources
 from vitjax.experiment import preprocessing
+from vitjax.labels import labels as labels_of
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Format, Module
 
@@ -118,7 +119,7 @@ def samples(
     """
     prepared = preprocessing(loaded.experiment)
     if files:
-        names = tuple(pathlib.Path(file).stem for file in files)
+        names = tuple(labels_of(files))
         return Samples(names, preprocess.load([*files], prepared), None, 'files')
     source = loaded.experiment.data
     if data is not None:
