@@ -123,10 +123,12 @@ def main(
 
 def say(console: Any, *sides: Any) -> None:
     """Says what is compared."""
-    for side in sides:
-        of = ', '.join(str(side.about[name]) for name in ('data', 'split') if name in side.about)
+    from vitjax.labels import labels
+
+    for name, side in zip(labels([side.source for side in sides]), sides, strict=True):
+        of = ', '.join(str(side.about[key]) for key in ('data', 'split') if key in side.about)
         where = f' of {of}' if of else ''
-        console.say(f'{side.label}: {len(side.names)} layers, {side.examples:,} examples{where}')
+        console.say(f'{name}: {len(side.names)} layers, {side.examples:,} examples{where}')
 
 
 if __name__ == '__main__':

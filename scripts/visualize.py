@@ -66,6 +66,7 @@ def main(
     started = time.perf_counter()
     from vitjax import runs, views
     from vitjax.console import Console
+    from vitjax.labels import labels
     from vitjax.views import explorer
     from vitjax.views.seen import look
 
@@ -101,7 +102,7 @@ def main(
             loaded, images, *chosen, target=target, at=at, layer=layer, query=query,
             channels=channels, smooth=interpolation == 'bicubic', discard=discard, steps=steps,
             jitter=jitter, blur=blur, seed=seed, image=image, scale=scale, beside=other,
-            labels=tuple(map(_label, filter(None, (weights, beside)))), report=console.say,
+            labels=labels([*filter(None, (weights, beside))]), report=console.say,
             begin=lambda done, name: show(done, now=name),
         )  # fmt: skip
         directory.mkdir(parents=True, exist_ok=True)
@@ -139,12 +140,6 @@ def write(
     with files.writing(path.with_suffix('.gif')) as file:
         first.save(file, 'GIF', save_all=True, append_images=rest, duration=pause, loop=0)
     return f'{path.name}.gif, {path.name}.npz'
-
-
-def _label(weights: str) -> str:
-    """What to call a model: the last two parts of a run's path, or a file's name."""
-    path = pathlib.Path(weights)
-    return path.stem if path.is_file() else '/'.join(path.parts[-2:])
 
 
 def description() -> str:

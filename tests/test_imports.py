@@ -27,6 +27,7 @@ SIBLINGS = {
     'signals': set(),
     'processes': {'fields'},
     'console': set(),
+    'labels': set(),
     'capture': set(),
     'intervene': {'capture'},
     'diagnosis': {'capture'},
@@ -45,14 +46,14 @@ SIBLINGS = {
     'provenance': {'files', 'data', 'experiment', 'pretrained', 'checkpoint', 'runs'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {
-        'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'studies': {
-        'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment',
-        'runs',
+        'labels', 'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data',
+        'experiment', 'runs',
     },
     'views': {
-        'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
+        'labels', 'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
         'evaluate',
     },
     'program': {
@@ -60,8 +61,8 @@ SIBLINGS = {
         'checkpoint', 'sharding', 'runs',
     },
     'report': {
-        'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
-        'provenance', 'evaluate', 'views', 'program',
+        'labels', 'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment',
+        'runs', 'provenance', 'evaluate', 'views', 'program',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'evaluate', 'program'},

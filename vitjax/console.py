@@ -1,4 +1,4 @@
-"""Where commands say what they do: in lines, and how far they are by a bar or more lines."""
+"""Console output of commands: lines, and progress as a bar or as more lines."""
 
 import contextlib
 import math
@@ -28,7 +28,10 @@ class Console:
 
     def __init__(self, *, lines: bool = True, bars: bool = True, name: str = ''):
         self.lines, self.bars, self.name = lines, bars, name
-        self._rich = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
+        # Names are printed as they are: neither `[x]` nor `:cd:` means anything.
+        self._rich = rich.console.Console(
+            highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         self._last = time.monotonic()
 
     def say(self, text: object) -> None:
@@ -37,7 +40,8 @@ class Console:
             self._print(str(text))
 
     def _print(self, text: str) -> None:
-        self._rich.print(text)
+        coding = getattr(sys.stdout, 'encoding', None) or 'utf-8'  # a file's name may be no text
+        self._rich.print(text.encode(coding, 'backslashreplace').decode(coding))
         self._last = time.monotonic()
 
     @contextlib.contextmanager

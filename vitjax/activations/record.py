@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vitjax import files
+from vitjax import files, labels
 from vitjax.data.order import exactly
 from vitjax.types import Array
 
@@ -68,10 +68,14 @@ class Activations:
         return [name for stack in self.stacks for name in stack.names]
 
     @property
+    def source(self) -> str:
+        """Path of the run, weights or array that it is of."""
+        return self.about.get('source') or self.about['file']
+
+    @property
     def label(self) -> str:
-        """What a figure calls the representation: the name of its run or file."""
-        name = pathlib.Path(self.about.get('source') or self.about['file'])
-        return name.stem if name.suffix else name.name
+        """Name of its run or file; beside another one, `labels.labels` of both sources."""
+        return labels.label(self.source)
 
 
 def select(activations: Activations, keep: str) -> Activations:

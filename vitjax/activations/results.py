@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax import files
+from vitjax import files, labels
 from vitjax.activations.compare import METRICS, Matrix, Probes
 from vitjax.activations.record import Activations
 from vitjax.figures import similarity as figures
@@ -32,8 +32,9 @@ def write_matrix(
     head = [f'{found.metric} ({found.policy})', *found.y]
     _write_table(out / f'{found.metric}.csv', head, found.x, found.values, digits=6)
     label, most = METRICS[found.metric]
+    x_label, y_label = labels.labels([x.source, y.source])
     figure = figures.heat_map(
-        found.values, found.x, found.y, measure=label, x_label=x.label, y_label=y.label,
+        found.values, found.x, found.y, measure=label, x_label=x_label, y_label=y_label,
         title=found.title, span=(min(0.0, float(found.values.min())), most),
     )  # fmt: skip
     figure.save(out / found.metric, formats)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from vitjax import files
+from vitjax.labels import label
 from vitjax.program import load_data
 from vitjax.report import answered, found, page, sections
 from vitjax.report.answers import answers, changed
@@ -51,7 +52,7 @@ def write(
     missing: list[str] = []
     groups = found.grouped(found.find(paths, missing))
     chosen = _chosen(groups, details)
-    title = paths[0].resolve().name if len(paths) == 1 else f'{len(paths)} runs'
+    title = label(paths[0]) if len(paths) == 1 else f'{sum(len(g.runs) for g in groups)} runs'
     parts = len(chosen) * (2 + look) + 5
     done = iter(range(parts + 1))
 
@@ -69,10 +70,12 @@ def write(
         part('configuration', sections.configuration, groups),
         part('cost and speed', sections.cost, groups),
     ]
+    answered_of: list[tuple[found.Run, list[Any]]] = []
     for group in chosen:
         run = group.best()
         about = f'of {run.name}' if len(groups) + len(group.runs) > 2 else ''
         given: list[Any] = []
+        answered_of.append((run, given))
         classes = part(
             f'classes {about}'.strip(),
             lambda run=run, given=given: answered.classes(given.append(answers(run)) or given[0]),
@@ -91,8 +94,20 @@ def write(
     out = _place(paths) if out is None else pathlib.Path(out)
     if jax.process_index() == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(out, page.page(title, *_head(title, missing), *body))
+        for run, given in answered_of:
+            text = answered.table(given[0]) if given else None
+            if text is not None:
+                several = f'_{run.name.replace("/", "_")}' if len(chosen) > 1 else ''
+                every = out.with_name(f'{out.stem}_classes{several}.csv')
+                files.replace(every, _encodable(text))
+                missing.append(f'classes of {run.name}: the page has the worst, {every.name} all')
+        files.replace(out, _encodable(page.page(title, *_head(title, missing), *body)))
     return out
+
+
+def _encodable(text: str) -> str:
+    """Text without the bytes that names of files may have and that are no text."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def attempt(path: Path) -> str:

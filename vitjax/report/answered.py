@@ -1,5 +1,6 @@
-"""The parts of a report about one run's answers: classes, mistakes, where it looks."""
+"""The parts of a report about one run's predictions: classes, mistakes, attention."""
 
+import csv
 import dataclasses
 import io
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitjax import runs, views
+from vitjax import evaluate, runs, views
 from vitjax.figures import report as figures
 from vitjax.figures.training import confusion
 from vitjax.report import page
@@ -18,6 +19,8 @@ from vitjax.views.seen import look
 
 MISTAKES = 18
 EXAMPLES = 4  # of images that are right, and of mistakes
+CLASSES = 120  # up to which all are shown, with their confusion matrix
+WORST, PAIRS = 40, 12  # classes of more than CLASSES, and pairs of classes, that are shown
 GIGABYTES = 1.0  # that captured arrays may take
 SIDE = 160  # pixels of a mistake's picture at most
 
@@ -32,8 +35,17 @@ _SAID = {
 
 
 def classes(given: Answers) -> Html:
-    """The confusion matrix, the pairs most often confused, and scores of each class."""
-    matrix, names = given.confusion(), given.classes
+    """The confusion matrix, the pairs most often confused, and scores of each class.
+
+    Of more than `CLASSES` classes, the pairs and the classes with the worst F1 alone; `table` has
+    all of them. Outputs of the model that no image has and none is predicted as are left out.
+    """
+    scores = given.scores()
+    counted = np.flatnonzero(scores.counted)
+    parts = _per_class(given, scores, counted), _confused(given, scores.support)
+    if len(counted) > CLASSES:
+        return page.aside(*parts)
+    matrix, names = given.confusion(counted), [given.classes[i] for i in counted]
     kind = 'narrow' if len(names) <= 10 else 'full'
     counts, shares = (
         page.figure(
@@ -42,38 +54,64 @@ def classes(given: Answers) -> Html:
         )
         for share, alt in ((False, 'confusion matrix'), (True, 'normalised confusion matrix'))
     )
-    table = tag('div', tag('h3', f'Classes, {given.split} images'), _per_class(given))
     return join(
         tag('h3', f'Confusion matrix, {given.split} images'), counts,
-        page.folded('normalised: shares of each true class', shares),
-        page.aside(table, _confused(matrix, given)),
+        page.folded('normalised: percent of each true class', shares),
+        page.aside(*parts),
     )  # fmt: skip
 
 
-def _confused(matrix: np.ndarray, given: Answers, most: int = 12) -> Html | None:
-    wrong = matrix - np.diag(np.diag(matrix))
-    places = np.argsort(-wrong, axis=None, kind='stable')[:most]
-    pairs = [np.unravel_index(i, wrong.shape) for i in places if wrong.flat[i]]
-    if len(matrix) < 3 or not pairs:
+def table(given: Answers) -> str | None:
+    """All classes as CSV if there are too many for the page: name, scores and support."""
+    scores = given.scores()
+    if scores.counted.sum() <= CLASSES:
+        return None
+    out = io.StringIO(newline='')
+    writer = csv.writer(out)
+    writer.writerow(['class', 'precision', 'recall', 'f1', 'images', 'most_often_confused_with'])
+    most: dict[int, int] = {}
+    for true, predicted, _ in given.confused():
+        most.setdefault(true, predicted)
+    for i in np.flatnonzero(scores.counted):
+        values = (f'{each[i]:.6g}' for each in (scores.precision, scores.recall, scores.f1))
+        other = given.classes[most[i]] if i in most else ''
+        writer.writerow([given.classes[i], *values, scores.support[i], other])
+    return out.getvalue()
+
+
+def _confused(given: Answers, support: np.ndarray) -> Html | None:
+    pairs = given.confused()[:PAIRS]
+    if len(given.classes) < 3 or not pairs:
         return None
     rows = [
-        (given.classes[i], given.classes[j], wrong[i, j], f'{wrong[i, j] / matrix[i].sum():.0%}')
-        for i, j in pairs
+        (given.classes[i], given.classes[j], count, f'{count / support[i]:.0%}')
+        for i, j, count in pairs
     ]
     head = ('true', 'predicted', 'images', 'of the true class')
     title = tag('h3', f'Most often confused, {given.split} images')
     return tag('div', title, page.table(head, rows))
 
 
-def _per_class(given: Answers) -> Html:
-    table = given.scores()
-    head = ('class', 'precision', 'recall', 'F1', 'support')
+def _per_class(given: Answers, scores: evaluate.ByClass, counted: np.ndarray) -> Html:
+    shown, said = counted, f'Classes, {given.split} images'
+    if len(counted) > CLASSES:
+        shown = counted[np.argsort(scores.f1[counted], kind='stable')[:WORST]]
+        said = f'The {WORST} classes of {len(counted):,} with the lowest F1, {given.split} images'
+    each = np.stack([scores.precision, scores.recall, scores.f1], 1)
     rows = [
-        (name, *(f'{value:.3f}' for value in own[:3]), int(own[3]))
-        for name, own in zip(given.classes, table.T, strict=True)
+        (given.classes[i], *(f'{value:.3f}' for value in each[i]), int(scores.support[i]))
+        for i in shown
     ]
-    mean = (f'{value:.3f}' for value in table[:3].mean(1))
-    return page.beside(head, rows, most=50, total=('mean', *mean, int(table[3].sum())))
+    means = (f'{value:.3f}' for value in scores.means().values())
+    mean = f'mean of {len(counted):,} classes'
+    total = (mean, *means, int(scores.support.sum()))
+    head = ('class', 'precision', 'recall', 'F1', 'support')
+    rest = len(given.classes) - len(counted)
+    none = f'{rest:,} outputs without an image or a prediction are left out.' if rest else None
+    return tag(
+        'div', tag('h3', said), page.beside(head, rows, most=50, total=total),
+        None if none is None else tag('p', none),
+    )  # fmt: skip
 
 
 def mistakes(run: Run, given: Answers) -> Html:

@@ -1,10 +1,9 @@
-"""What a run's best parameters say of the images that it is judged by."""
+"""Predictions of a run's best parameters for the images that it is judged by."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn.metrics
 
 from vitjax import evaluate, provenance, runs
 from vitjax.data.order import evenly
@@ -16,14 +15,14 @@ from vitjax.report.found import Run
 
 
 class Answers(NamedTuple):
-    """Of each image of a split its label, the predicted class and its probability, each [N].
+    """Label, predicted class and its probability for every image of a split, each [N].
 
     Attributes:
-        split: `test` of a finished run, else `validation`.
-        labels: classes.
-        predicted: classes.
-        probability: of the predicted class.
-        classes: names of all classes that the model tells apart.
+        split: `test` for a finished run, else `validation`.
+        labels: classes [N] int.
+        predicted: classes [N] int.
+        probability: probability of the predicted class [N], 0 to 1.
+        classes: names of the model's outputs.
     """
 
     split: str
@@ -32,16 +31,27 @@ class Answers(NamedTuple):
     probability: np.ndarray
     classes: tuple[str, ...]
 
-    def confusion(self) -> np.ndarray:
-        """Counts [true, predicted]."""
-        every = range(len(self.classes))
-        return sklearn.metrics.confusion_matrix(self.labels, self.predicted, labels=every)
+    def scores(self) -> evaluate.ByClass:
+        """Precision, recall, F1 and support of each class."""
+        return evaluate.by_class(self.labels, self.predicted, len(self.classes))
 
-    def scores(self) -> np.ndarray:
-        """Precision, recall, F1 and support of each class, [4, classes]; 0 where not defined."""
-        zero: Any = 0
-        every, score = range(len(self.classes)), sklearn.metrics.precision_recall_fscore_support
-        return np.array(score(self.labels, self.predicted, labels=every, zero_division=zero))
+    def confusion(self, chosen: np.ndarray) -> np.ndarray:
+        """Counts [true, predicted] of the images of `chosen` classes with such predictions."""
+        place = np.full(len(self.classes), -1)
+        place[chosen] = np.arange(len(chosen))
+        true, predicted = place[self.labels], place[self.predicted]
+        there = (true >= 0) & (predicted >= 0)
+        out = np.zeros((len(chosen), len(chosen)), int)
+        np.add.at(out, (true[there], predicted[there]), 1)
+        return out
+
+    def confused(self) -> list[tuple[int, int, int]]:
+        """True class, another that is predicted, and number of images; the most often first."""
+        wrong = self.labels != self.predicted
+        pairs = np.stack([self.labels[wrong], self.predicted[wrong]], 1)
+        found, counts = np.unique(pairs, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind='stable')
+        return [(*map(int, found[i]), int(counts[i])) for i in order]
 
     def worst(self, count: int) -> np.ndarray:
         """The mistakes with the highest probability: indices of images, the worst first."""
@@ -56,12 +66,13 @@ class Answers(NamedTuple):
 
 
 def answers(run: Run) -> Answers:
-    """What a run says of its test images, or, as long as it is not finished, of validation images.
+    """Predictions of a run for its test images, or for validation images if it is not finished.
 
-    As it was recorded when the run was tested; without that the best parameters are asked again.
+    They are those recorded when the run was tested; without a record the best parameters predict
+    again.
 
     Raises:
-        ValueError: if neither is possible.
+        ValueError: if neither is possible, or the images have classes that the model lacks.
     """
     if run.experiment is None:
         raise ValueError('without its experiment a run cannot be asked')
@@ -69,6 +80,7 @@ def answers(run: Run) -> Answers:
     if tested is not None:
         try:
             known = runs.read_predictions(run.path)
+            _require_numbers(known)
             correct = float((known['labels'] == known['predicted']).mean())
             if abs(correct - tested['accuracy']) < 1e-9:
                 return _answers(run.experiment, 'test', known)
@@ -81,6 +93,7 @@ def answers(run: Run) -> Answers:
     batch = experiment.batch_size
     logits = evaluate.predict(experiment.model, params, data, prepared, batch)
     evaluate.require_finite(logits)
+    _require_classes(data.labels, logits.shape[1], split)
     found = evaluate.answers(logits, data.labels)
     return _answers(experiment, split, {name: np.array(values) for name, values in found.items()})
 
@@ -96,7 +109,7 @@ def changed(run: Run, split: str) -> list[str]:
 
 
 def images(experiment: Experiment, split: str) -> Data:
-    """The images of a split, as a run has them."""
+    """The images of a split, with the run's own validation split."""
     return load_data(require_data(experiment), split, experiment.preprocessing)
 
 
@@ -104,11 +117,26 @@ def _answers(experiment: Experiment, split: str, found: dict[str, np.ndarray]) -
     model: Any = experiment.model
     names = class_names(experiment.classes, model.num_classes)
     labels, predicted, odds = (found[name] for name in ('labels', 'predicted', 'probability'))
-    if not all(((0 <= each) & (each < len(names))).all() for each in (labels, predicted)):
-        raise ValueError(f'classes must be 0 to {len(names) - 1}: those of {split} images are not')
+    for each in (labels, predicted):
+        _require_classes(each, len(names), split)
     return Answers(split, labels, predicted, odds, names)
 
 
+def _require_classes(classes: np.ndarray, outputs: int, split: str) -> None:
+    if not len(classes) or classes.min() < 0 or classes.max() >= outputs:
+        found = f'{classes.min()} to {classes.max()}' if len(classes) else 'there are none'
+        rule = f'classes of {split} images must be 0 to {outputs - 1}, outputs of the model'
+        raise ValueError(f'{rule}: {found}.')
+
+
+def _require_numbers(found: dict[str, np.ndarray]) -> None:
+    """Refuses predictions that are not numbers, as a damaged file may hold."""
+    kinds = {'labels': 'iu', 'predicted': 'iu', 'probability': 'f'}
+    for name, kind in kinds.items():
+        if found[name].dtype.kind not in kind or not np.isfinite(found[name]).all():
+            raise ValueError(f'{name} must be finite numbers: {found[name].dtype}.')
+
+
 def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
-    """Names of `count` classes, those that have none by their number."""
+    """Names of `count` classes; a class without a name has its number."""
     return tuple(classes[i] if i < len(classes) else f'class {i}' for i in range(count))

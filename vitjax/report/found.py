@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from vitjax.experiment import Experiment, to_json
 from vitjax.figures.ablation import words
 from vitjax.figures.report import TITLES, Curve
 from vitjax.files import first_line
+from vitjax.labels import labels
 from vitjax.runs import Record
 
 Path = str | pathlib.Path
@@ -77,27 +79,39 @@ class Estimate(NamedTuple):
 
 
 def find(paths: Sequence[Path], missing: list[str]) -> list[Run]:
-    """The runs of directories, each a run or an ablation's folder; notes what is `missing`."""
-    found = []
+    """The runs of directories, each a run or an ablation's folder; notes what is `missing`.
+
+    A run that is given twice, by whatever path, is one run. Runs are named by `labels.labels`.
+    """
+    runs_of: dict[str, pathlib.Path] = {}
     for path in map(pathlib.Path, paths):
+        own = [path]
         if (path / 'cells').is_dir() and not (path / 'experiment.json').exists():
             for failure in sorted(path.glob('cells/*/failure.txt')):
-                said = first_line(OSError(failure.read_text(errors='replace')))
-                missing.append(f'cell {failure.parent.name} failed: {said}')
+                missing.append(f'cell {failure.parent.name} failed: {_reason(failure)}')
             own = sorted(path.glob('cells/*/seed_*'), key=_order)
-            found += [_read(run, f'{run.parent.name}, {run.name}', missing) for run in own]
-        else:
-            found.append(_read(path, path.resolve().name, missing))
+        for run in own:
+            if os.path.realpath(run) in runs_of:
+                missing.append(f'{run}: was given before, and is counted once')
+            runs_of.setdefault(os.path.realpath(run), run)
+    named = zip(labels([*runs_of.values()]), runs_of.values(), strict=True)
+    found = [_read(path, name, missing) for name, path in named]
     known = [run for run in found if run.experiment or run.records]
     if not known:
         rule = 'a run has an experiment.json or a metrics.jsonl, an ablation such runs in cells/'
-        raise ValueError(f'{rule}: {", ".join(map(str, paths))} {_has(found)}.')
-    names = [run.name for run in known]
-    return [r._replace(name=str(r.path)) if names.count(r.name) > 1 else r for r in known]
+        has = 'has none that can be read' if found else 'has none'
+        said = f'{rule}: {", ".join(map(str, paths))} {has}'
+        failed = next((line for line in missing if ' failed: ' in line), '')
+        raise ValueError(f'{said}; {failed}.' if failed else f'{said}.')
+    return known
 
 
-def _has(found: list[Run]) -> str:
-    return 'has none' if not found else 'has none that can be read'
+def _reason(failure: pathlib.Path) -> str:
+    """The first line of a `failure.txt`."""
+    try:
+        return first_line(OSError(failure.read_text(errors='replace')))
+    except OSError as error:
+        return first_line(error)
 
 
 def _order(run: pathlib.Path) -> tuple[str, int, str]:
@@ -113,7 +127,10 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
         except (ValueError, OSError) as error:
             missing.append(f'{name}: {first_line(error)}')
             read.append([])
-    experiment, records, starts = read
+    experiment, lines, starts = read
+    records = [record for record in map(_possible, lines) if record]
+    if wrong := len(lines) - len(records):
+        missing.append(f'{name}: {wrong} lines of {runs.METRICS} have impossible numbers')
     run = Run(path, name, experiment or None, records, starts)
     if experiment and experiment.data is None:
         missing.append(f'{name}: was not trained here, so it has no metrics')
@@ -124,6 +141,29 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     if records and not starts:
         missing.append(f'{name}: has no {runs.ENVIRONMENT}: neither hardware nor commit is known')
     return run
+
+
+def _possible(record: Record) -> Record | None:
+    """A line of metrics as far as its numbers can be; None if one that every line has cannot.
+
+    A file that was changed may say anything that JSON can: a step of 10^400, an accuracy of -1.
+    """
+
+    def within(value: Any, low: float, high: float) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and low <= value <= high  # NaN is not
+
+    most = float(2**53)  # what floats count exactly
+    needed = {'step': most, 'epoch': most, 'seconds': most, 'accuracy': 1.0}
+    if not all(within(record[name], 0, high) for name, high in needed.items()):
+        return None
+    if not (isinstance(record['step'], int) and isinstance(record['loss'], float | int)):
+        return None
+    if isinstance(record['loss'], int) and not within(record['loss'], -most, most):
+        return None
+    more = {'top5': 1.0, 'images_per_second': most}
+    wrong = [k for k, high in more.items() if k in record and not within(record[k], 0, high)]
+    return {name: value for name, value in record.items() if name not in wrong}
 
 
 def _starts(path: pathlib.Path) -> list[Record]:

@@ -16,6 +16,7 @@ from vitjax.analysis import effects, probe
 from vitjax.data import preprocess, sources
 from vitjax.data.order import evenly, exactly
 from vitjax.experiment import preprocessing
+from vitjax.labels import labels as labels_of
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Format, Module
 
@@ -120,7 +121,7 @@ def samples(
     """
     prepared = preprocessing(loaded.experiment)
     if files:
-        names = tuple(pathlib.Path(file).stem for file in files)
+        names = tuple(labels_of(files))
         return Samples(names, preprocess.load([*files], prepared), None, 'files')
     source = loaded.experiment.data
     if data is not None:

@@ -20,6 +20,7 @@ from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
 from vitjax.figures.panels import named, short
 from vitjax.figures.style import Figure
+from vitjax.labels import labels
 from vitjax.models.trunk import Trunk
 from vitjax.runs import Loaded
 from vitjax.types import Array, Arrays, Module, Params
@@ -349,8 +350,9 @@ def look(
     if model.num_classes > 1:
         chosen = logits.argmax(1) if index is None else np.full(len(logits), index)
     asked = chosen is not None and index is not None
+    of_files = iter(labels([image for image in images if not isinstance(image, np.ndarray)]))
     names = tuple(
-        f'image {i + 1}' if isinstance(image, np.ndarray) else pathlib.Path(image).stem
+        f'image {i + 1}' if isinstance(image, np.ndarray) else next(of_files)
         for i, image in enumerate(images)
     )
     return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen, asked)
