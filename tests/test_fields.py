@@ -32,7 +32,7 @@ def test_fields_that_do_not_exist(path):
 
 def test_close_names_are_offered():
     for call in (fields.get, lambda tree, path: fields.replace(tree, path, 1)):
-        with pytest.raises(ValueError, match="no field 'model.dept'; there are depth"):
+        with pytest.raises(ValueError, match="no field 'model.dept'; there are model.depth"):
             call(EXPERIMENT, 'model.dept')
 
 

@@ -47,7 +47,7 @@ def test_a_length_replaces_the_other():
 @pytest.mark.parametrize(
     ('grid', 'said'),
     [
-        ({'model.dept': (1,)}, "no field 'model.dept'; there are depth"),
+        ({'model.dept': (1,)}, "no field 'model.dept'; there are model.depth"),
         ({'model.depth.x': (1,)}, "no field 'model.depth.x'"),
         ({'model.name': (1,)}, "no field 'model.name'"),
         ({'model.depth': ()}, 'one value or more, all different'),

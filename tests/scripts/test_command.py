@@ -15,7 +15,7 @@ def compiled(tmp_path, module, **environment):
         'JAX_ENABLE_COMPILATION_CACHE': 'true',
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         'XDG_CACHE_HOME': str(tmp_path),
-        'PYTHONPATH': str(SCRIPTS),
+        'PYTHONPATH': os.pathsep.join(map(str, (SCRIPTS, SCRIPTS.parent))),
     }
     around = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
     subprocess.run([sys.executable, '-c', code], check=True, env={**around, **environment})
@@ -43,9 +43,9 @@ def test_benchmarks_read_no_programs_from_disk(tmp_path):
         ('--pool clas', '--pool must be one of class, mean, flatten: '),
         ('--tokens clas', '--tokens must be one of all, class: '),
         ('--dept 3', 'there is no --dept; close: --depth'),
-        ('--depth', '--depth must have values: 1, it has fewer'),
-        ('extra', 'extra is too much'),
-        ('', 'these must be given: --depth'),
+        ('--depth', '--depth expects 1 value.'),
+        ('extra', 'unexpected argument: extra.'),
+        ('', 'missing required arguments: --depth.'),
     ],
 )
 def test_what_is_wrong_with_arguments_is_a_line_and_where_to_find_help(arguments, said, capsys):
