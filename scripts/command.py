@@ -167,11 +167,12 @@ def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> A
             return cli(kind, **options)
     except SystemExit as end:
         if end.code == 2:
-            known = flags(kind, cli=cli, **options)
-            unknown = [
+            misread = re.search('Unrecognized|Missing', said.getvalue())
+            known = flags(kind, cli=cli, **options) if misread else {}
+            unknown = misread and [
                 each.split('=')[0] for each in args if _named(each) and _named(each) not in known
             ]
-            print(f'error: {_without_box(said.getvalue(), unknown, known)}', file=sys.stderr)
+            print(f'error: {_without_box(said.getvalue(), unknown or [], known)}', file=sys.stderr)
         raise
 
 
@@ -211,7 +212,9 @@ def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> d
     with _columns(WIDE), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         cli(kind, **options | {'args': [*args, '--help']})
     # In a box or, in ASCII, indented; descriptions name flags after one space.
-    rows = re.findall(r'(?:│ |  )((?:--[a-z]\S*(?:, )?)+)([^│\n]*?)(?=  |│|\n)', shown.getvalue())
+    rows = re.findall(
+        r'(?:│ |  )((?:--[a-z][\w.-]*(?:, )?)+)([^│\n]*?)(?=  |│|\n)', shown.getvalue()
+    )
     found = {name: values.strip() for names, values in rows for name in names.split(', ')}
     return {'--help': '', **found}
 
