@@ -145,7 +145,8 @@ def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _wrong(path: str, rule: str, value: Any) -> ValueError:
-    text = repr(value)
+    huge = isinstance(value, int) and value.bit_length() > 1000  # Python prints no 4,301 digits
+    text = f'a number of {value.bit_length():,} bits' if huge else repr(value)
     return ValueError(f'{path} must be {rule}: {text if len(text) < 80 else text[:76] + " ..."}.')
 
 
