@@ -1,6 +1,8 @@
 """Train a grid of settings, several seeds each: scripts/ablate.py digits --grid model.depth=2,4."""
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import command
@@ -10,7 +12,7 @@ from tyro.conf import AvoidSubcommands, arg
 from vitjax import fields
 from vitjax.console import Console, duration
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count, Formats
+from vitjax.ranges import Formats, Range, Seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Ablation:
 
     Attributes:
         out: folder of results.csv, seeds.csv, figures/ and cells/; the same command resumes.
-        grid: fields and their values, as in `model.depth=2,4,8 model.patch_size=1,2`; the
-            experiment's own grid() without it.
+        grid: fields and their values, as in `model.depth=2,4,8 model.patch-size=1,2`; the
+            experiment's own grid() by default.
         seeds: runs of each cell, which train together.
         match: flops gives each cell as many steps as take the experiment's own arithmetic.
         report: write report.html into it at the end.
@@ -33,8 +35,8 @@ class Ablation:
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
     out: str
-    grid: tuple[str, ...] = ()
-    seeds: Count = 3
+    grid: Annotated[tuple[str, ...], Range(1)] | None = None
+    seeds: Seeds = 3
     match: Literal['none', 'flops'] = 'none'
     report: bool = True
     dry_run: bool = False
@@ -49,17 +51,14 @@ def main() -> int:
         Ablation, 'ablations', does='Train a grid of settings of: ',
         usage='[--grid FIELD=VALUE,VALUE ...] [--seeds N] [--out DIR] [overrides]',
     )  # fmt: skip
-    grid: dict[str, Any] = dict(parsed(asked.experiment, axis) for axis in asked.grid)
-    if not grid:
-        if 'grid' not in vars(module):
-            name = module.__name__
-            raise ValueError(f'{name} has no grid() of its own: say --grid FIELD=VALUE,VALUE.')
-        grid = module.grid()
+    grid = axes(asked.experiment, asked.grid) if asked.grid else own_grid(module)
+    settings = command.settings(asked.job)
 
     from vitjax import ablation
     from vitjax.signals import Stop
 
-    made = ablation.cells(asked.experiment, grid)
+    with command.as_flags():
+        made = ablation.cells(asked.experiment, grid)
     if asked.match == 'flops':
         made = ablation.match_flops(made, asked.experiment)
     if asked.dry_run:
@@ -75,7 +74,7 @@ def main() -> int:
     try:
         rows = ablation.run(
             made, asked.seeds, asked.out, launcher=asked.launcher,
-            settings=command.settings(asked.job), formats=asked.format,
+            settings=settings, formats=asked.format,
         )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')
@@ -90,22 +89,62 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
-    """A field and its values of the field's type, read as train.py reads its flags.
+def own_grid(module: Any) -> dict[str, Any]:
+    """Returns the grid that an experiment's file has.
 
     Raises:
-        ValueError: if there is no such field, or it is no FIELD=VALUE,VALUE.
+        ValueError: if it has none, or another thing than values by field.
+    """
+    if 'grid' not in vars(module):
+        raise ValueError(f'{module.__name__} has no grid(): give --grid FIELD=VALUE,VALUE.')
+    grid = module.grid()
+    fields.check(grid, dict, f'grid() of {module.__name__}')
+    return grid
+
+
+def axes(experiment: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Returns the values of each field that `--grid` names.
+
+    Raises:
+        ValueError: as `parsed`, and for a field that is named twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for path, values in (parsed(experiment, text) for text in texts):
+        if path in grid:
+            raise ValueError(f'--grid must name {command.flag(path)} once: it names it twice.')
+        grid[path] = values
+    return grid
+
+
+def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
+    """Returns a field and its values of the field's type, read as train.py reads its flags.
+
+    Values of a list have spaces between them, as in `model.head=64,'64 32'`.
+
+    Raises:
+        ValueError: for a field that does not exist, and for what is not FIELD=VALUE,VALUE.
     """
     path, text = command.pair(axis)
+    flag, known = command.flag(path), fields.paths(experiment)
+    if path not in known:
+        close = ', '.join(map(command.flag, fields.close(path, known)))
+        raise ValueError(f'there is no {flag}{f"; close: {close}" if close else ""}.')
     current = fields.get(experiment, path)
     if dataclasses.is_dataclass(current):
-        one = f'{path}.{fields.names(current)[0]}'
-        raise ValueError(f'{path} is not one value: name a field of it, as in {one}.')
+        one = command.flag(f'{path}.{fields.names(current)[0]}')
+        raise ValueError(f'{flag} is not one value: name a field of it, as in {one}.')
 
     def read(value: str) -> Any:
-        flag, kind = [f'--{path}', *value.split()], AvoidSubcommands[type(experiment)]
-        changed = command.parse(kind, default=experiment, args=flag, prog='ablate.py EXPERIMENT')
-        return fields.get(changed, path)
+        if not value.strip():
+            raise ValueError(f'--grid must have a value on both sides of a comma: {axis!r}.')
+        if isinstance(current, bool):
+            known = {'true': True, 'false': False}
+            if value.strip().lower() not in known:
+                raise ValueError(f'{flag} must be true or false: {value!r}.')
+            return known[value.strip().lower()]
+        args = [flag, *(value.split() if isinstance(current, tuple) else [value.strip()])]
+        kind, prog = AvoidSubcommands[type(experiment)], command.program(*sys.argv[1:2])
+        return fields.get(command.parse(kind, default=experiment, args=args, prog=prog), path)
 
     return path, [*map(read, text.split(','))]
 

@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import shutil
 import sys
 import traceback
@@ -64,7 +65,8 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
             shown = next((mark.metavar for mark in marks if getattr(mark, 'metavar', None)), name)
             if _POSITIONAL in marks and value == ():
                 raise ValueError(f'missing required arguments: {shown}.')
-            fields.check(value, kinds[name], name if _POSITIONAL in marks else flag(name))
+            with contextlib.nullcontext() if _POSITIONAL in marks else as_flags():
+                _check(value, kinds[name], name)
         return functools.partial(main, *args, **kwargs)
 
     # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.
@@ -96,12 +98,12 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     """
     from vitjax import experiment as experiments
 
-    arguments, program = sys.argv[1:], pathlib.Path(sys.argv[0]).name
+    arguments = sys.argv[1:]
     if not arguments or arguments[0].startswith('-'):
-        print(
-            f'usage: {program} EXPERIMENT {usage}\n\nexperiments: {", ".join(experiments.known())}'
-        )
-        print(f'{program} EXPERIMENT --help lists everything that can be set.')
+        known = [*experiments.known()]
+        print(f'usage: {program("EXPERIMENT")} {usage}\n\nexperiments: {", ".join(known)}')
+        example = 'digits' if 'digits' in known else 'EXPERIMENT'
+        print(f'{program(example)} --help lists everything that can be set.')
         sys.exit(0 if arguments and arguments[0] in ('-h', '--help') else 2)
     module, name = experiments.find(arguments[0]), pathlib.Path(arguments[0]).stem
     experiment, given = module.experiment, {argument.split('=')[0] for argument in arguments}
@@ -113,40 +115,68 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
         experiment = dataclasses.replace(experiment, model=model)
     default = kind(experiment, f'{folder}/{name}')
     what = does + (module.__doc__ or name).split('\n\n')[0]
-    prog = f'{program} {arguments[0]}'
-    asked = parse(kind, default=default, args=arguments[1:], prog=prog, description=what)
-    for field, declared in fields.declared(kind).items():
-        try:  # an experiment's flags have no prefix
-            fields.check(getattr(asked, field), declared, '' if field == 'experiment' else field)
-        except ValueError as error:
-            path, rest = str(error).split(' ', 1)
-            raise ValueError(f'{flag(path)} {rest}') from None
+    options: Any = {'prog': program(arguments[0]), 'description': what}
+    asked = parse(kind, default=default, args=arguments[1:], **options)
+    with as_flags():
+        for field, declared in fields.declared(kind).items():
+            # An experiment's flags have no prefix.
+            _check(getattr(asked, field), declared, '' if field == 'experiment' else field)
     return asked, module
+
+
+def _check(value: Any, declared: Any, name: str) -> None:
+    """Checks an argument, as `fields.check`; an empty `out` is no folder, but would be this one."""
+    if name == 'out' and value == '':
+        raise ValueError("out must name a folder: ''.")
+    fields.check(value, declared, name)
+
+
+@contextlib.contextmanager
+def as_flags() -> Iterator[None]:
+    """Lets an error that starts with a dotted field start with its flag."""
+    try:
+        yield
+    except ValueError as error:
+        field, _, rest = str(error).partition(' ')
+        named = re.fullmatch(r'[a-z_]\w*(\.\w+)*', field) and rest.startswith('must ')
+        raise (ValueError(f'{flag(field)} {rest}') if named else error) from None
+
+
+def program(*arguments: str) -> str:
+    """Returns how this command was called, with some of its arguments."""
+    names = [argument for argument in arguments if not argument.startswith('-')]
+    return shlex.join(['python', sys.argv[0], *names])
 
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
     """Returns what tyro parses; prints what is wrong with the arguments in a line or two."""
     said, args = io.StringIO(), [*options.get('args', sys.argv[1:])]
+    options = {'prog': program(), **options}
     if {'-h', '--help'} & {*args}:
         try:
             with _columns(max(60, shutil.get_terminal_size().columns)):  # tyro hangs at 1
                 return cli(kind, **options)
         finally:
             print(ENVIRONMENT)
-    if twice := [name for name, count in Counter(map(_named, args)).items() if name and count > 1]:
-        print(f'error: {twice[0]} is given twice: give it once, with all its values.',
-              file=sys.stderr)  # fmt: skip
-        sys.exit(2)
+    # The last of several counts, as everywhere; but a list that loses its first values misleads.
+    twice = [name for name, count in Counter(map(_named, args)).items() if name and count > 1]
+    known = flags(kind, cli=cli, **options) if twice else {}
+    for name in twice:
+        if '...' in known.get(name, ''):
+            print(f'error: {name} is given twice: give it once, with all its values.',
+                  file=sys.stderr)  # fmt: skip
+            sys.exit(2)
     try:
         with _columns(WIDE), contextlib.redirect_stderr(said):
             return cli(kind, **options)
     except SystemExit as end:
         if end.code == 2:
-            known = flags(kind, cli=cli, **options)
-            unknown = [
+            misread = re.search('Unrecognized|Missing', said.getvalue())
+            known = flags(kind, cli=cli, **options) if misread else {}
+            unknown = misread and [
                 each.split('=')[0] for each in args if _named(each) and _named(each) not in known
             ]
-            print(f'error: {_without_box(said.getvalue(), unknown, known)}', file=sys.stderr)
+            print(f'error: {_without_box(said.getvalue(), unknown or [], known)}', file=sys.stderr)
         raise
 
 
@@ -177,8 +207,8 @@ def _columns(count: int) -> Iterator[None]:
         os.environ |= {} if before is None else {'COLUMNS': before}
 
 
-def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> list[str]:
-    """Returns a command's flags, as its `--help` lists them."""
+def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> dict[str, str]:
+    """Returns a command's flags with the values that they take, as its `--help` lists them."""
     shown = io.StringIO()
     args = []  # positional arguments do not matter, a subcommand does
     if cli is not tyro.cli:
@@ -186,11 +216,14 @@ def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> l
     with _columns(WIDE), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
         cli(kind, **options | {'args': [*args, '--help']})
     # In a box or, in ASCII, indented; descriptions name flags after one space.
-    rows = re.findall(r'(?:│ |  )(--[a-z]\S*(?:, --\S+)*)', shown.getvalue())
-    return ['--help', *(name for row in rows for name in re.findall(r'--[a-z][\w.-]*', row))]
+    rows = re.findall(
+        r'(?:│ |  )((?:--[a-z][\w.-]*(?:, )?)+)([^│\n]*?)(?=  |│|\n)', shown.getvalue()
+    )
+    found = {name: values.strip() for names, values in rows for name in names.split(', ')}
+    return {'--help': '', **found}
 
 
-def _without_box(text: str, unknown: Sequence[str], known: Sequence[str]) -> str:
+def _without_box(text: str, unknown: Sequence[str], known: Iterable[str]) -> str:
     """Returns the error that tyro draws in a box as a line, and in another where to find help.
 
     Rules part the box: the error, flags that are alike (indented by 4, their help by 8), how to get
@@ -234,9 +267,7 @@ def _without_box(text: str, unknown: Sequence[str], known: Sequence[str]) -> str
         found = f'{name} expects {count} value{"" if count == "1" else "s"}'
         if not name.startswith('-'):
             found = f'missing required arguments: {name.upper()}'
-    elif misfit := re.search(
-        r'Error parsing (\S+): no type matching (.*) could .* \[(.*)\]', found
-    ):
+    elif misfit := re.search(r'Error parsing (\S+): no type matching (.*) could .*\[(.*)]', found):
         name, kinds, given = misfit.groups()
         fitting = [kind for kind in re.findall('{(.*?)}', kinds) if kind != 'None']
         found = f'{name} expects {" or ".join(fitting)}: {given}'
@@ -245,7 +276,7 @@ def _without_box(text: str, unknown: Sequence[str], known: Sequence[str]) -> str
     elif found.startswith('Missing from'):
         required = [row.split()[0] for row in parts[0] if re.match(r' {5}\S', row)]
         found = f'missing required arguments: {", ".join(required)}'
-    helps = re.findall(r'\S*\.py.* --help', '\n'.join(rows))
+    helps = re.findall(r'(?:python )?\S*\.py.* --help', '\n'.join(rows))
     return f'{found.rstrip(".")}.' + (f'\n{helps[-1]} says more.' if helps else '')
 
 

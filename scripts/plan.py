@@ -1,4 +1,4 @@
-"""What a training takes on machines that are not here: memory, operations, time, all estimated."""
+"""Estimates memory, operations and time of a training on machines that are not here."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import math
 import pathlib
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import command
@@ -26,7 +27,7 @@ class Asked:
     Attributes:
         out: where plan.json and the picture go.
         target: machines, side by side: here, h100, h100:8 (one host), h100:2x8, v5e, v5e:2x4, ...
-        images: training images, where the data are not here: squares of augment.size pixels.
+        images: training images if the data are not here: squares of augment.size pixels.
         format: of the picture.
     """
 
@@ -38,7 +39,7 @@ class Asked:
 
 
 def main() -> int:
-    """Compiles the experiment's training step for each machine, and says what that takes."""
+    """Compiles the experiment's training step for each machine and prints what that takes."""
     asked, _ = command.of_experiment(
         Asked, 'plans', usage='--target MACHINE ... [overrides]', does='Plan: '
     )
@@ -46,23 +47,53 @@ def main() -> int:
 
     from vitjax.forecast import forecast, training_images
 
+    targets, failed = checked(asked.target, vars(asked.experiment.model)['dtype'])
+    for line in failed:
+        print(f'error: {line}', file=sys.stderr)
+    if not targets:
+        return 1
     try:
         images = training_images(asked.experiment, asked.images)
     except ValueError as error:
         raise ValueError(f'{error}\nWithout them: --images COUNT.') from None
-    console, found, failed = Console(), [], []
-    for name in asked.target:
+    console, found = Console(), []
+    for name in targets:
         try:
             found.append(forecast(asked.experiment, name, images, report=console.say))
         except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
-            text = str(error)[:500]
-            failed.append(text if text.startswith(name) else f'{name}: {text}')
+            failed.append(_line(name, error))
+            print(f'error: {failed[-1]}', file=sys.stderr)
     if found:
         show(found)
         write(found, pathlib.Path(asked.out), asked.format)
-    for line in failed:
-        print(f'error: {line}', file=sys.stderr)
     return 0 if found and not failed and all(each.fits for each in found) else 1
+
+
+def checked(names: Sequence[str], dtype: str) -> tuple[list[str], list[str]]:
+    """Returns the machines that can be planned for, and a line for each of the others.
+
+    Nothing is compiled before all names were read.
+    """
+    from vitjax import target
+
+    machines: dict[target.Name, str] = {}
+    failed = []
+    for name in names:
+        try:
+            machine = target.named(name)
+            target.rate(target.CHIPS.get(machine.kind), dtype)
+            if machine in machines:
+                raise ValueError(f'--target must name a machine once: {machines[machine]} is it.')
+            machines[machine] = name
+        except ValueError as error:
+            failed.append(_line(name, error))
+    return [*machines.values()], failed
+
+
+def _line(name: str, error: Exception) -> str:
+    """Returns an error in a line that starts with the machine's name."""
+    text = str(error)[:500].replace('model.dtype', '--model.dtype')
+    return text if text.startswith(f'{name}: ') else f'{name}: {text}'
 
 
 def show(found: list[Any]) -> None:

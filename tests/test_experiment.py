@@ -57,7 +57,7 @@ def test_differences_name_the_fields():
     ('values', 'match'),
     [
         ({'model': {'type': 'Swin'}}, "'ViT', .* or 'VGG16': 'Swin'"),
-        ({'model': {'type': 'ViT', 'deep': 1}}, "no field 'model.deep'; there are depth"),
+        ({'model': {'type': 'ViT', 'deep': 1}}, "no field 'model.deep'; there are model.depth"),
         ({'model': {'type': 'ViT'}, 'epoch': 1}, "no field 'epoch'; there are epochs"),
     ],
 )

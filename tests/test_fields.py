@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from vitjax import fields
-from vitjax.experiment import Experiment
+from vitjax.data.sources import Source
+from vitjax.experiment import Experiment, from_json, to_json
 from vitjax.models import ViT
 
 EXPERIMENT = Experiment(ViT(depth=3))
@@ -32,7 +34,7 @@ def test_fields_that_do_not_exist(path):
 
 def test_close_names_are_offered():
     for call in (fields.get, lambda tree, path: fields.replace(tree, path, 1)):
-        with pytest.raises(ValueError, match="no field 'model.dept'; there are depth"):
+        with pytest.raises(ValueError, match="no field 'model.dept'; there are model.depth"):
             call(EXPERIMENT, 'model.dept')
 
 
@@ -46,3 +48,36 @@ def test_differences_are_sorted_and_dotted():
 def test_a_field_one_level_down_is_offered():
     with pytest.raises(ValueError, match="no field 'depth'; there are model.depth"):
         fields.get(EXPERIMENT, 'depth')
+
+
+@pytest.mark.parametrize(
+    ('path', 'value'),
+    [
+        ('batch_size', True), ('batch_size', 1.0), ('batch_size', np.int64(8)),
+        ('batch_size', 2**31), ('batch_size', 10**400), ('batch_size', '8'), ('patience', 2**63), ('seed', -1),
+        ('seed', 10**5000), ('epochs', 1e308), ('epochs', 10**400), ('epochs', float('inf')),
+        ('epochs', -0.0), ('epochs', np.float32(1)), ('epochs', True), ('evaluate_every', 1e308),
+        ('optim.peak', float('nan')), ('optim.peak', np.float64('inf')), ('model.remat', 1),
+        ('model.remat', np.True_), ('data.name', 'folder:a\0b'), ('data.dir', '\0'),
+        ('weights', b'runs'), ('watch', ['cka']), ('watch', 'cka'),
+    ],
+)  # fmt: skip
+def test_values_that_no_run_could_use(path, value):
+    changed = fields.replace(Experiment(ViT(), data=Source('digits'), epochs=1), path, value)
+    with pytest.raises(ValueError, match=f'^{path} must be') as error:
+        fields.require(changed)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ('path', 'value'),
+    [
+        ('batch_size', 2**31 - 1), ('patience', 2**63 - 1), ('epochs', 2**31 - 1),
+        ('epochs', 1e-300), ('optim.peak', -0.0), ('optim.peak', np.float64(0.1)), ('optim.peak', 1),
+        ('data.name', 'folder:a\nb ~ é'), ('seed', 2**32 - 1),
+    ],
+)  # fmt: skip
+def test_values_at_the_ends_come_back_from_a_file(path, value):
+    changed = fields.replace(Experiment(ViT(), data=Source('digits'), epochs=1), path, value)
+    fields.require(changed)
+    assert fields.get(from_json(to_json(changed)), path) == value

@@ -120,11 +120,50 @@ def test_unknown_machines(name):
         target.machine(name)
 
 
+@pytest.mark.parametrize('topology', [
+    '-1', '0', 'x', '9', '16', '999999', '', '1x', 'x8', '2x8x1', '0x8', '513x8', '08', '²', '٣',
+    '1.0', ' 1', '1 ', '1_0', '1\n',
+])  # fmt: skip
+def test_gpus_that_no_host_has(topology):
+    with pytest.raises(ValueError, match='^h100:') as error:
+        target.machine(f'h100:{topology}')
+    assert '1 to 8 GPUs a host' in str(error.value) and repr(topology) in str(error.value)
+
+
+@pytest.mark.parametrize('name', [
+    'v5e:2x4x9', 'v5e:0x4', 'v5e:4', 'v5e:', 'v5e:-2x4', 'v5e:17x16', 'v6e:2x4x1', 'v4:2x2',
+    'v4:2x2x0', 'v5p:99x99x99', 'v5e:²x4',
+])  # fmt: skip
+def test_tpus_that_nobody_has(name):
+    with pytest.raises(ValueError, match=f'^{name}: must have [23] sides') as error:
+        target.machine(name)
+    assert '\n' not in str(error.value)
+
+
+def test_names_are_read_as_their_parts():
+    assert target.named('h100') == target.named('h100:1') == target.named('h100:1x1')
+    assert target.named('a100:512x8').topology == (512, 8)
+    assert target.named('v5e:16x16').topology == (16, 16) and target.named('v5e').topology == ()
+    assert target.named('v5p:16x20x28').topology == (16, 20, 28)
+
+
+def test_arithmetic_that_a_chip_has_not(here):
+    assert target.rate(target.CHIPS['h100'], 'bfloat16') == 989e12
+    assert np.isnan(target.rate(None, 'float64'))
+    with pytest.raises(ValueError, match="one of bfloat16, float16, float32: 'float64'"):
+        target.rate(target.CHIPS['v5e'], 'float64')
+    known = target.Machine('here', here.devices[:1], target.CHIPS['h100'])
+    with pytest.raises(ValueError, match="one of bfloat16, float16, float32: 'float64'"):
+        target.compile(
+            jnp.sin, jax.ShapeDtypeStruct((), jnp.float32), machine=known, dtype='float64'
+        )
+
+
 @pytest.mark.parametrize(
     ('name', 'error', 'said'),
     [
-        ('h100', NotImplementedError('topology not implemented for cuda'), r'vitjax\[cuda\]'),
-        ('v5e:2x4', RuntimeError('JAX TPU support not installed; cannot'), r'vitjax\[tpu\]'),
+        ('h100', NotImplementedError('topology not implemented for cuda'), r'\.\[cuda\]'),
+        ('v5e:2x4', RuntimeError('JAX TPU support not installed; cannot'), r'\.\[tpu\]'),
         ('v6e:3x5', ValueError('Topology layout is not divisible'), '^v6e:3x5: Topology layout'),
     ],
 )

@@ -16,7 +16,7 @@ from vitjax.data.sources import Source
 from vitjax.distill import Distill
 from vitjax.models.trunk import Model
 from vitjax.optim import Optim
-from vitjax.ranges import Count, Positive, Seed, Steps, Whole
+from vitjax.ranges import Count, Epochs, Seed, Steps, Whole
 
 Watched = Literal['cka', 'rank']
 
@@ -62,11 +62,11 @@ class Experiment:
     distill: Distill = Distill()
     batch_size: Count = 256
     repeats: Count = 1
-    epochs: Positive | None = None
+    epochs: Epochs | None = None
     steps: Steps | None = None
     seed: Seed = 0
     patience: Whole = 0
-    evaluate_every: Positive = 1
+    evaluate_every: Epochs = 1
     attention_every: Whole = 0
     watch: tuple[Watched, ...] = ()
     parallel: Literal['auto', 'none', 'pmap', 'fsdp'] = 'auto'

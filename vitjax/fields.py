@@ -81,6 +81,8 @@ def check(value: Any, kind: Any, path: str) -> None:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and (kind is bool or not isinstance(value, bool))
         fits = fits and (kind is not float or _finite(value))
+        if fits and kind is str and '\0' in value:  # no path has one
+            raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
 
@@ -118,8 +120,7 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
     known, inside = declared(kind), {}
     for name, value in typing.cast(dict[str, Any], values).items():
         if name not in known:
-            here = [_join(path, each) for each in known]
-            raise _unknown(_join(path, name), here, here)
+            raise _unknown(_join(path, name), [*known], [_join(path, each) for each in known])
         inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
 
@@ -144,7 +145,8 @@ def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
 
 
 def _wrong(path: str, rule: str, value: Any) -> ValueError:
-    text = repr(value)
+    huge = isinstance(value, int) and value.bit_length() > 1000  # Python prints no 4,301 digits
+    text = f'a number of {value.bit_length():,} bits' if huge else repr(value)
     return ValueError(f'{path} must be {rule}: {text if len(text) < 80 else text[:76] + " ..."}.')
 
 
@@ -170,7 +172,7 @@ def get(tree: Any, path: str) -> Any:
     at, value = '', tree
     for name in path.split('.'):
         if name not in names(value):
-            raise _unknown(path, [_join(at, each) for each in names(value)], paths(tree))
+            raise _unknown(path, names(value), paths(tree))
         at, value = _join(at, name), getattr(value, name)
     return value
 

@@ -124,8 +124,8 @@ def forecast(
         report: is called with a line before each compilation.
 
     Raises:
-        ValueError: for an unknown machine, an extra that is not installed, a batch that the devices
-            do not divide.
+        ValueError: for an unknown machine, one without the model's dtype, an extra that is not
+            installed, a batch that the devices do not divide.
     """
     machine = target.machine(name)
     parallel = sharding.resolved(experiment.parallel, len(machine.devices))
@@ -136,6 +136,7 @@ def forecast(
     experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
     experiment, shape, _ = program.delivered(experiment, images.shape, images.streams)
     dtype, devices = vars(experiment.model)['dtype'], len(machine.devices)
+    peak_flops = target.rate(machine.chip, dtype)
 
     @functools.cache
     def compiled(batch: int) -> tuple[target.Report | None, float]:
@@ -164,7 +165,7 @@ def forecast(
         batch_size=experiment.batch_size, dtype=dtype, steps=steps, needed=needed,
         available=machine.memory, largest=largest, report=found,
         model_flops=model_flops(experiment.model, experiment.augment.size),
-        peak_flops=machine.chip.flops[dtype] if machine.chip else math.nan,
+        peak_flops=peak_flops,
     )  # fmt: skip
     return done if done.fits else dataclasses.replace(done, change=_change(experiment, done))
 

@@ -31,7 +31,7 @@ def executor(
         import submitit
     except ImportError:
         raise ValueError(
-            f"the launcher {launcher!r} needs submitit: pip install 'vitjax[cluster]'."
+            f"the launcher {launcher!r} needs submitit: pip install -e '.[cluster]'."
         ) from None
     cluster = {'slurm': 'slurm', 'processes': 'local'}[launcher]
     try:

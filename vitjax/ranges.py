@@ -124,9 +124,11 @@ def _number(kind: Any, range: Range) -> Number:
     )  # fmt: skip
 
 
-Count = Annotated[int, whole(1)]
-Whole = Annotated[int, whole(0)]
-Steps = Annotated[int, whole(1, 2**31 - 1)]  # they are counted in 32 bits
+Count = Annotated[int, whole(1, 2**31 - 1)]  # XLA counts in 32 bits
+Whole = Annotated[int, whole(0, 2**63 - 1)]
+Steps = Count
+Epochs = Annotated[float, number(0, 2**31 - 1, above=True)]
+Seeds = Annotated[int, whole(1, 1024)]  # runs of one configuration
 Seed = Annotated[int, whole(0, 2**32 - 1)]
 Side = Annotated[int, whole(1, 16_384)]  # of an image, in pixels
 Extent = Annotated[int, whole(1, 65_536)]  # of a model: width, depth, heads

@@ -1,4 +1,4 @@
-"""A machine that is not here: compile for it, and what the compiled program says.
+"""Machines that are not here: compiles for them and reports on the compiled program.
 
 XLA compiles for GPUs and TPUs that are only described. `machine` describes one by name, `tracing`
 makes whatever picks an implementation pick for it, and `compile` reports memory, operations,
@@ -11,6 +11,7 @@ import glob
 import importlib
 import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -112,32 +113,96 @@ class Machine:
         return self.chip.memory * (float(share) if self.devices[0].platform == 'gpu' else 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """The parts of a machine's name.
+
+    Attributes:
+        kind: `here`, or a key of `CHIPS`.
+        topology: hosts and GPUs of each, or TPU chips along each axis; empty for one TPU chip.
+    """
+
+    kind: str
+    topology: tuple[int, ...] = ()
+
+
+HOST = 8  # GPUs of one host
+HOSTS = 512  # more take compilers long, and nobody has them
+_PODS = {'v4': 4096, 'v5e': 256, 'v5p': 8960, 'v6e': 256}  # chips of the largest slice
+
+
+def named(name: str) -> Name:
+    """Reads a machine's name; compiles nothing and asks no device.
+
+    >>> named('h100:2x8')
+    Name(kind='h100', topology=(2, 8))
+
+    Raises:
+        ValueError: for what `machine` does not take.
+    """
+    kind, colon, topology = name.partition(':')
+    if name == 'here':
+        return Name(name)
+    if kind not in CHIPS:
+        raise ValueError(f"machine must be 'here', or one of {', '.join(CHIPS)}: {name!r}.")
+    sizes = [*map(int, topology.split('x'))] if re.fullmatch(_SIZES, topology) else []
+    if kind in _GPUS:
+        hosts, each = [1, 1, *sizes][-2:]
+        if (colon and not 1 <= len(sizes) <= 2) or hosts > HOSTS or each > HOST:
+            raise ValueError(
+                f'{name}: must be {kind}, {kind}:GPUS or {kind}:HOSTSxGPUS, 1 to {HOST} GPUs a '
+                f'host, 1 to {HOSTS} hosts, as in {kind}:2x8: {topology!r}.'
+            )
+        return Name(kind, (hosts, each))
+    axes, most = (3, '2x2x4') if kind in ('v4', 'v5p') else (2, '2x4'), _PODS[kind]
+    if colon and (len(sizes) != axes[0] or math.prod(sizes) > most):
+        raise ValueError(
+            f'{name}: must have {axes[0]} sides, at most {most:,} chips together, as in '
+            f'{kind}:{axes[1]}: {topology!r}.'
+        )
+    return Name(kind, tuple(sizes))
+
+
+def rate(chip: Chip | None, dtype: str) -> float:
+    """FLOP/s of a chip's matrix products with operands of `dtype`; NaN for an unknown chip.
+
+    Raises:
+        ValueError: if the chip's data sheet has no products of it.
+    """
+    if chip is None:
+        return math.nan
+    if dtype not in chip.flops:
+        raise ValueError(f'model.dtype must be one of {", ".join(chip.flops)}: {dtype!r}.')
+    return chip.flops[dtype]
+
+
+_SIZES = '[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})*'
+
+
 def machine(name: str) -> Machine:
     """A machine by name: `here`, GPUs as `h100` or `h100:8`, TPUs as `v5e` or `v5e:2x4`.
 
     GPUs: a100, h100, h200 (SXM boards), one or as many as `:8` says, in one host; `:2x8` are two
     hosts. TPUs: v4, v5e, v5p, v6e with a topology of chips; without one, a single chip.
 
-    To be called before jax has started where no accelerator is present, because jax's plug-ins
-    otherwise look for one first and then refuse to compile.
+    Call it before jax has started if no accelerator is present: jax's plug-ins otherwise look for
+    one first and then refuse to compile.
 
     Raises:
-        ValueError: for an unknown name, and where the extra is missing that compiles for it.
+        ValueError: for an unknown name, and if the extra is missing that compiles for it.
     """
-    if name == 'here':
+    kind, topology = dataclasses.astuple(named(name))
+    if kind == 'here':
         kinds = {spec[-1]: CHIPS[gpu] for gpu, spec in _GPUS.items()}
         devices = tuple(jax.devices())
         return Machine(name, devices, kinds.get(devices[0].device_kind))
-    kind, _, topology = name.partition(':')
-    if kind not in CHIPS:
-        raise ValueError(f"machine must be 'here', or one of {', '.join(CHIPS)}: {name!r}.")
     if not glob.glob('/dev/nvidiactl') + glob.glob('/dev/accel*') + glob.glob('/dev/vfio/*'):
         jax.config.update('jax_platforms', 'cpu')
-    devices = _gpus(kind, topology) if kind in _GPUS else _tpus(kind, topology)
+    devices = (_gpus if kind in _GPUS else _tpus)(name, kind, topology)
     return Machine(name, tuple(devices), CHIPS[kind])
 
 
-def _gpus(kind: str, topology: str) -> list[Any]:
+def _gpus(name: str, kind: str, topology: tuple[int, ...]) -> list[Any]:
     major, shared, optin, cores, units, cache, clock, description = _GPUS[kind]
     chip = CHIPS[kind]
     config = _GPU_CONFIG.format(
@@ -145,28 +210,27 @@ def _gpus(kind: str, topology: str) -> list[Any]:
         optin=optin, cores=cores, units=units, clock=clock, bandwidth=chip.bandwidth, cache=cache,
         memory=chip.memory, name=description,
     )  # fmt: skip
-    hosts, _, each = (topology or '1').rpartition('x')
-    shape = f'1x{hosts or 1}x{each}'
+    shape = 'x'.join(map(str, (1, *topology)))
     try:
         return topologies.get_topology_desc(
             kind, platform='cuda', topology=shape, target_config=config
         ).devices
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        raise _refused(f'{kind}:{topology}'.rstrip(':'), 'cuda', error) from None
+        raise _refused(name, 'cuda', error) from None
 
 
-def _tpus(kind: str, topology: str) -> list[Any]:
+def _tpus(name: str, kind: str, topology: tuple[int, ...]) -> list[Any]:
     # libtpu otherwise asks the cloud's metadata server what machine this is, for minutes.
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
     os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', 'true')  # several processes compile at once
-    least = '2x2x1' if kind in ('v4', 'v5p') else '2x2'  # libtpu knows no smaller one
-    name = f'{kind}:{topology or least}'
+    least = (2, 2, 1) if kind in ('v4', 'v5p') else (2, 2)  # libtpu knows no smaller one
+    whole = f'{kind}:{"x".join(map(str, topology or least))}'
     # Both cores of a v4 are one device, as they are where jax runs on one.
     config = {'chip_config_name': 'megacore'} if kind == 'v4' else {}
     try:
-        devices = topologies.get_topology_desc(name, platform='tpu', **config).devices
+        devices = topologies.get_topology_desc(whole, platform='tpu', **config).devices
     except (NotImplementedError, RuntimeError, ValueError) as error:
         raise _refused(name, 'tpu', error) from None
     return devices if topology else devices[:1]
@@ -176,8 +240,8 @@ def _refused(name: str, extra: str, error: Exception) -> ValueError:
     said = str(error).splitlines()[0][:200]
     if any(text in said for text in ('not installed', 'not implemented', 'not in the list')):
         return ValueError(
-            f"{name}: compiling for it needs pip install 'vitjax[{extra}]', and JAX_PLATFORMS=cpu "
-            'where no accelerator is present.'
+            f"{name}: compiling for it needs pip install -e '.[{extra}]', and JAX_PLATFORMS=cpu "
+            'if no accelerator is present.'
         )
     return ValueError(f'{name}: {said}')
 
@@ -291,9 +355,11 @@ def compile(
         options: of XLA's compiler, beside those that compiling without hardware needs.
 
     Raises:
-        jax.errors.JaxRuntimeError: `RESOURCE_EXHAUSTED` where TPU's compiler sees that the program
+        ValueError: as `rate`.
+        jax.errors.JaxRuntimeError: `RESOURCE_EXHAUSTED` if TPU's compiler sees that the program
             does not fit.
     """
+    rate(machine.chip, dtype)
     start = time.perf_counter()
     program = lower(fn, *args, machine=machine).compile(
         compiler_options={**_options(machine), **(options or {})}

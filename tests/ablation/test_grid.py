@@ -39,6 +39,33 @@ def test_no_shell_quotes_a_cell_s_folder():
         ablation.cells(TINY, {'data.name': ('folder:a b', 'folder:a_b')})
 
 
+@pytest.mark.parametrize(
+    ('grid', 'said'),
+    [
+        ({'steps': (1,), 'epochs': (2,)}, 'epochs must not be an axis with steps'),
+        ({'epochs': (1,), 'model.depth': (1,), 'steps': (2,)}, 'steps must not be an axis with ep'),
+        ({'model.depth': (1, 2), 'model': (TINY.model,)}, 'model must not be an axis with model.d'),
+    ],
+)
+def test_an_axis_that_undoes_an_earlier_one(grid, said):
+    with pytest.raises(ValueError, match=said):
+        ablation.cells(TINY, grid)
+    turned = ablation.cells(TINY, {'model': (TINY.model,), 'model.depth': (1, 2)})
+    assert [cell.experiment.model.depth for cell in turned] == [1, 2]
+
+
+@pytest.mark.parametrize('seeds', [0, -1, 1025, 10**400, True, 2.0, '2'])
+def test_seeds_that_no_cell_can_have(tmp_path, seeds):
+    made = ablation.cells(TINY, {})
+    for call in (ablation.plan, lambda made, seeds: ablation.run(made, seeds, tmp_path / 'out')):
+        with pytest.raises(ValueError, match='^seeds must be a whole number, from 1 to 1,024'):
+            call(made, seeds)
+    last = ablation.cells(dataclasses.replace(TINY, seed=2**32 - 2), {})
+    with pytest.raises(ValueError, match="the last of a cell's 3 seeds must be a whole number"):
+        ablation.run(last, 3, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_length_replaces_the_other():
     assert ablation.replaced(TINY, 'epochs', 2.0).steps is None
     assert ablation.replaced(ablation.replaced(TINY, 'epochs', 2.0), 'steps', 3).epochs is None
@@ -47,7 +74,7 @@ def test_a_length_replaces_the_other():
 @pytest.mark.parametrize(
     ('grid', 'said'),
     [
-        ({'model.dept': (1,)}, "no field 'model.dept'; there are depth"),
+        ({'model.dept': (1,)}, "no field 'model.dept'; there are model.depth"),
         ({'model.depth.x': (1,)}, "no field 'model.depth.x'"),
         ({'model.name': (1,)}, "no field 'model.name'"),
         ({'model.depth': ()}, 'one value or more, all different'),

@@ -186,7 +186,7 @@ def test_a_job_that_dies_without_a_word_is_a_failure(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        ({'seeds': 0}, 'seeds must be a whole number, at least 1: 0'),
+        ({'seeds': 0}, 'seeds must be a whole number, from 1 to 1,024: 0'),
         ({'launcher': 'pbs'}, 'launcher must be'),
         ({'launcher': 'processes', 'settings': {'nonsense': 1}}, 'submitit refuses'),
     ],

@@ -31,7 +31,7 @@ def one_of(*names):
 
 
 def text(v):
-    return type(v) is str
+    return type(v) is str and '\0' not in v
 
 
 def boolean(v):
@@ -51,7 +51,8 @@ def policy(v):
     return v in ('', 'three') or head == 'rand' and all(part in known for part in parts)
 
 
-extent, side, count = whole(1, 65_536), whole(1, 16_384), whole(1)
+extent, side, count = whole(1, 65_536), whole(1, 16_384), whole(1, 2**31 - 1)
+large, epochs = whole(0, 2**63 - 1), real(lambda v: 0 < v < 2**31)
 rate, share = real(lambda v: 0 <= v < 1), real(lambda v: 0 <= v <= 1)
 amount, positive = real(lambda v: v >= 0), real(lambda v: v > 0)
 ratio, classes = real(lambda v: 0 < v <= 1000), whole(0, 10**7)
@@ -82,7 +83,7 @@ MODELS = {
 PARTS = {
     'data': {
         'name': text, 'dir': optional(text), 'validation': rate, 'test': rate,
-        'size': optional(side), 'memory': whole(0),
+        'size': optional(side), 'memory': large,
     },
     'augment': {
         'size': side, 'enlarge': optional(side), 'padding': whole(0, 16_384), 'flip': share,
@@ -107,10 +108,10 @@ PARTS = {
 }  # fmt: skip
 OWN = {
     'loss': one_of('cross_entropy', 'binary'),
-    'batch_size': count, 'repeats': count, 'epochs': optional(positive),
+    'batch_size': count, 'repeats': count, 'epochs': optional(epochs),
     'steps': optional(whole(1, 2**31 - 1)),
-    'seed': whole(0, 2**32 - 1), 'patience': whole(0), 'evaluate_every': positive,
-    'attention_every': whole(0), 'watch': listed(one_of('cka', 'rank')),
+    'seed': whole(0, 2**32 - 1), 'patience': large, 'evaluate_every': epochs,
+    'attention_every': large, 'watch': listed(one_of('cka', 'rank')),
     'parallel': one_of('auto', 'none', 'pmap', 'fsdp'),
     'weights': optional(text), 'classes': listed(text),
 }  # fmt: skip
@@ -175,12 +176,13 @@ def _places(values):
 
 _NONE = ['x', 'nan', '', '1e', '1.5.2', '[]']
 # Of each kind of flag, what it takes and what not.
-_COUNT = ['1', '7'], ['0', '-1', '1.5', 'inf', 'None', *_NONE]
+_COUNT = ['1', '7'], ['0', '-1', '1.5', 'inf', 'None', '2147483648', *_NONE]
 _EXTENT = ['1', '64'], [*_COUNT[1], '65537', '1000000000', '9' * 30]
 _SIDE = ['8', '224'], [*_COUNT[1], '16385', '9' * 5000]
-_WHOLE = ['0', '3'], ['-1', '0.5', 'None', *_NONE]
+_WHOLE = ['0', '3'], ['-1', '0.5', 'None', '9' * 19, *_NONE]
 _SEED = ['0', '4294967295'], ['-1', '4294967296', '12345678901234567890', '1e3', *_NONE]
 _POSITIVE = ['0.5', '3', '1e-9'], ['0', '-1', 'inf', '-inf', '1e999', 'None', *_NONE]
+_EPOCHS = _POSITIVE[0], ['2147483648', '1e308', *_POSITIVE[1]]
 _AMOUNT = ['0', '0.5', '3'], ['-1', '-1e-9', 'inf', 'None', *_NONE]
 _RATE = ['0', '0.5'], ['1', '-0.1', '1e9', 'inf', *_NONE]
 _SHARE = ['0', '1', '0.5'], ['1.01', '-0.1', 'inf', *_NONE]
@@ -199,19 +201,30 @@ _EXPERIMENT = {
     '--augment.mixup': _AMOUNT, '--augment.flip': _SHARE, '--augment.zoom': _RATE,
     '--optim.peak': _AMOUNT, '--optim.warmup': _RATE, '--optim.accumulate': _COUNT,
     '--optim.train': _PATTERN, '--optim.name': (['sgd'], ['adam']), '--data.test': _RATE,
-    '--batch-size': _COUNT, '--seed': _SEED, '--evaluate-every': _POSITIVE, '--patience': _WHOLE,
-    '--parallel': (['none'], ['No']), '--epochs': _or_none(_POSITIVE), '--nonsense': ([], ['1']),
+    '--batch-size': _COUNT, '--seed': _SEED, '--evaluate-every': _EPOCHS, '--patience': _WHOLE,
+    '--parallel': (['none'], ['No']), '--epochs': _or_none(_EPOCHS), '--nonsense': ([], ['1']),
+    '--out': (['o'], ['']),
 }  # fmt: skip
 # Of each script what is always given, and its flags.
 COMMANDS = {
     'train': (['digits'], _EXPERIMENT),
     'ablate': (['digits', '--dry-run'], _EXPERIMENT | {
-        '--seeds': _COUNT, '--match': (['flops'], ['x']),
-        '--grid': (['model.depth=2,4', 'optim.peak=1e-3'], [
+        '--seeds': (_COUNT[0], ['1025', *_COUNT[1]]), '--match': (['flops'], ['x']),
+        '--job': (['timeout_min=60', 'a-b=-5', 'a=1_000'], ['x', '=5', 'a=', '5=5', 'a b=5']),
+        '--grid': ([
+            'model.depth=2,4', 'optim.peak=1e-3', 'model.patch-size=2,4', 'model.patch_size=2',
+            'model.remat=true,False', 'model.head=8 4,8',
+        ], [
             'model.depth=0,1', 'model.depth=x', 'model.dept=1', 'model=1', 'seed', '=', 'seed=-1',
-            'optim.peak=nan',
+            'optim.peak=nan', 'model.depth=1,1', 'model.depth=2,', 'model.depth=²',
+            'model.remat=maybe', 'model.patch-siz=2', 'depth=2', 'model.depth.x=2',
+            'optim.peak=1,1.0',
         ])}),
-    'plan': (['digits'], _EXPERIMENT | {'--images': _or_none(_COUNT)}),
+    'plan': (['digits'], _EXPERIMENT | {
+        '--images': _or_none(_COUNT), '--target': (['here', 'h100:8', 'v5e:2x4', 'h100:2x8'], [
+            'h100:-1', 'h100:0', 'h100:x', 'h100:9', 'h100:999999', 'h100:', 'h100:2x8x1', 'H100',
+            '', 'here:1', 'v5e:2x4x9', 'v5e:0x4', 'v5e:17x16', 'v4:2x2', 'h100:²', 'h100:1x08',
+        ])}),
     'evaluate': (['run'], {'--split': _SPLIT, '--which': (['best'], ['worst'])}),
     'report': (['run'], {'--details': _WHOLE}),
     'predict': (['run', 'photo.jpg'], {'--top': _COUNT, '--image-size': _or_none(_SIDE)}),

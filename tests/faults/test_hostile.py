@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pathlib
 import pickle
 import shutil
 import struct
@@ -15,7 +16,7 @@ import pytest
 from faults.conftest import same
 
 from vitjax import activations, checkpoint, files, pretrained, runs
-from vitjax.data import cifar, sources
+from vitjax.data import cifar, imagenet, shrink, sources
 from vitjax.data.sources import Source
 
 HUGE = (2**40, 1)  # 4 TiB of float32
@@ -90,6 +91,34 @@ def test_an_archive_of_much(tmp_path):
 class Trap:
     def __reduce__(self):
         return os.mkdir, ('trapped',)
+
+
+@pytest.mark.parametrize('path', ['~nosuch/x', '~nosuch'])
+def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
+    monkeypatch.setenv('TFDS_DATA_DIR', path)
+    calls = [
+        lambda: sources.load(Source(f'folder:{path}'), 'train'),
+        lambda: sources.load(Source('tfds:cifar10', dir=path), 'train'),
+        lambda: sources.load(Source('tfds:cifar10'), 'train'),
+        lambda: cifar.prepare('cifar10', archive=str(tmp_path / 'a'), directory=path),
+        lambda: imagenet.prepare(path),
+        lambda: shrink.shrink(path, tmp_path / 'out', 8),
+        lambda: shrink.shrink(tmp_path, path, 8),
+    ]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match='~nosuch must be a home folder that is known'
+        ) as error:
+            call()
+        assert '\n' not in str(error.value)
+    assert files.expanded('~/x') == pathlib.Path.home() / 'x'
+    assert os.listdir() == [] and not (tmp_path / 'out').exists()
+
+
+def test_every_path_with_a_home_is_read_in_one_place():
+    root = pathlib.Path(files.__file__).parent
+    found = [p.name for p in root.rglob('*.py') if '.expanduser()' in p.read_text('utf-8')]
+    assert found == ['files.py']
 
 
 def test_nothing_is_unpickled(tmp_path, captured):

@@ -161,5 +161,5 @@ def test_a_hub_repository_is_fetched_and_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='^hf-hub:timm/some_vit cannot be fetched: 404.$'):
         pretrained.read('hf-hub:timm/some_vit')
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(ValueError, match=r"needs the hub extra: pip install 'vitjax\[hub\]'"):
+    with pytest.raises(ValueError, match=r"needs the hub extra: pip install -e '.\[hub\]'"):
         pretrained.read('hf-hub:timm/some_vit')

@@ -59,7 +59,7 @@ def test_a_failed_cell_shows_in_the_exit_code(tmp_path):
 
 
 def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path):
-    done = run(*SMALL, '--grid', 'model.patch_size=2,3', '--dry-run', '--match', 'flops',
+    done = run(*SMALL[:-3], '--grid', 'model.patch_size=2,3', '--dry-run', '--match', 'flops',
                '--out', tmp_path / 'out')  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 'impossible' in done.stdout and 'about' in done.stdout
@@ -77,11 +77,14 @@ def test_values_are_read_as_their_field_s_type():
     assert ablate.parsed(experiment, 'optim.peak=1e-3,3e-4') == ('optim.peak', [1e-3, 3e-4])
     assert ablate.parsed(experiment, 'model.pool=class,mean') == ('model.pool', ['class', 'mean'])
     assert ablate.parsed(experiment, 'epochs=2,4') == ('epochs', [2.0, 4.0])
-    with pytest.raises(ValueError, match="no field 'model.dept'; there are depth"):
+    assert ablate.parsed(experiment, 'model.patch-size=2,4') == ('model.patch_size', [2, 4])
+    assert ablate.parsed(experiment, '--model.remat=true,false') == ('model.remat', [True, False])
+    assert ablate.parsed(experiment, 'model.head=8 4,8') == ('model.head', [(8, 4), (8,)])
+    with pytest.raises(ValueError, match='there is no --model.dept; close: --model.depth'):
         ablate.parsed(experiment, 'model.dept=2')
     with pytest.raises(ValueError, match='NAME=VALUE'):
         ablate.parsed(experiment, 'model.depth')
-    with pytest.raises(ValueError, match='model is not one value'):
+    with pytest.raises(ValueError, match='--model is not one value: .* as in --model.patch-size'):
         ablate.parsed(experiment, 'model=ViT')
 
 

@@ -1,9 +1,11 @@
+import io
 import os
 import subprocess
 import sys
 from typing import Literal
 
 import command
+import jax
 import pytest
 from helpers import SCRIPTS
 
@@ -15,7 +17,7 @@ def compiled(tmp_path, module, **environment):
         'JAX_ENABLE_COMPILATION_CACHE': 'true',
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         'XDG_CACHE_HOME': str(tmp_path),
-        'PYTHONPATH': str(SCRIPTS),
+        'PYTHONPATH': os.pathsep.join(map(str, (SCRIPTS, SCRIPTS.parent))),
     }
     around = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
     subprocess.run([sys.executable, '-c', code], check=True, env={**around, **environment})
@@ -43,9 +45,9 @@ def test_benchmarks_read_no_programs_from_disk(tmp_path):
         ('--pool clas', '--pool must be one of class, mean, flatten: '),
         ('--tokens clas', '--tokens must be one of all, class: '),
         ('--dept 3', 'there is no --dept; close: --depth'),
-        ('--depth', '--depth must have values: 1, it has fewer'),
-        ('extra', 'extra is too much'),
-        ('', 'these must be given: --depth'),
+        ('--depth', '--depth expects 1 value.'),
+        ('extra', 'unexpected argument: extra.'),
+        ('', 'missing required arguments: --depth.'),
     ],
 )
 def test_what_is_wrong_with_arguments_is_a_line_and_where_to_find_help(arguments, said, capsys):
@@ -85,3 +87,92 @@ def test_what_a_command_says_of_itself_is_not_swallowed(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         command.run(main)
     assert end.value.code == 3 and capsys.readouterr().err == 'a warning\n'
+
+
+def guarded(error):
+    """The exit code of a command that ends with an error."""
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        command.guard(main)
+    return end.value.code
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'latin-1', 'utf-8'])
+def test_names_that_a_terminal_does_not_know_are_printed_all_the_same(monkeypatch, encoding):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(out, encoding))
+    text = 'é × 漢 \udcff'
+    with pytest.raises(SystemExit) as end:
+        command.guard(lambda: print(text))
+    assert end.value.code == 0
+    assert out.getvalue() == f'{text}\n'.encode(encoding, 'backslashreplace')
+
+
+def test_a_platform_that_is_not_there_is_said(monkeypatch, capsys):
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda': none\nand a stack of C++")
+
+    monkeypatch.setattr(jax, 'devices', missing)
+    monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+    assert guarded(AssertionError()) == 1  # as jax ends where a plug-in is not installed
+    assert capsys.readouterr().err.splitlines() == [
+        "error: jax must find a device of JAX_PLATFORMS='cuda': "
+        "Unable to initialize backend 'cuda': none.",
+        'JAX_PLATFORMS=cpu before the command runs it on the CPU.',
+    ]
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(AssertionError):
+        command.guard(lambda: (_ for _ in ()).throw(AssertionError()))
+
+
+def test_an_error_of_hundreds_of_lines_is_cut(capsys):
+    assert guarded(ValueError('\n'.join(map(str, range(223))))) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == 'error: 0' and len(said) == 7
+    assert said[-1] == '... 217 lines more: VITJAX_TRACEBACK=1 shows them.'
+
+
+def test_an_error_without_words_has_its_name(capsys):
+    assert guarded(ValueError()) == 1 and capsys.readouterr().err == 'error: ValueError\n'
+
+
+def test_a_pipe_that_is_not_the_output_is_an_error(capsys):
+    assert guarded(BrokenPipeError(32, 'Broken pipe')) == 1
+    assert capsys.readouterr().err == 'error: [Errno 32] Broken pipe\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('5', 5), ('-5', -5), ('0', 0), ('1_000', '1_000'), ('--5', '--5'), ('²', '²'), ('٣', '٣'),
+        ('1.5', '1.5'), ('5-', '5-'), ('9' * 5000, '9' * 5000), ('a=b', 'a=b'),
+    ],
+)  # fmt: skip
+def test_settings_are_whole_numbers_or_text(text, value):
+    assert command.settings([f'slurm-partition={text}']) == {'slurm_partition': value}
+
+
+@pytest.mark.parametrize('pairs', [['a'], ['=5'], ['--=5'], ['a='], ['5=5'], ['a b=5'], ['a= ']])
+def test_what_is_no_setting(pairs):
+    with pytest.raises(ValueError, match='a setting is NAME=VALUE'):
+        command.settings(pairs)
+
+
+def test_the_last_of_several_counts_but_a_list_is_given_once(capsys):
+    def main(*, depth: int = 1, widths: tuple[int, ...] = ()) -> int:
+        """Does nothing."""
+        return depth
+
+    def parsed(*args):
+        return command.parse(command.checked(main), args=args, prog='summary.py')()
+
+    assert parsed('--depth', '2', '--depth', '3') == 3
+    for twice in (('--widths', '1', '--widths', '2'), ('--widths', '1', '--widths=2')):
+        with pytest.raises(SystemExit):
+            parsed(*twice)
+        assert capsys.readouterr().err.startswith('error: --widths is given twice')

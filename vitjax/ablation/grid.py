@@ -18,6 +18,7 @@ from vitjax.data.sources import Encoded
 from vitjax.experiment import Experiment, require_data, with_length
 from vitjax.flops import Counted, executed_flops, model_flops
 from vitjax.models.trunk import parameter_shapes
+from vitjax.ranges import Seed, Seeds
 
 Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
 Row = dict[str, Any]
@@ -50,8 +51,11 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
 
     Raises:
         ValueError: for a field that does not exist or does not take a value, an axis without
-            values, or two values of an axis that read the same.
+            values, two values of an axis that read the same, or an axis that undoes an earlier one.
     """
+    for first, later in itertools.combinations(grid, 2):
+        if first.startswith(f'{later}.') or {first, later} == {'steps', 'epochs'}:
+            raise ValueError(f'{later} must not be an axis with {first}: it replaces that.')
     for path, values in grid.items():
         labels, words = ([of(value) for value in values] for of in (label, word))
         if not labels or len(set(words)) < len(words):
@@ -65,6 +69,17 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
         fields.require(changed)
         made.append(Cell(settings, changed))
     return made
+
+
+def require_seeds(made: Sequence[Cell], seeds: int) -> None:
+    """Checks that each cell has a seed for each of its runs.
+
+    Raises:
+        ValueError: if there are too many seeds, or none.
+    """
+    fields.check(seeds, Seeds, 'seeds')
+    for cell in made:
+        fields.check(cell.experiment.seed + seeds - 1, Seed, f"the last of a cell's {seeds} seeds")
 
 
 def replaced(experiment: Experiment, path: str, value: Any) -> Experiment:
@@ -172,6 +187,7 @@ def plan(
         For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
         values, and `seconds` of training all seeds.
     """
+    require_seeds(made, seeds)
     rows = []
     for i, cell in enumerate(made):
         report(i, now=f'counting {cell.name}')

@@ -16,10 +16,9 @@ import jax
 
 from vitjax import fields, files, launch, loop, program, provenance, runs
 from vitjax.ablation import table
-from vitjax.ablation.grid import Cell, Row, cost, reason
+from vitjax.ablation.grid import Cell, Row, cost, reason, require_seeds
 from vitjax.console import Console, duration
 from vitjax.experiment import Experiment, from_json, to_json
-from vitjax.ranges import Count
 from vitjax.signals import Stop, signals
 from vitjax.types import Format
 
@@ -58,7 +57,7 @@ def run(
         ValueError: if a cell's folder holds another configuration, or an argument is impossible.
         Stop: after SIGTERM or Ctrl-C, once checkpoints are written.
     """
-    fields.check(seeds, Count, 'seeds')
+    require_seeds(made, seeds)
     fields.check(launcher, Literal['devices', 'processes', 'slurm'], 'launcher')
     out = pathlib.Path(out)
     folders = [_folders(out, cell, seeds) for cell in made]

@@ -153,7 +153,7 @@ def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path |
     try:
         import huggingface_hub
     except ImportError:
-        needs = "needs the hub extra: pip install 'vitjax[hub]'."
+        needs = "needs the hub extra: pip install -e '.[hub]'."
         raise ValueError(f'hf-hub:{repository} {needs}') from None
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
