@@ -129,9 +129,9 @@ def test_alpha_of_every_mode_lies_on_white(mode):
 
 
 @pytest.mark.parametrize('value', [0.5, -1.0, np.nan])
-def test_floating_point_pixels_are_refused(value):
+def test_floating_point_levels_are_refused(value):
     image = Image.fromarray(np.full((2, 2), value, np.float32))
-    with pytest.raises(ValueError, match='must be whole numbers from 0 to 65,535: these are from'):
+    with pytest.raises(ValueError, match='must be integers from 0 to 65,535: these are floating'):
         images._rgb(image, None)
 
 

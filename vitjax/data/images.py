@@ -160,8 +160,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     levels = np.asarray(image)
     if image.mode == 'F' or (levels < 0).any() or (levels > 65535).any():
-        rule = 'pixels must be whole numbers from 0 to 65,535'
-        raise ValueError(f'{rule}: these are from {levels.min():g} to {levels.max():g}')
+        kind = 'floating-point numbers ' if image.mode == 'F' else ''
+        found = f'these are {kind}from {levels.min():g} to {levels.max():g}'
+        raise ValueError(f'pixels must be integers from 0 to 65,535: {found}')
     grey = Image.fromarray((levels >> 8).astype(np.uint8))
     clear = image.info.get('transparency')
     if clear is None:
