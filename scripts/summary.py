@@ -66,16 +66,16 @@ def find(name: str) -> tuple[Any, int, str]:
     Raises:
         ValueError: if there is none; it lists close names.
     """
-    from vitjax import experiment, models, runs
+    from vitjax import experiment, models, pretrained, runs
 
     path, known = pathlib.Path(name), experiment.known()
     if name in models.NAMES:
         return models.named(name), 150 if name == 'convnet' else 224, '.*'
     if name in known or (path.suffix == '.py' and path.is_file()):
         found = experiment.find(name).experiment
-    elif path.is_dir():
+    elif path.is_dir() and not pretrained.is_folder(path):
         found = runs.read_experiment(name)
-    elif path.is_file() or name.startswith('hf-hub:'):
+    elif path.exists() or name.startswith('hf-hub:'):
         found = runs.load(name).experiment
     else:
         close = difflib.get_close_matches(name, (*known, *models.NAMES), n=4, cutoff=0.5)

@@ -10,7 +10,7 @@ from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Source
 from vitjax.distill import Distill
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, preprocessing
 from vitjax.models import CaiT, PatchConvNet, ViT
 from vitjax.optim import Optim
 
@@ -102,10 +102,10 @@ def test_a_run_is_grey_as_its_training_images_are_whatever_it_starts_from(tmp_pa
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
     starts = [{}, {'weights': str(tmp_path / 'run')}, {'preprocessing': known}]
     plans = [program.plan(dataclasses.replace(TINY, **start)) for start in starts]
-    assert [p.experiment.preprocessing.grey for p in plans] == [True, True, True]
+    assert [preprocessing(p.experiment).grey for p in plans] == [True, True, True]
     coloured(tmp_path, monkeypatch)
     plans = [program.plan(dataclasses.replace(TINY, **start)) for start in starts]
-    assert [p.experiment.preprocessing.grey for p in plans] == [False, False, False]
+    assert [preprocessing(p.experiment).grey for p in plans] == [False, False, False]
     taught = dataclasses.replace(TINY, distill=Distill(teacher=str(tmp_path / 'run')))
     with pytest.raises(ValueError, match='a teacher of grey images cannot teach on images in col'):
         program.plan(taught)

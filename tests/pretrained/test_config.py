@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import sys
 import types
+from typing import Any
 
 import command
 import convert
@@ -25,8 +26,8 @@ from vitjax.models.trunk import parameter_shapes
 from vitjax.pretrained.config import _processed
 
 CURRENT = pathlib.Path(__file__).parents[3] / 'shared' / 'golden_current'
-HALF = [0.5, 0.5, 0.5]
-TIMM = {
+HALF, ZERO, ONE, TWO = ((x, x, x) for x in (0.5, 0.0, 1.0, 2.0))
+TIMM: dict[str, Any] = {
     'architecture': 'vit_tiny_patch16_224',
     'num_classes': 1000,
     'global_pool': 'token',
@@ -161,8 +162,8 @@ def test_transformers_configuration_is_read_of_any_size(tmp_path):
         ({'resample': 3}, {'interpolation': 'bicubic'}),
         ({'resample': 1}, {'interpolation': 'lanczos'}),
         ({'resample': None}, {}),  # the library's own is bilinear
-        ({'do_normalize': False}, {'mean': (0.0,) * 3, 'deviation': (1.0,) * 3}),
-        ({'image_mean': None}, {'mean': (0.5,) * 3, 'deviation': (0.5,) * 3}),
+        ({'do_normalize': False}, {'mean': ZERO, 'deviation': ONE}),
+        ({'image_mean': None}, {'mean': HALF, 'deviation': HALF}),
         (
             {'size': {'shortest_edge': 16}, 'do_center_crop': True, 'crop_size': 12},
             {'crop': 0.75, 'squash': False},
@@ -183,7 +184,7 @@ def test_transformers_configuration_is_read_of_any_size(tmp_path):
 def test_every_kind_of_processor_is_read(tmp_path, processor, wanted):
     values = {**PROCESSOR, **processor}
     path = folder(tmp_path, published.as_transformers(tiny()), HUGGING, values)
-    basis = {
+    basis: dict[str, Any] = {
         'crop': 1.0, 'mean': (0.1, 0.2, 0.3), 'deviation': (0.4, 0.5, 0.6),
         'interpolation': 'bilinear', 'squash': True,
     }  # fmt: skip
@@ -408,7 +409,7 @@ def test_a_run_of_another_grid_is_itself_again(tmp_path):
     assert list(map(str, square.changes)) == [
         'position embeddings: 16x4 -> 8x8 patches, bicubic, antialiased'
     ]
-    logits = TINY.apply({'params': square.params}, np.zeros((1, 32, 32, 3), np.float32))
+    logits: Any = TINY.apply({'params': square.params}, np.zeros((1, 32, 32, 3), np.float32))
     assert np.shape(logits) == (1, 5)
 
 
@@ -439,9 +440,9 @@ def test_without_a_configuration_one_line_says_what_is_assumed_and_how_to_state_
 
 def test_what_a_user_states_stands_above_everything(vit_tiny):
     stated = pretrained.Stated(
-        num_heads=12, mean=(0.0,) * 3, deviation=(2.0,) * 3, crop=0.5, interpolation='lanczos'
+        num_heads=12, mean=ZERO, deviation=TWO, crop=0.5, interpolation='lanczos'
     )
-    wanted = Preprocessing(224, 0.5, (0.0,) * 3, (2.0,) * 3, 'lanczos')
+    wanted = Preprocessing(224, 0.5, ZERO, TWO, 'lanczos')
     for config in (None, TIMM):
         if config:
             (vit_tiny / 'config.json').write_text(json.dumps(config))
@@ -464,7 +465,7 @@ def test_a_run_states_everything_itself(vit_tiny, tmp_path):
         ('dino_vit_tiny.safetensors', IMAGENET),
         ('vit_tiny_mae.safetensors', IMAGENET),
         ('msn/vit-tiny.safetensors', IMAGENET),
-        ('vit_tiny_patch16_224.safetensors', (tuple(HALF), tuple(HALF))),
+        ('vit_tiny_patch16_224.safetensors', (HALF, HALF)),
     ],
 )
 def test_weights_of_self_supervised_training_have_imagenets_mean(vit_tiny, tmp_path, name, wanted):

@@ -144,7 +144,8 @@ def _transparent(image: Image.Image) -> Any:
     and 16 bits a colour to 8. Of the latter the high bytes decide.
     """
     clear = image.info.get('transparency')
-    raw = image.tile[0][3] if image.format == 'PNG' and image.tile else ''
+    tiles: Any = getattr(image, 'tile', None) if image.format == 'PNG' else None
+    raw = tiles[0][3] if tiles else ''
     if isinstance(clear, int) and raw in ('L;2', 'L;4'):
         return clear * 255 // (2 ** int(raw[-1]) - 1)
     if isinstance(clear, tuple) and raw == 'RGB;16B':

@@ -11,7 +11,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -271,7 +271,7 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
 
 
 def _lanczos(x: np.ndarray) -> np.ndarray:
-    sine = np.frompyfunc(math.sin, 1, 1)  # the C library's, as Pillow's: numpy's may differ
+    sine: Any = np.frompyfunc(math.sin, 1, 1)  # the C library's, as Pillow's: numpy's may differ
 
     def sinc(x: np.ndarray) -> np.ndarray:
         angle = np.where(x == 0, 1.0, x * math.pi)
@@ -327,7 +327,7 @@ def _luma(pixels: Array) -> Array:
     """Luma (ITU-R 601-2) of uint8 [..., 3] in all three channels, as `convert('L')` rounds it."""
     red, green, blue = (pixels[..., i : i + 1].astype(np.int32) for i in range(3))
     luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
-    xp = np if isinstance(pixels, np.ndarray) else jnp
+    xp: Any = np if isinstance(pixels, np.ndarray) else jnp
     return xp.broadcast_to(luma.astype(np.uint8), pixels.shape)
 
 

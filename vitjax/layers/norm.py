@@ -1,5 +1,7 @@
 """Layer normalisation."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -16,4 +18,5 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
         bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+        out: Any = layer_norm(x, scale, bias, self.epsilon)
+        return out.astype(self.dtype)

@@ -185,7 +185,7 @@ def _of_transformers(config: dict[str, Any]) -> Config:
     if kind is not None:
         _require('model_type', kind, _KINDS)
     image, names = config.get('image_size'), config.get('id2label') or {}
-    classes = [names.get(str(i)) for i in range(len(names))]
+    classes: list[Any] = [names.get(str(i)) for i in range(len(names))]
     if not all(isinstance(n, str) and not n.startswith('LABEL_') for n in classes):
         classes = []
     epsilon = config.get('layer_norm_eps')
