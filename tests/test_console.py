@@ -101,6 +101,26 @@ def test_a_quiet_one_says_nothing(stdout, monkeypatch):
     assert screen.getvalue() == ''
 
 
+@pytest.mark.parametrize('text', [':cd:', '[red]x', '[/]', 'a:smile:b', '[link=x]y[/link]', '\\['])
+def test_names_are_printed_as_they_are(text, capsys, monkeypatch):
+    Console().say(text)
+    assert capsys.readouterr().out == f'{text}\n'
+    screen = Terminal()
+    monkeypatch.setattr(sys, 'stdout', screen)
+    for name, value in {'TERM': 'xterm', 'NO_COLOR': '1', 'COLUMNS': '120'}.items():
+        monkeypatch.setenv(name, value)
+    with Console(name=text).progress('steps', 10, now=text) as show:
+        show(10, now=text)
+    assert screen.getvalue().count(text) >= 2
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path, monkeypatch):
+    with (tmp_path / 'log').open('w', encoding='utf-8') as file:
+        monkeypatch.setattr(sys, 'stdout', file)
+        Console().say('a\udcffb')
+    assert (tmp_path / 'log').read_text('utf-8') == 'a\\udcffb\n'
+
+
 def test_lines_are_there_at_once(tmp_path, monkeypatch):
     """A file is a buffer of some kilobytes, which a run of hours may not fill."""
     with (tmp_path / 'log').open('w') as file:

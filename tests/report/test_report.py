@@ -1,4 +1,7 @@
+import collections
+import csv
 import dataclasses
+import json
 import re
 import shutil
 from typing import Any
@@ -143,6 +146,138 @@ def test_an_unfinished_run_is_judged_by_validation_images(run):
     page = parsed([run], look=False)
     assert 'is not finished' in missing(page)
     assert 'Confusion matrix, validation images' in page.said and 'test images,' not in page.said
+
+
+def answered(run, classes, *, images=6000, outputs=None):
+    """Writes predictions of so many classes into a run, with one of its outputs for each."""
+    rng, outputs = np.random.default_rng(0), outputs or classes
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
+    predicted = np.where(rng.uniform(size=images) < 0.5, labels, rng.integers(0, classes, images))
+    values = {'labels': labels, 'predicted': predicted, 'probability': rng.uniform(size=images)}
+    runs.write_predictions(run, {name: each.tolist() for name, each in values.items()})
+    experiment = runs.read_experiment(run)
+    names = tuple(f'class number {i}' for i in range(outputs))
+    model = experiment.model.clone(num_classes=outputs)
+    runs.write_experiment(run, dataclasses.replace(experiment, model=model, classes=names))
+    records = [r for r in runs.read_metrics(run)]
+    for record in records:
+        if record['split'] == 'test':
+            record['accuracy'] = float((labels == predicted).mean())
+    files.replace(run / 'metrics.jsonl', ''.join(map(files.line, records)))
+    return labels, predicted, names
+
+
+@pytest.mark.parametrize('classes', [1000, 4000])
+def test_a_page_of_many_classes_is_small_and_a_table_has_them_all(run, classes):
+    """A thousand took 538 MB; the page of ten has about as much as that of thousands."""
+    labels, predicted, names = answered(run, classes)
+    page = parsed([run], look=False)
+    assert (run / 'report.html').stat().st_size < 400_000
+    assert page.tags.count('tr') < 250
+    with (run / 'report_classes.csv').open(newline='') as file:
+        rows = [*csv.DictReader(file)]
+    assert [row['class'] for row in rows] == [*names]
+    zero: Any = 0
+    wanted = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=zero)
+    for name, each in zip(('precision', 'recall', 'f1', 'images'), wanted, strict=True):
+        np.testing.assert_allclose([float(row[name]) for row in rows], each, atol=1e-6)
+    mean = next(row for row in page.table if row[0] == f'mean of {classes:,} classes')
+    assert mean[1:4] == [f'{np.mean(each):.3f}' for each in wanted[:3]]
+    worst = np.argsort(wanted[2], kind='stable')[0]
+    row = [names[worst], *(f'{each[worst]:.3f}' for each in wanted[:3]), f'{wanted[3][worst]}']
+    assert row in page.table
+    pairs = collections.Counter(zip(labels[labels != predicted], predicted[labels != predicted],
+                                    strict=True))  # fmt: skip
+    assert [str(pairs.most_common(1)[0][1])] == [
+        row[2] for row in page.table if len(row) == 4 and row[2].isdecimal()
+    ][:1]
+    assert 'report_classes.csv all' in missing(page)
+
+
+def test_outputs_without_images_have_no_part_in_the_means(run):
+    """Averaged over 100 outputs of which 10 have images, a mean was 0.020 in place of 0.199."""
+    labels, predicted, _ = answered(run, 10, outputs=100)
+    page = parsed([run], look=False)
+    zero: Any = 0
+    wanted = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, average='macro', zero_division=zero
+    )
+    mean = page.rows['mean of 10 classes']
+    assert mean[:3] == [f'{value:.3f}' for value in wanted[:3]] and mean[3] == '6000'
+    assert '90 outputs without an image or a prediction are left out' in page.said
+    assert 'class number 57' not in page.said
+
+
+@pytest.mark.parametrize('outputs', [1, 2, 9])
+def test_more_classes_than_outputs_are_a_line(tmp_path, outputs):
+    model = TINY.model.clone(num_classes=outputs)
+    optim = dataclasses.replace(TINY.optim, ema=0.0)
+    experiment = dataclasses.replace(
+        TINY, model=model, optim=optim, preprocessing=Preprocessing(8, crop=1.0),
+        classes=tuple('0123456789'),
+    )  # fmt: skip
+    params = random_params(model, np.zeros((1, 8, 8, 3), np.float32))
+    runs.write(tmp_path / 'run', experiment, params)
+    page = parsed([tmp_path / 'run'])
+    assert f'must be 0 to {outputs - 1}, outputs of the model: 0 to 9' in missing(page)
+
+
+IMPOSSIBLE = [
+    ('step', 10**400), ('step', -1), ('step', 2.5), ('step', True), ('epoch', float('nan')),
+    ('epoch', float('inf')), ('epoch', -3), ('seconds', 10**400), ('seconds', -1.0),
+    ('accuracy', 10**400), ('accuracy', 7.0), ('accuracy', -1), ('accuracy', float('nan')),
+    ('loss', 10**400), ('top5', 'x'), ('top5', [1] * 10_000), ('top5', 10**400),
+    ('images_per_second', None), ('images_per_second', {'a': 1}), ('step', 'x'), ('split', []),
+    ('epoch', [0] * 10_000), ('loss', None),
+]  # fmt: skip
+
+
+def test_impossible_metrics_are_left_out(run):
+    path = run / 'metrics.jsonl'
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for name, value in IMPOSSIBLE:
+        wrong = {key: inner for key, inner in lines[0].items() if key != files.CHECK}
+        wrong[name] = value  # without a check, as a hand writes it
+        path.write_text(''.join(json.dumps(line) + '\n' for line in [wrong, *lines[1:]]))
+        (held,) = found.find([run], noted := [])
+        needed = name not in ('top5', 'images_per_second')
+        assert len(held.records) == len(lines) - needed, (name, value)
+        number = isinstance(value, int | float) or name == 'accuracy'
+        assert any('have impossible numbers' in line for line in noted) == (needed and number)
+        (group,) = found.grouped([held])
+        assert report.sections.results([group]) and report.sections.curves([group])
+        if value == 10**400:
+            assert report.sections.cost([group])
+
+
+def test_predictions_that_are_no_numbers_are_made_again(run):
+    count = len(runs.read_predictions(run)['labels'])
+    for wrong in ('x', 10**400, None, 0.5):
+        values = {name: [wrong] * count for name in ('labels', 'predicted', 'probability')}
+        runs.write_predictions(run, values)
+        (one,) = found.find([run], [])
+        assert len(report.answers(one).labels) == count
+
+
+def test_a_run_given_twice_is_one_run(run, tmp_path):
+    (tmp_path / 'link').symlink_to(run)
+    runs_of = found.find([run, f'{run}/', tmp_path / 'link'], noted := [])
+    assert [each.name for each in runs_of] == [run.name] and len(noted) >= 2
+    assert 'counted once' in noted[0]
+
+
+def test_runs_are_named_by_what_tells_them_apart(run, tmp_path):
+    for cell in ('a', 'b'):
+        shutil.copytree(run, tmp_path / 'abl' / 'cells' / cell / 'seed_0')
+    names = [each.name for each in found.find([tmp_path / 'abl'], [])]
+    assert names == ['a/seed_0', 'b/seed_0']
+
+
+def test_an_ablation_whose_cells_all_failed_says_why(tmp_path):
+    (tmp_path / 'cells' / 'a').mkdir(parents=True)
+    (tmp_path / 'cells' / 'a' / 'failure.txt').write_text('depth must be 1 or more\nTraceback')
+    with pytest.raises(ValueError, match=r'has none; cell a failed: depth must be 1 or more\.$'):
+        report.write([tmp_path])
 
 
 def test_where_nothing_can_be_shown_it_is_an_error_of_a_line(tmp_path):
