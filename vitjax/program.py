@@ -114,6 +114,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
         known, params = loaded.experiment.preprocessing or Preprocessing(), loaded.params
         prepared = dataclasses.replace(known, crop=given.crop if given else 1.0, squash=False)
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
+        _require_settings(loaded, model, experiment.weights)
     elif given is not None:
         prepared = given
     else:
@@ -125,6 +126,19 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     experiment = dataclasses.replace(experiment, preprocessing=prepared, classes=data.classes)
     teacher = _teacher(experiment, report)
     return Plan(experiment, data, total, per_epoch, every, params, teacher)
+
+
+def _require_settings(loaded: runs.Loaded, model: Module, path: str) -> None:
+    """Refuses weights for a model of the same shapes that computes something else with them."""
+    assumed = any(change.what == 'assumed' and ' heads' in change.text for change in loaded.changes)
+    theirs, ours = vars(loaded.experiment.model), vars(model)
+    for field in ('num_heads', 'norm_epsilon', 'position_grid'):
+        known, asked = theirs.get(field), ours.get(field)
+        if known != asked and not (assumed and field == 'num_heads'):
+            raise ValueError(
+                f'a model must compute what its weights are for: {path} has {field}={known}, '
+                f'model.{field}={asked}.'
+            )
 
 
 def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher | None:
