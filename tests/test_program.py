@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,7 +110,8 @@ def test_weights_are_for_their_own_heads(tmp_path):
     params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=Preprocessing(8)), params)
     other = dataclasses.replace(TINY, weights=str(tmp_path / 'run'))
-    for change in ({'num_heads': 4}, {'norm_epsilon': 1e-5}):
+    changes: list[dict[str, Any]] = [{'num_heads': 4}, {'norm_epsilon': 1e-5}]
+    for change in changes:
         (field,) = change
         known = vars(TINY.model)[field]
         message = f'run has {field}={known}, model.{field}={change[field]}'
