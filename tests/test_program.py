@@ -1,10 +1,11 @@
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from vitjax import program
+from vitjax import program, runs
 from vitjax.data import feed
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
@@ -74,8 +75,6 @@ def test_what_cannot_be_planned(change, match):
 
 
 def test_weights_bring_their_normalisation(tmp_path):
-    from vitjax import runs
-
     known = Preprocessing(size=8, crop=0.875, mean=(0.1, 0.2, 0.3), deviation=(0.4, 0.5, 0.6))
     params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
@@ -95,8 +94,6 @@ def coloured(tmp_path, monkeypatch):
 
 
 def test_a_run_is_grey_as_its_training_images_are_whatever_it_starts_from(tmp_path, monkeypatch):
-    from vitjax import runs
-
     params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
     known = Preprocessing(size=8, grey=True)
     runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=known), params)
@@ -111,8 +108,22 @@ def test_a_run_is_grey_as_its_training_images_are_whatever_it_starts_from(tmp_pa
         program.plan(taught)
 
 
+def test_weights_are_for_their_own_heads(tmp_path):
+    """Whose number the shapes of parameters do not tell."""
+    params = TINY.model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
+    runs.write(tmp_path / 'run', dataclasses.replace(TINY, preprocessing=Preprocessing(8)), params)
+    other = dataclasses.replace(TINY, weights=str(tmp_path / 'run'))
+    changes: list[dict[str, Any]] = [{'num_heads': 4}, {'norm_epsilon': 1e-5}]
+    for change in changes:
+        (field,) = change
+        known = vars(TINY.model)[field]
+        message = f'run has {field}={known}, model.{field}={change[field]}'
+        with pytest.raises(ValueError, match=message):
+            program.plan(dataclasses.replace(other, model=TINY.model.clone(**change)))
+
+
 def test_an_experiment_may_say_its_preprocessing(tmp_path):
-    from vitjax import loop, runs
+    from vitjax import loop
 
     given = Preprocessing(size=99, crop=0.8, mean=(0.5, 0.5, 0.5), deviation=(0.2, 0.2, 0.2))
     said = dataclasses.replace(TINY, preprocessing=given)

@@ -130,6 +130,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
         known, params = loaded.experiment.preprocessing or Preprocessing(), loaded.params
         prepared = dataclasses.replace(known, crop=given.crop if given else 1.0, squash=False)
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
+        _require_settings(loaded, model, experiment.weights)
     elif given is not None:
         prepared = given
     else:
@@ -177,6 +178,19 @@ def sized(
         return experiment
     report(f"head: {classes:,} outputs, one for each class ({known:,} is the model's default)")
     return dataclasses.replace(experiment, model=model.clone(num_classes=classes))
+
+
+def _require_settings(loaded: runs.Loaded, model: Module, path: str) -> None:
+    """Refuses weights for a model of the same shapes that computes something else with them."""
+    assumed = any(change.what == 'assumed' and ' heads' in change.text for change in loaded.changes)
+    theirs, ours = vars(loaded.experiment.model), vars(model)
+    for field in ('num_heads', 'norm_epsilon', 'position_grid'):
+        known, asked = theirs.get(field), ours.get(field)
+        if known != asked and not (assumed and field == 'num_heads'):
+            raise ValueError(
+                f'a model must compute what its weights are for: {path} has {field}={known}, '
+                f'model.{field}={asked}.'
+            )
 
 
 def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher | None:

@@ -31,7 +31,7 @@ def test_weights_become_a_run(weights, tmp_path, capsys):
     out = tmp_path / 'runs' / 'vit'
     convert.main(str(weights), str(out), image_size=160)
     lines = capsys.readouterr().out.splitlines()
-    assert lines.pop(2).startswith('assumed, for no file beside the weights states it: mean 0.5')
+    assert lines.pop(2).startswith('assumed, since no file beside the weights states it: mean 0.5')
     assert lines == [
         'model: vit_tiny_patch16',
         'position embeddings: 14x14 -> 10x10 patches, bicubic, antialiased',

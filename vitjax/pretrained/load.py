@@ -200,7 +200,7 @@ def _assumed(
     out = f'runs/{pathlib.PurePath(str(path).removeprefix(HUB)).stem}'
     options = ' '.join([*([f'--model {name}'] if name else []), *flags])
     return (
-        f'assumed, for no file beside the weights states it: {"; ".join(text)}. A run states it: '
+        f'assumed, since no file beside the weights states it: {"; ".join(text)}. A run states it: '
         f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} {options}'
     )
 
