@@ -99,8 +99,11 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
         update = optax.chain(
             moments,
             optax.add_decayed_weights(settings.decay, mask=_kernels),
-            *([optax.stateless(functools.partial(_trust, settings.decay))]
-              if settings.name == 'lamb' else []),
+            *(
+                [optax.stateless(functools.partial(_trust, settings.decay))]
+                if settings.name == 'lamb'
+                else []
+            ),
             optax.scale_by_learning_rate(rate),
         )
     else:

@@ -129,7 +129,9 @@ def _of_scale(found: Hsic, x: Array, y: Array) -> Hsic:
 
     x, y = x**2, y**2
     xy = held(found.xy * x[:, None] * y, found.xy)
-    return Hsic(xy, held(found.xx * x * x, found.xx), held(found.yy * y * y, found.yy), found.examples)
+    return Hsic(
+        xy, held(found.xx * x * x, found.xx), held(found.yy * y * y, found.yy), found.examples
+    )
 
 
 def cka(
@@ -257,7 +259,10 @@ def _hsic(
     else:
         cross, own, norms = _cross_products(sides, scales, unbiased)
     # Times n: batches weigh by their examples.
-    factor, whole = 1 / (n - 3) if unbiased else n / (n - 1) ** 2, list(map(jnp.concatenate, scales))
+    factor, whole = (
+        1 / (n - 3) if unbiased else n / (n - 1) ** 2,
+        list(map(jnp.concatenate, scales)),
+    )
     for i, side in enumerate(sides):
         constant = stacks.is_constant(norms[i].sum(1), side, whole[i])
         own[i] = jnp.where(constant, 0, own[i] * factor)
