@@ -47,6 +47,20 @@ def test_schedule_counts_updates_under_accumulation():
     assert float(rate(10)) == pytest.approx(0.5) and float(rate(0)) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize('steps', [1, 2, 3, 7])
+@pytest.mark.parametrize('warmup', [0.0, 0.5, 0.999])
+def test_schedules_of_few_updates(steps, warmup):
+    for accumulate in (1, 2):
+        settings = Optim(peak=1.0, start=0.1, end=0.2, warmup=warmup, accumulate=accumulate)
+        rate: Any = schedule(settings, steps)
+        updates = max(1, steps // accumulate)
+        rising = min(round(warmup * updates), updates - 1)
+        for n in range(updates):
+            cosine = 0.2 + 0.8 * (1 + np.cos(np.pi * (n - rising) / (updates - rising))) / 2
+            want = 0.1 + 0.9 * n / rising if n < rising else cosine
+            assert float(rate(n)) == pytest.approx(want, rel=1e-5)
+
+
 def test_only_kernels_decay():
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     out = updates(Optim(peak=0.1, warmup=0.0, decay=0.5, end=0.1), zeros)

@@ -4,11 +4,13 @@ import string
 
 import jax
 import pytest
+from helpers import random_like
 from tiny_ablation import GRID, TINY
 
-from vitjax import ablation, loop
+from vitjax import ablation, loop, runs
 from vitjax.ablation import grid as grids
-from vitjax.experiment import from_json, to_json
+from vitjax.distill import Distill
+from vitjax.experiment import Experiment, from_json, to_json
 from vitjax.flops import model_flops
 from vitjax.models import CaiT
 from vitjax.models.trunk import parameter_shapes
@@ -92,6 +94,37 @@ def test_cost_is_what_a_cell_will_take():
     assert values['parameters'] == sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert values['flops'] == model_flops(TINY.model, 8) and values['steps'] == 6
     assert values['train_flops'] == 6 * 64 * model_flops(TINY.model, 8, backward=True)
+
+
+def trained(change):
+    """Operations of a step and image over those of the model's forward pass."""
+    experiment = dataclasses.replace(TINY, **change)
+    size, images = experiment.augment.size, experiment.steps * experiment.batch_size
+    return ablation.cost(experiment)['train_flops'] / images / model_flops(experiment.model, size)
+
+
+def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):
+    def optim(**change):
+        return {'optim': dataclasses.replace(TINY.optim, **change)}
+
+    everything = trained({})
+    assert 2.8 < everything < 3
+    assert 1 < trained(optim(train='head.*')) < 1.02  # the trunk's forward pass, and the head's
+    assert 1.8 < trained(optim(train='.*bias')) < 2  # no gradients at kernels
+    assert trained({'model': TINY.model.clone(attention='chunked', remat=True)}) == everything
+    assert trained(optim(name='muon')) > everything + 0.1  # it multiplies matrices
+    assert trained({'augment': dataclasses.replace(TINY.augment, area=0.5)}) > everything
+
+    teacher = Experiment(TINY.model.clone(depth=2), augment=TINY.augment)
+    params = random_like(parameter_shapes(teacher.model, 8))
+    runs.write(tmp_path / 'teacher', teacher, params)
+    more = model_flops(teacher.model, 8) / model_flops(TINY.model, 8)
+    taught = trained({'distill': Distill(teacher=str(tmp_path / 'teacher'))})
+    assert taught == pytest.approx(everything + more)
+
+    short = ablation.cells(TINY, {'optim.train': ('.*', 'head.*')})
+    steps = [cell.experiment.steps for cell in ablation.match_flops(short, TINY)]
+    assert steps[0] == 6 and steps[1] == round(6 * everything / trained(optim(train='head.*')))
 
 
 def test_matched_cells_take_the_same_arithmetic():

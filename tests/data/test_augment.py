@@ -1,13 +1,15 @@
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.data.augment import Augment, augment
+from vitjax import fields
+from vitjax.data import crop
+from vitjax.data.augment import Augment, augment, crop_box
 
 NORMAL = ((0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
 FULL = Augment(
@@ -162,6 +164,77 @@ def test_a_crop_covers_its_share_of_the_image_and_keeps_its_aspect():
     top, left = x[:, 0, 0, 0], x[:, 0, 0, 1]
     assert top.min() < 3 and left.min() < 3 and (top + height).max() > 60
     assert abs(np.corrcoef(top, left)[0, 1]) < 0.9 and np.ptp(top) > 20
+
+
+def boxes_by_rule(shape, area, draws):
+    """Top, left, height and width, as torchvision's documentation of RandomResizedCrop has them.
+
+    Ten draws of area and aspect, then where the box is, from uniform numbers in 0..1.
+    """
+    height, width = shape
+    for share, aspect in draws[:20].reshape(2, 10).T:
+        pixels = (area + (1 - area) * share) * height * width
+        ratio = np.exp(np.log(3 / 4) + np.log(16 / 9) * aspect)
+        wide, tall = (round(np.sqrt(pixels * r)) for r in (ratio, 1 / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            down, right = draws[20:]
+            return int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+    if width / height < 3 / 4:
+        tall, wide = round(width / (3 / 4)), width
+    elif width / height > 4 / 3:
+        tall, wide = height, round(height * 4 / 3)
+    else:
+        tall, wide = height, width
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (1, 1), (2, 3), (500, 100), (100, 500), (37, 30)])
+def test_boxes_are_torchvision_s_on_the_device_and_in_a_stream(shape):
+    class Drawn:
+        def __init__(self, values):
+            self.random = lambda count: values[:count]
+
+    draws = np.random.default_rng(0).random((200, 22), np.float32).astype(np.float64)
+
+    @jax.jit
+    def on_device(area, draws):
+        def one(draws):
+            return jnp.concatenate(crop_box(shape, area, draws[:20].reshape(2, 10), draws[20:]))
+
+        return jax.vmap(one)(draws)
+
+    for area in (0.002, 0.08, 0.5, 1.0):
+        wanted = np.array([boxes_by_rule(shape, area, each) for each in draws])
+        streamed = np.array([crop.box(cast(Any, Drawn(each)), area, shape) for each in draws])
+        np.testing.assert_array_equal(streamed, wanted)
+        # float32 may round a side the other way.
+        assert (np.asarray(on_device(area, draws)) != wanted).any(1).mean() <= 0.01
+
+
+STRENGTHS = {
+    'area': (1e-6, 1.0), 'padding': (9,), 'shift': (1.0,), 'rotation': (1.0,), 'zoom': (0.999999,),
+    'contrast': (1.0,), 'jitter': (1.0, 1e6), 'erase': (1.0, 1.0), 'cutout': (1.0,),
+    'mixup': (1e-38, 1e6), 'cutmix': (1e-38, 1e6), 'smoothing': (0.999999,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', STRENGTHS)
+def test_strengths_at_their_ends_leave_images_and_labels_whole(name):
+    images = np.random.default_rng(0).integers(0, 256, (32, 5, 7, 3), np.uint8)
+    for strength, size in zip(STRENGTHS[name], (8, 1), strict=False):
+        settings = dataclasses.replace(Augment(size=size), **{name: strength})
+        fields.require(settings)
+        x, soft = map(np.asarray, run(settings, images))
+        assert x.shape == (32, size, size, 3) and np.isfinite(x).all()
+        assert name == 'erase' or (pixels(x).min() > -1e-4 and pixels(x).max() < 1 + 1e-4)
+        np.testing.assert_allclose(soft.sum(1), 1, atol=1e-5)
+        assert soft.min() >= 0
+
+
+@pytest.mark.parametrize('name', ['jitter', 'mixup', 'cutmix'])
+def test_strengths_beyond_float32_are_refused(name):
+    with pytest.raises(ValueError, match=f'{name} must be .*1,000,000'):
+        fields.require(dataclasses.replace(Augment(), **{name: 1e39}))
 
 
 def test_a_crop_stands_alone(images):

@@ -37,8 +37,10 @@ def test_boxes_lie_inside_with_the_area_and_aspect_asked_for():
     assert aspect.min() > 0.73 and aspect.max() < 1.36 and abs(np.log(aspect).mean()) < 0.06
 
 
-def test_what_no_box_fits_is_taken_whole():
-    assert crop.box(generator(0), 1.0, (10, 100)) == (0, 0, 10, 100)
+def test_where_no_box_fits_it_is_central_and_not_squeezed():
+    assert crop.box(generator(0), 1.0, (10, 100)) == (0, 43, 10, 13)
+    assert crop.box(generator(0), 1.0, (100, 10)) == (43, 0, 13, 10)
+    assert crop.box(generator(0), 1.0, (10, 12)) == (0, 0, 10, 12)
 
 
 def averages(pixels, size):

@@ -83,9 +83,14 @@ def test_convolutions_of_all_arguments(seed):
     agree(ours, plain, (normal(rng, *shape), normal(rng, *kernel)), seed)
 
 
-@pytest.mark.parametrize('how', [{'kernel_dilation': 2}, {'input_dilation': 2, 'padding': 1}, {'strides': 2},
-    {'feature_group_count': 2}, {'padding': 'VALID'}, {'kernel_size': (2, 4)}, {'precision': 'high'},
-    {'padding': 'CIRCULAR'}, {'feature_group_count': 4, 'padding': 1}])  # fmt: skip
+SETTINGS = [
+    {'kernel_dilation': 2}, {'input_dilation': 2, 'padding': 1}, {'strides': 2},
+    {'feature_group_count': 2}, {'padding': 'VALID'}, {'kernel_size': (2, 4)},
+    {'precision': 'high'}, {'padding': 'CIRCULAR'}, {'feature_group_count': 4, 'padding': 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('how', SETTINGS, ids=str)
 @pytest.mark.parametrize('kind', [convolve, depthwise])
 def test_linen_s_convolution_by_either_is_linen_s(kind, how):
     module = nn.Conv(**{'features': 4, 'kernel_size': (3, 3), 'param_dtype': 'float64', **how})

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from vitjax.data import operations, policy
 from vitjax.data.crop import ASPECTS, central
 from vitjax.keys import purpose
-from vitjax.ranges import Amount, Matching, Rate, Share, Side, whole
+from vitjax.ranges import Matching, Rate, Share, Side, number, whole
 
 Padding = Annotated[int, whole(0, 16_384)]
+Strength = Annotated[float, number(0, 1_000_000)]  # beyond which float32 only overflows
 Policy = Annotated[
     str,
     Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
@@ -61,11 +62,11 @@ class Augment:
     contrast: Share = 0.0
     brightness: Share = 0.0
     policy: Policy = ''
-    jitter: Amount = 0.0
+    jitter: Strength = 0.0
     erase: Share = 0.0
     cutout: Share = 0.0
-    mixup: Amount = 0.0
-    cutmix: Amount = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
     smoothing: Rate = 0.0
 
 
@@ -305,7 +306,8 @@ def _mix(
         if _on(settings.mixup) and _on(settings.cutmix):
             cut = jax.random.bernoulli(purpose(key, 'which'))
         # `cut` may be traced: both ways of mixing are written out and one is selected.
-        alpha = jnp.where(cut, settings.cutmix, settings.mixup)
+        # The sampler divides by alpha. Below 1e-9 shares are 0 or 1 as they are there.
+        alpha = jnp.maximum(jnp.where(cut, settings.cutmix, settings.mixup), 1e-9)
         share = jax.random.beta(purpose(key, 'share'), alpha, alpha)
         side = settings.size * jnp.sqrt(1 - share)
         box = _box(purpose(key, 'box'), settings.size, side)

@@ -1,5 +1,6 @@
 """Every measure against float64 NumPy written from its paper, and by its invariances."""
 
+import jax
 import numpy as np
 import pytest
 from representations import (
@@ -147,6 +148,59 @@ def test_invariance_to_rotation_and_scale(measure, x, y):
     before = measure(x, y)
     np.testing.assert_allclose(measure(x @ rotation(12), y @ rotation(9)), before, atol=2e-4)
     np.testing.assert_allclose(measure(x * 8, y / 4), before, atol=1e-5)
+
+
+def streamed(x, y):
+    return similarity.minibatch_cka([(x[:, :20], y[:, :20]), (x[:, 20:], y[:, 20:])])
+
+
+def by_kernel(x, y):
+    return similarity.cka(x, y, kernel='rbf')
+
+
+def of_products(x, y):
+    """The way by f x g products, for fewer features than examples."""
+    return similarity.cka(x[..., :3], y[..., :4])
+
+
+OF_ANY_SCALE = [
+    *SELF, similarity.cka, streamed, by_kernel, of_products, euclidean,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('measure', OF_ANY_SCALE, ids=lambda m: m.__name__)
+def test_the_scale_of_either_side_changes_nothing(measure, x, y):
+    before = measure(x, y)
+    for a, b in ((1e-30, 1), (1, 1e30), (1e-30, 1e30), (1e8, 1e-11), (1e30, 1e30)):
+        found = measure(x * np.float32(a), y * np.float32(b))
+        np.testing.assert_allclose(found, before, atol=1e-5)
+    one = x.copy()
+    one[1] *= np.float32(1e-30)  # a layer of its own scale, in the same stack
+    np.testing.assert_allclose(measure(one, y), before, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-11, 1, 1e8, 1e30])
+def test_constant_layers_are_refused_at_any_scale(scale, x, y):
+    flat = x * np.float32(scale)
+    flat[1] = flat[1, :1]
+    for measure in (similarity.cka, streamed, similarity.procrustes, similarity.cca):
+        with pytest.raises(ValueError, match='layer 1 of x is the same for every example'):
+            measure(flat, y)
+
+
+def test_traced_sums_that_float32_cannot_hold_are_not_called_constant(x, y):
+    with pytest.raises(ValueError, match='layer 0 of x has features that are .*beyond float32'):
+        jax.jit(hsic)(x * np.float32(1e-20), y).cka()
+    found = jax.jit(hsic)(x * np.float32(1e-6), y * np.float32(1e6)).cka()
+    np.testing.assert_allclose(found, similarity.cka(x, y), atol=1e-5)
+
+
+def test_batches_weigh_by_their_own_scale(x, y):
+    """The larger half outweighs the other, whatever each was divided by on the way."""
+    halves = [(x[:, :20], y[:, :20]), (1e4 * x[:, 20:], 1e4 * y[:, 20:])]
+    np.testing.assert_allclose(
+        similarity.minibatch_cka(halves), similarity.minibatch_cka(halves[1:]), atol=1e-5
+    )
 
 
 def test_who_is_invariant_to_what_else(x, y):

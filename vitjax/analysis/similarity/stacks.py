@@ -17,7 +17,7 @@ CONSTANT = 1e-12  # variance over squared mean, below which float32 features are
 
 
 def faults(squares: Array, side: str, names: Sequence[str] | None = None) -> list[str]:
-    """The layers of a side whose squared norms are not positive and finite, each with the reason."""
+    """Layers of a side whose squared norms are not positive and finite, each with the reason."""
     names = names or [f'layer {i} of {side}' for i in range(len(squares))]
     constant = 'is the same for every example'
     other = 'has features that are NaN, infinite or beyond float32'
