@@ -46,10 +46,12 @@ SIBLINGS = {
         'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'studies': {
-        'labels', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'labels',
+        'capture', 'intervene', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
     },
     'views': {
-        'labels', 'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
+        'labels',
+        'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
         'evaluate',
     },
     'program': {
@@ -57,7 +59,8 @@ SIBLINGS = {
         'checkpoint', 'sharding', 'runs',
     },
     'report': {
-        'labels', 'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
+        'labels',
+        'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs',
         'evaluate', 'views', 'program',
     },
     'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},

@@ -103,9 +103,7 @@ def different_sets(
     return [*found]
 
 
-def mean_of_sets(
-    name: str, value: np.ndarray, sets: int, seed: int
-) -> tuple[float, float, float]:
+def mean_of_sets(name: str, value: np.ndarray, sets: int, seed: int) -> tuple[float, float, float]:
     """Mean over sets and images of a measure [drawn, images], and its 95% interval.
 
     Squares of two half-widths add: over images, as `summary` has them for the images' means over
