@@ -53,7 +53,8 @@ SIBLINGS = {
         'experiment', 'runs',
     },
     'views': {
-        'labels', 'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
+        'labels',
+        'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
         'evaluate',
     },
     'program': {

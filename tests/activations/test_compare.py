@@ -60,6 +60,16 @@ def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):
     assert np.isnan(activations.cka(stream, batch_size=21)[1]).all()  # one batch has no interval
 
 
+@pytest.mark.parametrize(
+    ('batch_size', 'said'),
+    [(64, 'no interval: one batch of 21'), (7, 'over batches of 7 (jackknife, 3 batches): ±')],
+)
+def test_a_matrix_says_which_interval_it_has(vit, data, batch_size, said):
+    stream = stream_of(vit, data, keep='blocks', tokens='mean')
+    (made,) = activations.matrices(['cka'], stream, batch_size=batch_size)
+    assert said in made.title
+
+
 def test_tokens_as_samples(vit, data, found):
     stream = stream_of(vit, data, keep='blocks', tokens='patches')
     value = activations.whole(stream, 'token')[0]

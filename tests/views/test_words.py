@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vitjax import views
 from vitjax.views import examples, seen
@@ -56,6 +57,23 @@ def test_overlays_say_which_class_and_its_probability(drawn, opened, photographs
     # What nobody differentiates is of no class.
     rolled = words(drawn('vit', 'rollout', target='class2')['rollout'])
     assert 'asked' not in rolled and 'predicted' in rolled
+
+
+@pytest.mark.parametrize('view', ['relevance', 'grad-cam'])
+def test_fractions_of_a_maximum_have_a_maximum_of_1(drawn, view):
+    made = drawn('vit', view)[view.replace('-', '_')]
+    assert "fraction of each map's maximum" in words(made)
+    axes = made.figure.axes
+    shown = [np.asarray(axis.images[1].get_array()) for axis in axes if len(axis.images) > 1]
+    assert [float(values.max()) for values in shown] == pytest.approx([1, 1])
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(opened, photographs, tmp_path):
+    files = [tmp_path / folder / 'cat.png' for folder in 'ab']
+    for file, pixels in zip(files, photographs, strict=True):
+        file.parent.mkdir()
+        Image.fromarray(pixels).save(file)
+    assert seen.look(opened['vit'], files).names == ('a/cat', 'b/cat')
 
 
 def test_without_a_head_they_say_what_was_differentiated(drawn):

@@ -14,6 +14,7 @@ from vitjax.figures.panels import (
     number,
     overlay,
     panels,
+    require_finite,
     scaled,
     show,
     some,
@@ -151,6 +152,8 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         entropy: nats, [layers, heads].
         largest: the entropy of uniform attention, drawn as a line.
     """
+    require_finite(distance, 'distance')
+    require_finite(entropy, 'entropy')
     figure, (left, right) = charts(WIDTH, 2.6, 2)
     layers = np.arange(1, len(distance) + 1)
     for axis, values, title, unit in (
@@ -163,8 +166,8 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
         number(axis)
     right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
     # Where all heads are alike, as in a barely trained network, dots would hide under the frame.
-    left.set_ylim(0, 1.08 * distance.max())
-    right.set_ylim(0, 1.08 * max(largest, entropy.max()))
+    left.set_ylim(0, 1.08 * distance.max() or 1)
+    right.set_ylim(0, 1.08 * max(largest, entropy.max()) or 1)
     left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
     left.legend()
     right.legend(loc='lower right')

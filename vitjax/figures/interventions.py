@@ -14,6 +14,7 @@ from vitjax.figures.panels import (
     number,
     percent,
     powers,
+    require_finite,
     short,
     some,
     unclip,
@@ -28,6 +29,8 @@ def heads(
     title: str,
 ) -> Figure:  # fmt: skip
     """Effects of each head by kind of ablation [layers, heads], and size against its estimate."""
+    for values in exact.values():
+        require_finite(values, measure)
     figure, axes = charts(WIDTH, 2.6, len(exact) + 1)
     most = max(float(np.abs(values).max()) for values in exact.values()) or 1.0
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
@@ -48,10 +51,13 @@ def heads(
         dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True, min_n_ticks=1)
     )
     axes[-1].set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
-    for scale in (axes[-1].set_xscale, axes[-1].set_yscale):
-        scale('log')
-    for own in (axes[-1].xaxis, axes[-1].yaxis):  # labels between the powers of ten collide
-        powers(own)
+    for values, scale, own in (
+        (estimate, axes[-1].set_xscale, axes[-1].xaxis),
+        (size, axes[-1].set_yscale, axes[-1].yaxis),
+    ):
+        if (values > 0).any():  # effects may all be 0
+            scale('log')
+            powers(own)  # labels between the powers of ten would collide
     axes[-1].grid(True)
     headed(figure, title)
     return figure
@@ -111,6 +117,7 @@ def regions(
     are curves.
     """
     mean, low, high = values
+    require_finite(mean, measure)
     cells, layers = side * side, np.arange(1, len(mean) + 1)
     figure, (left, right) = charts(WIDTH, 2.8, 2)
     most = max(float(np.abs(mean[:, :cells]).max()), 1e-30)

@@ -175,7 +175,7 @@ def scaled(
     if how == 'each':
         (maps, label), end = fractions(maps, label, signed=signed), 1.0
     else:
-        _require_finite(maps, label)
+        require_finite(maps, label)
         end = max(float(np.percentile(np.abs(maps), 99)), least, TINY)
     return Scale(maps, Normalize(-end if signed else 0, end), label, COLOURS[signed])
 
@@ -199,16 +199,23 @@ def fractions(
     Raises:
         ValueError: if a value is NaN or infinite.
     """
-    _require_finite(maps, label)
+    require_finite(maps, label)
     most = np.max(np.abs(maps) if signed else maps, axis=axis, keepdims=True)
     what = 'largest magnitude' if signed else 'maximum'
     return maps / np.maximum(most, TINY), f'{label}\n(fraction of {of} {what})'
 
 
-def _require_finite(maps: np.ndarray, label: str) -> None:
+def require_finite(maps: np.ndarray, label: str) -> None:
+    """Refuses values that no colour or place stands for.
+
+    Raises:
+        ValueError: if a value is NaN or infinite, with how many are.
+    """
     if not np.isfinite(maps).all():
         wrong = f'{np.size(maps) - np.isfinite(maps).sum()} of {np.size(maps)} values'
-        raise ValueError(f'maps must be finite: {wrong} of {" ".join(label.split())} are not.')
+        raise ValueError(
+            f'what is drawn must be finite: {wrong} of {" ".join(label.split())} are not.'
+        )
 
 
 COLOURS = {False: 'inferno', True: 'coolwarm'}

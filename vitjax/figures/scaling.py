@@ -78,7 +78,10 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
     styles: Any = ['-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))]
     for axis, (panel, named) in zip(axes.flat, curves.items(), strict=False):
         handles, names = [], []
-        axis.set(xscale='log', yscale='log', xlabel=x_label, ylabel=panel)
+        axis.set(xscale='log', xlabel=x_label, ylabel=panel)
+        if any((np.asarray(y) > 0).any() for _, y in named.values()):
+            axis.set_yscale('log')
+            powers(axis.yaxis, between=True)
         for (colour, line), (x, y) in named.items():
             label = f'{colour}, {line}' if line else colour
             there = np.isfinite(y)
@@ -95,7 +98,6 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
         axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(True)
-        powers(axis.yaxis, between=True)
         legend(
             axis, handles, names, title='exponent, 95% interval', loc='center left',
             bbox_to_anchor=(1, 0.5),

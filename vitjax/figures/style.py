@@ -40,7 +40,8 @@ _OTHERS = (
 )  # fmt: skip
 _WORD, _TEXT = 60, 240  # characters that are shown; titles are broken between words
 
-P, R = ParamSpec('P'), TypeVar('R')
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from vitjax.figures.panels import (
     named,
     number,
     panels,
+    require_finite,
     short,
     show,
     some,
@@ -117,8 +118,10 @@ def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> F
         maps: norms, [layers shown, B, rows, columns]; one colour scale a column.
         layers: indices of those layers.
     """
+    require_finite(maps, 'norms')
     figure, axes = panels(len(pictures), 2 + len(layers), side=WIDTH / (2 + len(layers)), top=0)
-    edges = np.linspace(maps[-1].min(), maps[-1].max(), 31)
+    low, high = maps[-1].min(), maps[-1].max()
+    edges = np.linspace(low, max(high, low + 1e-3 * (1 + low)), 31)  # all norms may be equal
     for image, row in enumerate(axes):
         show(row[0], pictures[image])
         for axis, values in zip(row[1:-1], maps, strict=True):

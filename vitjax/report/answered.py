@@ -74,7 +74,7 @@ def table(given: Answers) -> str | None:
         most.setdefault(true, predicted)
     for i in np.flatnonzero(scores.counted):
         values = (f'{each[i]:.6g}' for each in (scores.precision, scores.recall, scores.f1))
-        other = given.classes[most[i]] if i in most else ''
+        other = given.classes[most[int(i)]] if int(i) in most else ''
         writer.writerow([given.classes[i], *values, scores.support[i], other])
     return out.getvalue()
 

@@ -51,7 +51,7 @@ class Answers(NamedTuple):
         pairs = np.stack([self.labels[wrong], self.predicted[wrong]], 1)
         found, counts = np.unique(pairs, axis=0, return_counts=True)
         order = np.argsort(-counts, kind='stable')
-        return [(*map(int, found[i]), int(counts[i])) for i in order]
+        return [(int(found[i, 0]), int(found[i, 1]), int(counts[i])) for i in order]
 
     def worst(self, count: int) -> np.ndarray:
         """The mistakes with the highest probability: indices of images, the worst first."""
