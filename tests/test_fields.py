@@ -54,8 +54,9 @@ def test_a_field_one_level_down_is_offered():
     ('path', 'value'),
     [
         ('batch_size', True), ('batch_size', 1.0), ('batch_size', np.int64(8)),
-        ('batch_size', 2**31), ('batch_size', 10**400), ('batch_size', '8'), ('patience', 2**63), ('seed', -1),
-        ('seed', 10**5000), ('epochs', 1e308), ('epochs', 10**400), ('epochs', float('inf')),
+        ('batch_size', 2**31), ('batch_size', 10**400), ('batch_size', '8'), 
+        ('patience', 2**63), ('seed', -1),
+        ('epochs', 1e308), ('epochs', 10**400), ('epochs', float('inf')),
         ('epochs', -0.0), ('epochs', np.float32(1)), ('epochs', True), ('evaluate_every', 1e308),
         ('optim.peak', float('nan')), ('optim.peak', np.float64('inf')), ('model.remat', 1),
         ('model.remat', np.True_), ('data.name', 'folder:a\0b'), ('data.dir', '\0'),
@@ -73,7 +74,8 @@ def test_values_that_no_run_could_use(path, value):
     ('path', 'value'),
     [
         ('batch_size', 2**31 - 1), ('patience', 2**63 - 1), ('epochs', 2**31 - 1),
-        ('epochs', 1e-300), ('optim.peak', -0.0), ('optim.peak', np.float64(0.1)), ('optim.peak', 1),
+        ('epochs', 1e-300), ('optim.peak', -0.0), ('optim.peak', np.float64(0.1)),
+        ('optim.peak', 1),
         ('data.name', 'folder:a\nb ~ é'), ('seed', 2**32 - 1),
     ],
 )  # fmt: skip
@@ -81,3 +83,8 @@ def test_values_at_the_ends_come_back_from_a_file(path, value):
     changed = fields.replace(Experiment(ViT(), data=Source('digits'), epochs=1), path, value)
     fields.require(changed)
     assert fields.get(from_json(to_json(changed)), path) == value
+
+
+def test_a_number_too_long_to_print():
+    with pytest.raises(ValueError, match='^seed must be .*: a number of 16,610 bits.$'):
+        fields.require(fields.replace(Experiment(ViT()), 'seed', 10**5000))

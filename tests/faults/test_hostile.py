@@ -106,9 +106,7 @@ def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
         lambda: shrink.shrink(tmp_path, path, 8),
     ]
     for call in calls:
-        with pytest.raises(
-            ValueError, match='~nosuch must be a home folder that is known'
-        ) as error:
+        with pytest.raises(ValueError, match='~nosuch must be a home folder') as error:
             call()
         assert '\n' not in str(error.value)
     assert files.expanded('~/x') == pathlib.Path.home() / 'x'
