@@ -56,8 +56,8 @@ def main(
         print(f'classes are taken in order: {held.classes[0]} is {experiment.classes[0]}, ...')
     batch, prepared, console = experiment.batch_size, experiment.preprocessing, Console()
     console.say(command.described(experiment.model, prepared.size))
-    which = f'{split} ({held.part})' if held.part else split
-    console.say(f'{source.name}, {which}: {len(held):,} images, {len(held.classes)} classes')
+    images = f'{split} ({held.part})' if held.part else split
+    console.say(f'{source.name}, {images}: {len(held):,} images, {len(held.classes)} classes')
     if more := evaluate.surplus(experiment.model, experiment.classes):
         console.say(more)
     if own and (changed := provenance.remark(run, {split: held})):
@@ -74,7 +74,7 @@ def main(
         **evaluate.scores(logits, held.labels), **scored.means(), 'examples': len(held),
         'data': source.name, 'split': split, 'checkpoint': which,
     }  # fmt: skip
-    print(f'{run}, {which} of {source.name}')
+    print(f'{run}, {images} of {source.name}')
     for name in ('accuracy', 'top5', 'precision', 'recall', 'f1'):
         if name != 'top5' or len(held.classes) > 5:  # else it is all of them
             print(f'  {name:<9} {values[name]:.2%}')

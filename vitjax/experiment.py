@@ -102,8 +102,8 @@ def unsized(model: Any) -> Any:
     return model.clone(num_classes=_default_classes(model))
 
 
-def _default_classes(model: Any) -> int:
-    return next(f.default for f in dataclasses.fields(model) if f.name == 'num_classes')
+def _default_classes(model: Any) -> Any:
+    return {field.name: field.default for field in dataclasses.fields(model)}['num_classes']
 
 
 def preprocessing(experiment: Experiment) -> Preprocessing:

@@ -56,6 +56,7 @@ def test_what_is_tested_on_is_said_and_means_are_over_classes_that_are_there(tmp
     assert 'the head has 10 outputs for 3 classes: class 3 to class 9 stand for none' in said
     values = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
     assert values['recall'] == pytest.approx(1 / 3)  # not 1 / 10
+    assert values['checkpoint'] == 'best'
     assert values['precision'] == pytest.approx(1 / 9)
     assert values['f1'] == pytest.approx(0.5 / 3)
     evaluate.main(run, split='validation')
