@@ -182,7 +182,7 @@ def kernels_gradients(model):
     return {str(path): g for path, g in grads if 'kernel' in str(path)}
 
 
-SMALL = {'patch_size': 4, 'width': 16, 'depth': 1, 'num_heads': 2, 'num_classes': 1000}
+SMALL: Any = {'patch_size': 4, 'width': 16, 'depth': 1, 'num_heads': 2, 'num_classes': 1000}
 RECIPES = CaiT(**SMALL, class_depth=1, layer_scale=1e-5), ViT(**SMALL, layer_scale=1e-4)
 
 

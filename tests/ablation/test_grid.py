@@ -99,8 +99,9 @@ def test_cost_is_what_a_cell_will_take():
 def trained(change):
     """Operations of a step and image over those of the model's forward pass."""
     experiment = dataclasses.replace(TINY, **change)
-    size, images = experiment.augment.size, experiment.steps * experiment.batch_size
-    return ablation.cost(experiment)['train_flops'] / images / model_flops(experiment.model, size)
+    values = ablation.cost(experiment)
+    images = values['steps'] * experiment.batch_size
+    return values['train_flops'] / images / values['flops']
 
 
 def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):

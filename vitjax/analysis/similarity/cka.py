@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
+from jax.core import Tracer
 from jax.experimental import multihost_utils
 
 from vitjax.analysis import effects
@@ -113,7 +114,7 @@ def hsic(
             f'a batch must have {least} examples or more for {kind} HSIC: got {examples}.'
         )
     found, *scales = _hsic(left, right, kernel, unbiased, bandwidth)
-    if isinstance(found.xy, jax.core.Tracer):
+    if isinstance(found.xy, Tracer):
         return _of_scale(found, *scales)
     # The fourth power of a feature's scale, which float64 alone has room for.
     return _of_scale(found.on_host(), *(np.asarray(scale, np.float64) for scale in scales))
