@@ -18,6 +18,7 @@ from vitjax import checkpoint, loop
 from vitjax.data.sources import Source
 
 faults = pytest.mark.faults
+DIGITS = SCRIPTS.parent / 'experiments' / 'digits.py'
 LAYOUTS = {'classes': ('',), 'a test split': ('train', 'test'), 'validation': ('train', 'val')}
 
 
@@ -119,7 +120,7 @@ def started(folder, index, port, more, **environment):
         'JAX_PROCESS_ID': str(index), **environment,
     }  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, str(SCRIPTS / 'train.py'), 'digits', '--no-report', *more],
+        [sys.executable, str(SCRIPTS / 'train.py'), str(DIGITS), '--no-report', *more],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
