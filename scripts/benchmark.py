@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import time
@@ -169,6 +170,7 @@ def model(
         out: folder for model.csv and the figure of growth.
         format: of that figure.
     """
+    _require(peer)
     processes.part_cores(batch)
     rows: list[tables.Row] = []
     for name, size, patch, depth, implementation in itertools.product(
@@ -205,6 +207,12 @@ def model(
         values = [{r.get(grown) for r in rows if r['model'] == name} - {None} for name in models]
         if min(map(len, values)) > 1:
             return tables.growth(rows, grown, ('model', 'implementation'), out, 'model', format)
+
+
+def _require(peer: str | None) -> None:
+    """Checks for the Python of a peer before anything is timed."""
+    if peer is not None and shutil.which(peer) is None:
+        raise ValueError(f'--peer must name a Python that can be run: {peer!r}.')
 
 
 @functools.cache
@@ -307,6 +315,7 @@ def similarity(
         peer: a Python that has torch and torch_cka: times that on the same features, once.
         out: folder for similarity.csv.
     """
+    _require(peer)
     batches, shape = 4, (64, 197 * 192)
 
     def once(depth: int) -> tuple[float, np.ndarray]:
@@ -430,11 +439,14 @@ def interventions(
         peer: a Python that has torch and timm.
         out: folder for intervene.csv.
     """
+    _require(peer)
     network, path = published.named(model), 'blocks/attention/heads'
     shape = jax.ShapeDtypeStruct((images, image_size, image_size, 3), jnp.float32)
     shapes = (parameter_shapes(network, image_size), shape)
     params, inputs = timing.random_arrays(shapes)
-    depth, _, _, heads, _ = known_paths(network, inputs)[path]
+    if path not in (known := known_paths(network, inputs)):
+        raise ValueError(f'--model must have {path}, as a ViT or CaiT has: {model}.')
+    depth, _, _, heads, _ = known[path]
     each = np.eye(heads, dtype=bool)[None, :, None, None, :, None]
     sites = np.linspace(0, depth * heads - 1, passes).round().astype(int)
     sites = [divmod(int(site), heads) for site in sites]

@@ -1,4 +1,4 @@
-"""Write the activations of a whole split as memory maps with an index."""
+"""Writes the activations of a whole split as memory maps with an index."""
 
 from typing import Annotated, Literal
 
@@ -66,7 +66,7 @@ def main(
     for stack in found.stacks:
         print(f'{stack.file}  {dtype} {[stack.shape[0], found.examples, *stack.shape[1:]]}')
     print(f'tokens: {found.about["tokens"]}; {found.examples:,} images; written to {out}')
-    print(f'next:\n  python scripts/similarity.py {out}')
+    print(f'next:\n  {command.program(out, script="similarity.py")}')
 
 
 def list_paths(source: str, name: str | None, size: int | None) -> None:

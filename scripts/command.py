@@ -142,10 +142,13 @@ def as_flags() -> Iterator[None]:
         raise (ValueError(f'{flag(field)} {rest}') if named else error) from None
 
 
-def program(*arguments: str) -> str:
-    """Returns how this command was called, with some of its arguments."""
-    names = [argument for argument in arguments if not argument.startswith('-')]
-    return shlex.join(['python', sys.argv[0], *names])
+def program(*arguments: str, script: str | None = None) -> str:
+    """Returns how to call this command, or another script, with arguments that are no flags.
+
+    It can be typed where this command was.
+    """
+    file = sys.argv[0] if script is None else os.path.join(os.path.dirname(sys.argv[0]), script)
+    return shlex.join(['python', file, *(each for each in arguments if each[:1] != '-')])
 
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:

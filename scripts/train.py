@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from typing import Annotated, Any, Literal
 
 import command
@@ -50,10 +51,9 @@ def main() -> int:
     model: Any = run.experiment.model
     # A network without tokens has no attention to be seen.
     views = 'all' if model.trunk.stacks else 'gradients activations'
-    print(
-        f'next:\n  python scripts/evaluate.py {run.out}\n'
-        f'  python scripts/visualize.py {run.out} {views} --images PHOTO --out {run.out}/figures'
-    )
+    print(f'next:\n  {command.program(run.out, script="evaluate.py")}')
+    look = command.program(run.out, *views.split(), script='visualize.py')
+    print(f'  {look} --images PHOTO --out {shlex.quote(f"{run.out}/figures")}')
     return 0
 
 

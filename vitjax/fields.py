@@ -81,7 +81,7 @@ def check(value: Any, kind: Any, path: str) -> None:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and (kind is bool or not isinstance(value, bool))
         fits = fits and (kind is not float or _finite(value))
-        if fits and kind is str and '\0' in value:  # no path has one
+        if fits and isinstance(value, str) and '\0' in value:  # no path has one
             raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)

@@ -198,5 +198,5 @@ def test_impossible_arguments_are_refused(tmp_path, options, said):
 
 def test_a_launcher_without_submitit_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'submitit', None)
-    with pytest.raises(ValueError, match=r'vitjax\[cluster\]'):
+    with pytest.raises(ValueError, match=r'pip install -e .\.\[cluster\]'):
         ablation.run(ablation.cells(TINY, GRID), 1, tmp_path, launcher='slurm', quiet=True)

@@ -125,3 +125,11 @@ def test_unknown_variants_are_an_error(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(benchmark.attention, args=['--variants', 'linear'])
     assert 'multi_head' in capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is():
+    with pytest.raises(ValueError, match='--model must have blocks/attention/heads.*: convnet'):
+        benchmark.interventions('convnet', images=1, image_size=150)
+    for call in (benchmark.model, benchmark.similarity, benchmark.interventions):
+        with pytest.raises(ValueError, match="--peer must name a Python .*: '/nosuch'"):
+            call(peer='/nosuch')

@@ -176,3 +176,9 @@ def test_the_last_of_several_counts_but_a_list_is_given_once(capsys):
         with pytest.raises(SystemExit):
             parsed(*twice)
         assert capsys.readouterr().err.startswith('error: --widths is given twice')
+
+
+def test_what_to_type_next_can_be_typed(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['../my project/scripts/train.py', 'digits'])
+    found = command.program('runs/a b', script='evaluate.py')
+    assert found == "python '../my project/scripts/evaluate.py' 'runs/a b'"
