@@ -39,7 +39,7 @@ SIBLINGS = {
     'split': set(),
     'train': {'keys'},
     'experiment': {'ranges', 'fields', 'models', 'data', 'optim', 'distill'},
-    'pretrained': {'files', 'layers', 'models', 'data', 'experiment'},
+    'pretrained': {'files', 'ranges', 'fields', 'layers', 'models', 'data', 'experiment'},
     'checkpoint': {'files', 'quiet', 'train'},
     'sharding': {'train', 'split'},
     'runs': {'environment', 'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},

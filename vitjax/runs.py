@@ -12,6 +12,7 @@ import fcntl
 import functools
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -399,12 +400,14 @@ def _events(run: pathlib.Path) -> Any:
 
 
 def save_figure(figure: Any, run: Path, name: str) -> None:
-    """Writes a figure, or an animation, into the run's `figures/`."""
+    """Writes a figure, or an animation, into the run's `figures/`, in one step."""
     if jax.process_index() == 0:
-        folder = files.inside(run, 'figures')
-        folder.mkdir(exist_ok=True)
+        files.inside(run, 'figures').mkdir(exist_ok=True)
         path = files.inside(run, f'figures/{name}')
-        if name.endswith('.gif'):
-            figure.save(path, writer='pillow', dpi=100)
-        else:
-            figure.savefig(path)
+        with files.writing(path) as file, tempfile.TemporaryDirectory() as folder:
+            if name.endswith('.gif'):  # matplotlib saves animations under a name only
+                film = pathlib.Path(folder) / name
+                figure.save(film, writer='pillow', dpi=100)
+                file.write(film.read_bytes())
+            else:
+                figure.savefig(file, format=path.suffix[1:])

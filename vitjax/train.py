@@ -62,9 +62,13 @@ def require_gradients(model: Module) -> None:
         model: any module; one without a `dtype` passes.
 
     Raises:
-        ValueError: if its `dtype` is float16.
+        ValueError: if its `dtype` is float16, or float64 while jax computes it as float32.
     """
     dtype = getattr(model, 'dtype', None)
+    if dtype is not None and jnp.dtype(dtype) == 'float64' and not jax.config.jax_enable_x64:
+        raise ValueError(
+            'float64 needs JAX_ENABLE_X64=1 in the environment: without it jax computes in float32.'
+        )
     if dtype is not None and jnp.dtype(dtype) == jnp.float16:
         raise ValueError(
             'float16 is for inference: small gradients become zero in it without loss scaling. '

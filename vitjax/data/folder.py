@@ -25,6 +25,7 @@ HIDDEN = (
     '$recycle.bin',
     'system volume information',
 )
+OURS = ('vitjax-shrink',)  # beside the images that `prepare shrink` writes: its settings
 KINDS = 8  # kinds of unread files that are counted apart in the printed line
 
 
@@ -192,6 +193,8 @@ class Accounting:
         self.empty += not entries
         folders, images = [], []
         for entry in entries:
+            if entry.name in OURS:
+                continue
             suffix = _suffix(entry.name)
             if entry.name.startswith('.') or entry.name.lower() in HIDDEN:
                 self.count('hidden', entry.path)

@@ -11,14 +11,14 @@ from PIL import Image
 
 from vitjax.data import images
 from vitjax.data.cifar import unseen
-from vitjax.data.folder import SUFFIXES
+from vitjax.data.folder import OURS, SUFFIXES
 from vitjax.files import expanded, read_json, write_json, writing
 
 QUALITY = 95  # of the JPEGs written
 SOME = 4096  # files that threads are given at a time
 KINDS = 8  # of files not read that are named
 LINKS = 4  # in one path; no data set needs as many
-RECORD = 'vitjax-shrink'  # JSON in the folder written: the settings of its images
+(RECORD,) = OURS  # JSON in the folder written: the settings of its images
 
 
 def shrink(
