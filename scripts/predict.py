@@ -37,8 +37,6 @@ def main(
     loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
     if not vars(loaded.experiment.model)['num_classes']:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
-    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
-        report(more)
     for path in images:
         (likeliest,) = evaluate.classify(loaded, [path], top=top)
         if remark := preprocess.remark(path, preprocessing(loaded.experiment)):
@@ -46,6 +44,8 @@ def main(
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')
+    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
+        report(more)
 
 
 if __name__ == '__main__':
