@@ -39,8 +39,6 @@ def main(
     loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
     if not vars(loaded.experiment.model)['num_classes']:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
-    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
-        report(more)
     unread = 0
     for path in images:
         try:
@@ -57,6 +55,8 @@ def main(
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')
+    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
+        report(more)
     return 1 if unread else 0
 
 

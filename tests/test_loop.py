@@ -146,7 +146,7 @@ def test_data_size_a_head_unless_it_asks_otherwise(tmp_path, capsys):
     loop.train(
         dataclasses.replace(short, model=TINY.model.clone(num_classes=12)), tmp_path / 'more'
     )
-    line = 'the head has 12 outputs for 10 classes: class 10 to class 11 stand for none'
+    line = 'the head has 12 outputs for 10 classes; without a class: class 10 to class 11'
     assert line in capsys.readouterr().out
     loop.train(short, tmp_path / 'run')
     assert 'outputs' not in capsys.readouterr().out

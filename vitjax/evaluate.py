@@ -219,7 +219,7 @@ def surplus(model: Any, classes: Sequence[str]) -> str:
         return ''
     first, last = f'class {count}', f'class {outputs - 1}'
     names = first if first == last else f'{first} to {last}'
-    return f'the head has {outputs:,} outputs for {count:,} classes: {names} stand for none'
+    return f'the head has {outputs:,} outputs for {count:,} classes; without a class: {names}'
 
 
 class Unreadable(ValueError):

@@ -53,7 +53,7 @@ def test_what_is_tested_on_is_said_and_means_are_over_classes_that_are_there(tmp
     evaluate.main(run)
     said = capsys.readouterr().out
     assert 'test (its split val, as it has no test split): 15 images, 3 classes' in said
-    assert 'the head has 10 outputs for 3 classes: class 3 to class 9 stand for none' in said
+    assert 'the head has 10 outputs for 3 classes; without a class: class 3 to class 9' in said
     values = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
     assert values['recall'] == pytest.approx(1 / 3)  # not 1 / 10
     assert values['checkpoint'] == 'best'
