@@ -48,7 +48,7 @@ def main(
     runs.write(out, experiment, params)
     prepared: Any = experiment.preprocessing  # load fills it in
     colours = prepared.mean, prepared.deviation
-    mean, deviation = (', '.join(f'{value:g}' for value in colour) for colour in colours)
+    center, spread = (', '.join(f'{value:g}' for value in colour) for colour in colours)
     side = prepared.size
     print(f'parameters: {sum(x.size for x in tree.leaves(params)):,}')
     sides = 'both sides' if prepared.squash else 'short side'
@@ -56,7 +56,7 @@ def main(
     grey = ', grey' if prepared.grey else ''
     resized = int(side / prepared.crop)
     print(f'images: {sides} to {resized} pixels{how}, central {side}x{side}{grey}')
-    print(f'pixels: 0 to 1, mean {mean}, deviation {deviation}')
+    print(f'pixels: 0 to 1, mean {center}, deviation {spread}')
     print(f'written: {out}')
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -76,7 +77,8 @@ def test_another_number_of_classes_is_refused():
 
 def test_scores_by_class_and_their_means_are_scikit_learn_s():
     """Over random labels and predictions of few and many classes, some of them absent."""
-    rng, score = np.random.default_rng(0), sklearn.metrics.precision_recall_fscore_support
+    score: Any = sklearn.metrics.precision_recall_fscore_support
+    rng = np.random.default_rng(0)
     for _ in range(200):
         count = int(rng.choice([1, 2, 3, 10, 100, 1000]))
         there = rng.permutation(count)[: rng.integers(1, count + 1)]

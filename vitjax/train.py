@@ -65,7 +65,7 @@ def require_gradients(model: Module) -> None:
         ValueError: if its `dtype` is float16, or float64 while jax computes it as float32.
     """
     dtype = getattr(model, 'dtype', None)
-    if dtype is not None and jnp.dtype(dtype) == 'float64' and not jax.config.jax_enable_x64:
+    if dtype is not None and jnp.dtype(dtype) == 'float64' != jnp.result_type(float):
         raise ValueError(
             'float64 needs JAX_ENABLE_X64=1 in the environment: without it jax computes in float32.'
         )

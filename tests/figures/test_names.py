@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ TOGETHER = [
 ]  # fmt: skip
 SIX = RNG.uniform(0.2, 0.8, size=(3, 2))  # layers x images
 CURVE = report.Curve(np.arange(3), SIX[:, 0], SIX[:, 0] - 0.1, SIX[:, 0] + 0.1)
-LOOK = {'label': 'attention', 'scale': 'each'}
+LOOK: Any = {'label': 'attention', 'scale': 'each'}
 LESIONS = [{'kind': kind, 'layer': 1} for kind in ('none', 'skipped', 'swapped', 'repeated')]
 LESIONS += [{'kind': 'random', 'removed': 1}]
 MEANS = [{'removed': 1, 'accuracy': 0.4, 'accuracy_low': 0.2, 'accuracy_high': 0.6,
@@ -70,7 +71,8 @@ FIGURES = {
     'places': lambda n: interventions.places(SIX, SIX, 1, (1, 1), measure=n, title=n),
     'regions': lambda n: interventions.regions((SIX,) * 3, ['1,1', n], 1, measure=n, title=n),
     'lesions': lambda n: interventions.lesions(
-        LESIONS, *[np.full(5, 0.5)] * 3, MEANS, measure='accuracy', title=n),
+        LESIONS, np.full(5, 0.5), np.full(5, 0.4), np.full(5, 0.6), MEANS,
+        measure='accuracy', title=n),
     'steering': lambda n: interventions.steering(SIX, SIX, SIX, (0.0, 1.0), toward=n, title=n),
     'over_seeds': lambda n: interventions.over_seeds(
         {n: (X, SIX, *[SIX[:, 0]] * 3)}, measure=n, title=n),
@@ -152,7 +154,9 @@ def test_every_name_is_drawn_and_written(kind, tmp_path, record_property):
 def test_a_legend_shows_names_that_matplotlib_reserves():
     names = ['_x', '', '_child0', 'a']
     figure = tokens.over_depth({'a': ('b', RNG.uniform(size=(2, 4)))}, labels=names)
-    shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    shown = [text.get_text() for text in legend.get_texts()]
     assert shown == ['_x', '(no name)', '_child0', 'a']
 
 

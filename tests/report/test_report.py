@@ -177,8 +177,8 @@ def test_a_page_of_many_classes_is_small_and_a_table_has_them_all(run, classes):
     with (run / 'report_classes.csv').open(newline='') as file:
         rows = [*csv.DictReader(file)]
     assert [row['class'] for row in rows] == [*names]
-    zero: Any = 0
-    wanted = sklearn.metrics.precision_recall_fscore_support(labels, predicted, zero_division=zero)
+    score: Any = sklearn.metrics.precision_recall_fscore_support
+    wanted = score(labels, predicted, zero_division=0)
     for name, each in zip(('precision', 'recall', 'f1', 'images'), wanted, strict=True):
         np.testing.assert_allclose([float(row[name]) for row in rows], each, atol=1e-6)
     mean = next(row for row in page.table if row[0] == f'mean of {classes:,} classes')
