@@ -113,6 +113,19 @@ def test_timms_configuration_is_read(vit_tiny):
     assert experiment.classes[3] == 'name 3'
 
 
+def test_timms_older_configuration_is_read(vit_tiny):
+    """What is in `pretrained_cfg` today was at the top of the file."""
+    of = TIMM['pretrained_cfg']
+    older = {'architecture': TIMM['architecture'], 'num_classes': 1000, 'num_features': 192, **of}
+    experiment, _, said = configured(vit_tiny, {**older, 'labels': [f'l {i}' for i in range(1000)]})
+    assert [str(change) for change in said] == ['model: vit_tiny_patch16']
+    mean, deviation = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert experiment.preprocessing == Preprocessing(224, 0.95, mean, deviation, 'bilinear')
+    assert experiment.classes[3] == 'l 3'
+    with pytest.raises(ValueError, match=r'config.json: std.2 must be .*above 0'):
+        configured(vit_tiny, {**older, 'std': [0.5, 0.5, 0]})
+
+
 @pytest.mark.parametrize('architecture', ['deit_tiny_patch16_224', 'vit_tiny_patch16_224.dino'])
 def test_the_architecture_decides_between_twins(vit_tiny, architecture):
     config = {**TIMM, 'architecture': architecture}
