@@ -22,6 +22,7 @@ from vitjax.labels import label, labels
         (['a/cat.jpg', 'b/cat.jpg'], ['a/cat', 'b/cat']),
         (['hf-hub:one/vit', 'hf-hub:two/vit'], ['one/vit', 'two/vit']),
         (['a/run', 'a/run/run'], ['a/run', 'run/run']),
+        (['a.png.jpg', 'a.png'], ['a.png.jpg', 'a']),  # not the other file's name
     ],
 )
 def test_labels_are_the_shortest_parts_that_differ(paths, wanted):

@@ -30,7 +30,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
     known = {_parts(path): _parts(path, suffix=False) for path in paths}
     bare = [*known.values()]
     for whole, own in known.items():
-        if bare.count(own) > 1:
+        if bare.count(own) > 1 or (own != whole and own in known):  # or another's whole name
             known[whole] = whole
     found = {whole: _shortest(own, [*known.values()]) for whole, own in known.items()}
     return [found[_parts(path)] for path in paths]

@@ -113,6 +113,19 @@ def test_timms_configuration_is_read(vit_tiny):
     assert experiment.classes[3] == 'name 3'
 
 
+def test_timms_older_configuration_is_read(vit_tiny):
+    """What is in `pretrained_cfg` today was at the top of the file."""
+    of = TIMM['pretrained_cfg']
+    older = {'architecture': TIMM['architecture'], 'num_classes': 1000, 'num_features': 192, **of}
+    experiment, _, said = configured(vit_tiny, {**older, 'labels': [f'l {i}' for i in range(1000)]})
+    assert [str(change) for change in said] == ['model: vit_tiny_patch16']
+    mean, deviation = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    assert experiment.preprocessing == Preprocessing(224, 0.95, mean, deviation, 'bilinear')
+    assert experiment.classes[3] == 'l 3'
+    with pytest.raises(ValueError, match=r'config.json: std.2 must be .*above 0'):
+        configured(vit_tiny, {**older, 'std': [0.5, 0.5, 0]})
+
+
 @pytest.mark.parametrize('architecture', ['deit_tiny_patch16_224', 'vit_tiny_patch16_224.dino'])
 def test_the_architecture_decides_between_twins(vit_tiny, architecture):
     config = {**TIMM, 'architecture': architecture}
@@ -501,3 +514,26 @@ def test_a_parameter_of_every_shape_but_its_own_takes_a_few_lines(vit_tiny):
         pretrained.convert(weights, models.named('vit_tiny_patch16'), 224)
     lines = str(error.value).splitlines()
     assert len(lines) == 5 and lines[-1] == f'and {len(weights) - 3} more'
+
+
+def test_the_command_that_states_what_was_assumed_repeats_what_was_given(tmp_path, monkeypatch):
+    """A ViT of no published size, of an oblong grid: without these flags it would be refused."""
+    weights = published.noise(published.timm_vit(12, 2, 4, 12))
+    table = np.zeros((1, 1 + 16, 12), np.float32)
+    path = folder(tmp_path / 'w', {**weights, 'pos_embed': table})
+    stated = pretrained.Stated(num_heads=6, grid=(2, 8), crop=0.5)
+    wanted, _, said = opened(path, stated=stated, image_size=8, num_classes=3)
+    (line,) = [str(change) for change in said if change.what == 'assumed']
+    options = shlex.split(line.rpartition('convert.py')[2])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['convert.py', *options])
+    with pytest.raises(SystemExit) as stop:
+        command.run(convert.main)
+    assert not stop.value.code
+    found = runs.load('runs/w', report=lambda change: None).experiment
+    assert found.model == wanted.model and found.preprocessing == wanted.preprocessing
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_by_file(vit_tiny):
+    with pytest.raises(ValueError, match='config.json: num_heads must divide width: num_heads=5'):
+        configured(vit_tiny, {**TIMM, 'model_args': {'num_heads': 5}})

@@ -182,7 +182,7 @@ def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_ma
     ticks = ' '.join(tick.get_text() for tick in right.get_xticklabels())
     assert '(4 of 4)' in ticks and '(4 of 6)' in ticks
     mean, band = right.lines[1], right.collections[0]
-    assert mean.get_label() == 'mean and 95% interval'
+    assert mean.get_label() == 'mean, 95% over images and sets'
     assert mean.get_ydata()[1] == pytest.approx(skipped)
     assert band.get_paths()[0].vertices[:, 1].max() >= first['accuracy_high']
 

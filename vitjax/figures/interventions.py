@@ -181,7 +181,7 @@ def lesions(
             ('removed', measure, f'{measure}_low', f'{measure}_high'), strict=True
         )
     )  # fmt: skip
-    known = 'mean and 95% interval' if np.isfinite(lows).all() else 'mean'
+    known = 'mean, 95% over images and sets' if np.isfinite(lows).all() else 'mean'
     right.plot(counts, own, 'o-', color='C0', label=known)
     right.fill_between(counts, lows, highs, color='C0', alpha=0.15, linewidth=0)
     right.set(title='layers removed at random', ylabel=measure)

@@ -42,6 +42,8 @@ _FREE = {
     'no_embed_class', 'dynamic_img_size', 'strict_img_size', 'pretrained', 'init_values',
     'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only',
 }  # fmt: skip
+# By these, timm's older files are known, which have what is in `pretrained_cfg` at the top.
+_FLAT = {'input_size', 'mean', 'std', 'crop_pct', 'crop_mode', 'interpolation'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +148,15 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 def _of_timm(config: dict[str, Any]) -> Config:
     of, settings = config.get('pretrained_cfg') or {}, config.get('model_args') or {}
+    prefix = 'pretrained_cfg.'
+    if 'pretrained_cfg' not in config and _FLAT & config.keys():
+        of, prefix = config, ''
     prepared: dict[str, Any] = {}
     channels, *image = of.get('input_size') or (3, None)
-    _require('pretrained_cfg.input_size', channels, (3,), 'of 3 channels')
+    _require(f'{prefix}input_size', channels, (3,), 'of 3 channels')
     if of:
         mode = of.get('crop_mode') or 'center'
-        _require('pretrained_cfg.crop_mode', mode, ('center', 'squash'))
+        _require(f'{prefix}crop_mode', mode, ('center', 'squash'))
         prepared = {
             # What timm takes where the file is silent.
             'crop': of.get('crop_pct') or 0.875,
@@ -160,9 +165,9 @@ def _of_timm(config: dict[str, Any]) -> Config:
             'interpolation': of.get('interpolation') or 'bicubic',
             'squash': mode == 'squash',
         }
-        _require_prepared(prepared, 'pretrained_cfg.', {'deviation': 'std', 'crop': 'crop_pct'})
+        _require_prepared(prepared, prefix, {'deviation': 'std', 'crop': 'crop_pct'})
     size = settings.get('img_size') or image
-    classes = config.get('label_names') or of.get('label_names') or ()
+    classes = config.get('label_names') or of.get('label_names') or of.get('labels') or ()
     claims = {f'model_args.{name}': value for name, value in settings.items() if name not in _FREE}
     claims |= {
         name: config[name] for name in ('global_pool', 'num_classes', 'num_features')

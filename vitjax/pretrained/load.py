@@ -1,6 +1,7 @@
 """A file of published weights as an experiment and its parameters, at the sizes asked for."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import shlex
@@ -85,8 +86,8 @@ def load(
     heads = f', {heads} heads' if heads != own.get('num_heads') else ''
     if model is None or heads:
         report(Change('model', f'model: {name or "ViT"}{heads}'))
-    num_classes = holds.num_classes if num_classes is None else num_classes
-    module = source.clone(num_classes=num_classes)
+    outputs = holds.num_classes if num_classes is None else num_classes
+    module = source.clone(num_classes=outputs)
     if patch_size is not None:
         module = fields.replace(module, 'patch_size', patch_size)
     grid = stated.grid or _grid(holds, config)
@@ -99,12 +100,13 @@ def load(
     prepared = preprocessing(name or 'vit', size, path, config.name)
     prepared = dataclasses.replace(prepared, **{**config.prepared, **_prepared(stated)})
     params = convert(weights, module, size, grid=grid, report=report)
-    if line := _assumed(path, holds, source, name, prepared, config, stated):
+    sizes = {'image_size': image_size, 'patch_size': patch_size, 'num_classes': num_classes}
+    if line := _assumed(path, holds, source, name, prepared, config, stated, sizes):
         report(Change('assumed', line))
-    classes = config.classes if len(config.classes) == num_classes else imagenet_classes()
+    classes = config.classes if len(config.classes) == outputs else imagenet_classes()
     return Experiment(
         model=module, augment=Augment(size=size), preprocessing=prepared,
-        classes=classes if num_classes == len(classes) else (),
+        classes=classes if outputs == len(classes) else (),
     ), params  # fmt: skip
 
 
@@ -151,6 +153,11 @@ def _model(holds: Contents, name: str, config: Config, stated: Stated) -> Module
             model = fields.replace(model, field, value)
         elif value is not None and field == 'num_heads':
             raise ValueError(f'{type(model).__name__} has no attention heads: {value}.')
+    heads, width = config.num_heads, vars(model).get('width')
+    if heads and width and width % heads and not stated.num_heads:
+        raise ValueError(
+            f'{config.path}: num_heads must divide width: num_heads={heads}, width={width}.'
+        )
     return model
 
 
@@ -177,9 +184,12 @@ def _grid(holds: Contents, config: Config) -> Grid | None:
 
 def _assumed(
     path: str | pathlib.Path, holds: Contents, model: Module, name: str, prepared: Preprocessing,
-    config: Config, stated: Stated,
+    config: Config, stated: Stated, sizes: dict[str, int | None],
 ) -> str:  # fmt: skip
-    """A line on what nobody states of weights, with the command that states it; empty if all is."""
+    """A line on what nobody states of weights, with the command that states it; empty if all is.
+
+    The command repeats what the user gave: `stated` and `sizes`.
+    """
     given, text, flags = stated.given(), [], []
     for field in ('mean', 'deviation', 'crop', 'interpolation'):
         value = getattr(prepared, field)
@@ -197,7 +207,12 @@ def _assumed(
         flags.append(f'--grid {side} {side}')
     if not text:
         return ''
-    out = f'runs/{pathlib.PurePath(str(path).removeprefix(HUB)).stem}'
+    for field, value in {**given, **sizes}.items():
+        if value is not None:
+            values = ' '.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            flags.append(f'--{field.replace("_", "-")} {values}')
+    hub = str(path).startswith(HUB)
+    out = f'runs/{pathlib.PurePath(str(path) if hub else os.path.abspath(path)).stem}'
     options = ' '.join([*([f'--model {name}'] if name else []), *flags])
     return (
         f'assumed, since no file beside the weights states it: {"; ".join(text)}. A run states it: '

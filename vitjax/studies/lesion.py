@@ -107,7 +107,7 @@ def mean_of_sets(name: str, value: np.ndarray, sets: int, seed: int) -> tuple[fl
     """Mean over sets and images of a measure [drawn, images], and its 95% interval.
 
     Squares of two half-widths add: over images, as `summary` has them for the images' means over
-    the drawn sets (Wilson's is too wide for fractions that are neither 0 nor 1); and over sets,
+    the drawn sets (Wilson's, which is too wide where these are neither 0 nor 1); and over sets,
     Student's with the correction for a finite number of `sets` (Cochran 1977, section 2.8), which
     is 0 if all are drawn. One image, or one set of several, has no interval: NaN.
     """

@@ -179,6 +179,23 @@ def test_the_scale_of_either_side_changes_nothing(measure, x, y):
     np.testing.assert_allclose(measure(one, y), before, atol=1e-5)
 
 
+@pytest.mark.parametrize('measure', OF_ANY_SCALE, ids=lambda m: m.__name__)
+@pytest.mark.parametrize('scale', [1e-45, 1e-38, 1e38, 1e45])
+def test_float64_beyond_float32_changes_nothing(measure, scale, x, y):
+    large = np.float64(x) * scale
+    np.testing.assert_allclose(measure(large, y), measure(x, y), atol=1e-5)
+    large[0] = x[0]  # a layer of its own scale
+    np.testing.assert_allclose(measure(large, y), measure(x, y), atol=1e-5)
+
+
+def test_scales_whose_sums_float64_cannot_hold(x, y):
+    for scale in (1e-300, 1e-100, 1e100, 1e300):
+        large = np.float64(x) * scale
+        np.testing.assert_allclose(similarity.cka(large, y), similarity.cka(x, y), atol=1e-5)
+        with pytest.raises(ValueError, match='layer 0 of x has features that are .*beyond'):
+            streamed(large, y)
+
+
 @pytest.mark.parametrize('scale', [1e-30, 1e-11, 1, 1e8, 1e30])
 def test_constant_layers_are_refused_at_any_scale(scale, x, y):
     flat = x * np.float32(scale)

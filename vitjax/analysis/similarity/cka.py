@@ -103,10 +103,21 @@ def hsic(
     Raises:
         ValueError: if x and y differ in examples, or a batch has fewer than 4 examples (2 biased).
     """
+    found, *scales = _over_scales(x, y, kernel, unbiased, bandwidth)
+    if isinstance(found.xy, Tracer):
+        return _of_scale(found, *scales)
+    # The fourth power of a feature's scale, which float64 alone has room for.
+    return _of_scale(found.on_host(), *(np.asarray(scale, np.float64) for scale in scales))
+
+
+def _over_scales(
+    x: Representation, y: Representation | None, kernel: str, unbiased: bool, bandwidth: float
+) -> tuple[Hsic, Array, Array]:
+    """HSIC of features over a scale for each layer, and the scales; arguments as `hsic`."""
     if kernel not in ('linear', 'rbf'):
         raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
-    left = stacks.as_stacks(x)
-    right = None if y is None else stacks.as_stacks(y)
+    left, own = stacks.in_range(stacks.as_stacks(x))
+    right, other = (None, own) if y is None else stacks.in_range(stacks.as_stacks(y))
     examples, least = stacks.count_examples(left, right), 4 if unbiased else 2
     if examples < least:
         kind = 'unbiased' if unbiased else 'biased'
@@ -114,10 +125,10 @@ def hsic(
             f'a batch must have {least} examples or more for {kind} HSIC: got {examples}.'
         )
     found, *scales = _hsic(left, right, kernel, unbiased, bandwidth)
-    if isinstance(found.xy, Tracer):
-        return _of_scale(found, *scales)
-    # The fourth power of a feature's scale, which float64 alone has room for.
-    return _of_scale(found.on_host(), *(np.asarray(scale, np.float64) for scale in scales))
+    if kernel == 'linear':  # the scales of a traced one stay float32
+        kind = jnp if isinstance(found.xy, Tracer) else np
+        scales = [kind.asarray(s) * p for s, p in zip(scales, (own, other), strict=True)]
+    return found, scales[0], scales[1]
 
 
 def _of_scale(found: Hsic, x: Array, y: Array) -> Hsic:
@@ -128,13 +139,14 @@ def _of_scale(found: Hsic, x: Array, y: Array) -> Hsic:
 
     def held(whole: Array, part: Array) -> Any:
         np_or_jnp: Any = np if isinstance(whole, np.ndarray) else jnp
-        return np_or_jnp.where((whole == 0) & (part != 0), np.nan, whole)
+        lost = np_or_jnp.isinf(whole) | ((whole == 0) & (part != 0))
+        return np_or_jnp.where(lost, np.nan, whole)
 
-    x, y = x**2, y**2
-    xy = held(found.xy * x[:, None] * y, found.xy)
-    return Hsic(
-        xy, held(found.xx * x * x, found.xx), held(found.yy * y * y, found.yy), found.examples
-    )
+    with np.errstate(over='ignore', invalid='ignore'):
+        x, y = x**2, y**2
+        xy = held(found.xy * x[:, None] * y, found.xy)
+        xx, yy = held(found.xx * x * x, found.xx), held(found.yy * y * y, found.yy)
+    return Hsic(xy, xx, yy, found.examples)
 
 
 def cka(
@@ -153,7 +165,8 @@ def cka(
     >>> cka(x, np.concatenate([2 * x + 1, x + noise])).round(2)
     array([[1.  , 0.55]])
     """
-    return hsic(x, y, kernel=kernel, unbiased=unbiased, bandwidth=bandwidth).cka()
+    found, *_ = _over_scales(x, y, kernel, unbiased, bandwidth)
+    return found.cka()
 
 
 def minibatch_cka(

@@ -45,6 +45,26 @@ def as_stacks(x: Representation) -> Stacks:
     return tuple(stacks)
 
 
+def in_range(side: Stacks) -> tuple[Stacks, np.ndarray]:
+    """A side with float64 layers near or beyond float32's range divided by a power of two.
+
+    float32 would round them to 0 or to infinity. Also returns what each layer was divided by, [L].
+    """
+    out, powers = [], []
+    for stack in side:
+        power = np.ones(len(stack))
+        if isinstance(stack, np.ndarray) and stack.dtype == np.float64:
+            largest = np.abs(stack).max((1, 2))
+            fits = ((largest > 2.0**-100) & (largest < 2.0**100)) | (largest == 0)
+            exponents = np.where(fits | ~np.isfinite(largest), 1, np.frexp(largest)[1])
+            power = np.ldexp(1.0, exponents - 1)
+            if not fits.all():
+                stack = stack / power[:, None, None]
+        out.append(stack)
+        powers.append(power)
+    return tuple(out), np.concatenate(powers)
+
+
 def _replicated(array: Array) -> Array:
     # A Gram matrix is of all examples, also of those on other devices or in other processes.
     sharding = getattr(array, 'sharding', None)  # of concrete jax arrays alone
@@ -68,8 +88,8 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
     Raises:
         ValueError: for other examples, and naming every layer that is constant or not finite.
     """
-    left = as_stacks(x)
-    right = left if y is None or y is x else as_stacks(y)
+    left, _ = in_range(as_stacks(x))
+    right = left if y is None or y is x else in_range(as_stacks(y))[0]
     count_examples(left, right)
     wrong = []
     for name, side in (('x', left), ('y', right))[: 2 if right is not left else 1]:
