@@ -80,8 +80,10 @@ def test_labels_of_what_streams_are_read_once(prepared_data):
     unequal = source('unequal', directory, size=5, memory=1)
     kept = directory / 'unequal' / '1.0.0' / 'labels-train.npy'
     assert load(unequal, 'train').images.streams and list(np.load(kept)) == [0, 1, 1]
-    np.save(kept, np.array([1, 0, 1], np.int32))
-    assert list(load(unequal, 'train').labels) == [1, 0, 1]
+    written = kept.stat().st_mtime_ns
+    assert list(load(unequal, 'train').labels) == [0, 1, 1] and kept.stat().st_mtime_ns == written
+    np.save(kept, np.array([1, 0, 1], np.int32))  # of records that were there before
+    assert list(load(unequal, 'train').labels) == list(np.load(kept)) == [0, 1, 1]
     kept.write_bytes(b'damaged')
     assert list(load(unequal, 'train').labels) == [0, 1, 1]
 
