@@ -60,8 +60,11 @@ def main(
     console.say(f'{source.name}, {images}: {len(held):,} images, {len(held.classes)} classes')
     if more := evaluate.surplus(experiment.model, experiment.classes):
         console.say(more)
-    if own and (changed := provenance.remark(run, {split: held})):
-        console.say(changed)
+    if own and source == experiment.data:
+        if changed := provenance.remark(run, provenance.with_others(source, {split: held})):
+            console.say(changed)
+    elif own and provenance.remark(run, {split: held}):
+        console.say(f'{source.name} has other {split} images than {run} was trained with')
     with console.progress('images', len(held), now='compiling') as report:
         logits = evaluate.predict(experiment.model, params, held, prepared, batch, report=report)
     evaluate.require_finite(logits)

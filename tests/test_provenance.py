@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_vit import tiny
 
 from vitjax import ablation, checkpoint, loop, provenance, report, runs
-from vitjax.data.sources import Data, Source
+from vitjax.data.sources import Data, Source, load
 from vitjax.distill import Distill
 from vitjax.models.trunk import parameter_shapes
 from vitjax.optim import Optim
@@ -104,6 +104,10 @@ def repaint(folder):
     Image.new('RGB', (8, 8), 'white').save(folder / 'a' / '03.png')
 
 
+def add_class(folder):
+    shutil.copytree(folder / 'c', folder / 'd')
+
+
 def swap(folder):
     (folder / 'a').rename(folder / 'x')
     (folder / 'b').rename(folder / 'a')
@@ -119,6 +123,7 @@ CHANGES = {
     rename_class_to_the_front: 'class names c -> _c',
     add: r'\d+ -> \d+ training images', remove: r'\d+ -> \d+ (training|validation|test) images',
     rename: 'the training images', repaint: 'the (training|validation|test) images',
+    add_class: 'class names none -> d',
     swap: 'the (training|validation|test) images', move: 'the labels of the',
 }  # fmt: skip
 
@@ -186,6 +191,26 @@ def test_evaluation_and_report_say_that_data_changed(copy, tmp_path, capsys):
     evaluate.main(str(whole))
     assert f'the data of {whole} changed since it was trained' in capsys.readouterr().out
     assert 'changed since it was trained' in report.write([whole], look=False).read_text()
+
+
+def test_evaluation_and_report_say_that_training_images_changed(copy, tmp_path, capsys):
+    folder, _, experiment = copy
+    whole, known = tmp_path / 'whole', load(experiment.data, 'test').images
+    for path in sorted(folder.rglob('*.png')):
+        if not (known == np.asarray(Image.open(path))).all((1, 2, 3)).any():
+            Image.new('RGB', (8, 8), 'white').save(path)
+            break
+    assert np.array_equal(load(experiment.data, 'test').images, known)
+    evaluate.main(str(whole))
+    assert 'the data of' in (said := capsys.readouterr().out) and 'test images' not in said
+    assert 'changed since it was trained' in report.write([whole], look=False).read_text()
+
+
+def test_evaluation_on_other_data_does_not_say_that_they_changed(copy, tmp_path, capsys):
+    other = images(tmp_path / 'others', seed=1)
+    evaluate.main(str(tmp_path / 'whole'), data=f'folder:{other}')
+    said = capsys.readouterr().out
+    assert 'changed' not in said and f'folder:{other} has other test images than' in said
 
 
 @pytest.mark.filterwarnings('ignore:No artists with labels')

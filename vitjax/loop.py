@@ -120,10 +120,26 @@ def train_seeds(
     if pending:
         watch.require(experiment)
         validation.require(experiment)
-        plan = program.plan(experiment, report=console.say)
+        plan = _planned(experiment, pending, console)
         for group in _groups(experiment, pending, len(around.devices)):
             records |= _train(plan, {seed: pending[seed] for seed in group}, around)
     return {seed: record for seed, record in records.items() if record}
+
+
+def _planned(experiment: Experiment, outs: Runs, console: Console) -> Plan:
+    """`program.plan`; data that changed since a run began, and no longer fit it, are named first.
+
+    Raises:
+        ValueError: as `program.plan` and `provenance.require_same` do.
+    """
+    try:
+        return program.plan(experiment, report=console.say)
+    except ValueError:
+        for out in filter(checkpoint.steps, outs.values()):
+            read = provenance.with_others(require_data(experiment), {})
+            facts = {'data': {split: provenance.of_data(data) for split, data in read.items()}}
+            provenance.require_same(out, facts, read['train'].classes, console.say)
+        raise
 
 
 class Around(NamedTuple):

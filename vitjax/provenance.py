@@ -3,6 +3,7 @@
 A checkpoint records it, so that a run never goes on from other images than it began with.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -13,7 +14,8 @@ import jax
 import numpy as np
 
 from vitjax import checkpoint, pretrained, runs
-from vitjax.data.sources import SPLITS, Data
+from vitjax.data import sources
+from vitjax.data.sources import SPLITS, Data, Source
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.files import first_line
 
@@ -152,6 +154,12 @@ def remark(run: Path, read: Mapping[str, Data]) -> str:
     found = differences(old, {'data': now}, classes) if old else []
     said = f'the data of {run} changed since it was trained (then -> now): {"; ".join(found)}'
     return said if found else ''
+
+
+def with_others(source: Source, read: Mapping[str, Data]) -> dict[str, Data]:
+    """Splits that were read with the others of their source, of which no image is decoded."""
+    unread = dataclasses.replace(source, memory=0)
+    return {**{s: sources.load(unread, s) for s in SPLITS if s not in read}, **read}
 
 
 def remark_on(run: Path, experiment: Experiment, load: Load) -> str:

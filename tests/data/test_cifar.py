@@ -188,3 +188,11 @@ def test_what_is_there_stays(tmp_path, archives):
     with pytest.raises(ValueError, match='already prepared'):
         cifar.prepare('cifar10', archive=archive, directory=directory)
     assert [p.name for p in target.iterdir()] == ['mine']
+
+
+def test_labels_beyond_the_names_are_refused_with_the_archive(tmp_path, archives):
+    plain = bytearray(gzip.decompress(archives['cifar10'][0].read_bytes()))
+    plain[plain.index(b'cifar10-binary/test_batch.bin') + 512] = 77
+    archive = tmp_path / 'archive'
+    archive.write_bytes(plain)
+    refused(tmp_path, archive, 'labels of .*archive must be from 0 to 2, .*: 77 of test')

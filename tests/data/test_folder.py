@@ -151,6 +151,8 @@ REFUSED = {
     'splits in a split': (['train/train/a', 'train/val/a'], 'train, val are names of splits'),
     'splits one folder further down': (['data/train/a', 'data/val/a'], 'folder:.*/data; else'),
     'almost names of splits': (['seg_train/a', 'seg_test/a'], 'has seg_test, seg_train: if they'),
+    'splits called sets': (['trainset/a', 'testset/a'], 'has testset, trainset: if they are'),
+    'splits in one word': (['TrainImages/a', 'ValImages/a'], 'has TrainImages, ValImages: if'),
     'names of splits with a year': (['train2017/a', 'val2017/a'], 'has train2017, val2017: if'),
     'names of splits with a space': ([' Train/a', 'val /a'], 'has  Train, val : if they are'),
     'a class in val alone': (['train/a', 'val/a', 'val/b'], 'val has classes that .*: b'),

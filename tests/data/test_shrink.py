@@ -135,15 +135,17 @@ def test_folders_that_link_to_each_other_end(folder, tmp_path):
 
 def test_what_is_not_read_is_said(folder, tmp_path):
     (folder / 'train' / '.hidden').mkdir()
-    for name in ('._wide.jpg', 'notes.txt', 'README', '.hidden/a.jpg'):
+    (folder / 'train' / 'a' / '@eaDir').mkdir()
+    smooth(30, 30).save(folder / 'train' / 'a' / '@eaDir' / 'thumbnail.jpg')
+    for name in ('._wide.jpg', 'notes.txt', 'README', '.hidden/a.jpg', '.hidden/b.jpg'):
         (folder / 'train' / name).write_text('no image')
     os.mkfifo(folder / 'train' / 'a' / 'pipe.jpg')
     (folder / 'train' / 'a' / 'gone.jpg').symlink_to('nothing')
     said = []
     assert shrink.shrink(folder, tmp_path / 'out', 20, report=said.append) == 3
     (line,) = said
-    assert '6 files not read: ' in line
-    for kind in ('hidden 2', '.txt 1', 'no suffix 1', 'not files 1', 'broken links 1'):
+    assert '8 files not read: ' in line
+    for kind in ('hidden 4', '.txt 1', 'no suffix 1', 'not files 1', 'broken links 1'):
         assert kind in line
 
 

@@ -73,7 +73,7 @@ def prepare(
             splits, classes = _read_cifar(fetched, label_bytes, names)
             fetched.unlink()
         else:
-            splits, classes = _read_cifar(pathlib.Path(archive), label_bytes, names)
+            splits, classes = _read_cifar(expanded(archive), label_bytes, names)
         write_tfds(draft, name, splits, classes, progress, version=version)
     return target
 
@@ -116,7 +116,11 @@ def _read_cifar(
     splits = {}
     for split, rows in ((split, np.concatenate(own)) for split, own in parts.items()):
         pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        splits[split] = pixels, rows[:, label_bytes - 1]  # the fine label comes last
+        labels = rows[:, label_bytes - 1]  # the fine label comes last
+        if labels.size and labels.max() >= len(classes):
+            rule = f'labels of {archive} must be from 0 to {len(classes) - 1}, as {names} has them'
+            raise ValueError(f'{rule}: {labels.max()} of {split}.')
+        splits[split] = pixels, labels
     return splits, classes
 
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,8 @@ def _layout(
     lost = [name for name in os.listdir(root) if kind.split_of(name) and name not in folders]
     if lost:  # a link to a disk that is not there, above all
         raise ValueError(f'{root / lost[0]} has the name of a split: it must be a folder.')
-    words = [kind.split_of(word) for name in folders for word in re.findall(r'[^\W\d_]+', name)]
-    if not splits and 'train' in words and {'validation', 'test'} & {*words}:
+    words = {split for name in folders for split in _words(name)}
+    if not splits and 'train' in words and {'validation', 'test'} & words:
         raise ValueError(
             f'{root} has {kind.listed(folders)}: if they are splits, they must have the names '
             f'train, val and test; if they are classes, move all into a folder train.'
@@ -93,6 +93,14 @@ def _layout(
             f'splits. If they are splits, name folder:{first}.'
         )
     return homes, tuple(classes)
+
+
+def _words(name: str) -> Iterator[str]:
+    """The splits that words of a folder's name are: as in `seg_train`, `val2017`, `TestSet`."""
+    for word in re.findall(r'[A-Z]?[a-z]+|[^\W\d_]+', name):
+        bare = re.sub(r'(?<=.)(sets?|data|images|imgs?)$', '', word.casefold())
+        if split := kind.split_of(bare):
+            yield split
 
 
 def _images(
@@ -208,7 +216,7 @@ class Accounting:
 
     def count(self, kind: str, path: str) -> None:
         """Counts what is not opened: a file, or the files in a folder."""
-        files = _below(path)
+        files = files_below(path)
         self.unread[kind] += files
         self.empty += not files
 
@@ -272,7 +280,7 @@ def _suffix(name: str) -> str:
     return suffix if re.fullmatch(r'\.[a-z0-9_+-]{1,10}', suffix) else 'no suffix'
 
 
-def _below(path: str) -> int:
+def files_below(path: str | pathlib.Path) -> int:
     """Number of files in a folder and the folders in it; 1 for a file or a link."""
     if os.path.islink(path) or not os.path.isdir(path):
         return 1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitjax.data import images
 from vitjax.data.cifar import unseen
-from vitjax.data.folder import OURS, SUFFIXES
+from vitjax.data.folder import HIDDEN, OURS, SUFFIXES, files_below
 from vitjax.files import expanded, read_json, write_json, writing
 
 QUALITY = 95  # of the JPEGs written
@@ -110,8 +110,8 @@ def _images(
         except OSError as error:
             raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
         for path in paths:
-            if path.name.startswith('.'):
-                unread['hidden'] += 1
+            if path.name.startswith('.') or path.name.lower() in HIDDEN:
+                unread['hidden'] += files_below(path)
             elif path.is_dir():
                 waiting.append((path, (*above, real), links + path.is_symlink()))
             elif not path.is_file():

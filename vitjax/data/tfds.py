@@ -107,12 +107,16 @@ class Records(Sequence[InMemory]):
 
 
 def _labels(records: Any, kept: pathlib.Path) -> np.ndarray:
-    """Labels [N] int32 of all records; all must be read for them, so a file keeps them."""
+    """Labels [N] int32 of all records; all must be read for them, so a file keeps them.
+
+    It is not taken if one of `kind.sample` has another label: records may have been written anew.
+    """
     count = len(records)
-    try:
-        return np.array(array(kept, (count,), np.int32))
-    except ValueError:
-        pass
+    some = kind.sample(count)
+    with contextlib.suppress(ValueError):
+        known = np.array(array(kept, (count,), np.int32))
+        if known[some].tolist() == [e['label'] for e in records.__getitems__(some.tolist())]:
+            return known
     labels = np.empty(count, np.int32)
     for start in range(0, count, READ):
         rows = range(start, min(start + READ, count))

@@ -99,10 +99,12 @@ def answers(run: Run) -> Answers:
 
 
 def changed(run: Run, split: str) -> list[str]:
-    """A line if a split's images are not those that the run was trained on, or cannot be read."""
+    """A line if images are not those that the run was trained on, or a split's cannot be read."""
     try:
         assert run.experiment is not None
-        said = provenance.remark(run.path, {split: images(run.experiment, split)})
+        read = {split: images(run.experiment, split)}
+        source = require_data(run.experiment)
+        said = provenance.remark(run.path, provenance.with_others(source, read))
         return [said] if said else []
     except (ValueError, OSError) as error:
         return [f'{run.name}: the {split} images cannot be read: {first_line(error)}']
