@@ -6,6 +6,7 @@ import functools
 import inspect
 import io
 import itertools
+import logging
 import math
 import os
 import pathlib
@@ -16,6 +17,7 @@ import shutil
 import sys
 import traceback
 import typing
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +49,11 @@ def _cache() -> str | None:
 
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ and (_folder := _cache()):
     os.environ['JAX_COMPILATION_CACHE_DIR'] = _folder  # the next command reads what this compiles
+    # In a home that is read-only or full, commands are only slower.
+    warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation', UserWarning)
+logging.getLogger('matplotlib').addFilter(
+    lambda record: not re.match('mkdir -p failed|Matplotlib created a temp', record.getMessage())
+)
 
 
 def run(main: Callable[..., int | None]) -> None:
