@@ -1,5 +1,8 @@
 """What every command shares: its arguments, read by tyro, and errors in a line or two."""
 
+import startup  # first: from here on Ctrl-C in an import ends in a line
+
+# isort: split
 import contextlib
 import dataclasses
 import functools
@@ -23,7 +26,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import startup  # the first of what is not Python's own: it guards the imports after it
 import tyro
 
 from vitjax import fields

@@ -41,7 +41,9 @@ KILL = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'
     ],
     ids=['raised', 'sent', 'swallowed'],
 )
-@pytest.mark.parametrize(('where', 'argument'), [('tyro', '--help'), ('jax', 'digits')])
+@pytest.mark.parametrize(
+    ('where', 'argument'), [('dataclasses', '--help'), ('tyro', '--help'), ('jax', 'digits')]
+)
 def test_ctrl_c_in_an_import(tmp_path, module, where, argument):
     done = started([*HELP[:-1], argument], tmp_path, {where: module}, **ONCE)
     assert (done.returncode, done.stderr, done.stdout) == (130, 'stopped\n', '')
