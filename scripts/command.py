@@ -1,11 +1,15 @@
 """What every command shares: its arguments, read by tyro, and errors in a line or two."""
 
+import startup  # first: from here on Ctrl-C in an import ends in a line
+
+# isort: split
 import contextlib
 import dataclasses
 import functools
 import inspect
 import io
 import itertools
+import logging
 import math
 import os
 import pathlib
@@ -16,12 +20,12 @@ import shutil
 import sys
 import traceback
 import typing
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import startup  # the first of what is not Python's own: it guards the imports after it
 import tyro
 
 from vitjax import fields
@@ -47,6 +51,11 @@ def _cache() -> str | None:
 
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ and (_folder := _cache()):
     os.environ['JAX_COMPILATION_CACHE_DIR'] = _folder  # the next command reads what this compiles
+    # In a home that is read-only or full, commands are only slower.
+    warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation', UserWarning)
+logging.getLogger('matplotlib').addFilter(
+    lambda record: not re.match('mkdir -p failed|Matplotlib created a temp', record.getMessage())
+)
 
 
 def run(main: Callable[..., int | None]) -> None:

@@ -110,6 +110,14 @@ def test_ema_is_a_moving_average_of_parameters(batch):
     assert distance(state.ema, average) < 1e-5 < distance(state.ema, state.params)
 
 
+@pytest.mark.parametrize('ema', [0.9, 1 - 1e-6])
+def test_ema_of_parameters_that_stand_still_stands_still(batch, ema):
+    state, step = make(Optim(peak=0.0, warmup=0.0, ema=ema))
+    for _ in range(5):
+        state, _ = step(state, batch, jax.random.key(1))
+    assert distance(state.ema, state.params) == 0
+
+
 def test_ema_moves_when_parameters_do(batch):
     """Under accumulation once for each update, as timm has it, not once for each micro-batch."""
     accumulate = 3

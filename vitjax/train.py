@@ -173,7 +173,8 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
     average = state.ema
     if average is not None:
-        average = jax.tree.map(lambda a, p: ema * a + (1 - ema) * p, average, params)
+        # Rounded, `ema` and `1 - ema` do not add up to 1: near 1 a sum of products would shrink.
+        average = jax.tree.map(lambda a, p: a + (1 - ema) * (p - a), average, params)
         if accumulate > 1:
             moved = (state.step + 1) % accumulate == 0
             average = jax.tree.map(lambda new, old: jnp.where(moved, new, old), average, state.ema)

@@ -56,6 +56,30 @@ def test_operations_on_values_with_a_strength():
     check(op.grey, lambda image: image.convert('L').convert('RGB'))
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (2, 3), (3, 3)])
+def test_operations_on_images_of_a_few_pixels(shape):
+    """Those smaller than a kernel of 3x3 stay as they are where Pillow leaves them so."""
+    ways = [
+        *((functools.partial(ours, factor=factor),
+           lambda image, name=name, factor=factor: getattr(ImageEnhance, name)(image).enhance(
+               factor)) for name, ours in ENHANCED for factor in (0.0, 1.9)),
+        (op.equalize, ImageOps.equalize), (op.invert, ImageOps.invert),
+        (op.autocontrast, ImageOps.autocontrast), (op.solarize, ImageOps.solarize),
+        (op.grey, lambda image: image.convert('L').convert('RGB')),
+    ]  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for i, (ours, theirs) in enumerate(ways):
+        found = np.asarray(ours(jnp.asarray(pixels, jnp.float32)))
+        wanted = np.asarray(theirs(Image.fromarray(pixels)), np.float32)
+        assert np.abs(found - wanted).max() <= (ours is op.autocontrast), i
+    sharp = op.blur(jnp.asarray(pixels, jnp.float32), 0.05, 2.0)
+    np.testing.assert_array_equal(sharp, pixels)
+    wide = scipy.ndimage.gaussian_filter(
+        pixels.astype(float), (2.0, 2.0, 0), mode='nearest', truncate=20
+    )
+    assert np.abs(op.blur(jnp.asarray(pixels, jnp.float32), 2.0, 2.0) - wide).max() <= 1.5
+
+
 @pytest.mark.parametrize('degrees', [-30, 0, 12.5])
 @pytest.mark.parametrize('shear', [(0.0, 0.0), (0.3, 0.0), (0.0, -0.2)])
 def test_transform(degrees, shear):

@@ -54,3 +54,18 @@ def test_the_epsilon_is_added_to_the_variance(epsilon):
         )
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('width', [1, 2, 7, 192])
+def test_layer_norm_of_any_width_scale_and_type_is_the_formula(width, dtype):
+    """Far from zero too; a width of 1, and equal numbers, give the bias alone."""
+    scale, bias = jnp.asarray(normal(width)), jnp.asarray(normal(width, seed=1))
+    for spread, away in ((1e-6, 0.0), (1.0, 30.0), (1e3, 1e3), (0.0, 5.0)):
+        x = jnp.asarray(spread * normal(4, width, seed=2) + away, dtype)
+        centred = exact(x) - exact(x).mean(-1, keepdims=True)
+        wanted = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6)
+        found = layer_norm(x, scale, bias)
+        assert found.dtype == np.float32
+        wanted = wanted * exact(scale) + exact(bias)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

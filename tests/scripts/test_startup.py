@@ -41,7 +41,9 @@ KILL = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'
     ],
     ids=['raised', 'sent', 'swallowed'],
 )
-@pytest.mark.parametrize(('where', 'argument'), [('tyro', '--help'), ('jax', 'digits')])
+@pytest.mark.parametrize(
+    ('where', 'argument'), [('dataclasses', '--help'), ('tyro', '--help'), ('jax', 'digits')]
+)
 def test_ctrl_c_in_an_import(tmp_path, module, where, argument):
     done = started([*HELP[:-1], argument], tmp_path, {where: module}, **ONCE)
     assert (done.returncode, done.stderr, done.stdout) == (130, 'stopped\n', '')
@@ -120,6 +122,19 @@ def test_a_working_directory_that_was_deleted(tmp_path):
 def test_terminals_and_caches_that_are_odd(tmp_path, environment):
     done = started(HELP, tmp_path, **ONCE, **environment)
     assert done.returncode == 0 and done.stderr == '' and '--image-size' in done.stdout
+
+
+def test_a_home_that_takes_no_files_costs_time_and_no_lines(tmp_path):
+    """What jax compiled and matplotlib's list of fonts cannot be kept."""
+    code = 'import command, jax, matplotlib as m; jax.jit(lambda x: x * 2)(1.0); print("done")'
+    code += '; m.get_configdir(); m.get_cachedir()'
+    environment = {
+        'HOME': '/dev/null', 'XDG_CACHE_HOME': '', 'XDG_CONFIG_HOME': '', 'MPLCONFIGDIR': '',
+        'JAX_COMPILATION_CACHE_DIR': '', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        'JAX_ENABLE_COMPILATION_CACHE': 'true', 'TMPDIR': str(tmp_path),
+    }  # fmt: skip
+    done = started([sys.executable, '-c', code], tmp_path, cwd=SCRIPTS, **environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, 'done\n', '')
 
 
 # ---- Huge pages --------------------------------------------------------------------------------
