@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Count, Pattern, Side
 
 
@@ -16,6 +17,7 @@ def main(
     layers: tuple[Count, Count] | None = None, dtype: Literal['float32', 'float16'] = 'float32',
     examples: Count | None = None, size: Side | None = None, square: Side = 256,
     model: str | None = None, batch_size: Count = 64, paths: bool = False,
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write one .npy of [layers, examples, ...] for each path, and index.json.
 
@@ -40,9 +42,10 @@ def main(
         model: the model's name where weights do not say it, as in deit_small_patch16.
         batch_size: images at a time.
         paths: list what can be captured, with the shape for one image, and capture nothing.
+        stated: of weights, above what the files beside them state.
     """
     if paths:
-        return list_paths(source, model, size)
+        return list_paths(source, model, size, stated)
     if out is None:
         raise ValueError('say where to write with --out, or list paths with --paths.')
     from vitjax import activations
@@ -51,7 +54,7 @@ def main(
 
     found = activations.of_path(
         source, model=model, data=data, split=split, size=size, square=square, keep=keep,
-        tokens=tokens, layers=layers, batch_size=batch_size,
+        tokens=tokens, layers=layers, batch_size=batch_size, stated=stated,
     )  # fmt: skip
     found = activations.evenly(found, examples)
     console, about = Console(), found.about
@@ -69,7 +72,7 @@ def main(
     print(f'next:\n  {command.program(out, script="similarity.py")}')
 
 
-def list_paths(source: str, name: str | None, size: int | None) -> None:
+def list_paths(source: str, name: str | None, size: int | None, stated: Stated) -> None:
     """Prints what can be captured of a model, with the shape for one image."""
     import jax
     import jax.numpy as jnp
@@ -77,7 +80,7 @@ def list_paths(source: str, name: str | None, size: int | None) -> None:
     from vitjax import capture, runs
     from vitjax.experiment import preprocessing
 
-    experiment = runs.load(source, model=name, image_size=size).experiment
+    experiment = runs.load(source, model=name, image_size=size, stated=stated).experiment
     side = preprocessing(experiment).size
     one = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     known = capture.known_paths(experiment.model, one)

@@ -74,8 +74,9 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
             shown = next((mark.metavar for mark in marks if getattr(mark, 'metavar', None)), name)
             if _POSITIONAL in marks and value == ():
                 raise ValueError(f'missing required arguments: {shown}.')
+            path = '' if any(getattr(mark, 'name', None) == '' for mark in marks) else name
             with contextlib.nullcontext() if _POSITIONAL in marks else as_flags():
-                _check(value, kinds[name], name)
+                _check(value, kinds[name], path)  # a group without a name has flags without one
         return functools.partial(main, *args, **kwargs)
 
     # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.

@@ -5,18 +5,14 @@ from typing import Annotated, Any
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.data.preprocess import Crop, Interpolation
-from vitjax.ranges import Classes, Extent, Finite, Positive, Side
+from vitjax.pretrained import UNSTATED, Stated
+from vitjax.ranges import Classes, Side
 
 
 def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
     image_size: Side | None = None, patch_size: Side | None = None,
-    num_classes: Classes | None = None, num_heads: Extent | None = None,
-    grid: tuple[Extent, Extent] | None = None,
-    mean: tuple[Finite, Finite, Finite] | None = None,
-    deviation: tuple[Positive, Positive, Positive] | None = None, crop: Crop | None = None,
-    interpolation: Interpolation | None = None,
+    num_classes: Classes | None = None, stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write published weights as a run directory.
 
@@ -28,19 +24,12 @@ def main(
         image_size: side of the images in pixels; position embeddings are resampled.
         patch_size: of the patches in pixels; patch kernels are resampled.
         num_classes: another number than the weights' starts a fresh head; 0 leaves it out.
-        num_heads: attention heads, which weights do not tell; config.json's without it.
-        grid: rows and columns of the patches that the weights' positions are for.
-        mean: per channel, of pixels in 0 to 1; the publisher's without it.
-        deviation: per channel, of pixels in 0 to 1; the publisher's without it.
-        crop: fraction of the short side that the input covers; the publisher's without it.
-        interpolation: filter that images are resized with; the publisher's without it.
+        stated: of weights, above what the files beside them state.
     """
     from jax import tree
 
     from vitjax import runs
-    from vitjax.pretrained import Stated
 
-    stated = Stated(num_heads, mean, deviation, crop, interpolation, grid)
     experiment, params, _ = runs.load(
         weights, model=model, image_size=image_size, patch_size=patch_size,
         num_classes=num_classes, stated=stated,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Formats, Side
 
 
@@ -16,6 +17,7 @@ def main(
     split: Literal['train', 'validation', 'test'] = 'test',
     which: Literal['best', 'latest'] = 'best', out: str | None = None, model: str | None = None,
     size: Side | None = None, format: Formats = ('png',),
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Print accuracy, top-5, mean precision, recall and F1 of a trained model; write them.
 
@@ -33,6 +35,7 @@ def main(
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
         size: side in pixels of what the model sees; its own without it.
         format: of the figure.
+        stated: of weights, above what the files beside them state.
     """
     import sklearn.metrics
 
@@ -41,7 +44,7 @@ def main(
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
-    loaded = runs.load(run, which=which, model=model, image_size=size)
+    loaded = runs.load(run, which=which, model=model, image_size=size, stated=stated)
     experiment, params, _ = loaded
     own = pathlib.Path(run).is_dir()
     source = sources.Source(data) if data else experiment.data if own else None

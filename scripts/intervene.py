@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Count, Formats, Positive, Seed, Side, Whole
 
 What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
@@ -22,6 +23,7 @@ def main(
     aside: Whole | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
     format: Formats = ('png',),
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write what an intervention does: a figure WHAT.png, arrays WHAT.npz and a table WHAT.csv.
 
@@ -58,6 +60,7 @@ def main(
         memory: gigabytes that a pass may take.
         seed: of what is random, and of the bootstrap.
         format: of figures.
+        stated: of weights, above what the files beside them state.
     """
     from vitjax import ablation, runs, studies
     from vitjax.console import Console
@@ -75,7 +78,7 @@ def main(
 
     def study(path: str) -> tuple[Any, Any]:
         """What the intervention does to one trained model, and the images it was made on."""
-        loaded = runs.load(path, model=model, image_size=size)
+        loaded = runs.load(path, model=model, image_size=size, stated=stated)
         given = studies.samples(loaded, images, split=split, data=data, examples=examples, most=256)
         how, run = dict(options), functools.partial(vars(studies)[what], loaded)
         total, used = len(given.inputs) * (2 if what == 'heads' else 1), given

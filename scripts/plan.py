@@ -92,7 +92,7 @@ def checked(names: Sequence[str], dtype: str) -> tuple[list[str], list[str]]:
 
 def _line(name: str, error: Exception) -> str:
     """Returns an error in a line that starts with the machine's name."""
-    text = str(error)[:500].replace('model.dtype', '--model.dtype')
+    text = str(error)[:500]
     return text if text.startswith(f'{name}: ') else f'{name}: {text}'
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Count, Range, Side
 
 
@@ -19,6 +20,7 @@ def main(
     ],
     top: Count = 5, model: str | None = None, image_size: Side | None = None,
     which: Literal['best', 'latest'] = 'best',
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> int:  # fmt: skip
     """Print the likeliest classes of each image, with the preprocessing of the weights.
 
@@ -30,13 +32,16 @@ def main(
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
         image_size: side of the input in pixels; the weights' own without it.
         which: of a run's checkpoints, best or latest.
+        stated: of weights, above what the files beside them state.
     """
     from vitjax import evaluate, runs
     from vitjax.data import preprocess
     from vitjax.experiment import preprocessing
 
     report = functools.partial(print, file=sys.stderr)
-    loaded = runs.load(weights, model=model, image_size=image_size, which=which, report=report)
+    loaded = runs.load(
+        weights, model=model, image_size=image_size, stated=stated, which=which, report=report
+    )
     if not vars(loaded.experiment.model)['num_classes']:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     unread = 0

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Count, Formats, Pattern, Positive, Range, Side
 
 Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
@@ -24,6 +25,7 @@ def main(
     model: str | None = None, bandwidth: Positive = 1.0, k: Count | None = None,
     batch_size: Count = 64, unchecked: bool = False,
     format: Formats = ('png',),
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
@@ -66,6 +68,7 @@ def main(
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
         unchecked: read captures without holding what is read against its digests.
         format: of figures.
+        stated: of weights, above what the files beside them state.
     """
     from vitjax import activations
     from vitjax.console import Console
@@ -78,7 +81,7 @@ def main(
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
         activations.open_side, data=data, square=square, keep=keep, model=model, tokens=tokens,
-        layers=layers, batch_size=batch_size, checked=not unchecked,
+        layers=layers, batch_size=batch_size, checked=not unchecked, stated=stated,
     )  # fmt: skip
     console = Console()
     if probe:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.pretrained import UNSTATED, Stated
 from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 
 
@@ -22,11 +23,11 @@ def main(
     images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
     size: Side | None = None, layer: Count | None = None, query: tuple[Count, Count] | None = None,
     target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
-    interpolation: Literal['bicubic', 'nearest'] = 'bicubic', discard: Rate = 0.9,
+    enlarge: Literal['bicubic', 'nearest'] = 'bicubic', discard: Rate = 0.9,
     steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
     memory: Positive = 3.0, seed: Seed = 0, image: Count = 1,
     scale: Literal['shared', 'each'] | None = None, format: Formats = ('png',),
-    beside: str | None = None,
+    beside: str | None = None, stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Draw what a model does on photographs: figures (PNG, PDF, SVG; GIF), arrays (NPZ), a page.
 
@@ -48,7 +49,7 @@ def main(
         at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3.
         channels: of maximize, by default the four most active on the images; of activations, by
             default the 64 that vary most; from 0 on.
-        interpolation: of maps over images.
+        enlarge: filter that maps over images are enlarged with.
         discard: share of attention weights, the smallest, that the second rollout leaves out.
         steps: of maximize.
         jitter: of maximize, in pixels; by default the patch size, half the side for convolutional
@@ -62,6 +63,7 @@ def main(
             map's own, as of relevance and grad-cam, whose sizes differ from image to image.
         format: of figures; animations are GIF, the explorer's page is HTML.
         beside: a second run directory or file of weights, for explorer to show beside the first.
+        stated: of weights, above what the files beside them state; not of `beside`.
     """
     started = time.perf_counter()
     from vitjax import runs, views
@@ -72,7 +74,7 @@ def main(
 
     chosen = views.choose(what)
     changes: list[Any] = []
-    load = functools.partial(runs.load, weights, model=model, report=changes.append)
+    load = functools.partial(runs.load, weights, model=model, stated=stated, report=changes.append)
     loaded = load(image_size=size)
     held = views.gigabytes(loaded, len(images), *chosen, at=at)
     preprocessing: Any = loaded.experiment.preprocessing  # load fills it in
@@ -100,7 +102,7 @@ def main(
     with console.progress('views', len(chosen), now='one pass through the model') as show:
         drawings = views.draw(
             loaded, images, *chosen, target=target, at=at, layer=layer, query=query,
-            channels=channels, smooth=interpolation == 'bicubic', discard=discard, steps=steps,
+            channels=channels, smooth=enlarge == 'bicubic', discard=discard, steps=steps,
             jitter=jitter, blur=blur, seed=seed, image=image, scale=scale, beside=other,
             labels=labels([*filter(None, (weights, beside))]), report=console.say,
             begin=lambda done, name: show(done, now=name),

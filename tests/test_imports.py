@@ -46,7 +46,8 @@ SIBLINGS = {
     'provenance': {'files', 'data', 'experiment', 'pretrained', 'checkpoint', 'runs'},
     'evaluate': {'data', 'train', 'runs'},
     'activations': {
-        'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment', 'runs'
+        'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment',
+        'pretrained', 'runs',
     },
     'studies': {
         'labels', 'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data',
@@ -65,7 +66,7 @@ SIBLINGS = {
         'labels', 'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment',
         'runs', 'provenance', 'evaluate', 'views', 'program',
     },
-    'forecast': {'flops', 'target', 'data', 'experiment', 'sharding', 'program'},
+    'forecast': {'flops', 'target', 'train', 'data', 'experiment', 'sharding', 'program'},
     'progress': {'optim', 'models', 'experiment', 'runs', 'evaluate', 'program'},
     'loop': {
         'environment', 'fields', 'signals', 'processes', 'console', 'diagnosis', 'figures', 'data',

@@ -13,6 +13,7 @@ from vitjax import program, sharding, target
 from vitjax.data.kind import Encoded
 from vitjax.experiment import Experiment, preprocessing, require_data
 from vitjax.flops import model_flops
+from vitjax.train import require_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +138,7 @@ def forecast(
     experiment, shape, _ = program.delivered(experiment, images.shape, images.streams)
     dtype, devices = vars(experiment.model)['dtype'], len(machine.devices)
     peak_flops = target.rate(machine.chip, dtype)
+    require_gradients(experiment.model)
 
     @functools.cache
     def compiled(batch: int) -> tuple[target.Report | None, float]:

@@ -172,7 +172,7 @@ def rate(chip: Chip | None, dtype: str) -> float:
     if chip is None:
         return math.nan
     if dtype not in chip.flops:
-        raise ValueError(f'model.dtype must be one of {", ".join(chip.flops)}: {dtype!r}.')
+        raise ValueError(f'--model.dtype must be one of {", ".join(chip.flops)}: {dtype!r}.')
     return chip.flops[dtype]
 
 

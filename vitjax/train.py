@@ -62,12 +62,13 @@ def require_gradients(model: Module) -> None:
         model: any module; one without a `dtype` passes.
 
     Raises:
-        ValueError: if its `dtype` is float16, or float64 while jax computes it as float32.
+        ValueError: if its `dtype` is float16, or float64: parameters and optimizer are float32.
     """
     dtype = getattr(model, 'dtype', None)
-    if dtype is not None and jnp.dtype(dtype) == 'float64' != jnp.result_type(float):
+    if dtype is not None and jnp.dtype(dtype) == 'float64':
         raise ValueError(
-            'float64 needs JAX_ENABLE_X64=1 in the environment: without it jax computes in float32.'
+            'float64 is for inference: parameters train in float32. '
+            'Train with --model.dtype float32, or bfloat16.'
         )
     if dtype is not None and jnp.dtype(dtype) == jnp.float16:
         raise ValueError(

@@ -71,7 +71,7 @@ def test_every_option_of_a_view_has_its_flag(run, photographs, tmp_path, monkeyp
         return iter(())
 
     monkeypatch.setattr(views, 'draw', draw)
-    visualize.main(run, ('all',), images=photographs, out=str(tmp_path), interpolation='nearest')
+    visualize.main(run, ('all',), images=photographs, out=str(tmp_path), enlarge='nearest')
     options = {option for view in views.VIEWS.values() for option in view.options}
     assert given.keys() - {'report', 'begin'} == {'target', 'at', *options}
     assert given['smooth'] is False

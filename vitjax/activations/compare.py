@@ -10,6 +10,7 @@ from vitjax.activations.record import Activations, Report, by_batch, from_array,
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import effects, probe, similarity
+from vitjax.pretrained import Stated
 from vitjax.types import Array
 
 SAMPLES = ('image', 'token')
@@ -83,7 +84,8 @@ class Probes(NamedTuple):
 
 def open_side(
     path: str, *, keep: str | None = None, tokens: str | None = None,
-    layers: tuple[int, int] | None = None, checked: bool = True, **how: Any,
+    layers: tuple[int, int] | None = None, checked: bool = True, stated: Stated | None = None,
+    **how: Any,
 ) -> Activations:  # fmt: skip
     """What a path stands for: a `.npy`, a capture, a run directory or published weights.
 
@@ -93,18 +95,22 @@ def open_side(
         tokens: as in `stream`; a capture has its own.
         layers: the same.
         checked: as in `read`, of a capture.
+        stated: of weights, as in `of_path`.
         **how: of runs and weights, further arguments of `of_path`.
 
     Raises:
         ValueError: as those who open them do, for other tokens than a capture has, and for layers
             of what is no model.
     """
-    if layers is not None and (path.endswith('.npy') or is_capture(path)):
-        raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
+    if path.endswith('.npy') or is_capture(path):
+        if layers is not None:
+            raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
+        if given := ', '.join(stated.given() if stated else ()):
+            raise ValueError(f'{given}: stated of weights, and {path} holds activations.')
     if path.endswith('.npy'):
         return from_array(path)
     if not is_capture(path):
-        return of_path(path, keep=keep, tokens=tokens, layers=layers, **how)
+        return of_path(path, keep=keep, tokens=tokens, layers=layers, stated=stated, **how)
     found = read(path, checked=checked)
     if tokens not in (None, found.about['tokens']):
         raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')

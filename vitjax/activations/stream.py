@@ -21,6 +21,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import Data
 from vitjax.experiment import Experiment, preprocessing, to_json
 from vitjax.models.trunk import Model
+from vitjax.pretrained import Stated
 from vitjax.types import Array, Params
 
 TOKENS = ('class', 'mean', 'patches', 'all')
@@ -29,7 +30,8 @@ TOKENS = ('class', 'mean', 'patches', 'all')
 def of_path(
     path: str | pathlib.Path, *, data: str | None = None, split: str = 'test',
     size: int | None = None, square: int = 256, keep: str | None = None,
-    model: str | None = None, report: Callable[[Any], object] = print, **how: Any,
+    model: str | None = None, stated: Stated | None = None,
+    report: Callable[[Any], object] = print, **how: Any,
 ) -> Activations:  # fmt: skip
     """`stream` of a run directory or a file of published weights.
 
@@ -43,13 +45,16 @@ def of_path(
             from the file itself; the hashes must not depend on the model.
         keep: as in `stream`; None is the blocks, or the convolutions where there are none.
         model: a published model's name where the weights do not say it.
+        stated: a user's statements about weights; not for a run.
         report: takes each change made to the parameters.
         **how: further arguments of `stream`.
 
     Raises:
         ValueError: as `runs.load`, `sources.load` and `stream` do; for weights without data.
     """
-    experiment, params, _ = runs.load(path, model=model, image_size=size, report=report)
+    experiment, params, _ = runs.load(
+        path, model=model, image_size=size, stated=stated, report=report
+    )
     source = experiment.data
     if data is not None:
         source = dataclasses.replace(source or sources.Source(), name=data, size=square)

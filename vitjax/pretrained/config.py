@@ -71,6 +71,9 @@ class Stated:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+UNSTATED = Stated()
+
+
 class Config(NamedTuple):
     """What the files beside weights state; a field that they are silent on is None or empty.
 
