@@ -274,6 +274,18 @@ def test_folders_and_files_that_may_not_be_read_are_named(tmp_path, monkeypatch)
             load(source, 'train')
 
 
+def test_a_split_without_labels_is_refused_by_name(tmp_path):
+    for name in ('train/a/1.png', 'train/b/1.png', 'test/1.png', 'lost+found/1.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
+    source = Source(f'folder:{tmp_path}', validation=0, test=0)
+    with pytest.raises(ValueError, match='test must have one folder for each class of .*train: it'):
+        load(source, 'train')
+    (tmp_path / 'test' / '1.png').unlink()
+    (tmp_path / 'test').rmdir()
+    assert load(source, 'train').classes == ('a', 'b')
+
+
 @pytest.mark.parametrize('name', ['~nosuchuser/x', 'no/such', 'file.png', 'fifo'])
 def test_a_folder_must_be_one(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -82,3 +82,8 @@ def test_the_cut_of_the_splits_stays_as_it_was():
     rows = kind.chosen(Source(), 'validation', count=20, present=['train'])
     assert rows.tolist() == [17, 18]
     assert kind.chosen(Source(), 'test', count=20, present=['train']).tolist() == [1, 9, 14, 15]
+
+
+def test_a_place_for_data_that_have_none_is_refused():
+    with pytest.raises(ValueError, match='--data.dir is for tfds:NAME alone: got digits'):
+        load(Source('digits', dir='/x'), 'train')

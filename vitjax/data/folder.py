@@ -23,6 +23,8 @@ HIDDEN = (
     'desktop.ini',
     '@eadir',
     '$recycle.bin',
+    'lost+found',
+    '__pycache__',
     'system volume information',
 )
 OURS = ('vitjax-shrink',)  # beside the images that `prepare shrink` writes: its settings
@@ -111,6 +113,9 @@ def _images(
     found: dict[str, list[list[str]]] = {}
     for own, home in homes.items():
         inside = classes if own == 'train' else _classes(files, home)
+        if not inside:  # images without labels, as of a competition
+            rule = f'{home} must have one folder for each class of {first}'
+            raise ValueError(f'{rule}: it has none{files.aside()}. Move it out of {home.parent}.')
         unknown = sorted({*inside} - {*classes})
         if unknown:
             raise ValueError(f'{home} has classes that {first} has not: {kind.listed(unknown)}.')

@@ -44,6 +44,8 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
     for form, read in KINDS.items():
         known, _, follows = form.partition(':')
         if asked == known and bool(name) == bool(follows):
+            if source.dir is not None and asked != 'tfds':
+                raise ValueError(f'--data.dir is for tfds:NAME alone: got {source.name}.')
             data = read(source, name, split, preprocessing)
             _tell_missing(source, split, data)
             return data
