@@ -4,6 +4,7 @@ import importlib.metadata
 import itertools
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -16,6 +17,10 @@ os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's own is no bus
 if os.environ['JAX_PLATFORMS'] == 'cpu':
     # Most tests compile much and run it once: without optimizations that takes half the time.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C, and so would the commands that tests send it to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENDED = itertools.count(1)  # tests of this process
 MAPPINGS = pathlib.Path('/proc/self/maps')

@@ -203,7 +203,7 @@ def test_a_job_that_is_stopped_early_is_submitted_again_as_it_was():
 
 def test_a_launcher_without_submitit_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'submitit', None)
-    with pytest.raises(ValueError, match=r'vitjax\[cluster\]'):
+    with pytest.raises(ValueError, match=r'pip install -e .\.\[cluster\]'):
         launch.train(EXPERIMENT, tmp_path / 'run', 'slurm')
 
 

@@ -33,7 +33,7 @@ def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
     np.testing.assert_array_equal(some.labels, data.labels[[0, 10, 20]])
     with pytest.raises(ValueError, match="'norm' matches none of embed, blocks"):
         activations.select(back, 'norm')
-    with pytest.raises(ValueError, match='from 1 to 21: 22'):
+    with pytest.raises(ValueError, match='from 1 to 21, the images there are: 22'):
         activations.evenly(back, 22)
 
 
