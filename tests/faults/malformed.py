@@ -56,6 +56,7 @@ large, epochs = whole(0, 2**63 - 1), real(lambda v: 0 < v < 2**31)
 rate, share = real(lambda v: 0 <= v < 1), real(lambda v: 0 <= v <= 1)
 amount, positive = real(lambda v: v >= 0), real(lambda v: v > 0)
 ratio, classes = real(lambda v: 0 < v <= 1000), whole(0, 10**7)
+strength = real(lambda v: 0 <= v <= 10**6)
 
 _ATTENTION = one_of('auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas')
 _DTYPE = one_of('float32', 'bfloat16', 'float16', 'float64')
@@ -69,10 +70,12 @@ _MAPS = {'num_classes': classes, 'dropout': rate, 'dtype': _DTYPE}
 MODELS = {
     'ViT': _TOKENS | {
         'head_width': optional(extent), 'mlp_last_gelu': boolean, 'head_dropout': rate,
+        'norm_epsilon': positive,
+        'position_grid': optional(listed(extent, 2, 2)),
         'pool': one_of('class', 'distilled', 'mean', 'flatten'), 'registers': whole(0, 1024),
         'position': one_of('learned', 'sincos'), 'head': listed(extent),
     },
-    'CaiT': _TOKENS | {'class_depth': extent},
+    'CaiT': _TOKENS | {'class_depth': extent, 'position_grid': optional(listed(extent, 2, 2))},
     'PatchConvNet': _TOKENS | {
         'class_depth': extent, 'class_tokens_per_class': boolean, 'stem_bias': boolean,
         'stem_last_gelu': boolean, 'depthwise': boolean, 'se_ratio': extent, 'se_bias': boolean,
@@ -88,8 +91,8 @@ PARTS = {
     'augment': {
         'size': side, 'enlarge': optional(side), 'padding': whole(0, 16_384), 'flip': share,
         'shift': share, 'rotation': share, 'zoom': rate, 'contrast': share, 'brightness': share,
-        'area': share, 'policy': policy, 'jitter': amount, 'erase': share, 'cutout': share,
-        'mixup': amount, 'cutmix': amount, 'smoothing': rate,
+        'area': share, 'policy': policy, 'jitter': strength, 'erase': share, 'cutout': share,
+        'mixup': strength, 'cutmix': strength, 'smoothing': rate,
     },
     'optim': {
         'peak': amount, 'start': amount, 'end': amount, 'warmup': rate, 'decay': amount, 'b1': rate,
@@ -103,7 +106,8 @@ PARTS = {
     },
     'preprocessing': {
         'size': side, 'crop': real(lambda v: 0.01 <= v <= 1), 'mean': listed(real(), 3, 3),
-        'deviation': listed(positive, 3, 3),
+        'deviation': listed(positive, 3, 3), 'squash': boolean, 'grey': boolean,
+        'interpolation': one_of('bilinear', 'bicubic', 'lanczos'),
     },
 }  # fmt: skip
 OWN = {
