@@ -65,7 +65,7 @@ def test_layer_norm_of_any_width_scale_and_type_is_the_formula(width, dtype):
         x = jnp.asarray(spread * normal(4, width, seed=2) + away, dtype)
         centred = exact(x) - exact(x).mean(-1, keepdims=True)
         wanted = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6)
-        found = layer_norm(x, scale, bias)
+        found: Any = layer_norm(x, scale, bias)
         assert found.dtype == np.float32
         wanted = wanted * exact(scale) + exact(bias)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
