@@ -1,5 +1,7 @@
 """Every measure against float64 NumPy written from its paper, and by its invariances."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -190,8 +192,8 @@ def test_float64_beyond_float32_changes_nothing(measure, scale, x, y):
 
 def test_scales_whose_sums_float64_cannot_hold(x, y):
     for scale in (1e-300, 1e-100, 1e100, 1e300):
-        large = np.float64(x) * scale
-        large = np.asarray(x, np.float64) * scale
+        large: Any = np.asarray(x, np.float64) * scale
+        np.testing.assert_allclose(similarity.cka(large, y), similarity.cka(x, y), atol=1e-5)
         with pytest.raises(ValueError, match='layer 0 of x has features that are .*beyond'):
             streamed(large, y)
 
