@@ -138,6 +138,9 @@ def _check(value: Any, declared: Any, name: str) -> None:
     """Checks an argument, as `fields.check`; an empty `out` is no folder, but would be this one."""
     if name == 'out' and value == '':
         raise ValueError("out must name a folder: ''.")
+    if name == 'out' and isinstance(value, str) and value.startswith('~'):
+        # A shell expands a known home after a space and not after `--out=`.
+        raise ValueError(f'out must not start with ~, which the shell left as it is: {value!r}.')
     fields.check(value, declared, name)
 
 

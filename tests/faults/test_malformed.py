@@ -117,6 +117,13 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
         ('similarity', ['run', '--size', '8', '8', '8'], '--size must be a list of values, from 0'),
         ('convert', ['w', '--out', 'o', '--num-classes', '-1'], '--num-classes must be a whole'),
         ('capture', ['r', '--out', 'o', '--batch-size', '-1'], '--batch-size must be a whole'),
+        (
+            'convert',
+            ['w', '--out=~/r'],
+            '--out must not start with ~, which the shell left as it is',
+        ),
+        ('train', ['digits', '--out', '~nosuch/r'], '--out must not start with ~'),
+        ('train', ['digits', '--out', ''], '--out must name a folder'),
         ('ablate', ['digits', '--grid'], '--grid must be a list of values, at least 1 of them: it'),
         (
             'ablate',
