@@ -279,7 +279,10 @@ def test_a_split_without_labels_is_refused_by_name(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
     source = Source(f'folder:{tmp_path}', validation=0, test=0)
-    with pytest.raises(ValueError, match='test must have one folder for each class of .*train: it'):
+    with pytest.raises(
+        ValueError,
+        match='test must have one folder for each class of .*train, as .*test/a: it has none',
+    ):
         load(source, 'train')
     (tmp_path / 'test' / '1.png').unlink()
     (tmp_path / 'test').rmdir()

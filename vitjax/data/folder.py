@@ -114,7 +114,7 @@ def _images(
     for own, home in homes.items():
         inside = classes if own == 'train' else _classes(files, home)
         if not inside:  # images without labels, as of a competition
-            rule = f'{home} must have one folder for each class of {first}'
+            rule = f'{home} must have one folder for each class of {first}, as {home / classes[0]}'
             raise ValueError(f'{rule}: it has none{files.aside()}. Move it out of {home.parent}.')
         unknown = sorted({*inside} - {*classes})
         if unknown:
