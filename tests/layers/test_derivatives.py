@@ -250,7 +250,7 @@ def test_gradients_have_the_types_of_their_arguments(dtypes):
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_gelu_of_all_16_bit_numbers(dtype):
-    """The value and its slope: exact but for the last rounding, and finite to the ends."""
+    """The value and its slope: exact but for float32's rounding inside and the last one."""
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
     x = np.arange(2**16, dtype=np.uint16).view(kind)
     x = x[np.isfinite(x.astype('float32'))]
@@ -261,11 +261,12 @@ def test_gelu_of_all_16_bit_numbers(dtype):
     for got, want in zip(found, (wide * cdf, cdf + wide * density), strict=True):
         assert got.dtype == kind
         info = ml_dtypes.finfo(kind)
-        # Besides half a unit in the last place: float32 has no numbers below 1e-38.
-        tolerance = 0.51 * float(info.eps) * np.abs(want) + max(
-            float(info.smallest_subnormal), 1e-36
-        )
+        # Besides half a unit in the last place: 1 + erf is rounded in float32.
+        tolerance = 0.51 * float(info.eps) * np.abs(want) + 1.2e-7 * np.maximum(np.abs(wide), 1)
         assert (np.abs(np.asarray(got, 'float64') - want) <= tolerance).all()
+        middle = (wide >= -4) & (wide <= -1)  # where 16 bits inside lost 7% in the median
+        error = np.abs(np.asarray(got, 'float64') - want)[middle] / np.abs(want[middle])
+        assert np.median(error) < float(info.eps) / 2
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
