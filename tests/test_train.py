@@ -206,7 +206,10 @@ def test_no_gradient_is_zero_in_a_type_that_trains(model):
     assert refused == ['float16', 'float64']
     wanted, found = (kernels_gradients(model.clone(dtype=d)) for d in ('float32', 'bfloat16'))
     for path, grad in wanted.items():
-        assert (grad != 0).any() and not ((found[path] == 0) & (grad != 0)).any(), path
+        a, b = (np.asarray(g, np.float64).ravel() for g in (grad, found[path]))
+        # A channel of 16-bit sums may cancel to zero, 1 of 48 on jax 0.12; underflow takes them all.
+        assert (a != 0).any() and ((b == 0) & (a != 0)).mean() < 0.05, path
+        assert a @ b > 0.999 * np.linalg.norm(a) * np.linalg.norm(b), path
 
 
 def test_float16_is_refused_in_training_and_answers_in_inference(batch):
