@@ -207,7 +207,7 @@ def test_no_gradient_is_zero_in_a_type_that_trains(model):
     wanted, found = (kernels_gradients(model.clone(dtype=d)) for d in ('float32', 'bfloat16'))
     for path, grad in wanted.items():
         a, b = (np.asarray(g, np.float64).ravel() for g in (grad, found[path]))
-        # A channel of 16-bit sums may cancel to zero, 1 of 48 on jax 0.12; underflow takes them all.
+        # A channel of 16-bit sums may cancel to 0, 1 of 48 on jax 0.12; underflow takes them all.
         assert (a != 0).any() and ((b == 0) & (a != 0)).mean() < 0.05, path
         assert a @ b > 0.999 * np.linalg.norm(a) * np.linalg.norm(b), path
 
