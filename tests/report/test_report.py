@@ -14,7 +14,7 @@ from helpers import TINY, random_params
 from report_parsed import Parsed
 from tiny_models import CONVNET, MULTI
 
-from vitjax import files, report, runs
+from vitjax import fields, files, report, runs
 from vitjax.analysis.effects import student, student_share
 from vitjax.data.preprocess import Preprocessing
 from vitjax.report import found
@@ -248,6 +248,17 @@ def test_impossible_metrics_are_left_out(run):
         assert report.sections.results([group]) and report.sections.curves([group])
         if value == 10**400:
             assert report.sections.cost([group])
+
+
+@pytest.mark.parametrize('changed', [{}, {'optim.train': 'head.*'}, {'distill.teacher': 'x'}])
+def test_training_compute_is_of_what_a_step_executes_or_left_out(run, changed):
+    experiment = runs.read_experiment(run)
+    for path, value in changed.items():
+        experiment = fields.replace(experiment, path, value)
+    runs.write_experiment(run, experiment)
+    (group,) = found.grouped(found.find([run], []))
+    *_, trained = report.sections._arithmetic(group)
+    assert (trained == '-') == bool(changed)
 
 
 def test_predictions_that_are_no_numbers_are_made_again(run):

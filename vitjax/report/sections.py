@@ -147,8 +147,8 @@ def cost(groups: Sequence[Group]) -> Html:
         )  # fmt: skip
     said = (
         'A FLOP is half a multiply-add of a product, forward; training counts forward and backward '
-        'passes of the steps taken. Images/s is the median over the lines of training metrics: of '
-        'seeds that train together, all of them.'
+        'passes of the steps taken, and is left out with frozen parts or a teacher. Images/s is '
+        'the median over the lines of training metrics: of seeds that train together, all of them.'
     )
     return page.section('Cost and speed', page.table(head, rows), tag('p', said))
 
@@ -163,7 +163,9 @@ def _arithmetic(group: Group) -> tuple[str, str, str]:
     parameters = sum(int(np.prod(leaf.shape)) for leaf in shapes)
     steps = max((run.records[-1]['step'] for run in group.runs if run.records), default=0)
     each = flops.model_flops(model, size, backward=True) * experiment.batch_size
-    trained = scaled(steps * each) if steps else '-'
+    # A frozen part has no backward pass, and a teacher has a forward pass, which are not counted.
+    known = experiment.optim.train == '.*' and experiment.distill.teacher is None
+    trained = scaled(steps * each) if steps and known else '-'
     return f'{parameters:,}', scaled(flops.model_flops(model, size)), trained
 
 
