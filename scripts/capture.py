@@ -42,7 +42,7 @@ def main(
         model: the model's name where weights do not say it, as in deit_small_patch16.
         batch_size: images at a time.
         paths: list what can be captured, with the shape for one image, and capture nothing.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     if paths:
         return list_paths(source, model, size, stated)

@@ -1,4 +1,4 @@
-"""What every command shares: its arguments, read by tyro, and errors in a line or two."""
+"""Arguments of every command, read by tyro, and errors in a line or two."""
 
 import startup  # first: from here on Ctrl-C in an import ends in a line
 
@@ -349,8 +349,8 @@ def described(model: Any, size: int) -> str:
 def guard(call: Callable[[], int | None]) -> None:
     """Calls a function and exits with its code.
 
-    What a user can cause (ValueError, OSError, too little memory, a platform that is not there)
-    ends in a line or two and exit code 1; other exceptions are bugs and keep their traceback.
+    Errors that a user can cause (ValueError, OSError, too little memory, a missing platform) end
+    in a line or two and exit code 1; other exceptions are bugs and keep their traceback.
     VITJAX_TRACEBACK=1 shows every traceback. One of several processes that fails leaves at once,
     for the others to see it; a code that is returned is the same in all of them, and they leave
     together.

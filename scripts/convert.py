@@ -24,7 +24,7 @@ def main(
         image_size: side of the images in pixels; position embeddings are resampled.
         patch_size: of the patches in pixels; patch kernels are resampled.
         num_classes: another number than the weights' starts a fresh head; 0 leaves it out.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     from jax import tree
 

@@ -35,18 +35,18 @@ def main(
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
         size: side in pixels of what the model sees; its own without it.
         format: of the figure.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     import sklearn.metrics
 
-    from vitjax import evaluate, files, provenance, runs
+    from vitjax import evaluate, files, pretrained, provenance, runs
     from vitjax.console import Console
     from vitjax.data import sources
     from vitjax.figures import training as figures
 
     loaded = runs.load(run, which=which, model=model, image_size=size, stated=stated)
     experiment, params, _ = loaded
-    own = pathlib.Path(run).is_dir()
+    own = pathlib.Path(run).is_dir() and not pretrained.is_folder(run)
     source = sources.Source(data) if data else experiment.data if own else None
     if source is None:
         raise ValueError(f'{run} was not trained here: say which images with --data.')

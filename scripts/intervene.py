@@ -60,7 +60,7 @@ def main(
         memory: gigabytes that a pass may take.
         seed: of what is random, and of the bootstrap.
         format: of figures.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     from vitjax import ablation, runs, studies
     from vitjax.console import Console

@@ -32,7 +32,7 @@ def main(
         model: the model's name where weights do not say it, as in deit_tiny_patch16.
         image_size: side of the input in pixels; the weights' own without it.
         which: of a run's checkpoints, best or latest.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     from vitjax import evaluate, runs
     from vitjax.data import preprocess

@@ -68,7 +68,7 @@ def main(
         batch_size: examples at a time, and in a Gram matrix of cka and rbf.
         unchecked: read captures without holding what is read against its digests.
         format: of figures.
-        stated: of weights, above what the files beside them state.
+        stated: facts about weights that override the files beside them.
     """
     from vitjax import activations
     from vitjax.console import Console

@@ -63,7 +63,8 @@ def main(
             map's own, as of relevance and grad-cam, whose sizes differ from image to image.
         format: of figures; animations are GIF, the explorer's page is HTML.
         beside: a second run directory or file of weights, for explorer to show beside the first.
-        stated: of weights, above what the files beside them state; not of `beside`.
+        stated: facts about the weights, but not about `beside`, that override the files beside
+            them.
     """
     started = time.perf_counter()
     from vitjax import runs, views

@@ -115,7 +115,7 @@ def test_all_leave_together_when_all_are_asked(tmp_path):
 
 
 def agreement(values):
-    """What each of several processes, here threads, raises or None."""
+    """Returns the error of each of several processes, here threads, or None."""
     barrier, given = threading.Barrier(len(values)), [b''] * len(values)
     raised: list[BaseException | None] = [None] * len(values)
 

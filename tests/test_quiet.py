@@ -1,4 +1,4 @@
-"""What this project does to the process that it runs in: nothing that stays."""
+"""Importing and using this project leaves the host process as it was."""
 
 import logging
 import subprocess

@@ -92,7 +92,7 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
 
 
 def _failed(error: Exception) -> bool:
-    """Whether an error is of a save that the disk or the clock ended."""
+    """Returns True for the error of a save that a full disk or a timeout ended."""
     return isinstance(error, TimeoutError) or any(reason in str(error) for reason in FULL)
 
 

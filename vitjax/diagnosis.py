@@ -1,4 +1,4 @@
-"""Which module of a network was the first whose numbers are not finite."""
+"""First module of a network, in forward order, with numbers that are not finite."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

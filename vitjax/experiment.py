@@ -90,9 +90,9 @@ def require_data(experiment: Experiment) -> Source:
 
 
 def sized_by_data(model: Any) -> bool:
-    """Whether data say how many outputs a model's head gets when it trains: nothing else does.
+    """Returns True if the data decide how many outputs a model's head gets when it trains.
 
-    That is so if it has the number that its class has by default, or no head.
+    They do for a model with the default number of its class, or without a head.
     """
     return model.num_classes in (0, _default_classes(model))
 

@@ -25,6 +25,7 @@ from vitjax import (
 )
 from vitjax.console import Console, duration
 from vitjax.data import feed, preprocess
+from vitjax.data.order import evenly
 from vitjax.data.sources import Data
 from vitjax.evaluate import answers, on_host, predict, scores
 from vitjax.experiment import Experiment, require_data, to_json
@@ -335,7 +336,7 @@ def _replayed(
 def _first_module(plan: Plan, params: Any, data: Data) -> str:
     """`diagnosis.first_module` on a few images of a split."""
     experiment: Any = plan.experiment
-    rows = np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).round().astype(int)
+    rows = evenly(len(data), LOOKED_AT)
     pixels = jnp.asarray(data.images[rows])
     images = preprocess.finish(pixels, experiment.preprocessing, data.prepared)
     loss = LOSSES[experiment.loss]

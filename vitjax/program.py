@@ -82,7 +82,7 @@ class Plan:
         return step % self.every == 0 or step == self.total
 
     def draws(self, step: int) -> bool:
-        """Whether attention is drawn after a step: every `attention_every` epochs, if evaluated."""
+        """Returns True if attention is drawn after a step: every `attention_every` epochs."""
         every = self.experiment.attention_every * self.per_epoch
         return every > 0 and step % every == 0 and self.evaluates(step)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from vitjax import checkpoint, pretrained, runs
 from vitjax.data import sources
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.sources import SPLITS, Data, Source
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.files import first_line
@@ -45,8 +46,13 @@ def of_splits(experiment: Experiment, load: Load) -> dict[str, Facts]:
     Raises:
         ValueError: as `load` does.
     """
-    source, prepared = require_data(experiment), experiment.preprocessing
-    return {s: of_data(load(source, s, *(() if s == 'train' else (prepared,)))) for s in SPLITS}
+    read = _splits(require_data(experiment), experiment.preprocessing, load)
+    return {split: of_data(data) for split, data in read.items()}
+
+
+def _splits(source: Source, prepared: Preprocessing | None, load: Load) -> dict[str, Data]:
+    """Every split, read as a run reads it, so that `load` may have kept it."""
+    return {s: load(source, s, *(() if s == 'train' else (prepared,))) for s in SPLITS}
 
 
 def of_weights(path: Path) -> str:
@@ -169,10 +175,9 @@ def remark_on(run: Path, experiment: Experiment, load: Load) -> str:
         ValueError: if `experiment` reads other data from another place.
     """
     known = runs.read_experiment(run)
-    asked, prepared = require_data(experiment), known.preprocessing
+    asked = require_data(experiment)
     try:
-        parts = [(s, () if s == 'train' else (prepared,)) for s in SPLITS]
-        said = remark(run, {split: load(asked, split, *more) for split, more in parts})
+        said = remark(run, _splits(asked, known.preprocessing, load))
     except (ValueError, OSError) as error:
         said = f'the data of {run} cannot be compared with those of then: {first_line(error)}'
     if said and known.data != asked:

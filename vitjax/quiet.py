@@ -108,6 +108,6 @@ def _hush() -> Callable[[], None]:
 
 
 def _by_another(record: logging.LogRecord) -> bool:
-    """Whether a log record is not of orbax: neither from its code nor about its tasks."""
+    """Returns True for a log record that is neither from orbax's code nor about its tasks."""
     said = record.getMessage() if record.name == 'asyncio' else ''
     return f'{os.sep}orbax{os.sep}' not in f'{record.pathname} {said}'

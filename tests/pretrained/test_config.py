@@ -80,7 +80,7 @@ def vit_tiny(tmp_path_factory):
 
 
 def opened(path, **options):
-    """What `load` gives, and the kinds of its changes."""
+    """Returns what `load` does, and the kinds of its changes."""
     said = []
     experiment, params = pretrained.load(path, report=said.append, **options)
     return experiment, params, said
@@ -114,7 +114,7 @@ def test_timms_configuration_is_read(vit_tiny):
 
 
 def test_timms_older_configuration_is_read(vit_tiny):
-    """What is in `pretrained_cfg` today was at the top of the file."""
+    """Older files have at their top the fields that `pretrained_cfg` has today."""
     of = TIMM['pretrained_cfg']
     older = {'architecture': TIMM['architecture'], 'num_classes': 1000, 'num_features': 192, **of}
     experiment, _, said = configured(vit_tiny, {**older, 'labels': [f'l {i}' for i in range(1000)]})

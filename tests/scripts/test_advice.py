@@ -1,4 +1,4 @@
-"""What messages, help and docstrings tell users to type exists: scripts, flags, extras, names."""
+"""Scripts, flags, extras and names exist that messages, help and docstrings tell users to type."""
 
 import ast
 import contextlib

@@ -40,6 +40,20 @@ def test_a_run_is_scored_and_the_split_said(tmp_path, capsys):
     assert values['accuracy'] == pytest.approx(share) and values['split'] == 'validation'
 
 
+def test_nothing_is_written_into_a_folder_of_weights(tmp_path, capsys, monkeypatch):
+    run = written(tmp_path / 'run', tuple('0123456789'), None)
+    loaded = runs.load(run)
+    (tmp_path / 'weights').mkdir()
+    for name in ('model.safetensors', 'config.json'):
+        (tmp_path / 'weights' / name).write_text('{}')
+    monkeypatch.setattr(runs, 'load', lambda *args, **kwargs: loaded)
+    evaluate.main(str(tmp_path / 'weights'), data='digits')
+    assert capsys.readouterr().out.endswith('nothing is written without --out\n')
+    assert len([*(tmp_path / 'weights').iterdir()]) == 2
+    with pytest.raises(ValueError, match='say which images with --data'):
+        evaluate.main(str(tmp_path / 'weights'))
+
+
 def test_what_is_tested_on_is_said_and_means_are_over_classes_that_are_there(tmp_path, capsys):
     """A validation split that is tested on, and a head of ten outputs for three classes."""
     for split in ('train', 'val'):

@@ -211,7 +211,7 @@ def split_of(name: str) -> str | None:
 
 
 def splits(names: Iterable[str], where: object) -> dict[str, str]:
-    """Which of the names is which split of `SPLITS`; other names are left out.
+    """Names by the split of `SPLITS` that they mean; other names are left out.
 
     Args:
         names: of folders, or of the splits of a TFDS dataset.
@@ -258,7 +258,7 @@ def home(split: str, present: Sequence[str]) -> str:
 
 
 def part(split: str, present: Mapping[str, str]) -> str:
-    """Which images a split has, in words, if the data have no split of that kind; else empty.
+    """Origin of a split's images in words, if the data have no split of that kind; else empty.
 
     >>> part('test', {'train': 'train', 'validation': 'val'})
     'its split val, as it has no test split'

@@ -348,7 +348,7 @@ def _geometry(
 
 
 def is_grey(data: 'Data') -> bool:
-    """Whether the images that `statistics` reads have three equal channels in every pixel.
+    """Returns True if all images that `statistics` reads have three equal channels everywhere.
 
     A nearly grey image is in colour. Reading stops at the first image in colour.
     """

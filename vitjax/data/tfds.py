@@ -84,7 +84,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
 
 
 def _secret(records: Any) -> bool:
-    """Whether a test split has no labels, as ImageNet's."""
+    """Returns True for a test split without labels, as ImageNet's."""
     return len(records) > 0 and records[0]['label'] < 0
 
 

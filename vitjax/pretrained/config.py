@@ -48,7 +48,7 @@ _FLAT = {'input_size', 'mean', 'std', 'crop_pct', 'crop_mode', 'interpolation'}
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """What a user states about weights, above any file; None leaves it to the files.
+    """A user's facts about weights, which override any file; None leaves a fact to the files.
 
     Attributes:
         num_heads: attention heads.
@@ -75,10 +75,10 @@ UNSTATED = Stated()
 
 
 class Config(NamedTuple):
-    """What the files beside weights state; a field that they are silent on is None or empty.
+    """Facts that the files beside weights state; a field that they leave out is None or empty.
 
     Attributes:
-        path: of `config.json`, or of `preprocessor_config.json` if that is the only one.
+        path: path of `config.json`, or of `preprocessor_config.json` if there is no other.
         name: timm's or transformers' name of the architecture.
         prepared: fields of `Preprocessing`, all but `size` or none.
         size: side of the model's input in pixels.

@@ -105,7 +105,7 @@ def _require_sizes(path: pathlib.Path) -> None:
 
 
 def is_folder(path: str | pathlib.Path) -> bool:
-    """Whether a path is a folder of published weights, as the hub has it, and not a run."""
+    """Returns True for a folder of published weights, as the hub has it, and not for a run."""
     folder = pathlib.Path(path)
     return os.path.lexists(folder / WEIGHTS) and not (folder / 'experiment.json').exists()
 
@@ -144,7 +144,7 @@ def _require_regular(path: pathlib.Path) -> None:
 
 
 def _absent(error: Exception) -> bool:
-    """Whether the hub's answer is that a repository has no such file."""
+    """Returns True if the hub's answer is that a repository has no such file."""
     names = [kind.__name__ for kind in type(error).__mro__]
     return 'EntryNotFoundError' in names or isinstance(error, FileNotFoundError)
 

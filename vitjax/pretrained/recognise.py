@@ -174,7 +174,7 @@ def shapes(holds: Contents) -> dict[str, Any]:
 
 
 def facts_of(model: Model) -> dict[str, Any]:
-    """What `facts` must be of a model's weights."""
+    """The `facts` that a model's weights must have."""
     fields = vars(model)
     same = ('depth', 'class_depth', 'registers', 'class_tokens_per_class', 'width', 'patch_size')
     return {name: fields.get(name, 0) for name in same} | {
