@@ -79,6 +79,7 @@ def _ignore(category: type[Warning], message: str) -> Callable[[], None]:
         for filters_now in (filters, warnings.filters):  # the host may have put others in place
             places = [i for i, known in enumerate(filters_now) if known is added]
             for place in places:
+                # A list, which the stubs have as a sequence.
                 del filters_now[place]  # type: ignore[attr-defined]
 
     return remove

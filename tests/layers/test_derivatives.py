@@ -278,7 +278,7 @@ def test_dropout_near_its_ends_is_finite_and_so_is_its_gradient(rate, dtype):
     assert jnp.isfinite(value) and jnp.isfinite(slope).all()
     kept = np.asarray(slope, 'float64')
     kept = kept[kept > 0]
-    np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=0.01)
+    np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=0.01)  # bfloat16 rounds by 0.4%
     assert abs(len(kept) / x.size - (1 - rate)) <= 5 * np.sqrt(rate * (1 - rate) / x.size) + 1e-9
     assert drop(jax.random.key(0), jnp.ones((0, 3)), 0.5).shape == (0, 3)
     assert drop(jax.random.key(0), jnp.ones((3, 0)), 0.5).shape == (3, 0)

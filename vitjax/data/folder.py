@@ -219,9 +219,9 @@ class Accounting:
                 self.unread[suffix if what == 'file' else what] += 1
         return folders, images
 
-    def count(self, kind: str, path: str) -> None:
+    def count(self, kind: str, path: str | pathlib.Path) -> None:
         """Counts what is not opened: a file, or the files in a folder."""
-        files = files_below(path)
+        files = _below(path)
         self.unread[kind] += files
         self.empty += not files
 
@@ -285,7 +285,7 @@ def _suffix(name: str) -> str:
     return suffix if re.fullmatch(r'\.[a-z0-9_+-]{1,10}', suffix) else 'no suffix'
 
 
-def files_below(path: str | pathlib.Path) -> int:
+def _below(path: str | pathlib.Path) -> int:
     """Number of files in a folder and the folders in it; 1 for a file or a link."""
     if os.path.islink(path) or not os.path.isdir(path):
         return 1
@@ -297,7 +297,7 @@ class Paths(Sequence[pathlib.Path]):
 
     Args:
         root: the folder.
-        names: of the files, relative to it.
+        names: names of the files, relative to it.
 
     Attributes:
         sizes: [N] bytes of each file.

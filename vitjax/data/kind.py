@@ -139,7 +139,7 @@ class Data:
 
 
 def digest(classes: Sequence[str], labels: np.ndarray, facts: Iterable[bytes]) -> str:
-    """Identity of a split's examples, in hexadecimal: it changes if one of them does.
+    """Identity of a split's examples, in hexadecimal: it changes with any of these facts.
 
     It must be cheap for millions of files, and know nothing of where the data are, of the size that
     images are resized to, or of memory.
@@ -214,7 +214,7 @@ def splits(names: Iterable[str], where: object) -> dict[str, str]:
     """Names by the split of `SPLITS` that they mean; other names are left out.
 
     Args:
-        names: of folders, or of the splits of a TFDS dataset.
+        names: names of folders, or of the splits of a TFDS dataset.
         where: their folder or dataset, for the message.
 
     Raises:

@@ -1,6 +1,5 @@
 """Smaller copies of photographs, so that every training after that decodes less."""
 
-import collections
 import os
 import pathlib
 import stat
@@ -11,12 +10,11 @@ from PIL import Image
 
 from vitjax.data import images
 from vitjax.data.cifar import unseen
-from vitjax.data.folder import HIDDEN, OURS, SUFFIXES, files_below
+from vitjax.data.folder import HIDDEN, OURS, SUFFIXES, Accounting
 from vitjax.files import expanded, read_json, write_json, writing
 
 QUALITY = 95  # of the JPEGs written
 SOME = 4096  # files that threads are given at a time
-KINDS = 8  # of files not read that are named
 LINKS = 4  # in one path; no data set needs as many
 (RECORD,) = OURS  # JSON in the folder written: the settings of its images
 
@@ -57,14 +55,12 @@ def shrink(
         raise ValueError(f'--out must lie outside of --from: {out} lies in {source}.')
     if out.exists() and not out.is_dir():
         raise ValueError(f'--out must name a folder: {out} is none.')
-    unread: collections.Counter[str] = collections.Counter()
+    unread = Accounting()
     files = sorted(_images(source, os.path.realpath(out), unread))
     if not files:
         raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {source}.')
-    if unread:
-        kinds = ', '.join(f'{kind} {count:,}' for kind, count in unread.most_common(KINDS))
-        kinds += ' and others' if len(unread) > KINDS else ''
-        report(f'{source}: {unread.total():,} files not read: {kinds}')
+    if said := unread.counts():
+        report(f'{source}: {said}')
     targets = _targets(source, out, files)
     settings = {'size': size, 'from': os.path.realpath(source), 'quality': QUALITY}
     begun = _begun(out, settings)
@@ -85,15 +81,13 @@ def shrink(
     return len(files)
 
 
-def _images(
-    source: pathlib.Path, out: str, unread: collections.Counter[str]
-) -> Iterator[pathlib.Path]:
+def _images(source: pathlib.Path, out: str, files: Accounting) -> Iterator[pathlib.Path]:
     """Image files of a folder and of those in it; counts the other files by kind.
 
     Args:
         source: the folder.
         out: real path of the folder to write.
-        unread: the counts.
+        files: takes the counts.
     """
     waiting: list[tuple[pathlib.Path, tuple[str, ...], int]] = [(source, (), 0)]
     while waiting:
@@ -111,16 +105,16 @@ def _images(
             raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
         for path in paths:
             if path.name.startswith('.') or path.name.lower() in HIDDEN:
-                unread['hidden'] += files_below(path)
+                files.count('hidden', path)
             elif path.is_dir():
                 waiting.append((path, (*above, real), links + path.is_symlink()))
             elif not path.is_file():
                 broken = path.is_symlink() and not path.exists()
-                unread['broken links' if broken else 'not files'] += 1
+                files.unread['broken links' if broken else 'not files'] += 1
             elif path.suffix.lower() in SUFFIXES:
                 yield path
             else:
-                unread[path.suffix or 'no suffix'] += 1
+                files.unread[path.suffix or 'no suffix'] += 1
 
 
 def _targets(

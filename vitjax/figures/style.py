@@ -64,6 +64,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         texts: Any = {name: drawable(value) for name, value in kwargs.items()}
         with ours():
+            # `map` keeps the arguments' types, which P does not say.
             return draw(*map(drawable, args), **texts)  # type: ignore[arg-type]
 
     return inside

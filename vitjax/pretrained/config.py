@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from vitjax import fields
 from vitjax.data.preprocess import IMAGENET, Colour, Crop, Interpolation, Preprocessing
-from vitjax.files import first_line
+from vitjax.files import first_line, read_json
 from vitjax.models.trunk import Model
 from vitjax.ranges import Extent, Finite, Positive, Side
 
@@ -92,14 +92,14 @@ class Config(NamedTuple):
 
     path: pathlib.Path | None = None
     name: str = ''
-    prepared: Mapping[str, Any] = {}  # noqa: RUF012 (read only)
+    prepared: Mapping[str, Any] = {}
     size: int | None = None
     image: tuple[int, int] | None = None
     resampled: bool = False
     classes: tuple[str, ...] = ()
     num_heads: int | None = None
     norm_epsilon: float | None = None
-    claims: Mapping[str, Any] = {}  # noqa: RUF012
+    claims: Mapping[str, Any] = {}
 
 
 def read_config(found: Mapping[str, pathlib.Path]) -> Config:
@@ -109,7 +109,7 @@ def read_config(found: Mapping[str, pathlib.Path]) -> Config:
         ValueError: for a file that is no JSON object, and for preprocessing or a kind of model that
             vitjax has not, by file and name.
     """
-    values = {name: _json(path) for name, path in found.items()}
+    values = {name: read_json(path) for name, path in found.items()}
     config, processor = values.get(CONFIG, {}), values.get(PREPROCESSOR, {})
     out = Config()
     if config:
@@ -134,16 +134,6 @@ def _checked(path: pathlib.Path, read: Any, values: dict[str, Any]) -> Any:
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
     return out._replace(path=path) if isinstance(out, Config) else out
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} cannot be read: {first_line(error)}.') from None
-    if not isinstance(values, dict):
-        raise ValueError(f'{path} must hold a JSON object: it holds a {type(values).__name__}.')
-    return values
 
 
 # ---- timm --------------------------------------------------------------------------------------
