@@ -168,7 +168,7 @@ def require_agreement(
     """Compares JSON values between the processes of a run; all of them must call it.
 
     Args:
-        values: of this process; nested ones are named by dotted path.
+        values: JSON values of this process; nested ones are named by dotted path.
         gathered: takes bytes, of one length in all processes, and returns those of each; None asks
             the processes of jax.
 

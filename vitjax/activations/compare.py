@@ -95,7 +95,7 @@ def open_side(
         tokens: as in `stream`; a capture has its own.
         layers: the same.
         checked: as in `read`, of a capture.
-        stated: of weights, as in `of_path`.
+        stated: facts about weights, as in `of_path`.
         **how: of runs and weights, further arguments of `of_path`.
 
     Raises:
@@ -106,7 +106,7 @@ def open_side(
         if layers is not None:
             raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
         if given := ', '.join(stated.given() if stated else ()):
-            raise ValueError(f'{given}: stated of weights, and {path} holds activations.')
+            raise ValueError(f'{given} can be stated for weights alone: {path} holds activations.')
     if path.endswith('.npy'):
         return from_array(path)
     if not is_capture(path):

@@ -101,7 +101,7 @@ def evenly(activations: Activations, examples: int | None) -> Activations:
     """A number of the examples, spread evenly over all (`vitjax.data.order.exactly`).
 
     Args:
-        activations: of all examples.
+        activations: activations of all examples.
         examples: the number; None takes all.
 
     Raises:

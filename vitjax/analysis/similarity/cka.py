@@ -289,10 +289,8 @@ def _hsic(
     else:
         cross, own, norms = _cross_products(sides, scales, unbiased)
     # Times n: batches weigh by their examples.
-    factor, whole = (
-        1 / (n - 3) if unbiased else n / (n - 1) ** 2,
-        list(map(jnp.concatenate, scales)),
-    )
+    factor = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
+    whole = list(map(jnp.concatenate, scales))
     for i, side in enumerate(sides):
         constant = stacks.is_constant(norms[i].sum(1), side, whole[i])
         own[i] = jnp.where(constant, 0, own[i] * factor)
