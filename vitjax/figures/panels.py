@@ -32,7 +32,8 @@ def panels(
     """
     side = side or min(1.8, WIDTH / columns)
     size = (max(columns * side + right, 2.4), rows * (side * aspect + top))
-    figure = Figure(figsize=size, layout='constrained')
+    # Images keep their aspect: the constrained layout then misjudges where their labels end.
+    figure = Figure(figsize=size, layout='compressed')
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.02, hspace=0.02)  # type: ignore
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
