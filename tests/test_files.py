@@ -1,5 +1,4 @@
 import errno
-import multiprocessing
 import os
 import pathlib
 import re
@@ -15,6 +14,7 @@ from PIL import Image
 from vitjax import files
 from vitjax.figures import style
 
+ROOT = pathlib.Path(__file__).parents[1]
 DRAFT = re.compile(r'\.[0-9a-f]{24}\.vitjax-draft')
 
 
@@ -32,7 +32,7 @@ def left_by_a_kill(folder, name='target', code=''):
     )
     before = {*names(folder)}
     killed = subprocess.run(
-        [sys.executable, '-c', head + code], cwd=pathlib.Path(__file__).parents[1]
+        [sys.executable, '-c', head + code], cwd=ROOT
     )
     assert killed.returncode == -signal.SIGKILL
     (draft,) = {*names(folder)} - before
@@ -230,18 +230,20 @@ with files.writing_folder({str(tmp_path / 'folder')!r}) as draft:
     assert names(tmp_path) == ['folder', 'mine', 'target']
 
 
-def _write_often(path, letter):
-    for _ in range(100):
-        files.sweep(path.parent)
-        files.replace(path, letter * 10_000)
-
-
 def test_processes_that_write_one_file_do_not_mix(tmp_path):
-    path, context = tmp_path / 'path', multiprocessing.get_context('spawn')
-    writers = [context.Process(target=_write_often, args=(path, letter)) for letter in 'ab']
-    for writer in writers:
-        writer.start()
+    path = tmp_path / 'path'
+    code = f"""
+import pathlib, sys
+from vitjax import files
+path, letter = pathlib.Path({str(path)!r}), sys.argv[1]
+for _ in range(100):
+    files.sweep(path.parent)
+    files.replace(path, letter * 10_000)
+"""
     files.replace(path, 'a' * 10_000)
-    while any(writer.is_alive() for writer in writers):
+    writers = [
+        subprocess.Popen([sys.executable, '-c', code, letter], cwd=ROOT) for letter in 'ab'
+    ]
+    while any(writer.poll() is None for writer in writers):
         assert path.read_text() in ('a' * 10_000, 'b' * 10_000)
-    assert [writer.exitcode for writer in writers] == [0, 0] and names(tmp_path) == ['path']
+    assert [writer.returncode for writer in writers] == [0, 0] and names(tmp_path) == ['path']
