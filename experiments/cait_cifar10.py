@@ -10,10 +10,10 @@ two CPU cores. It has not been trained in full yet.
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import CaiT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=CaiT(

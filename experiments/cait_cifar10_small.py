@@ -11,10 +11,10 @@ place.
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import CaiT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=CaiT(

@@ -20,10 +20,10 @@ batch; 1% of the training images is held out, to choose the best checkpoint by.
 
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import named
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=named('cait_xxs24', dtype='bfloat16'),

@@ -11,10 +11,10 @@ test 65.6%); after 30 it is 66.4%, of training images 98.9%. 10 min on two CPU c
 
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ConvNet
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ConvNet(num_classes=2),

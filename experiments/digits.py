@@ -9,10 +9,10 @@ scikit-learn: no network is needed.
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ViT(patch_size=2, width=64, depth=4, num_heads=4, mlp_ratio=2.0, num_classes=10),

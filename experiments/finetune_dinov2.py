@@ -8,9 +8,9 @@ embeddings are resampled from 37x37 patches to 7x7; the run says so.
 
 from vitjax import models
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
-from vitjax.optim import Optim
+from vitjax.experiment.optim import Optim
 
 experiment = Experiment(
     model=models.named('vit_small_patch14_dinov2', num_classes=10),

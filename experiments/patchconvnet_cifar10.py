@@ -13,10 +13,10 @@ would take five hours there, have not been trained.
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import PatchConvNet
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=PatchConvNet(

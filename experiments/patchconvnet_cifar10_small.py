@@ -22,10 +22,10 @@ Muon learns it in few epochs: after 351 steps the validation images are right at
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import PatchConvNet
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=PatchConvNet(

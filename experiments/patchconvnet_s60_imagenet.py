@@ -23,8 +23,8 @@ import dataclasses
 
 from cait_xxs24_imagenet import experiment as deit
 
+from vitjax.experiment.optim import Optim
 from vitjax.models import named
-from vitjax.optim import Optim
 
 experiment = dataclasses.replace(
     deit,

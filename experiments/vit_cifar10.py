@@ -13,7 +13,7 @@ import dataclasses
 
 from vit_cifar100 import experiment as cifar100
 
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 
 experiment = dataclasses.replace(
     cifar100,

@@ -11,10 +11,10 @@ little: 42.1, 42.2 and 41.5% of the validation images after a schedule of one ep
 """
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ViT(

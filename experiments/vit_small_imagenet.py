@@ -21,10 +21,10 @@ mixup draws a strength for each pair of neighbours, not one for the batch.
 
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ViT(

@@ -9,10 +9,10 @@ import command
 import tables
 from tyro.conf import AvoidSubcommands, arg
 
-from vitjax import fields
-from vitjax.console import Console, duration
+from vitjax.base import fields
+from vitjax.base.console import Console, duration
+from vitjax.base.ranges import Formats, Range, Seeds
 from vitjax.experiment import Experiment
-from vitjax.ranges import Formats, Range, Seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def main() -> int:
     settings = command.settings(asked.job)
 
     from vitjax import ablation
-    from vitjax.signals import Stop
+    from vitjax.base.signals import Stop
 
     with command.as_flags():
         made = ablation.cells(asked.experiment, grid)

@@ -27,26 +27,28 @@ import numpy as np
 import tables
 import tyro
 
-from vitjax import fields, flops, processes, program, sharding, timing
 from vitjax import models as published
-from vitjax import train as training
 from vitjax.analysis.similarity import minibatch_cka
-from vitjax.capture import known_paths
+from vitjax.base import fields, processes
+from vitjax.base.ranges import Count, Extent, Formats, Range, Side
 from vitjax.data.augment import augment
-from vitjax.data.crop import Crop
+from vitjax.data.augment.crop import Crop
 from vitjax.data.feed import chunk_shape
-from vitjax.data.folder import SUFFIXES
+from vitjax.data.feed.stream import Workers
+from vitjax.data.kinds.folder import SUFFIXES
 from vitjax.data.order import Order
 from vitjax.data.preprocess import Preprocessing, read_square
-from vitjax.data.sources import Data, Encoded
-from vitjax.data.stream import Workers
+from vitjax.data.source import Data, Encoded
 from vitjax.experiment import find
-from vitjax.intervene import Edit, intervene, places, sweep
+from vitjax.experiment.optim import Optim, optimizer
+from vitjax.inside.capture import known_paths
+from vitjax.inside.intervene import Edit, intervene, places, sweep
 from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.models.trunk import Arithmetic, parameter_shapes
-from vitjax.optim import Optim, optimizer
-from vitjax.ranges import Count, Extent, Formats, Range, Side
+from vitjax.models.base import Arithmetic, parameter_shapes
+from vitjax.plan import flops, timing
+from vitjax.training import layout, trainer
+from vitjax.training import step as training
 
 PEERS = pathlib.Path(__file__).parent / 'peers'
 
@@ -269,9 +271,9 @@ def _parts(
     prepared = Preprocessing(settings.size, 1.0, mean=mean, deviation=deviation)
     changes = {'model': network, 'preprocessing': prepared, 'batch_size': batch}
     experiment = dataclasses.replace(experiment, **changes)
-    plan = program.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
-    run = program.program(plan, [0], _cores(batch))
-    step, numbers = program.training_step(experiment, plan.total)
+    plan = trainer.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
+    run = trainer.program(plan, [0], _cores(batch))
+    step, numbers = trainer.training_step(experiment, plan.total)
     key, (state,) = jax.random.key(0), run.init()
     given = {'key': jax.random.key_data(key), **numbers}
     index = jnp.arange(batch)
@@ -514,8 +516,8 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     soft = jnp.eye(batch // len(devices), outputs)
     settings: dict[str, Any] = {'model': network, 'tx': tx, 'augment': lambda _, x, *__: (x, soft)}
     if len(devices) > 1:
-        slices = sharding.slices(len(soft), devices[0])
-        settings |= {'axis': sharding.AXIS, 'slices': slices}
+        slices = layout.slices(len(soft), devices[0])
+        settings |= {'axis': layout.AXIS, 'slices': slices}
 
     def steps(params: Any, images: jax.Array) -> training.TrainState:
         def step(_: jax.Array, state: training.TrainState) -> training.TrainState:
@@ -526,9 +528,9 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
         return jax.lax.fori_loop(0, STEPS, step, state)
 
     if len(devices) > 1:
-        mesh, spec = jax.sharding.Mesh(devices, sharding.AXIS), jax.sharding.PartitionSpec
+        mesh, spec = jax.sharding.Mesh(devices, layout.AXIS), jax.sharding.PartitionSpec
         steps = jax.shard_map(
-            steps, mesh=mesh, in_specs=(spec(), spec(sharding.AXIS)), out_specs=spec(),
+            steps, mesh=mesh, in_specs=(spec(), spec(layout.AXIS)), out_specs=spec(),
             check_vma=False,
         )  # fmt: skip
     return steps, (params, images)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Count, Pattern, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Count, Pattern, Side
 
 
 def main(
@@ -49,7 +49,7 @@ def main(
     if out is None:
         raise ValueError('say where to write with --out, or list paths with --paths.')
     from vitjax import activations
-    from vitjax.console import Console
+    from vitjax.base.console import Console
     from vitjax.experiment import from_json
 
     found = activations.of_path(
@@ -77,8 +77,9 @@ def list_paths(source: str, name: str | None, size: int | None, stated: Stated) 
     import jax
     import jax.numpy as jnp
 
-    from vitjax import capture, runs
+    from vitjax import runs
     from vitjax.experiment import preprocessing
+    from vitjax.inside import capture
 
     experiment = runs.load(source, model=name, image_size=size, stated=stated).experiment
     side = preprocessing(experiment).size

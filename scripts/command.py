@@ -28,7 +28,7 @@ from typing import Any
 
 import tyro
 
-from vitjax import fields
+from vitjax.base import fields
 
 
 def _cache() -> str | None:
@@ -338,7 +338,7 @@ def described(model: Any, size: int) -> str:
     """Returns a model, its parameters, its input and its devices in a few words."""
     import jax
 
-    from vitjax.models.trunk import parameter_shapes
+    from vitjax.models.base import parameter_shapes
 
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameter_shapes(model, size)))
     devices = jax.local_devices()
@@ -376,7 +376,7 @@ def guard(call: Callable[[], int | None]) -> None:
             if not _several():
                 raise
             traceback.print_exc()
-        alike = _several() and sys.modules['vitjax.processes'].Disagreement
+        alike = _several() and sys.modules['vitjax.base.processes'].Disagreement
         failed = not (alike and isinstance(error, alike))  # which all of them raise
     if lost := lost or _unwritable():
         startup.redirect(sys.stdout)
@@ -410,7 +410,7 @@ def _said(error: Exception) -> str | None:
         return '\n'.join(lines if len(lines) <= LINES + 1 else lines[:LINES] + more)
     if isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED'):
         return f'there is too little memory: {str(error)[:200].strip()}'
-    if _several() and sys.modules['vitjax.processes'].lost(error):
+    if _several() and sys.modules['vitjax.base.processes'].lost(error):
         first = str(error).splitlines()[0][:200]
         return (
             f'another process of this run is gone ({first}).\n'
@@ -437,5 +437,5 @@ def _platform() -> str | None:
 
 def _several() -> bool:
     """Whether this process is one of several that train as one."""
-    processes = sys.modules.get('vitjax.processes')
+    processes = sys.modules.get('vitjax.base.processes')
     return processes is not None and processes.joined

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Classes, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Classes, Side
 
 
 def main(

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Formats, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Formats, Side
 
 
 def main(
@@ -39,21 +39,23 @@ def main(
     """
     import sklearn.metrics
 
-    from vitjax import evaluate, files, pretrained, provenance, runs
-    from vitjax.console import Console
-    from vitjax.data import sources
+    from vitjax import evaluate, pretrained, runs
+    from vitjax.base import files
+    from vitjax.base.console import Console
+    from vitjax.data import kinds
     from vitjax.figures import training as figures
+    from vitjax.runs import provenance
 
     loaded = runs.load(run, which=which, model=model, image_size=size, stated=stated)
     experiment, params, _ = loaded
     own = pathlib.Path(run).is_dir() and not pretrained.is_folder(run)
-    source = sources.Source(data) if data else experiment.data if own else None
+    source = kinds.Source(data) if data else experiment.data if own else None
     if source is None:
         raise ValueError(f'{run} was not trained here: say which images with --data.')
     if not experiment.classes:
         raise ValueError(f'{run} knows no classes to be evaluated on.')
     assert experiment.preprocessing is not None
-    held = sources.load(source, split, experiment.preprocessing)
+    held = kinds.load(source, split, experiment.preprocessing)
     evaluate.require_same_classes(held, experiment.classes)
     if held.classes != experiment.classes:
         print(f'classes are taken in order: {held.classes[0]} is {experiment.classes[0]}, ...')

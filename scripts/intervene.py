@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Count, Formats, Positive, Seed, Side, Whole
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Count, Formats, Positive, Seed, Side, Whole
 
 What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
 
@@ -63,7 +63,7 @@ def main(
         stated: facts about weights that override the files beside them.
     """
     from vitjax import ablation, runs, studies
-    from vitjax.console import Console
+    from vitjax.base.console import Console
     from vitjax.views.seen import class_index
 
     if what == 'steer' and (source is None or toward is None or images):

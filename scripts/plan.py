@@ -13,9 +13,9 @@ import command
 import tables
 from tyro.conf import AvoidSubcommands, arg
 
-from vitjax.console import Console, duration
+from vitjax.base.console import Console, duration
+from vitjax.base.ranges import Count, Formats, Range
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count, Formats, Range
 
 MODULES = 10  # of the most expensive
 
@@ -45,7 +45,7 @@ def main() -> int:
     )
     import jax
 
-    from vitjax.forecast import forecast, training_images
+    from vitjax.plan.forecast import forecast, training_images
 
     targets, failed = checked(asked.target, vars(asked.experiment.model)['dtype'])
     for line in failed:
@@ -74,7 +74,7 @@ def checked(names: Sequence[str], dtype: str) -> tuple[list[str], list[str]]:
 
     Nothing is compiled before all names were read.
     """
-    from vitjax import target
+    from vitjax.plan import target
 
     machines: dict[target.Name, str] = {}
     failed = []
@@ -168,7 +168,7 @@ OUTSIDE = '(outside of modules)'
 
 def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
     """Writes OUT/plan.json and the picture, OUT/plan."""
-    from vitjax import files
+    from vitjax.base import files
     from vitjax.figures.forecast import Share, forecast
 
     out.mkdir(parents=True, exist_ok=True)

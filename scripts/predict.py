@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Count, Range, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Count, Range, Side
 
 
 def main(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Side
+from vitjax.base.ranges import Side
 
 Name = Literal['cifar10', 'cifar100', 'imagenet', 'shrink']
 
@@ -29,8 +29,8 @@ def main(
             or --size needs another folder.
         size: the short side in pixels that shrink writes.
     """
-    from vitjax.console import Console
-    from vitjax.data import cifar, imagenet, shrink
+    from vitjax.base.console import Console
+    from vitjax.data.prepare import cifar, imagenet, shrink
 
     shown = Console().progress
     if name == 'imagenet':

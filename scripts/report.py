@@ -5,7 +5,7 @@ from typing import Annotated
 import command
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Range, Whole
+from vitjax.base.ranges import Range, Whole
 
 
 def main(
@@ -27,7 +27,7 @@ def main(
         attention: show where the models look.
     """
     from vitjax import report
-    from vitjax.console import Console
+    from vitjax.base.console import Console
 
     say = Console().say
     path = report.write(

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Count, Formats, Pattern, Positive, Range, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Count, Formats, Pattern, Positive, Range, Side
 
 Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
 
@@ -71,7 +71,7 @@ def main(
         stated: facts about weights that override the files beside them.
     """
     from vitjax import activations
-    from vitjax.console import Console
+    from vitjax.base.console import Console
 
     if not a.startswith('hf-hub:') and not pathlib.Path(a).exists():
         raise ValueError(f'there is no {a}.')
@@ -126,7 +126,7 @@ def main(
 
 def say(console: Any, *sides: Any) -> None:
     """Says what is compared."""
-    from vitjax.labels import labels
+    from vitjax.base.labels import labels
 
     for name, side in zip(labels([side.source for side in sides]), sides, strict=True):
         of = ', '.join(str(side.about[key]) for key in ('data', 'split') if key in side.about)

@@ -10,7 +10,7 @@ import command
 import tables
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Side
+from vitjax.base.ranges import Side
 
 
 class Part(NamedTuple):
@@ -91,8 +91,8 @@ def trainable(model: Any, image_size: int, pattern: str) -> int:
     """How many parameters train, of paths that match a pattern."""
     import jax
 
-    from vitjax import optim
-    from vitjax.models.trunk import parameter_shapes
+    from vitjax.experiment import optim
+    from vitjax.models.base import parameter_shapes
 
     shapes = parameter_shapes(model, image_size)
     sizes = jax.tree.map(lambda leaf, train: leaf.size * train, shapes,
@@ -106,7 +106,7 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
     import jax
     import jax.numpy as jnp
 
-    from vitjax.flops import model_flops_by_scope
+    from vitjax.plan.flops import model_flops_by_scope
 
     shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
 

@@ -6,8 +6,8 @@ import math
 import pathlib
 from typing import Any
 
-from vitjax import files
-from vitjax.ranges import Formats
+from vitjax.base import files
+from vitjax.base.ranges import Formats
 
 Row = dict[str, Any]
 

@@ -36,7 +36,8 @@ def main() -> int:
     run, _ = command.of_experiment(Run, 'runs', usage=usage, does='')
     if run.launcher != 'here':
         return submit(run)
-    from vitjax import loop, processes
+    from vitjax import loop
+    from vitjax.base import processes
 
     processes.start(run.experiment.parallel, run.experiment.batch_size)
     try:
@@ -59,11 +60,11 @@ def main() -> int:
 
 def submit(run: Run) -> int:
     """Submits the run as a job; waits for one of this machine."""
-    from vitjax import launch
+    from vitjax.loop import cluster
 
     assert run.launcher != 'here'
     given = command.settings(run.job)
-    job = launch.train(run.experiment, run.out, run.launcher, given, report=run.report)
+    job = cluster.train(run.experiment, run.out, run.launcher, given, report=run.report)
     print(f'job {job.job_id} is submitted; its logs: {job.paths.stdout}, {job.paths.stderr}')
     if run.launcher == 'slurm':
         return 0

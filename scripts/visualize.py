@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 
 
 def main(
@@ -68,8 +68,8 @@ def main(
     """
     started = time.perf_counter()
     from vitjax import runs, views
-    from vitjax.console import Console
-    from vitjax.labels import labels
+    from vitjax.base.console import Console
+    from vitjax.base.labels import labels
     from vitjax.views import explorer
     from vitjax.views.seen import look
 
@@ -124,7 +124,7 @@ def write(
     import numpy as np
     from PIL import Image
 
-    from vitjax import files
+    from vitjax.base import files
 
     if isinstance(figure, str):
         files.replace(path.with_suffix('.html'), figure)

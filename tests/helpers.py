@@ -12,10 +12,10 @@ import numpy as np
 
 from vitjax import runs
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
 
@@ -105,8 +105,8 @@ def free_port():
 def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py', **more):
     """Starts a script as processes that train as one, of a CPU device each.
 
-    `more` is their environment, in place of what `vitjax.processes.join` documents; `INDEX` in it
-    stands for the process's number.
+    `more` is their environment, in place of what `vitjax.base.processes.join` documents; `INDEX`
+    in it stands for the process's number.
     """
     here = {'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1')}
     more = more or {

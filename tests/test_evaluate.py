@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitjax import evaluate
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.runs import Loaded

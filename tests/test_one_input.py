@@ -10,12 +10,12 @@ from helpers import random_params
 from PIL import Image
 
 from vitjax import activations, evaluate, loop, runs, views
-from vitjax.capture import capture
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data, Source
+from vitjax.data.source import Data, Source
 from vitjax.experiment import Experiment
+from vitjax.inside.capture import capture
 from vitjax.models import ViT
 
 CLASSES = ('cat', 'dog')
@@ -72,7 +72,7 @@ def same(got, wanted):
 
 def test_evaluate_and_test_split(photo, wanted):
     source = Source(f'folder:{photo.parent.parent / "classes"}')
-    for data in (sources.load(source, 'test', PREPARED), as_array(photo)):
+    for data in (kinds.load(source, 'test', PREPARED), as_array(photo)):
         logits = evaluate.predict(Echo(), {}, data, PREPARED, 2)
         for row in logits:
             same(row, wanted)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from vitjax import experiment as experiments
-from vitjax import program, runs
+from vitjax import runs
+from vitjax.training import trainer
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
@@ -21,7 +22,7 @@ def notebook():
 
 
 def test_the_notebook_runs_as_it_stands(capsys):
-    plan = program.plan(experiments.find('digits').experiment)
+    plan = trainer.plan(experiments.find('digits').experiment)
     model = plan.experiment.model
     params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write('runs/digits', plan.experiment, params)

@@ -11,13 +11,12 @@ import scipy.special
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vitjax.base.types import Module, Params
 from vitjax.data import preprocess
-from vitjax.data.kind import read_ahead
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data, read_ahead
 from vitjax.runs import Loaded
-from vitjax.train import eval_step
-from vitjax.types import Module, Params
+from vitjax.training.step import eval_step
 
 
 def predict(

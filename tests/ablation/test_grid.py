@@ -9,11 +9,11 @@ from tiny_ablation import GRID, TINY
 
 from vitjax import ablation, loop, runs
 from vitjax.ablation import grid as grids
-from vitjax.distill import Distill
 from vitjax.experiment import Experiment, from_json, to_json
-from vitjax.flops import model_flops
+from vitjax.experiment.distill import Distill
 from vitjax.models import CaiT
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import model_flops
 
 
 def test_cells_are_every_combination_and_say_what_they_set():

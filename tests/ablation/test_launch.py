@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tiny_ablation import GRID, TINY
 
-from vitjax import ablation, loop, runs, sharding
+from vitjax import ablation, loop, runs
 from vitjax.ablation import launch
-from vitjax.optim import Optim
+from vitjax.experiment.optim import Optim
+from vitjax.training import layout
 
 
 def table(path):
@@ -143,14 +144,14 @@ def test_cells_share_the_devices(finished, tmp_path):
     assert len(jax.devices()) == 8
     out, rows = finished
     used = set()
-    step = sharding.spread
+    step = layout.spread
 
     def noted(*args, **options):
         used.update(options['devices'])
         return step(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, 'spread', noted)
+        patch.setattr(layout, 'spread', noted)
         again = ablation.run(ablation.cells(TINY, GRID), 2, tmp_path, quiet=True)
     assert len(used) == 2  # the third cell fails before
     for a, b in zip(rows, again, strict=True):

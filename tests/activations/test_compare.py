@@ -6,7 +6,7 @@ from streams import VIT, close, direct, experiment_of, read_all, stream_of
 
 from vitjax import activations
 from vitjax.analysis import similarity
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 
 
 def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_path):

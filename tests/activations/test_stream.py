@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from streams import SHAPE, VIT, close, hashes_of, images_of, read_all, stream_of
 
-from vitjax import activations, capture, runs
+from vitjax import activations, runs
 from vitjax.activations.stream import network_order, take_tokens
 from vitjax.data import preprocess
+from vitjax.inside import capture
 from vitjax.models import CaiT, ConvNet, PatchConvNet
 
 

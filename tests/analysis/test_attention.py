@@ -12,7 +12,7 @@ from helpers import assert_close as close
 
 from vitjax import models
 from vitjax.analysis import attention
-from vitjax.capture import capture, gradients
+from vitjax.inside.capture import capture, gradients
 
 GRID, PREFIX = (3, 4), 2
 TOKENS = PREFIX + GRID[0] * GRID[1]

@@ -9,8 +9,8 @@ from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import gradients
-from vitjax.capture import capture
-from vitjax.capture import gradients as capture_gradients
+from vitjax.inside.capture import capture
+from vitjax.inside.capture import gradients as capture_gradients
 
 
 def first_class(logits):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitjax.data import images, preprocess
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 
 SAMPLE = pathlib.Path(__file__).parents[3] / 'shared' / 'imagenet_sample'
 

@@ -9,7 +9,8 @@ import pytest
 from helpers import TINY
 from streams import VIT, experiment_of, images_of, stream_of
 
-from vitjax import activations, checkpoint, evaluate, loop, runs
+from vitjax import activations, evaluate, loop, runs
+from vitjax.runs import checkpoint
 
 
 @pytest.fixture

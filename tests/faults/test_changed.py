@@ -14,8 +14,9 @@ from helpers import SCRIPTS, TINY, free_port
 from PIL import Image
 
 import vitjax
-from vitjax import checkpoint, loop
-from vitjax.data.sources import Source
+from vitjax import loop
+from vitjax.data.source import Source
+from vitjax.runs import checkpoint
 
 faults = pytest.mark.faults
 DIGITS = SCRIPTS.parent / 'experiments' / 'digits.py'

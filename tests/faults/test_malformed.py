@@ -12,9 +12,10 @@ import command
 import pytest
 from faults.malformed import COMMANDS, command_line, malformed, valid
 
-from vitjax import ablation, forecast, loop, models
+from vitjax import ablation, loop, models
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, find, from_json, known, to_json
+from vitjax.plan import forecast
 
 BASES = [to_json(find(name).experiment) for name in known()]
 BASES += [

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.flops import flops
 from vitjax.layers.convolution import convolve, depthwise
+from vitjax.plan.flops import flops
 
 
 def conv(kind, x, features, stride=1, padding: str | int = 1):

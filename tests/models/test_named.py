@@ -11,9 +11,9 @@ from helpers import random_params, shapes_of
 
 import vitjax
 from vitjax import models
-from vitjax.flops import flops, flops_by_scope
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT, named
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import flops, flops_by_scope
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 16, 'depth': 2, 'num_classes': 5}
 TRANSFORMER: dict[str, Any] = SHAPE | {'num_heads': 2}

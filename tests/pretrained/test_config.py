@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 from tiny_vit import TINY, tiny
 
 from vitjax import models, pretrained, runs
-from vitjax.capture import capture
 from vitjax.data.preprocess import IMAGENET, Preprocessing
 from vitjax.experiment import Experiment
+from vitjax.inside.capture import capture
 from vitjax.layers.resample import resample_positions
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
 from vitjax.pretrained.config import _processed
 
 CURRENT = pathlib.Path(__file__).parents[3] / 'shared' / 'golden_current'

@@ -14,8 +14,9 @@ from helpers import TINY, random_params
 from report_parsed import Parsed
 from tiny_models import CONVNET, MULTI
 
-from vitjax import fields, files, report, runs
+from vitjax import report, runs
 from vitjax.analysis.effects import student, student_share
+from vitjax.base import fields, files
 from vitjax.data.preprocess import Preprocessing
 from vitjax.report import found
 

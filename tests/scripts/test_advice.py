@@ -14,7 +14,8 @@ import pytest
 import tyro
 from helpers import SCRIPTS
 
-from vitjax import experiment, fields, models
+from vitjax import experiment, models
+from vitjax.base import fields
 
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')

@@ -5,7 +5,7 @@ import benchmark
 import pytest
 import tyro
 
-from vitjax import timing
+from vitjax.plan import timing
 
 
 def rows(path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitjax import models, runs
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 
 

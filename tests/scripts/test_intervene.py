@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitjax import models, runs
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 12, 'depth': 2, 'num_heads': 2}

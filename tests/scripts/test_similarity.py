@@ -15,7 +15,7 @@ import similarity
 from vitjax import runs
 from vitjax.analysis import similarity as measures
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 

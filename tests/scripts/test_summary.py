@@ -5,7 +5,7 @@ from vitjax import models, runs
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.flops import model_flops
+from vitjax.plan.flops import model_flops
 
 
 def rows(text):

@@ -12,7 +12,7 @@ from PIL import Image
 from vitjax import models, runs, views
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
 from vitjax.views import explorer
 
 

@@ -5,10 +5,10 @@ import pytest
 from helpers import assert_close, normal, random_params
 
 from vitjax import studies
-from vitjax.capture import capture
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.intervene import intervene
+from vitjax.inside.capture import capture
+from vitjax.inside.intervene import intervene
 from vitjax.models import CaiT, ViT
 from vitjax.runs import Loaded
 from vitjax.studies import aside

@@ -7,8 +7,9 @@ from helpers import TINY
 
 from vitjax import activations, runs, studies
 from vitjax.activations.record import Stack
+from vitjax.data.kinds import load
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source, load
+from vitjax.data.source import Source
 
 
 @pytest.fixture

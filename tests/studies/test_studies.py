@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from helpers import assert_close, distance, normal, random_params
 
-from vitjax import studies, timing
+from vitjax import studies
 from vitjax.analysis import prune
-from vitjax.capture import capture, gradients, known_paths
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.intervene import Edit, add, intervene, places
+from vitjax.inside.capture import capture, gradients, known_paths
+from vitjax.inside.intervene import Edit, add, intervene, places
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
+from vitjax.plan import timing
 from vitjax.runs import Loaded
 from vitjax.studies.common import Samples, frugal, goal, image_bytes
 from vitjax.studies.lesion import lesions, reordered

@@ -22,13 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import models, program, sharding, target
+from vitjax import models
 from vitjax.data.augment import Augment, augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
-from vitjax.optim import Optim, optimizer
-from vitjax.train import cross_entropy, init_state, train_step
+from vitjax.experiment.optim import Optim, optimizer
+from vitjax.models.base import parameter_shapes
+from vitjax.plan import target
+from vitjax.training import layout, trainer
+from vitjax.training.step import cross_entropy, init_state, train_step
 
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
@@ -113,7 +115,7 @@ def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> No
         model=model, augment=Augment(size=size), parallel=way, batch_size=11 * len(devices),
         preprocessing=Preprocessing(size),
     )  # fmt: skip
-    step, numbers = program.training_step(experiment, 100)
+    step, numbers = trainer.training_step(experiment, 100)
     given = [{'key': np.asarray(jax.random.key_data(jax.random.key(i))), **numbers}
              for i in range(seeds)]  # fmt: skip
     state = jax.eval_shape(
@@ -122,7 +124,7 @@ def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> No
             image_shape=(size, size, 3),
         )
     )  # fmt: skip
-    ways = sharding.spread(
+    ways = layout.spread(
         way, step, given, [state] * seeds, batch_size=experiment.batch_size, devices=devices
     )
     data = (

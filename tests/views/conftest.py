@@ -8,7 +8,7 @@ import pytest
 from vitjax import models
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
 from vitjax.runs import Loaded
 
 SIDE = 16

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.views import validation
@@ -29,7 +29,7 @@ def test_models_that_answer_through_class_attention_have_a_picture(name):
     experiment = dataclasses.replace(
         Experiment(), model=MODELS[name], preprocessing=prepared, classes=tuple('abcdefghij')
     )
-    data = sources.load(Source(), 'test')
+    data = kinds.load(Source(), 'test')
     images = np.zeros((1, 8, 8, 3), np.float32)
     params = MODELS[name].init(jax.random.key(0), images)['params']
     data = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])

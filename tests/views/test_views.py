@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax import capture, models, views
+from vitjax import models, views
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.inside import capture
 from vitjax.views import seen
 
 

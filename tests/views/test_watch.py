@@ -6,11 +6,11 @@ from helpers import random_params
 from tiny_models import CAIT, VIT
 
 from vitjax.analysis import similarity, tokens
-from vitjax.capture import capture
-from vitjax.data import preprocess, sources
+from vitjax.data import kinds, preprocess
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.inside.capture import capture
 from vitjax.views import watch
 
 PREPARED = Preprocessing(size=8, crop=1.0)
@@ -23,7 +23,7 @@ RECORDS = [
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
 def test_what_is_watched_is_cka_and_rank_of_what_capture_sees(model):
     """Of images spread over the split, a few at a time, of the class token where there is one."""
-    data = sources.load(Source(), 'test')
+    data = kinds.load(Source(), 'test')
     experiment = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
     rows = np.linspace(0, len(data) - 1, 64).round().astype(int)
     images = np.asarray(preprocess.finish(data.images[rows], PREPARED, data.prepared))

@@ -129,7 +129,7 @@ def test_what_learnt_from_grey_images_is_drawn_in_grey(drawn, opened, photograph
 
 def test_a_run_is_asked_for_its_own_images(opened, photographs):
     """Digits are grey, whatever it is shown."""
-    from vitjax.data.sources import Source
+    from vitjax.data.source import Source
 
     experiment = dataclasses.replace(
         opened['vit'].experiment, data=Source('digits'), classes=tuple('0123456789')

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax import fields, program
+from vitjax.base import fields
+from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
-from vitjax.data.sources import Encoded
+from vitjax.data.source import Encoded
 from vitjax.experiment import Experiment, require_data, with_length
-from vitjax.flops import Counted, executed_flops, model_flops
-from vitjax.models.trunk import parameter_shapes
-from vitjax.ranges import Seed, Seeds
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import Counted, executed_flops, model_flops
+from vitjax.training import trainer
 
 Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
 Row = dict[str, Any]
@@ -132,10 +133,10 @@ def cost(experiment: Experiment) -> Row:
     Raises:
         ValueError: if the model does not fit its images.
     """
-    images = program.load_data(require_data(experiment), 'train')
-    experiment, size = program.sized(experiment, images), experiment.augment.size
+    images = trainer.load_data(require_data(experiment), 'train')
+    experiment, size = trainer.sized(experiment, images), experiment.augment.size
     shapes = parameter_shapes(experiment.model, size)
-    steps = program.total_steps(experiment, len(images))
+    steps = trainer.total_steps(experiment, len(images))
     return {
         'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
         'flops': model_flops(experiment.model, size),
@@ -146,10 +147,10 @@ def cost(experiment: Experiment) -> Row:
 
 @functools.lru_cache(maxsize=1024)
 def _step_flops(experiment: Experiment) -> int:
-    images = program.load_data(require_data(experiment), 'train').images
+    images = trainer.load_data(require_data(experiment), 'train').images
     streams = isinstance(images, Encoded) and images.streams
-    experiment, shape, _ = program.delivered(experiment, images.shape, streams)
-    step, shapes = program.one_step(experiment, shape, Counted)
+    experiment, shape, _ = trainer.delivered(experiment, images.shape, streams)
+    step, shapes = trainer.one_step(experiment, shape, Counted)
     return executed_flops(step, *shapes)
 
 
@@ -214,9 +215,9 @@ def plan(
 
 def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
     """Seconds that a training step of all seeds takes on this machine, compilation apart."""
-    plan = program.plan(experiment, report=lambda change: None)
+    plan = trainer.plan(experiment, report=lambda change: None)
     first = experiment.seed
-    run = program.program(plan, range(first, first + seeds), jax.devices()[:1])
+    run = trainer.program(plan, range(first, first + seeds), jax.devices()[:1])
     pace, took = feed.Pace(seconds=1.0), []
     state, _ = run.run(run.put(run.init()), run.feed.take(0, 1)._replace(steps=0))  # compiles
     for _ in range(repeats + 1):

@@ -14,13 +14,17 @@ from typing import Any, Literal
 
 import jax
 
-from vitjax import fields, files, launch, loop, program, provenance, runs
+from vitjax import loop, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason, require_seeds
-from vitjax.console import Console, duration
+from vitjax.base import fields, files
+from vitjax.base.console import Console, duration
+from vitjax.base.signals import Stop, signals
+from vitjax.base.types import Format
 from vitjax.experiment import Experiment, from_json, to_json
-from vitjax.signals import Stop, signals
-from vitjax.types import Format
+from vitjax.loop import cluster
+from vitjax.runs import provenance
+from vitjax.training import trainer
 
 Runs = dict[int, pathlib.Path]  # the run directory of each seed
 Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
@@ -69,10 +73,10 @@ def run(
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
-    program.load_data.cache_clear()  # the data may have changed since this process read them
+    trainer.load_data.cache_clear()  # the data may have changed since this process read them
     for i in {*range(len(made))} - {*waiting}:
         for folder in folders[i].values():
-            if changed := provenance.remark_on(folder, made[i].experiment, program.load_data):
+            if changed := provenance.remark_on(folder, made[i].experiment, trainer.load_data):
                 console.say(changed)
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
@@ -186,7 +190,7 @@ def _on_cluster(
     settings: Mapping[str, Any], console: Console,
 ) -> None:  # fmt: skip
     """Cells as jobs of submitit, each in a process of its own."""
-    executor = launch.executor(folder, launcher, settings)
+    executor = cluster.executor(folder, launcher, settings)
     # A job gets plain values: what it imports is its own.
     calls = [
         (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs

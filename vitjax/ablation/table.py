@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vitjax import files, runs
+from vitjax import runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
 from vitjax.analysis.effects import student_share
+from vitjax.base import files
+from vitjax.base.types import Format
 from vitjax.figures import ablation as figures
-from vitjax.types import Format
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
 

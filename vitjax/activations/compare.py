@@ -10,8 +10,8 @@ from vitjax.activations.record import Activations, Report, by_batch, from_array,
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import effects, probe, similarity
+from vitjax.base.types import Array
 from vitjax.pretrained import Stated
-from vitjax.types import Array
 
 SAMPLES = ('image', 'token')
 METRICS: dict[str, tuple[str, float]] = {  # what a metric is called, and where its colours end

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vitjax import files, labels
+from vitjax.base import files, labels
+from vitjax.base.types import Array
 from vitjax.data.order import exactly
-from vitjax.types import Array
 
 Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vitjax import files, labels
 from vitjax.activations.compare import METRICS, Matrix, Probes
 from vitjax.activations.record import Activations
+from vitjax.base import files, labels
+from vitjax.base.types import Format
 from vitjax.figures import similarity as figures
-from vitjax.types import Format
 
 
 def write_matrix(

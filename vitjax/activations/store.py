@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from vitjax import files, runs
+from vitjax import runs
 from vitjax.activations.record import Activations, Report, Stack, digests, silent
-from vitjax.types import Array
+from vitjax.base import files
+from vitjax.base.types import Array
 
 INDEX, LABELS, EXAMPLES, DIGESTS = 'index.json', 'labels.npy', 'examples.npy', 'digests.npy'
 Index: TypeAlias = dict[str, Any]  # what the file says

@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax import capture, runs
+from vitjax import runs
 from vitjax.activations.record import Activations, Stack
-from vitjax.data import folder, preprocess, sources
+from vitjax.base.types import Array, Params
+from vitjax.data import kinds, preprocess
+from vitjax.data.kinds import folder
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment, preprocessing, to_json
-from vitjax.models.trunk import Model
+from vitjax.inside import capture
+from vitjax.models.base import Model
 from vitjax.pretrained import Stated
-from vitjax.types import Array, Params
 
 TOKENS = ('class', 'mean', 'patches', 'all')
 
@@ -57,7 +59,7 @@ def of_path(
     )
     source = experiment.data
     if data is not None:
-        source = dataclasses.replace(source or sources.Source(), name=data, size=square)
+        source = dataclasses.replace(source or kinds.Source(), name=data, size=square)
     elif source is None or not pathlib.Path(path).is_dir():
         raise ValueError(f'--data must say which images: {path} has none of its own.')
     plain = pathlib.Path(source.name)
@@ -66,9 +68,9 @@ def of_path(
         split, loaded = 'all', folder.photographs(plain, prepared)
         known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
     else:
-        loaded = sources.load(source, split, prepared)
+        loaded = kinds.load(source, split, prepared)
         undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
-        known = functools.partial(sources.load, undecoded, split)
+        known = functools.partial(kinds.load, undecoded, split)
     keep = keep or ('blocks' if experiment.model.trunk.stacks else r'conv_\d+')
     about = {'source': str(path), 'data': source.name, 'split': split}
     known = known if loaded.prepared else None
@@ -90,7 +92,7 @@ def stream(
         experiment: says the model and its preprocessing.
         params: the model's.
         data: images and labels.
-        keep: which paths, as in `vitjax.capture.capture`.
+        keep: which paths, as in `vitjax.inside.capture.capture`.
         tokens: what to take of arrays of tokens: the `class` token, the `mean` over the patches,
             all `patches`, or `all` tokens. None is `class` where there is one, else `mean`. Maps of
             features [H, W, C] are taken as patches, class tokens on their own as they are, and

@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 
 from vitjax.analysis.tokens import TINY, cosines
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 
 def answer_drop(logits: Array, clean: Array, *, classes: bool = True) -> jax.Array:

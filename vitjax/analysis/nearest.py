@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 
 def by_cosine(bank: Array, queries: Array | None = None, *, k: int) -> tuple[jax.Array, jax.Array]:

@@ -15,7 +15,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from vitjax.analysis import nearest
-from vitjax.types import Array, PyTree
+from vitjax.base.types import Array, PyTree
 
 Labels: TypeAlias = Array | Sequence[int]
 

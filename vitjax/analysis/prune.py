@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from vitjax.types import Array, Params
+from vitjax.base.types import Array, Params
 
 
 def head_importance(weights: Array, grads: Array) -> jax.Array:

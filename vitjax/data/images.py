@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vitjax import quiet
-from vitjax.files import first_line
+from vitjax.base import quiet
+from vitjax.base.files import first_line
 
 # The formats that are opened (no plugin that starts a program), with the suffixes of their files.
 FORMATS = {

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from vitjax.base.ranges import Finite, Positive, Side, number
 from vitjax.data import images as files
 from vitjax.data.order import evenly
-from vitjax.ranges import Finite, Positive, Side, number
 
 if TYPE_CHECKING:
-    from vitjax.data.kind import Data
+    from vitjax.data.source import Data
 
 Array = TypeVar('Array', np.ndarray, jax.Array)
 Colour = tuple[float, float, float]

@@ -11,8 +11,8 @@ import matplotlib
 import matplotlib.figure
 from matplotlib import font_manager
 
-from vitjax import files
-from vitjax.types import Format
+from vitjax.base import files
+from vitjax.base.types import Format
 
 WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and IEEE print them
 HEIGHT = 9.0  # inches of a page at most

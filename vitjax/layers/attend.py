@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 
+from vitjax.base.types import DType, Key
 from vitjax.layers.backward import gather, gather_packed, scores, talk, weighted
 from vitjax.layers.dropout import drop
-from vitjax.types import DType, Key
 
 Implementation = Literal['auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas']
 IMPLEMENTATIONS = get_args(Implementation)
@@ -246,7 +246,7 @@ def _add_bias(out: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
 def device() -> Any:
     """The device that what is being traced will run on: `jax.default_device`'s, else the first.
 
-    It need not be here: `vitjax.target` traces for devices that are only described.
+    It need not be here: `vitjax.plan.target` traces for devices that are only described.
     """
     config: Any = jax.config
     chosen = config.jax_default_device

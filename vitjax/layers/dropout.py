@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.types import Key
+from vitjax.base.types import Key
 
 
 def drop(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 
 @functools.cache

@@ -7,7 +7,7 @@ Each file has an architecture and `PUBLISHED`, the table of its published sizes:
 import difflib
 from typing import Any
 
-from vitjax import fields
+from vitjax.base import fields
 from vitjax.models import cait, convnet, patchconvnet, vit
 from vitjax.models.cait import CaiT
 from vitjax.models.convnet import VGG16, ConvNet

@@ -4,13 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax.base.ranges import Extent
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
-from vitjax.ranges import Extent
 
 
 class CaiT(Pooled):

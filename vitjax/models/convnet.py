@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import fields
+from vitjax.base import fields
+from vitjax.base.ranges import Classes, Extent, Range, Rate
 from vitjax.layers.convolution import convolve, pool
 from vitjax.layers.dropout import dropout
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Classes, Extent, Range, Rate
+from vitjax.models.base import Arithmetic, Model, Trunk
 
 
 class Conv(nn.Module):

@@ -4,12 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax.base.ranges import Amount, Extent, Ratio
 from vitjax.layers.block import ConvBlock
 from vitjax.layers.embed import ConvStem
 from vitjax.layers.head import Head, PerClassHead
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
-from vitjax.ranges import Amount, Extent, Ratio
 
 
 class PatchConvNet(Pooled):

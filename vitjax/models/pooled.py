@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 
-from vitjax import fields
+from vitjax.base import fields
+from vitjax.base.ranges import Amount, Classes, Extent, Rate, Ratio, Side
 from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, Mlp
@@ -11,8 +12,7 @@ from vitjax.layers.embed import repeated
 from vitjax.layers.init import kernel_init
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Amount, Classes, Extent, Rate, Ratio, Side
+from vitjax.models.base import Arithmetic, Model, Trunk
 
 
 class Pooled(Model):

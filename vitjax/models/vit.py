@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax import fields
+from vitjax.base import fields
+from vitjax.base.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
 from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
@@ -16,8 +17,7 @@ from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
+from vitjax.models.base import Arithmetic, Model, Trunk
 
 Registers = Annotated[int, whole(0, 1_024)]
 

@@ -12,11 +12,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vitjax import fields
+from vitjax.base import fields
+from vitjax.base.files import first_line, read_json
+from vitjax.base.ranges import Extent, Finite, Positive, Side
 from vitjax.data.preprocess import IMAGENET, Colour, Crop, Interpolation, Preprocessing
-from vitjax.files import first_line, read_json
-from vitjax.models.trunk import Model
-from vitjax.ranges import Extent, Finite, Positive, Side
+from vitjax.models.base import Model
 
 FILES = CONFIG, PREPROCESSOR = 'config.json', 'preprocessor_config.json'
 HALF: tuple[Colour, Colour] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # mean, deviation

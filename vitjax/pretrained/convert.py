@@ -7,12 +7,12 @@ import einops
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.files import few
-from vitjax.models.trunk import Model
+from vitjax.base.files import few
+from vitjax.base.types import Module
+from vitjax.models.base import Model
 from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
 from vitjax.pretrained.recognise import Contents, contents
 from vitjax.pretrained.resize import Change, Grid, Report, misfits, resize, shapes_of, unflatten
-from vitjax.types import Module
 
 
 def convert(

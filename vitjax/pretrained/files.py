@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from vitjax.files import first_line, npy_header
+from vitjax.base.files import first_line, npy_header
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
 SMALL, PACKED = 2**26, 100  # bytes that an npz may hold in any case; or times its own size

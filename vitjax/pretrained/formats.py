@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vitjax import models
-from vitjax.models.trunk import Model
+from vitjax.models.base import Model
 
 Weights = Mapping[str, np.ndarray]
 Table = Mapping[str, str | tuple[str, str]]

@@ -7,9 +7,11 @@ import re
 import shlex
 from typing import Any
 
-from vitjax import fields, models
+from vitjax import models
+from vitjax.base import fields
+from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
-from vitjax.data.imagenet import classes as imagenet_classes
+from vitjax.data.prepare.imagenet import classes as imagenet_classes
 from vitjax.data.preprocess import IMAGENET, Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.layers.embed import grid_of
@@ -20,7 +22,6 @@ from vitjax.pretrained.files import HUB, beside, read
 from vitjax.pretrained.formats import AUGREG, FORMATS, Weights
 from vitjax.pretrained.recognise import Contents, contents, facts, facts_of, recognise, shapes
 from vitjax.pretrained.resize import Change, Grid, Report, resize
-from vitjax.types import Module, Params
 
 _SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in the names of ViTs' files
 

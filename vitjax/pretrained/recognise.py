@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitjax import models
-from vitjax.models.trunk import Model
+from vitjax.models.base import Model
 from vitjax.pretrained.formats import AUGREG, FORMATS, IGNORED, PREFIXES, RENAMED, Table, Weights
 
 Held = dict[str, dict[str, np.ndarray]]  # by parameter of ours, then by name in the file

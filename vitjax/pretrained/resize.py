@@ -12,12 +12,12 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from vitjax.files import few
+from vitjax.base.files import few
+from vitjax.base.types import Params
 from vitjax.layers.embed import square_grid
 from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
-from vitjax.models.trunk import Model, parameter_shapes
-from vitjax.types import Params
+from vitjax.models.base import Model, parameter_shapes
 
 
 class Change(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-from vitjax import files
-from vitjax.labels import label
-from vitjax.program import load_data
+from vitjax.base import files
+from vitjax.base.labels import label
 from vitjax.report import answered, found, page, sections
 from vitjax.report.answers import answers, changed
 from vitjax.report.found import Group
 from vitjax.report.page import Html, tag
+from vitjax.training.trainer import load_data
 from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']

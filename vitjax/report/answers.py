@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitjax import evaluate, provenance, runs
+from vitjax import evaluate, runs
+from vitjax.base.files import first_line
 from vitjax.data.order import evenly
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment, require_data
-from vitjax.files import first_line
-from vitjax.program import load_data
 from vitjax.report.found import Run
+from vitjax.runs import provenance
+from vitjax.training.trainer import load_data
 
 
 class Answers(NamedTuple):

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitjax import fields, runs
+from vitjax import runs
 from vitjax.analysis.effects import student, student_share
+from vitjax.base import fields
+from vitjax.base.files import first_line
+from vitjax.base.labels import labels
 from vitjax.experiment import Experiment, to_json
 from vitjax.figures.ablation import words
 from vitjax.figures.report import TITLES, Curve
-from vitjax.files import first_line
-from vitjax.labels import labels
 from vitjax.runs import Record
 
 Path = str | pathlib.Path

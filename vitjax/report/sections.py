@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax import fields, flops
-from vitjax.data.sources import Source
+from vitjax.base import fields
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment, preprocessing
 from vitjax.figures import report as figures
 from vitjax.figures.ablation import words
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
+from vitjax.plan import flops
 from vitjax.report import found, page
 from vitjax.report.found import Estimate, Group, Run
 from vitjax.report.page import Html, tag

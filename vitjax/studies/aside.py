@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.intervene import Edit
+from vitjax.base.types import Module
+from vitjax.inside.intervene import Edit
 from vitjax.runs import Loaded
-from vitjax.types import Module
 
 PATCH, OUTLIER, REGISTER = 1, 2, 3
 

@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitjax import capture, files
 from vitjax.analysis import effects, probe
-from vitjax.data import preprocess, sources
+from vitjax.base import files
+from vitjax.base.labels import labels as labels_of
+from vitjax.base.types import Array, Arrays, Format, Module
+from vitjax.data import kinds, preprocess
 from vitjax.data.order import evenly, exactly
 from vitjax.experiment import preprocessing
-from vitjax.labels import labels as labels_of
+from vitjax.inside import capture
 from vitjax.runs import Loaded
-from vitjax.types import Array, Arrays, Format, Module
 
 Report = Callable[[int], object]  # called with the number of images done
 SHARES = ('accuracy', 'agreement', 'moved')  # measures that are 0 or 1 for an image
@@ -125,10 +126,10 @@ def samples(
         return Samples(names, preprocess.load([*files], prepared), None, 'files')
     source = loaded.experiment.data
     if data is not None:
-        source = dataclasses.replace(source or sources.Source(), name=data)
+        source = dataclasses.replace(source or kinds.Source(), name=data)
     if source is None:
         raise ValueError('say which images: --images FILE ... or --data; the model has no data.')
-    found = sources.load(source, split, prepared)
+    found = kinds.load(source, split, prepared)
     count = len(found)
     rows = exactly(count, examples) if examples is not None else evenly(count, most or count)
     pixels = np.asarray(found.images[rows])

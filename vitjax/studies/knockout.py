@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import effects, tokens
+from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
-from vitjax.intervene import Edit, intervene, renormalise, sweep
+from vitjax.inside import capture
+from vitjax.inside.intervene import Edit, intervene, renormalise, sweep
 from vitjax.runs import Loaded
 from vitjax.studies import aside as moving
 from vitjax.studies.common import Report, Samples, Study, batches, label, measured, said_of, summary
-from vitjax.types import Module
 
 
 def knockout(

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import effects
-from vitjax.capture import NOTHING, enter, leave, looking, one_layer
+from vitjax.base.types import Array, Module, Params
 from vitjax.figures import interventions as figures
+from vitjax.inside import capture
+from vitjax.inside.capture import NOTHING, enter, leave, looking, one_layer
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     SHARES,
@@ -26,7 +27,6 @@ from vitjax.studies.common import (
     said_of,
     summary,
 )
-from vitjax.types import Array, Module, Params
 
 
 def reordered(model: Module, params: Params, images: Array, orders: Array) -> jax.Array:

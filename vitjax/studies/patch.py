@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import effects
+from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
-from vitjax.intervene import Edit, sweep
+from vitjax.inside import capture
+from vitjax.inside.intervene import Edit, sweep
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     Report,
@@ -18,7 +19,6 @@ from vitjax.studies.common import (
     measured,
     summary,
 )
-from vitjax.types import Module
 
 
 def patch(

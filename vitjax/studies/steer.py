@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from vitjax import capture
+from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
-from vitjax.intervene import Edit, add, sweep
+from vitjax.inside import capture
+from vitjax.inside.intervene import Edit, add, sweep
 from vitjax.runs import Loaded
 from vitjax.studies.common import Report, Samples, Study, batches, interval_of, said_of, summary
-from vitjax.types import Module
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 

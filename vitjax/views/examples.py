@@ -4,17 +4,17 @@ import dataclasses
 
 import numpy as np
 
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.experiment import Experiment
 from vitjax.views.seen import Seen
 
 
-def labelled(experiment: Experiment, count: int = 256) -> sources.Data | None:
+def labelled(experiment: Experiment, count: int = 256) -> kinds.Data | None:
     """Some test images of a run, the same each time; None where there are none of its classes."""
     if experiment.data is None:
         return None
     try:
-        data = sources.load(experiment.data, 'test', experiment.preprocessing)
+        data = kinds.load(experiment.data, 'test', experiment.preprocessing)
     except ValueError:  # no longer there
         return None
     if data.classes != experiment.classes:

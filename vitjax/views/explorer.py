@@ -19,9 +19,9 @@ import scipy.special
 from PIL import Image
 
 from vitjax.analysis import tokens
+from vitjax.base.types import Module, Params
 from vitjax.evaluate import require_finite
 from vitjax.runs import Loaded
-from vitjax.types import Module, Params
 from vitjax.views.seen import (
     CLASS_WEIGHTS,
     MIXED,

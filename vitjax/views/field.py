@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
+from vitjax.inside import capture
 from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View
 
 

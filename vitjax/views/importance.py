@@ -8,9 +8,9 @@ import numpy as np
 
 from vitjax import evaluate
 from vitjax.analysis import prune, tokens
+from vitjax.base.types import Array, Module, Params
 from vitjax.figures import gradients as figures
 from vitjax.figures.panels import some
-from vitjax.types import Array, Module, Params
 from vitjax.views.examples import labelled
 from vitjax.views.seen import MIXED, WEIGHTS, Drawing, Drawings, Seen, View
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import gradients, prune, tokens
 from vitjax.figures import gradients as figures
+from vitjax.inside import capture
 from vitjax.views.examples import grey
 from vitjax.views.seen import HIDDEN, MAPS, Drawing, Drawings, Seen, View, layer_index
 

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from vitjax import capture
 from vitjax.analysis import attention
+from vitjax.base.labels import labels
+from vitjax.base.types import Array, Arrays, Module, Params
 from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
 from vitjax.figures.panels import named, short
 from vitjax.figures.style import Figure
-from vitjax.labels import labels
-from vitjax.models.trunk import Trunk
+from vitjax.inside import capture
+from vitjax.models.base import Trunk
 from vitjax.runs import Loaded
-from vitjax.types import Array, Arrays, Module, Params
 
 # Captured paths, as regular expressions that views keep.
 WEIGHTS = 'blocks/attention/weights'

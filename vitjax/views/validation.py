@@ -6,14 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.capture import capture, paths
+from vitjax.base.types import Array, Module, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
+from vitjax.inside.capture import capture, paths
 from vitjax.runs import Record
-from vitjax.types import Array, Module, Params
 from vitjax.views.seen import DIM, UNIFORM
 
 IMAGES = 8

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import similarity, tokens
-from vitjax.capture import capture, require_blocks
+from vitjax.base.types import Module, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import watch as figures
+from vitjax.inside.capture import capture, require_blocks
 from vitjax.runs import Record
-from vitjax.types import Module, Params
 
 IMAGES, AT_ONCE = 64, 16
 

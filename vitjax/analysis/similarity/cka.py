@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from vitjax.analysis import effects
 from vitjax.analysis.similarity import stacks
 from vitjax.analysis.similarity.stacks import Representation, Stacks, centred
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 _SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache for its product
 

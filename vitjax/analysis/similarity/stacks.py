@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 Stacks: TypeAlias = tuple[Array, ...]  # one side: stacks [L, n, f] of unequal widths
 # An array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths.

@@ -1,0 +1,1 @@
+"""Commands that prepare data once: CIFAR, ImageNet, photographs made smaller."""

@@ -1,0 +1,199 @@
+"""Smaller copies of photographs, so that every training after that decodes less."""
+
+import os
+import pathlib
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+
+from vitjax.base.files import expanded, read_json, write_json, writing
+from vitjax.data import images
+from vitjax.data.kinds.folder import HIDDEN, OURS, SUFFIXES, Accounting
+from vitjax.data.prepare.cifar import unseen
+
+QUALITY = 95  # of the JPEGs written
+SOME = 4096  # files that threads are given at a time
+LINKS = 4  # in one path; no data set needs as many
+(RECORD,) = OURS  # JSON in the folder written: the settings of its images
+
+
+def shrink(
+    source: str | pathlib.Path, out: str | pathlib.Path, size: int = 256, *,
+    progress: Callable[..., Any] = unseen, report: Callable[[str], object] = print,
+) -> int:  # fmt: skip
+    """Writes all images of a folder, and of those in it, as JPEGs with a short side of `size`.
+
+    Folders and names stay, and `.jpg` is added to names of other files than JPEGs. JPEGs that are
+    as small already are copied. Links in the source are followed; hidden files and folders are not
+    read. Each image is written in one step and takes its source's time of change: the same command
+    continues after a kill, and makes no image twice.
+
+    Args:
+        source: the folder.
+        out: the folder to write, outside the other.
+        size: in pixels.
+        progress: as in `vitjax.data.prepare.cifar.prepare`.
+        report: called with a line about files that are not read, if there are any.
+
+    Returns:
+        Number of the images of `source`, all of which are now in `out`.
+
+    Raises:
+        ValueError: for a `source` that is not a folder or has no images; two images whose names
+            give one; an `out` inside of `source`, with links, or with images that this command,
+            with the same `source` and `size`, did not write; an image that cannot be read. The
+            message has the name.
+    """
+    source, out = expanded(source), expanded(out)
+    if size < 2:
+        raise ValueError(f'--size must be 2 or more: {size}.')  # no reader takes one pixel
+    if not source.is_dir():
+        raise ValueError(f'--from must name a folder of images: {source} is none.')
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f'--out must lie outside of --from: {out} lies in {source}.')
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'--out must name a folder: {out} is none.')
+    unread = Accounting()
+    files = sorted(_images(source, os.path.realpath(out), unread))
+    if not files:
+        raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {source}.')
+    if said := unread.counts():
+        report(f'{source}: {said}')
+    targets = _targets(source, out, files)
+    settings = {'size': size, 'from': os.path.realpath(source), 'quality': QUALITY}
+    begun = _begun(out, settings)
+    todo = [i for i, pair in enumerate(zip(files, targets, strict=True)) if not _done(*pair, begun)]
+    if not begun:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / RECORD, settings)
+
+    def write(i: int) -> None:
+        _write(files[i], targets[i], size)
+
+    with progress('images', len(files)) as show:
+        before = len(files) - len(todo)
+        for start in range(0, len(todo), SOME):
+            written = images.THREADS.map(write, todo[start : start + SOME])
+            for done, _ in enumerate(written, before + start + 1):
+                show(done)
+    return len(files)
+
+
+def _images(source: pathlib.Path, out: str, files: Accounting) -> Iterator[pathlib.Path]:
+    """Image files of a folder and of those in it; counts the other files by kind.
+
+    Args:
+        source: the folder.
+        out: real path of the folder to write.
+        files: takes the counts.
+    """
+    waiting: list[tuple[pathlib.Path, tuple[str, ...], int]] = [(source, (), 0)]
+    while waiting:
+        folder, above, links = waiting.pop()  # the real paths of those around it, and links passed
+        real = os.path.realpath(folder)
+        if real in above:  # a link back
+            continue
+        if links > LINKS:  # folders that link to each other have as many paths as permutations
+            raise ValueError(f'a folder must lie behind {LINKS} links or fewer: {folder}.')
+        if pathlib.Path(real).is_relative_to(out):
+            raise ValueError(f'--out must lie outside of --from: {folder} leads to {out}.')
+        try:
+            paths = [*folder.iterdir()]
+        except OSError as error:
+            raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
+        for path in paths:
+            if path.name.startswith('.') or path.name.lower() in HIDDEN:
+                files.count('hidden', path)
+            elif path.is_dir():
+                waiting.append((path, (*above, real), links + path.is_symlink()))
+            elif not path.is_file():
+                broken = path.is_symlink() and not path.exists()
+                files.unread['broken links' if broken else 'not files'] += 1
+            elif path.suffix.lower() in SUFFIXES:
+                yield path
+            else:
+                files.unread[path.suffix or 'no suffix'] += 1
+
+
+def _targets(
+    source: pathlib.Path, out: pathlib.Path, files: Sequence[pathlib.Path]
+) -> list[pathlib.Path]:
+    """The file in `out` for each image, no two the same, and all of them below real folders."""
+    owner: dict[pathlib.Path, pathlib.Path] = {}
+    folders: dict[pathlib.Path, pathlib.Path] = {}
+    for file in files:
+        target = out / file.relative_to(source)
+        if file.suffix.lower() not in ('.jpg', '.jpeg'):
+            target = target.with_name(f'{target.name}.jpg')
+        if (other := owner.setdefault(target, file)) != file:
+            raise ValueError(f'{other} and {file} would both be {target}: rename one of them.')
+        for folder in target.parents:
+            if folder == out or folder in folders:
+                break
+            folders[folder] = file
+    for folder, file in folders.items():
+        if folder in owner:
+            rule = f'{folder} would be an image and the folder of another'
+            raise ValueError(f'{rule}: rename {owner[folder]} or the folder of {file}.')
+        if folder.is_symlink():
+            raise ValueError(f'--out must hold no links: {folder} is one.')
+    return [*owner]
+
+
+def _begun(out: pathlib.Path, settings: dict[str, Any]) -> bool:
+    """Returns whether `out` was begun with these settings; False if it is not begun."""
+    try:
+        known = read_json(out / RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    for name, value in settings.items():
+        if known.get(name) != value:
+            rule = f'{out} has images made with {name} {known.get(name)}'
+            raise ValueError(f'{rule}: {name} is {value} now; choose another --out.')
+    return True
+
+
+def _done(file: pathlib.Path, target: pathlib.Path, begun: bool) -> bool:
+    """Returns whether an image is written already."""
+    try:
+        there = target.lstat()
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(there.st_mode):
+        raise ValueError(f'--out must hold no links: {target} is one.')
+    if not begun or not stat.S_ISREG(there.st_mode):
+        what = 'a folder' if stat.S_ISDIR(there.st_mode) else 'something'
+        raise ValueError(f'{what} that this command did not write is where {file} goes: {target}.')
+    if not _as_kept(there.st_mtime_ns, file.stat().st_mtime_ns):
+        rule = f'{target} or {file} has changed since the one was made of the other'
+        raise ValueError(f'{rule}: delete {target} to have it made anew.')
+    return True
+
+
+def _as_kept(kept: int, time: int) -> bool:
+    """Returns whether a file system may have kept a time, in nanoseconds, as `kept`."""
+    # ext4 keeps all digits, NTFS steps of 100 ns, exFAT of 10 ms, FAT of 2 s.
+    return any(kept == time // step * step for step in (1, 100, 1_000, 10**7, 10**9, 2 * 10**9))
+
+
+def _write(file: pathlib.Path, target: pathlib.Path, size: int) -> None:
+    time = file.stat().st_mtime_ns  # of the bytes read next: a later change is then seen
+    pixels = images.read(file, short_side=size)
+    sides = pixels.shape[1::-1]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target) as draft:
+        if (
+            file.suffix.lower() in ('.jpg', '.jpeg')
+            and min(sides) <= size
+            and images.size(file) == sides
+        ):
+            draft.write(file.read_bytes())
+        else:
+            scale = min(1.0, size / min(sides))
+            wide, high = (max(1, round(side * scale)) for side in sides)
+            small = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BICUBIC)
+            small.save(draft, 'JPEG', quality=QUALITY)
+        draft.flush()
+        os.utime(draft.name, ns=(time, time))

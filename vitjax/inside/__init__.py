@@ -1,0 +1,1 @@
+"""Inside of a model, by captured path: read (`capture`), differentiated, written (`intervene`)."""

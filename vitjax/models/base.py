@@ -1,0 +1,95 @@
+"""Base class of models, and its description for all that reads tokens and parameters."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitjax.base.types import Shapes
+from vitjax.layers.embed import grid_of
+
+Arithmetic = Literal['float32', 'bfloat16', 'float16', 'float64']
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """The part of a model between its images and its answer.
+
+    Attributes:
+        patch_size: pixels that a token spans each way; None where the trunk has feature maps of
+            unequal shapes instead of tokens.
+        prefix: tokens before the patches: the class token and registers.
+        reads: what the answer is read from: the trunk's `class` token, the `mean` of its patches,
+            all its tokens (`flatten`), its patches by class `attention`, or feature `maps`.
+        stacks: depth of each stack of equal blocks, by its captured path.
+        class_tokens: tokens in the class-attention blocks, one or one for each class; 0 without.
+    """
+
+    patch_size: int | None
+    prefix: int
+    reads: str
+    stacks: dict[str, int]
+    class_tokens: int = 0
+
+    @property
+    def class_token(self) -> bool:
+        """Whether the trunk's first token is the class token that the answer is read from."""
+        return self.reads == 'class'
+
+    def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
+        """Rows and columns of patches of an image in pixels; without `width`, of a square one.
+
+        Raises:
+            ValueError: for a trunk without patches, and for an image that patches do not divide.
+        """
+        if self.patch_size is None:
+            raise ValueError('feature maps of unequal shapes have no grid of patches.')
+        return grid_of((height, height if width is None else width), self.patch_size)
+
+
+class Model(nn.Module):
+    """A linen module called as `(images, train)` that says what its trunk is.
+
+    A model has the fields `num_classes` and `dtype`; with tokens also `patch_size`, `width` and
+    `depth`, and two methods: `through(tokens, grid, train)` through the blocks, and
+    `readout(tokens, train)` from the tokens that leave any block to logits.
+    Its parts have the names that captures, views and resizing look for: `embed` (its patch
+    embedding `embed/patch/projection`), `blocks`, `class_blocks`, `norm` and `head` (its last layer
+    `head/output`); without tokens `conv_1`, `conv_2`, ...
+    """
+
+    if TYPE_CHECKING:  # frozen dataclasses hash, which linen's stubs do not say
+
+        def __hash__(self) -> int: ...
+
+    @property
+    def trunk(self) -> Trunk:
+        """What lies between images and answer."""
+        raise NotImplementedError
+
+    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Logits that learn from labels, and those that learn from a teacher: here the same."""
+        logits = self(images, train)
+        return logits, logits
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens precede the patches; 0 without tokens."""
+        return self.trunk.prefix
+
+
+def parameter_shapes(model: nn.Module, image_size: int) -> Shapes:
+    """Shapes and dtypes of a model's parameters, without computing them.
+
+    Args:
+        model: any linen module called as `(images)`, with images of three channels.
+        image_size: side of its square images in pixels; a model with a `position_grid` has the
+            images of that grid.
+    """
+    height = width = image_size
+    if grid := vars(model).get('position_grid'):
+        height, width = (side * vars(model)['patch_size'] for side in grid)
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)['params']

@@ -1,0 +1,1 @@
+"""Costs counted, timed, or compiled for machines that are absent."""

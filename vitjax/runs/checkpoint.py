@@ -1,0 +1,371 @@
+"""Orbax checkpoints of a run, verified against a digest before reading.
+
+A checkpoint is a folder `checkpoints/STEP`. Its `digests.json` has the SHA-256 of every file in it,
+and is there before the folder gets its name: a checkpoint without is of an earlier version, and is
+read unchecked. Orbax sees none that is damaged.
+"""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import pathlib
+import shutil
+import threading
+from collections.abc import Container, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+from orbax.checkpoint.path import atomicity
+
+from vitjax.base import files, quiet
+from vitjax.base.types import PyTree, TrainState
+
+FOLDER = 'checkpoints'
+DIGESTS = 'digests.json'
+DELETED = 'deleted'
+ASIDE = 'damaged'  # where a run keeps damaged checkpoints that it does without
+ITEMS = ('params', 'opt_state', 'ema', 'position')
+FULL = ('No space left on device', 'Disk quota exceeded', 'File too large')
+Path = str | pathlib.Path
+Manager = ocp.CheckpointManager
+_SAVING = threading.Lock()
+
+
+def _accuracy(metrics: dict[str, float]) -> float:
+    return metrics['accuracy']
+
+
+class _Draft(atomicity.AtomicRenameTemporaryPath):
+    """What orbax writes, a checkpoint or an item of one: it has another name until it is whole."""
+
+    async def finalize(self) -> None:
+        if self.get_final().parent.name == FOLDER:
+            await asyncio.to_thread(_write_digests, pathlib.Path(self.get()))
+        await super().finalize()
+
+
+def _write_digests(folder: pathlib.Path) -> None:
+    # Two files at its top change once more while it is renamed; what is in them is not read.
+    written = sorted(p for p in folder.rglob('*') if p.is_file() and p.parent != folder)
+    files.write_json(
+        folder / DIGESTS, {str(p.relative_to(folder)): files.digest(p) for p in written}
+    )
+
+
+@contextlib.contextmanager
+def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
+    """The manager of a run's checkpoints, which keeps the latest and the best.
+
+    Leave its `with` block before the process ends: a save in flight is lost otherwise.
+
+    Raises:
+        ValueError: if the disk fills, or a save takes too long.
+    """
+    directory = files.inside(run, FOLDER).absolute()
+    # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
+    # best_fn with max_to_keep would delete the newest checkpoint.
+    best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_accuracy, save_interval_steps=1, create=True, cleanup_tmp_directories=True,
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best]),
+        temporary_path_class=_Draft, todelete_subdir=DELETED,
+    )  # fmt: skip
+    try:
+        with quiet.orbax(_failed), ocp.CheckpointManager(directory, options=options) as opened:
+            yield opened
+        _empty(directory)
+    except TimeoutError as error:
+        raise ValueError(
+            f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
+            'checkpoint is kept.'
+        ) from None
+    except Exception as error:
+        if _failed(error):
+            raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
+        raise
+
+
+def _failed(error: Exception) -> bool:
+    """Returns True for the error of a save that a full disk or a timeout ended."""
+    return isinstance(error, TimeoutError) or any(reason in str(error) for reason in FULL)
+
+
+def _empty(directory: pathlib.Path) -> None:
+    """Deletes the checkpoints that are not kept any more.
+
+    Orbax moves them, in one step: one that it deletes is for some time a damaged one.
+    """
+    if jax.process_index() == 0:
+        shutil.rmtree(directory / DELETED, ignore_errors=True)
+
+
+def steps(run: Path) -> list[int]:
+    """The steps that a run directory has checkpoints of, in order."""
+    folder = files.inside(run, FOLDER)
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
+
+
+def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
+    """What is wrong with the files of a checkpoint, in one line; None where nothing is.
+
+    Args:
+        run: the run directory.
+        step: the checkpoint's.
+        skip: items that need not be whole, of `ITEMS`.
+    """
+    folder = pathlib.Path(run) / FOLDER / str(step)
+    try:
+        known = files.read_json(files.inside(run, f'{FOLDER}/{step}/{DIGESTS}'))
+        for name, wanted in known.items():
+            path = files.inside(folder, name)
+            if name.split('/')[0] not in skip and files.digest(path) != wanted:
+                return f'{path} has changed since it was written'
+    except FileNotFoundError as error:
+        missing = pathlib.Path(error.filename)
+        return None if missing == folder / DIGESTS else f'{missing} is missing'
+    except OSError as error:
+        return f'{error.filename} cannot be read: {error.strerror}'
+    except ValueError as error:
+        return files.first_line(error)
+    return None
+
+
+def position(run: Path) -> dict[str, Any]:
+    """The position that the newest checkpoint with a whole one holds; empty if there is none."""
+    for step in reversed(steps(run)):
+        with contextlib.suppress(ValueError, OSError):
+            if damage(run, step, skip={*ITEMS} - {'position'}) is None:
+                return files.read_json(files.inside(run, f'{FOLDER}/{step}/position/metadata'))
+    return {}
+
+
+def set_aside(run: Path) -> None:
+    """Makes sure that the newest checkpoint is whole, before a run is resumed from it.
+
+    Damaged ones that are newer are moved into the run's `damaged/`, which is said on stderr.
+
+    Raises:
+        ValueError: if there are checkpoints and none is whole, or if one before the newest is not,
+            which is kept since it is the best; with what to delete.
+    """
+    wrong = {step: damage(run, step) for step in steps(run)}
+    whole = [step for step, reason in wrong.items() if reason is None]
+    if wrong and not whole:
+        raise ValueError(
+            f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; delete '
+            f'{pathlib.Path(run) / FOLDER} to train from the start.'
+        )
+    for step, reason in wrong.items():
+        folder = pathlib.Path(run) / FOLDER / str(step)
+        if reason and step > max(whole):
+            aside = files.inside(run, ASIDE)
+            aside.mkdir(exist_ok=True)
+            kept = next(p for i in itertools.count() if not (p := aside / f'{step}.{i}').exists())
+            folder.rename(kept)
+            files.warn(f'{reason}; resuming from step {max(whole)}, and that checkpoint is {kept}')
+        elif reason and damage(run, step, skip=('opt_state',)):
+            raise ValueError(_best_is_damaged(reason, folder))
+
+
+def _best_is_damaged(reason: str, folder: pathlib.Path) -> str:
+    return f'{reason}: it may be the best checkpoint; delete {folder} to do without it.'
+
+
+def save(
+    manager: Manager, step: int, trees: dict[str, Any], position: dict[str, Any],
+    metrics: dict[str, float] | None = None, *, wait: bool = False,
+) -> None:  # fmt: skip
+    """Starts saving `trees` (`params` among them) and `position`, plain JSON values, at a step.
+
+    `metrics` with an `accuracy` makes the checkpoint a candidate for the best. `wait` returns when
+    it is written: for a process that has several managers.
+
+    Raises:
+        ValueError: if the disk has no room for it.
+    """
+    manager.wait_until_finished()  # until then the save before moves what is not kept to where
+    _empty(pathlib.Path(manager.directory))  # this deletes
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+    free = shutil.disk_usage(manager.directory).free
+    if free < needed:
+        raise ValueError(
+            f'a checkpoint needs {needed / 2**20:,.1f} MiB, the disk of {manager.directory} has '
+            f'{free / 2**20:,.1f} free; the checkpoints before it are kept.'
+        )
+    items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    items['position'] = ocp.args.JsonSave(position)
+    # Orbax numbers its work in the background by one counter for the whole process: two managers
+    # that save at a time wait for each other's folders.
+    with _SAVING if wait else contextlib.nullcontext():
+        manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        if wait:
+            manager.wait_until_finished()
+
+
+def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
+    """Restores the items of `trees` (arrays, or shapes with shardings) and `position` at a step.
+
+    Raises:
+        ValueError: if a tree in the checkpoint has other names, shapes or dtypes, with all of them;
+            if it cannot be read.
+    """
+    folder = files.inside(run, f'{FOLDER}/{step}').absolute()
+    for name in trees:
+        if not (folder / name).is_dir():
+            raise ValueError(f'the checkpoint of step {step} has no {name}: {folder.parent}.')
+    with _named(folder):
+        saved = {name: _saved_shapes(folder / name) for name in trees}
+    for name, tree in trees.items():
+        require_equal(f'{name} of the checkpoint', saved[name], tree)
+    items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
+    items['position'] = ocp.args.JsonRestore()
+    handler = ocp.CompositeCheckpointHandler
+    with _named(folder), quiet.orbax(), ocp.Checkpointer(handler()) as checkpointer:
+        restored = checkpointer.restore(folder, args=ocp.args.Composite(**items))
+    return {name: restored[name] for name in items}
+
+
+@contextlib.contextmanager
+def _named(folder: pathlib.Path) -> Iterator[None]:
+    """Makes of whatever orbax raises a line: it has read a checkpoint that has no digests."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # no memory
+        raise
+    except Exception as error:
+        raise ValueError(f'{folder} cannot be read: {files.first_line(error)}.') from None
+
+
+def trees(state: TrainState) -> dict[str, Any]:
+    """The items that a checkpoint keeps of a state; its step is the checkpoint's."""
+    items = {'params': state.params, 'opt_state': state.opt_state}
+    return items if state.ema is None else {**items, 'ema': state.ema}
+
+
+def latest(
+    outs: Sequence[Path], like: list[TrainState]
+) -> tuple[int, list[TrainState], list[dict[str, Any]]] | None:
+    """The last step that all of several runs have a checkpoint of, their states and positions.
+
+    None where there is none. States are placed as those of `like`, one for each run, which may be
+    shapes. Checkpoints must be whole (`set_aside`).
+
+    Raises:
+        ValueError: as `restore` does.
+    """
+    step = min(max(steps(out), default=0) for out in outs)
+    if not step:
+        return None
+    states, positions = [], []
+    for out, known in zip(outs, like, strict=True):
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), trees(known)
+        )
+        found = restore(out, step, shapes)
+        positions.append(found.pop('position'))
+        states.append(TrainState(step=jnp.asarray(step, jnp.int32), **found))
+    return step, states, positions
+
+
+def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -> Any:
+    """Parameters out of a run's checkpoints, on the first device.
+
+    Args:
+        run: the run directory.
+        shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
+        which: `best` by validation accuracy, or `latest`: the newest that is whole; what is wrong
+            with newer ones goes to stderr. A run may save meanwhile: they are listed again then.
+        item: `params`, or `ema`, their moving average.
+
+    Raises:
+        ValueError: if there is no checkpoint, it has other names or shapes, the best is damaged, or
+            all are.
+    """
+    if which not in ('best', 'latest'):
+        raise ValueError(f"which must be 'best' or 'latest': {which!r}.")
+    found = steps(run)
+    while True:
+        try:
+            return _load(run, found, shapes, which, item)
+        except (ValueError, OSError):
+            before, found = found, steps(run)
+            if {*before} <= {*found}:
+                raise
+            # A run that trains replaced some of them meanwhile.
+
+
+def _load(run: Path, found: list[int], shapes: Any, which: str, item: str) -> Any:
+    """`load` from the checkpoints of some steps."""
+    others = {'params', 'opt_state', 'ema'} - {item}
+    if which == 'best' and len(found) > 1:
+        found = [_best(run, found)]
+    for step in reversed(found):
+        reason = damage(run, step, skip=others)
+        if reason is None:
+            return restore(run, step, {item: _placed(shapes)})[item]
+        folder = pathlib.Path(run) / FOLDER / str(step)
+        if step == found[0] or not folder.exists():
+            raise ValueError(
+                f'no checkpoint of {run} is whole: {reason}.' if which == 'latest'
+                else _best_is_damaged(reason, folder)
+            )  # fmt: skip
+        files.warn(f'{reason}; an older checkpoint is taken')
+    raise ValueError(f'{run} has no checkpoint yet.')
+
+
+def _best(run: Path, found: list[int]) -> int:
+    """The step of the highest validation accuracy, the last of equals; without any, the last."""
+    ranks = {}
+    for step in found:
+        if reason := damage(run, step, skip=ITEMS):
+            raise ValueError(_best_is_damaged(reason, pathlib.Path(run) / FOLDER / str(step)))
+        path = files.inside(run, f'{FOLDER}/{step}/metrics/metrics')
+        try:
+            ranks[step] = float(files.read_json(path)['accuracy'])
+        except FileNotFoundError:  # saved when it was asked to stop
+            ranks[step] = -1.0
+        except (KeyError, TypeError):
+            raise ValueError(f'{path} has no accuracy.') from None
+    return max(found, key=lambda step: (ranks[step], step))
+
+
+def _placed(shapes: Any) -> Any:
+    """Shapes with a place: the first device, or a copy on every one where processes share a run."""
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
+    mesh = jax.sharding.Mesh(np.array(devices), ('device',))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes)
+
+
+def _saved_shapes(item: pathlib.Path) -> Any:
+    with quiet.orbax(), ocp.StandardCheckpointer() as checkpointer:
+        metadata: Any = checkpointer.metadata(item).item_metadata
+    return metadata.tree
+
+
+def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
+    """Checks that two trees have the same paths, shapes and dtypes.
+
+    Raises:
+        ValueError: with the differences, of many the first three and their number.
+    """
+
+    def kinds(tree: PyTree) -> dict[str, str]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+        return {name(path): f'{x.dtype}{list(x.shape)}' for path, x in leaves}
+
+    old, new = kinds(saved), kinds(wanted)
+    wrong = [f'- {name} {new[name]}' for name in new if name not in old]
+    wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
+    both = [name for name in new if name in old]
+    wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
+    if wrong:
+        lines = files.few(wrong)
+        raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')
