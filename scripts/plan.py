@@ -47,7 +47,7 @@ def main() -> int:
 
     from vitjax.plan.forecast import forecast, training_images
 
-    targets, failed = checked(asked.target, vars(asked.experiment.model)['dtype'])
+    targets, failed = checked(asked.target, asked.experiment.model.dtype)
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     if not targets:

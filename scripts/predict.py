@@ -42,7 +42,7 @@ def main(
     loaded = runs.load(
         weights, model=model, image_size=image_size, stated=stated, which=which, report=report
     )
-    if not vars(loaded.experiment.model)['num_classes']:
+    if not loaded.experiment.model.num_classes:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     unread = 0
     for path in images:

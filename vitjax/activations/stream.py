@@ -23,6 +23,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data
 from vitjax.experiment import Experiment, preprocessing, to_json
 from vitjax.inside import capture
+from vitjax.inside.path import Path
 from vitjax.models.base import Model
 from vitjax.pretrained import Stated
 
@@ -121,7 +122,7 @@ def stream(
 
     def stack(path: str) -> Stack:
         count, _, *rest = found[path].shape
-        if not _is_stack(path):
+        if not Path(path).stack:
             return Stack(path, (count, *rest), None)
         first = chosen[0] if chosen else 0
         return Stack(path, (count, *rest), (first, first + count - 1))
@@ -179,7 +180,7 @@ def _forward(
         out = {}
         found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
         for path, value in found.items():
-            value = value if _is_stack(path) else value[None]
+            value = value if Path(path).stack else value[None]
             taken = take_tokens(path, value, tokens, model, preprocessing.size)
             out[path] = taken.astype(jnp.float32)
         return out
@@ -191,21 +192,18 @@ def _span(layers: tuple[int, int], kept: dict[str, tuple[int, ...]]) -> tuple[in
     """Indices from 0 of a first to a last layer, counted from 1, of each stack that is kept."""
     first, last = layers
     for path, (depth, *_) in kept.items():
-        if _is_stack(path) and not 1 <= first <= last <= depth:
+        if Path(path).stack and not 1 <= first <= last <= depth:
             rule = f'a first and a last one of 1 to {depth} at {path}'
             raise ValueError(f'layers must be {rule}: got {first} {last}.')
     return tuple(range(first - 1, last))
 
 
-def _is_stack(path: str) -> bool:
-    return path.split('/')[0] in capture.STACKS
-
-
 def network_order(path: str) -> tuple[int, list[Any]]:
     """Sorts paths as the network runs, `conv_2` before `conv_10`."""
-    first = path.split('/')[0]
-    place = {'embed': 0, 'blocks': 2, 'class_blocks': 3, 'norm': 4, 'head': 5}.get(first, 1)
-    return place, [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', path)]
+    places = {'embed': 0, 'blocks': 2, 'class_blocks': 3, 'norm': 4, 'head': 5}
+    return places.get(Path(path).parts[0], 1), [
+        int(p) if p.isdigit() else p for p in re.split(r'(\d+)', path)
+    ]
 
 
 def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: int) -> jax.Array:
@@ -223,7 +221,7 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
     """
     if value.ndim == 3:  # features of an image
         return value
-    if path.split('/')[-1] in ('weights', 'mixed_weights', 'mixed_logits'):
+    if Path(path).is_attention:
         if tokens != 'all':
             raise ValueError(f'{path} is attention, not tokens: tokens must be all, not {tokens}.')
         return value

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.types import Array, Arrays, DType, Params, PyTree, Shapes
+from vitjax.inside.path import Path
 
-STACKS = ('blocks', 'class_blocks')  # paths whose arrays carry a leading depth axis begin so
 NOTHING = r'(?!)'  # matches no path
 
 Edits = Mapping[str, Any]
@@ -182,7 +182,7 @@ def _require_layers(
     if not chosen or list(chosen) != sorted({*chosen}):
         raise ValueError(f'layers must be one or more, each once, in order: got {chosen}.')
     for path, shape in matching.items():
-        if path.split('/')[0] in STACKS and not 0 <= chosen[0] <= chosen[-1] < shape[0]:
+        if Path(path).stack and not 0 <= chosen[0] <= chosen[-1] < shape[0]:
             raise ValueError(f'layers of {path} are 0 to {shape[0] - 1}: got {chosen}.')
     return chosen
 
@@ -223,7 +223,7 @@ def _capture_layers(
     for path in blocks[0] if blocks else ():
         found[path] = jnp.concatenate([part[path] for part in blocks])
     logits, after = leave(model, params, tokens, keep=keep)
-    of_stack = {path for path in after if path.split('/')[0] in STACKS}
+    of_stack = {path for path in after if Path(path).stack}
     index = jnp.array(layers)
     return logits, found | {p: v[index] if p in of_stack else v for p, v in after.items()}
 

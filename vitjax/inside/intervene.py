@@ -21,7 +21,6 @@ import numpy as np
 from vitjax.base.types import Array, Arrays, Params
 from vitjax.inside.capture import (
     NOTHING,
-    STACKS,
     enter,
     known_paths,
     leave,
@@ -31,6 +30,7 @@ from vitjax.inside.capture import (
     require_match,
     run,
 )
+from vitjax.inside.path import STACKS, Path
 
 How = Callable[[jax.Array, Any], jax.Array]
 
@@ -81,10 +81,11 @@ Edits = Mapping[str, Edit]
 
 def axes(path: str, rank: int) -> tuple[str, ...]:
     """Names of the axes of a captured array."""
-    last, stacked = path.split('/')[-1], path.split('/')[0] in STACKS
-    if last in ('weights', 'mixed_weights', 'mixed_logits'):
+    where = Path(path)
+    stacked = where.stack is not None
+    if where.is_attention:
         rest = 'heads', 'queries', 'keys'
-    elif last == 'heads':
+    elif where.name == 'heads':
         rest = 'tokens', 'heads', 'channels'
     else:
         names = {1: (), 2: ('channels',), 3: ('tokens', 'channels')}
@@ -207,18 +208,19 @@ def sweep(
             that are swept.
     """
     require_blocks(model)
-    stacks = {path.split('/')[0] for path in edits}
-    if len(stacks) != 1 or not stacks <= {*STACKS}:
+    stacks = {Path(path).stack for path in edits}
+    stack = next(iter(stacks), None)
+    if len(stacks) != 1 or stack is None:
         there = ' or '.join(STACKS)
         raise ValueError(f'a sweep is over the layers of {there}: got {", ".join(sorted(edits))}.')
     if keep is not None:
         require_match(model, images, keep)
     fitted = {path: _fit(model, images, path, edit, extra=1) for path, edit in edits.items()}
-    wrong = [path for path in always or {} if path in edits or path.split('/')[0] != 'blocks']
+    wrong = [path for path in always or {} if path in edits or Path(path).stack != 'blocks']
     if wrong:
         raise ValueError(f'always takes other paths of blocks than the swept ones: got {wrong[0]}.')
     held = {path: _fit(model, images, path, edit) for path, edit in (always or {}).items()}
-    (stack,), depth = stacks, _shape(model, images, next(iter(edits)))[0]
+    depth = _shape(model, images, next(iter(edits)))[0]
     chosen = range(depth) if layers is None else layers
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
         raise ValueError(f'layers of {stack} are 0 to {depth - 1}: got {wrong[0]}.')
@@ -343,7 +345,7 @@ def _fit(model: nn.Module, images: Array, path: str, edit: Edit, extra: int = 0)
                 f'there or 1: {[*own]} does not fit {named}.'.replace("'", '')
             )
         leaf = jnp.asarray(leaf).reshape(own or (1,) * len(wanted))
-        if path.split('/')[0] in STACKS and not extra:
+        if Path(path).stack and not extra:
             leaf = jnp.broadcast_to(leaf, (shape[0], *leaf.shape[1:]))
         return leaf
 
@@ -366,7 +368,7 @@ def _writing(edits: Edits) -> Iterator[dict[str, Any]]:
 
     for path, edit in edits.items():
         node = collection
-        for name in path.split('/'):
+        for name in Path(path).parts:
             node = node.setdefault(name, {})
         # As the output of a module, and as what its parent taps: one of them will ask for it.
         write = jax.tree_util.Partial(functools.partial(writer, path), edit)

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from vitjax.base.types import Array, Module, Params
-from vitjax.inside.capture import STACKS, capture
+from vitjax.inside.capture import capture
+from vitjax.inside.path import STACKS, Path
 
 # Parts in the order of a forward pass; others come between, by name, as `conv_1` and `conv_2` do.
 _FIRST = ('embed', 'class_token', 'patch', 'norm_1', 'qkv', 'query', 'key', 'value', 'mix_logits')
@@ -73,7 +74,7 @@ def _wrong(values: Mapping[str, list[np.ndarray]], fine: Callable[[Any], Any]) -
 
     def places() -> Iterator[tuple[Any, str]]:
         for path, arrays in values.items():
-            top, *inner = path.split('/')
+            top, *inner = Path(path).parts
             after = [*map(rank, inner), (99, '')]  # its output follows those of its parts
             if top not in STACKS:
                 if not all(map(fine, arrays)):

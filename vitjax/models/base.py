@@ -49,7 +49,18 @@ class Trunk:
         return grid_of((height, height if width is None else width), self.patch_size)
 
 
-class Model(nn.Module):
+if TYPE_CHECKING:
+
+    class _Declared:
+        """Fields of every model, for type checkers; each model has them at a place of its own."""
+
+        num_classes: int
+        dtype: Arithmetic
+else:
+    _Declared = object
+
+
+class Model(nn.Module, _Declared):
     """A linen module called as `(images, train)` that says what its trunk is.
 
     A model has the fields `num_classes` and `dtype`; with tokens also `patch_size`, `width` and

@@ -137,7 +137,7 @@ def forecast(
     steps = trainer.total_steps(experiment, count)
     experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
     experiment, shape, _ = trainer.delivered(experiment, images.shape, images.streams)
-    dtype, devices = vars(experiment.model)['dtype'], len(machine.devices)
+    dtype, devices = experiment.model.dtype, len(machine.devices)
     peak_flops = target.rate(machine.chip, dtype)
     require_gradients(experiment.model)
 

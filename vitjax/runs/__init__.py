@@ -226,7 +226,7 @@ def with_head_of(run: Path, experiment: Experiment) -> Experiment:
     """An experiment with as many outputs as a run has that began with it, if data size its head."""
     if not (checkpoint.steps(run) and sized_by_data(experiment.model)):
         return experiment
-    outputs = vars(read_experiment(run).model)['num_classes']
+    outputs = read_experiment(run).model.num_classes
     return dataclasses.replace(experiment, model=experiment.model.clone(num_classes=outputs))
 
 

@@ -7,6 +7,7 @@ from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
 from vitjax.inside.intervene import Edit, sweep
+from vitjax.inside.path import Path
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     Report,
@@ -60,7 +61,7 @@ def heads(
         clean = capture.capture(model, params, images, keep='norm')
         _, found, grads = capture.gradients(frugal(model), params, images, goal(model), keep=keep)
         for path in paths:
-            stack, one = path.split('/')[0], np.eye(known[path][3], dtype=bool)
+            stack, one = Path(path).stack, np.eye(known[path][3], dtype=bool)
             where = one[None, :, None, None, :, None]
             average = np.asarray(mean[path])
             for kind, value in (('zero', np.zeros_like(average)), ('mean', average)):
@@ -74,7 +75,7 @@ def heads(
     arrays = {name: np.concatenate(values, -1) for name, values in parts.items()}
     rows, said = [], []
     for path in paths:
-        stack = path.split('/')[0]
+        stack = Path(path).stack
         for kind in ('zero', 'mean'):
             own = {
                 name.removeprefix(f'{stack}_{kind}_'): array
@@ -92,7 +93,7 @@ def heads(
                 rows.append(
                     {'stack': stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1, **cells}
                 )
-    main = paths[0].split('/')[0]
+    main = Path(paths[0]).stack
     measure = label('answer', model.num_classes > 0)
     figure = figures.heads(
         {k: arrays[f'{main}_{k}_answer'].mean(-1) for k in ('zero', 'mean')},

@@ -118,7 +118,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     every = max(1, round(experiment.evaluate_every * per_epoch))
     experiment = sized(experiment, data, report)
     size, model = experiment.augment.size, experiment.model
-    outputs = vars(model)['num_classes']
+    outputs = model.num_classes
     if outputs < len(data.classes):
         raise ValueError(
             f'the head must have an output for each class: --model.num-classes {outputs}, '
@@ -203,7 +203,7 @@ def _teacher(experiment: Experiment, report: Callable[[Any], object]) -> Teacher
         return None
     loaded = runs.load(path, image_size=experiment.augment.size, report=report)
     model, prepared = loaded.experiment.model, loaded.experiment.preprocessing
-    ours, theirs = (vars(m)['num_classes'] for m in (experiment.model, model))
+    ours, theirs = (m.num_classes for m in (experiment.model, model))
     if ours != theirs:
         rule = 'a teacher must have as many classes as its student'
         raise ValueError(f'{rule}: {path} has {theirs}, model.num_classes={ours}.')
