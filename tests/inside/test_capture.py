@@ -156,7 +156,7 @@ def test_chosen_layers_are_those_of_the_whole_capture(model, layers):
 BITS = """
 import jax, numpy as np
 from helpers import random_params
-from test_capture import CAIT, IMAGES, PATCHCONVNET, VIT, capture
+from inside.test_capture import CAIT, IMAGES, PATCHCONVNET, VIT, capture
 
 for model in (VIT, CAIT, PATCHCONVNET):
     params = random_params(model, IMAGES)

@@ -62,7 +62,7 @@ import re
 
 import numpy as np
 from helpers import assert_equal, random_params
-from test_intervene import *
+from inside.test_intervene import *
 from vitjax.analysis.prune import remove_heads
 
 trunk, pooling = 'blocks', 'class_blocks'
