@@ -34,12 +34,14 @@ def work(shows, clock, seconds, total=100, first=50):
 
 
 def test_short_work_is_not_worth_a_line(capsys, monkeypatch):
-    work(Console(), Clock(monkeypatch), 0.1)
+    clock = Clock(monkeypatch)  # before the console, which reads it
+    work(Console(), clock, 0.1)
     assert capsys.readouterr().out == ''
 
 
 def test_a_file_gets_an_estimate_without_compilation_and_then_a_line_a_minute(capsys, monkeypatch):
-    work(Console(), Clock(monkeypatch), 3)
+    clock = Clock(monkeypatch)  # before the console, which reads it
+    work(Console(), clock, 3)
     first, *others = capsys.readouterr().out.splitlines()
     assert first == 'images 2/100, about 4.9 min left; loss 2'  # 98 at 3 s
     assert [line.split(',')[0] for line in others] == [
