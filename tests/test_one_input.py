@@ -84,6 +84,7 @@ def as_array(photo):
     return Data(pixels, np.zeros(1, np.int32), CLASSES)
 
 
+@pytest.mark.slow
 def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
     """Validation and test in the loop are `predict` on what the source prepared for the model."""
     seen = []

@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 
 from vitjax import experiment as experiments
 from vitjax import runs
@@ -21,6 +22,7 @@ def notebook():
     return found[1]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_as_it_stands(capsys):
     plan = trainer.plan(experiments.find('digits').experiment)
     model = plan.experiment.model

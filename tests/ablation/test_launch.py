@@ -30,6 +30,7 @@ def finished(tmp_path_factory):
     return out, ablation.run(ablation.cells(TINY, GRID), 2, out, quiet=True)
 
 
+@pytest.mark.slow
 def test_every_cell_is_trained_and_stands_in_the_table(finished):
     out, rows = finished
     assert [row['status'] for row in rows] == ['finished', 'failed', 'finished']
@@ -114,6 +115,7 @@ def test_another_configuration_in_a_cell_s_folder_is_refused_before_anything_run
     assert not (out / 'cells' / 'model.patch_size-1').exists()
 
 
+@pytest.mark.slow
 def test_a_cell_that_diverges_is_noted_and_the_rest_goes_on(tmp_path):
     wild = dataclasses.replace(TINY, optim=Optim(name='sgd', peak=1e-3, warmup=0.0, clip=0.0))
     rows = ablation.run(ablation.cells(wild, {'optim.peak': (1e20, 1e-3)}), 1, tmp_path, quiet=True)
@@ -158,6 +160,7 @@ def test_cells_share_the_devices(finished, tmp_path):
         assert a.get('test_accuracy') == b.get('test_accuracy') and a['reason'] == b['reason']
 
 
+@pytest.mark.slow
 def test_cells_run_as_jobs_of_submitit(finished, tmp_path):
     out, rows = finished
     made = ablation.cells(TINY, {'model.patch_size': (3, 4)})

@@ -173,6 +173,7 @@ def test_class_relevance_is_relevance_of_the_joint_matrix(weights, class_weights
         close(got[image, 0], joint[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model',
     [

@@ -60,6 +60,7 @@ def finished(running):
     return texts
 
 
+@pytest.mark.slow
 def test_under_slurm_there_is_nothing_to_set(tmp_path, whole, arguments):
     step = {
         'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2',
@@ -71,6 +72,7 @@ def test_under_slurm_there_is_nothing_to_set(tmp_path, whole, arguments):
     same_run(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, arguments, how):
     out = tmp_path / 'two'
@@ -177,6 +179,7 @@ def test_walls_of_jax_s_threads_become_a_line_and_other_errors_pass(noise):
     assert len(done.stderr.splitlines()) == 1 + 2 * noise
 
 
+@pytest.mark.slow
 def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):
     pytest.importorskip('submitit')
     out = tmp_path / 'two'
@@ -188,6 +191,7 @@ def test_a_run_is_one_job_of_several_processes(tmp_path, whole, arguments):
     same_run(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tasks', [1, 2])
 def test_a_job_that_fails_says_where_to_look(tmp_path, arguments, tasks):
     pytest.importorskip('submitit')

@@ -88,6 +88,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', CHANGES, ids=str)
 @pytest.mark.parametrize('shape', [(60, 90), (130, 20), (28, 28), (700, 800)])
 def test_filters_squashing_and_grey_are_pillows_on_host_and_device(shape, change):
@@ -157,6 +158,7 @@ def on_device(pixels, size, crop, **change):
     return np.rint(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('crop', [1.0, 0.875])
 @pytest.mark.parametrize('size', [8, 32, 224, 384])
 def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop):
@@ -165,6 +167,7 @@ def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop
     np.testing.assert_array_equal(on_device(photographs, size, crop), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'shape',
     [

@@ -61,6 +61,7 @@ def test_a_distilled_vit_answers_labels_and_teacher_by_a_head_each():
     np.testing.assert_array_equal(one, plain.apply({'params': params}, images))
 
 
+@pytest.mark.slow
 def test_a_step_adds_the_teachers_loss(trained_teacher):
     """Against the same step written by hand, of a run's own pixels."""
     teacher, share = trained_teacher, 0.3

@@ -71,6 +71,7 @@ def change(folder, rng):
     return kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [2, pytest.param(40, marks=faults)])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_run_resumes_on_the_data_that_it_began_with_and_on_no_other(

@@ -80,6 +80,7 @@ def call(script, arguments, monkeypatch):
         command.run(functools.wraps(main)(work))
 
 
+@pytest.mark.slow
 @parts((200, 4000))
 def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
     number, monkeypatch, capfd, record_property

@@ -168,6 +168,7 @@ def cases(v):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [0.0, 0.5])
 def test_one_of_everything_is_drawn(value):
     for name, make in cases(value):

@@ -137,6 +137,7 @@ def draws(kind, names):
             assert visible(name) in words(figure), (kind, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', FIGURES)
 def test_any_name_is_drawn(kind):
     draws(kind, TOGETHER)

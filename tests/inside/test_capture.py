@@ -83,6 +83,7 @@ def test_every_model_offers_the_same_paths_with_depth_in_front(model, expected):
     assert not any('__call__' in path or 'mix_' in path for path in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT, MULTI])
 def test_capture_leaves_the_logits_as_they_are(model):
     params = random_params(model, IMAGES)
@@ -136,6 +137,7 @@ def test_only_what_matches_the_whole_path_comes_back():
 TRUNK = '(?!class_blocks).*'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('model', 'layers'),
     [(VIT.clone(depth=5, drop_path=0.1), (1, 3)), (CAIT.clone(depth=5), (0, 1, 4)), (MULTI, (1,)),
@@ -169,6 +171,7 @@ for model in (VIT, CAIT, PATCHCONVNET):
 """
 
 
+@pytest.mark.slow
 def test_chosen_layers_are_the_same_bits():
     """As users compile: the quick compilation of tests rounds by what else is in the program."""
     as_users_do(BITS)
@@ -310,6 +313,7 @@ def per_image(logits):
     return logits.sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT, MULTI], ids=['vit', 'cait', 'multi'])
 def test_a_module_called_through_its_base_class_or_twice_has_one_gradient(model):
     """The MLP's last layer calls its base class; a class block calls `norm_1` on two things."""

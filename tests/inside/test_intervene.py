@@ -26,6 +26,7 @@ NAMES = ['vit', 'cait', 'multi', 'convnet']
 HEADS, WEIGHTS = 'blocks/attention/heads', 'blocks/attention/weights'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('model', 'images'), MODELS, ids=NAMES)
 def test_every_captured_path_can_be_written(model, images):
     """And what is found is what was written; a shift is added once, though modules call others."""
@@ -52,6 +53,7 @@ def test_own_activations_change_nothing(model, images):
     assert_close(intervene(model, params, images, edits)[0], logits, 1e-6)
 
 
+@pytest.mark.slow
 def test_bits():
     """Own activations, another image's at the last block, heads removed, and what is earlier."""
     as_users_do(BITS)
@@ -152,6 +154,7 @@ def test_edits_at_all_layers_are_those_of_an_unrolled_model():
         assert_close(intervene(model, params, IMAGES, edit)[0], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
 def test_a_key_that_is_cut_has_no_influence(model):
     """What the answer owes to a patch's pixels: nothing, to rounding in float64."""
@@ -213,6 +216,7 @@ def each_head(model, path):
     return np.array(one)  # [layers, heads, layers, 1, 1, heads, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('model', 'path'),
     [(VIT, HEADS), (CAIT, HEADS), (CAIT, f'class_{HEADS}'), (MULTI, f'class_{HEADS}')],

@@ -50,6 +50,7 @@ def value_and_gradients(implementation, args):
     return out, gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('shape', 'talking'), [*[(s, True) for s in SHAPES], *[(s, False) for s in SHAPES[2:6:3]]]
 )
@@ -92,6 +93,7 @@ def test_attention_is_the_same_when_somebody_looks(talking):
     assert distance(gradients, others) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('implementation', [None, 'xla'])
 def test_talking_heads_are_multi_query_attention_of_wider_heads(implementation):
     args: Any = make((2, 7, 9, 4, 3), True)
@@ -121,6 +123,7 @@ def test_packed_is_exact_however_heads_fill_its_groups(heads, width):
     assert distance(others, gradients) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('queries', 'keys'), [(7, 9), (7, 4), (1, 9), (6, 5), (4, 6)])
 def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, monkeypatch):
     """cuDNN's wrapper refuses odd ones; XLA's implementation takes the same arguments."""
@@ -143,6 +146,7 @@ def test_fused_kernels_see_even_lengths_and_the_result_is_exact(queries, keys, m
     assert distance(others, gradients) < 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('talking', [False, True])
 def test_gradients_are_those_of_finite_differences(talking):
     with jax.enable_x64(True):

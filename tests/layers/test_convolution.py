@@ -34,6 +34,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES, ids=lambda c: f'{c[0].__name__}-{c[3]}-{c[4]}')
 def test_values_gradients_and_count_are_those_of_the_plain_convolution(case):
     kind, shape, *rest = case

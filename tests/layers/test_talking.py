@@ -13,6 +13,7 @@ def shapes(batch, queries, keys, heads, width, dtype='float32'):
     return *arrays, *(jax.ShapeDtypeStruct((heads, heads), 'float32') for _ in range(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 40, 70, 2, 5), (1, 16, 32, 4, 8), (1, 33, 1, 3, 2)])
 def test_the_kernels_are_talking_heads_forward_and_backward(shape):
     """Blocks in full and in part, more keys than queries and fewer, widths that need padding."""
@@ -36,6 +37,7 @@ def test_the_kernels_are_talking_heads_forward_and_backward(shape):
         assert np.linalg.norm(a - b) <= 1e-5 * max(1, np.linalg.norm(b))  # one key: b is 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:The Pallas Triton backend is deprecated')  # jax 0.12
 @pytest.mark.parametrize(('heads', 'width'), [(4, 48), (8, 48), (3, 5)])
 def test_triton_takes_the_kernels(heads, width):

@@ -16,6 +16,7 @@ def normal(*shape, seed=0, dtype='float64'):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('padding', [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (1, 2))])
 @pytest.mark.parametrize('size', [(4, 4), (5, 8), (7, 3), (3, 9), (9, 6)])
 def test_it_is_the_convolution_and_so_is_the_gradient_at_its_kernel(size, padding):

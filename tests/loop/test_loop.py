@@ -101,6 +101,7 @@ def test_a_foreign_directory_is_refused(tmp_path):
         loop.train(TINY, tmp_path, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path):
     optim = Optim(name='sgd', start=0.0, peak=1e12, warmup=0.9, clip=0.0)
     wild = dataclasses.replace(TINY, optim=optim, evaluate_every=0.05)
@@ -136,6 +137,7 @@ def test_a_run_that_ends_before_attention_is_drawn_says_so(tmp_path, capsys):
     assert 'attention is not drawn: --attention-every is 5 epochs, the run has 1' in said
 
 
+@pytest.mark.slow
 def test_data_size_a_head_unless_it_asks_otherwise(tmp_path, capsys):
     short = dataclasses.replace(TINY, epochs=None, steps=2)
     for i, model in enumerate(TINY.model.clone(num_classes=n) for n in (1000, 0)):
@@ -179,6 +181,7 @@ def losses(out):
     return [r['loss'] for r in runs.read_metrics(out) if r['split'] == 'train']
 
 
+@pytest.mark.slow
 def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
     """The same runs, in directories like any other, and the same program for both of them."""
     out, record = finished
@@ -195,6 +198,7 @@ def test_seeds_train_together_as_each_does_alone(finished, tmp_path):
     assert read.seed == 1 and read.classes == tuple('0123456789')
 
 
+@pytest.mark.slow
 def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatch):
     whole = {seed: tmp_path / f'whole_{seed}' for seed in (3, 4)}
     watched = dataclasses.replace(TINY, watch=('cka', 'rank'), model=TINY.model.clone(depth=2))
@@ -224,6 +228,7 @@ def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatc
     assert runs.tested(tmp_path / 'seed_5')
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_numbers_share_their_program(tmp_path, monkeypatch):
     """A learning rate, a length, a strength or a seed is an argument of what was compiled."""
     traced = []
@@ -279,6 +284,7 @@ def test_quiet_prints_nothing(tmp_path, capfd):
     assert said.out == said.err == ''
 
 
+@pytest.mark.slow
 def test_data_that_do_not_fit_train_to_the_same_bits(tmp_path):
     rng = np.random.default_rng(0)
     for i, name in enumerate('ab'):
@@ -387,6 +393,7 @@ def uninterrupted(tmp_path_factory, command):
     return out
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path, command, uninterrupted):
     out = tmp_path / 'killed'
     kills = 0
@@ -406,6 +413,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, command, uninterrupted):
     assert values(out) == values(uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
     out = tmp_path / 'stopped'
@@ -426,6 +434,7 @@ def test_signals_save_and_leave(tmp_path, command, uninterrupted, number, code):
         assert equal(a, b)
 
 
+@pytest.mark.slow
 def test_bad_commands_fail_in_a_line_or_two(tmp_path):
     def fails(*arguments):
         done = subprocess.run(

@@ -33,6 +33,7 @@ def values(lines):
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='the run was trained on CPU')
 def test_an_earlier_version_s_run_resumes_to_the_same_bits(tmp_path):
     """A CaiT with dropout, mixup and an EMA, stopped at step 40 of 60 by commit 6751a64."""

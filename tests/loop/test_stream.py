@@ -56,6 +56,7 @@ def whole(experiment, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('count', 'way'), [(2, 'pmap'), (4, 'fsdp')])
 def test_several_processes_train_on_a_stream_as_one(experiment, whole, tmp_path, count, way):
     out = tmp_path / 'several'

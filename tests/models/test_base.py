@@ -39,6 +39,7 @@ def test_the_trunk_is_what_runs(name):
     assert trunk.class_token == (name == 'class')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['class', 'mean', 'flatten'])
 def test_the_answer_is_read_from_the_tokens_that_the_trunk_says(name):
     model = MODELS[name]

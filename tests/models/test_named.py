@@ -41,6 +41,7 @@ def count(model, size):
     return sum(x.size for x in jax.tree.leaves(parameter_shapes(model, size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'size', 'expected'),
     [
@@ -124,6 +125,7 @@ def test_the_tutorials_are_settings():
     assert count(patchconvnet, 48) == stem + 2 * trunk + pooling + 10 * width + 10
 
 
+@pytest.mark.slow
 def test_every_published_size_can_be_made_and_is_hashable():
     for name in models.NAMES:
         model = named(name)

@@ -30,6 +30,7 @@ def machine(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_forecast_is_of_the_program_that_would_run(machine):
     jax.clear_caches()  # what `nn.remat` traced for other tests is cached without modules' names
     each = forecast.forecast(EXPERIMENT, 'two', IMAGES)

@@ -8,6 +8,7 @@ from vitjax import models, pretrained
 SIZES = list(published.every_size())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', SIZES, ids=['-'.join(map(str, case[:3])) for case in SIZES])
 def test_every_published_size_is_recognised_and_fits(case):
     name, kind, size, shapes = case

@@ -52,6 +52,7 @@ def seeds_of(run, folder, accuracies):
         change(other, accuracy=accuracy)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_run_says(run):
     page = parsed([run])
     assert (run / 'report.html').exists() and not missing(page)
@@ -124,6 +125,7 @@ def test_curves_are_means_over_seeds_at_each_epoch(run, tmp_path):
     np.testing.assert_allclose([curve.mean[-1], curve.low[-1], curve.high[-1]], stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('harm', 'said', 'kept'),
     [
@@ -233,6 +235,7 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_impossible_metrics_are_left_out(run):
     path = run / 'metrics.jsonl'
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -299,6 +302,7 @@ def test_where_nothing_can_be_shown_it_is_an_error_of_a_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [MULTI, CONVNET.clone(widths=(4,))])
 def test_every_kind_of_model_shows_where_it_looks(tmp_path, model):
     model = model.clone(num_classes=10)

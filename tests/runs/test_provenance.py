@@ -130,6 +130,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', CHANGES, ids=lambda change: change.__name__)
 def test_changed_data_are_refused_with_what_differs(copy, change):
     folder, run, experiment = copy
@@ -229,6 +230,7 @@ def test_finished_cells_of_an_ablation_say_it_too(copy, tmp_path, capsys):
     assert f'the data of {seed} changed since it was trained' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_seeds_that_train_together_are_refused_together(copy, tmp_path):
     folder, _, experiment = copy
     outs = {seed: tmp_path / f'seed_{seed}' for seed in (0, 1)}
@@ -238,6 +240,7 @@ def test_seeds_that_train_together_are_refused_together(copy, tmp_path):
         loop.train_seeds(experiment, outs, quiet=True)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_an_earlier_version_resume_with_a_line(copy, monkeypatch, capsys):
     folder, run, experiment = copy
     monkeypatch.setattr(checkpoint, 'position', lambda run: {'epoch': 0})

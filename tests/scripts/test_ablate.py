@@ -30,6 +30,7 @@ def accuracies(out):
         return [row['test_accuracy'] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     done = run(*SMALL, '--out', whole)
@@ -58,6 +59,7 @@ def test_a_failed_cell_shows_in_the_exit_code(tmp_path):
     assert '0 of 1 cells' in done.stdout and 'Traceback' not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path):
     done = run(*SMALL[:-3], '--grid', 'model.patch_size=2,3', '--dry-run', '--match', 'flops',
                '--out', tmp_path / 'out')  # fmt: skip
@@ -88,6 +90,7 @@ def test_values_are_read_as_their_field_s_type():
         ablate.parsed(experiment, 'model=ViT')
 
 
+@pytest.mark.slow
 def test_every_experiment_s_own_grid_is_possible():
     found = [module for module in map(find, known()) if 'grid' in vars(module)]
     assert len(found) > 1

@@ -52,6 +52,7 @@ def test_out_of_memory_is_a_row(monkeypatch, tmp_path, capsys):
     assert 'out of memory' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_models_have_rates_and_exponents(tmp_path, capsys):
     benchmark.model(('vit_tiny_patch32',), (32, 64), depths=(1,), repeats=1, out=str(tmp_path))
     found = rows(tmp_path / 'model.csv')

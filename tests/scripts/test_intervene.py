@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_photographs_to_files(folder):
     """The command itself, with pixels of files in place of a data set."""
     call = [sys.executable, str(SCRIPT), 'run', 'patch', '--images', '0.png', '1.png', '2.png']
@@ -67,6 +68,7 @@ def ablation(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('what', 'cell'),
     [('heads', 'patchconvnet'), ('patch', 'cait'), ('knockout', 'cait'), ('steer', 'cait'),

@@ -43,6 +43,7 @@ def captures(run, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_chosen_layers_of_a_run(run, captures, tmp_path):
     """They alone are captured; a capture has its own."""
     similarity.main(str(run), out=str(tmp_path), layers=(2, 2), examples=32, tokens='mean')

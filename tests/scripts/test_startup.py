@@ -66,6 +66,7 @@ def test_ctrl_c_that_is_ignored_stays_so(tmp_path):
 FULL = 'error: standard output must take what is printed: No space left on device.\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('streams', 'code', 'said'),
     [
@@ -106,6 +107,7 @@ def test_a_working_directory_that_was_deleted(tmp_path):
     assert lines == ['error: the working directory must exist: No such file or directory.']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'environment',
     [
@@ -153,6 +155,7 @@ def tunables(folder, command, site=COUNTED, **more):
     return file.read_text().splitlines()
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(
     ('environment', 'found'),
@@ -181,6 +184,7 @@ def test_it_does_not_start_again_and_again(tmp_path):
     assert len(tunables(tmp_path, HELP, site)) == 2
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(
     ('command', 'starts'),

@@ -53,6 +53,7 @@ def test_heads_in_another_order_are_the_same_seed():
     assert "Kendall's W over seeds 1.00" in joined.said[0]
 
 
+@pytest.mark.slow
 def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
     runs = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2, 3)]
     made = {
@@ -76,6 +77,7 @@ def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
         studies.across({0: made['lesion'][1], 1: other}, GIVEN, cell='c')
 
 
+@pytest.mark.slow
 def test_without_an_interval_nothing_is_clear_and_no_cell_is_nan(tmp_path):
     seeds = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2)]
     one = GIVEN.take(slice(0, 1))

@@ -47,6 +47,7 @@ def drop(model, logits):
     return clean[rows, chosen] - np.asarray(logits)[..., rows, chosen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('model', 'stack'), [(VIT, 'blocks'), (PATCHCONVNET, 'class_blocks')])
 def test_heads_are_removed_one_at_a_time_and_estimated_as_importance_does(model, stack):
     done = []
@@ -83,6 +84,7 @@ def test_a_mean_is_over_all_images_though_batches_are_small():
         studies.heads(opened(VIT), GIVEN, memory=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, PATCHCONVNET], ids=['vit', 'patchconvnet'])
 def test_memory_of_a_pass_is_within_its_bound(model):
     """Of gradients, which take the most, at a size where arrays outweigh what is fixed."""
@@ -100,6 +102,7 @@ def test_memory_of_a_pass_is_within_its_bound(model):
     assert 0.3 * bound < taken < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT])
 def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
     found = studies.patch(opened(model), GIVEN, region=2)
@@ -188,6 +191,7 @@ def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_ma
     assert band.get_paths()[0].vertices[:, 1].max() >= first['accuracy_high']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 2, 5])
 def test_figures_say_which_interval_they_have(count):
     given = GIVEN.take(slice(0, count))

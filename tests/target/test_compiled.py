@@ -39,6 +39,7 @@ def programs(machine, *arguments):
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith('{')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
 @pytest.mark.parametrize('machine', EXTRAS)
 def test_forward_and_training_step_compile(machine, architecture):

@@ -65,6 +65,7 @@ def one_device(data):
     return {name: run('none', data, model, SGD) for name, model in MODELS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('way', ['pmap', 'fsdp'])
 def test_eight_devices_take_the_steps_of_one(data, one_device, way, name):
@@ -78,6 +79,7 @@ def test_eight_devices_take_the_steps_of_one(data, one_device, way, name):
     assert int(state.step) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', ['pmap', 'fsdp'])
 def test_adamw_has_the_same_losses(data, way):
     optim = Optim(peak=1e-3, warmup=0.0)
@@ -86,6 +88,7 @@ def test_adamw_has_the_same_losses(data, way):
     np.testing.assert_allclose(spread['loss'], alone['loss'], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_differs_per_device(data):
     # The same example everywhere and no augmentation: only dropout can tell devices apart.
     tx = optimizer(SGD, 10)
@@ -116,6 +119,7 @@ def test_dropout_differs_per_device(data):
     assert abs(averaged[0] - alone) > 1e-3  # one shared mask would make the mean one device's loss
 
 
+@pytest.mark.slow
 def test_a_slice_of_a_core_counts_as_a_device(data, monkeypatch):
     """Two devices with two slices each draw what four devices do, dropout and augmentation too."""
     model = MODEL.clone(dropout=0.3, attention_dropout=0.2)
@@ -146,6 +150,7 @@ def test_fsdp_splits_what_is_large_and_never_along_depth(data):
     assert shard.size * 8 == 2 * 64 * 256
 
 
+@pytest.mark.slow
 def test_fsdp_never_has_the_whole_of_anything_large(data):
     """Bytes of one of eight devices, of parameters that are most of what there is."""
     model = ViT(patch_size=4, width=256, depth=12, num_heads=4, num_classes=5)
@@ -163,6 +168,7 @@ def test_fsdp_never_has_the_whole_of_anything_large(data):
     assert sizes['fsdp'].temp_size_in_bytes < whole / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('writes', 'reads'), [('pmap', 'none'), ('none', 'fsdp'), ('fsdp', 'pmap')]
 )
@@ -194,6 +200,7 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
     assert off < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('each', [False, True])
 @pytest.mark.parametrize('way', ['none', 'pmap', 'fsdp'])
 def test_the_program_to_lower_is_the_one_that_runs(data, way, each):
@@ -215,6 +222,7 @@ def test_the_program_to_lower_is_the_one_that_runs(data, way, each):
     function.lower(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', ['none', 'pmap', 'fsdp'])
 def test_data_of_each_step_are_the_same_steps_and_a_device_has_its_part(data, one_device, way):
     state, metrics = run(way, data, MODEL, SGD, each=True)
@@ -229,6 +237,7 @@ def test_data_of_each_step_are_the_same_steps_and_a_device_has_its_part(data, on
     assert images.addressable_shards[0].data.size == 10 * 16 * 8 * 8 * 3 / part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', TOGETHER)
 def test_several_seeds_have_their_own_data_of_each_step(data, way, monkeypatch):
     monkeypatch.setattr(layout, '_in_turn', getattr(layout, way))
@@ -264,6 +273,7 @@ def test_count_stops_early_and_does_not_recompile(data):
     assert len(traced) == once
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_steps(data):
     state, step = start(MODEL, Optim(name='sgd', peak=1e30, warmup=0.0, clip=0.0))
     spread = layout.spread('none', step, [jax.random.key(1)], [state], batch_size=16)
@@ -287,6 +297,7 @@ def test_bad_ways(way, batch, seeds, match):
         layout.spread(way, step, [jax.random.key(0)] * seeds, [state] * seeds, batch_size=batch)
 
 
+@pytest.mark.slow
 def test_seeds_take_the_steps_that_each_takes_alone(data):
     """One after the other, as on CPU, and at once, as on accelerators."""
     state, step = start(MODEL, Optim(peak=1e-3, warmup=0.0))

@@ -52,6 +52,7 @@ def collectives(text):
                 yield found[2], tuple(int(n) for n in shape.split(',') if n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_weights_are_gathered_and_no_activation_is(name):
     found = list(collectives(compiled(name).as_text()))
@@ -60,6 +61,7 @@ def test_weights_are_gathered_and_no_activation_is(name):
     assert not carried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_no_device_holds_a_whole_stack_of_weights_moments_or_gradients(name):
     """Nor the copies that the forward pass gathered, for the backward pass."""

@@ -74,6 +74,7 @@ def test_binary_cross_entropy_against_its_definition():
     assert float(got) == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_can_be_learnt(batch):
     state, step = make(Optim(peak=1e-2, warmup=0.0), 60)
     metrics = {}
@@ -194,6 +195,7 @@ SMALL: Any = {'patch_size': 4, 'width': 16, 'depth': 1, 'num_heads': 2, 'num_cla
 RECIPES = CaiT(**SMALL, class_depth=1, layer_scale=1e-5), ViT(**SMALL, layer_scale=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', RECIPES, ids=lambda model: type(model).__name__)
 def test_no_gradient_is_zero_in_a_type_that_trains(model):
     """Of kernels: at the bias of keys, and of mixed logits, the true gradient is zero."""

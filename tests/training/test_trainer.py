@@ -41,6 +41,7 @@ def test_a_plan_is_the_experiment_resolved():
     assert undone == TINY
 
 
+@pytest.mark.slow
 def test_where_there_is_no_room_for_copies_images_come_with_the_steps():
     ran = {}
     for memory in (2**20, 2**18):  # of 1,294 images of 192 bytes: of two copies, and of one
@@ -123,6 +124,7 @@ def test_weights_are_for_their_own_heads(tmp_path):
             trainer.plan(dataclasses.replace(other, model=TINY.model.clone(**change)))
 
 
+@pytest.mark.slow
 def test_an_experiment_may_say_its_preprocessing(tmp_path):
     from vitjax import loop
 
@@ -143,6 +145,7 @@ def test_an_experiment_may_say_its_preprocessing(tmp_path):
         loop.train(other, out, quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model',
     [

@@ -72,6 +72,7 @@ def test_a_row_of_zeros_stays_one():
     assert stored.error == stored.sums == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'features', 'cait', 'multi'])
 def test_a_page_holds_what_was_captured(opened, photographs, name):
     loaded = opened[name]

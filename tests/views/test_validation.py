@@ -23,6 +23,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_models_that_answer_through_class_attention_have_a_picture(name):
     prepared = Preprocessing(size=8, crop=1.0)

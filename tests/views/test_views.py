@@ -27,6 +27,7 @@ def draw(opened, photographs):
     return run
 
 
+@pytest.mark.slow
 def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     passes = []
     gradients = capture.gradients

@@ -138,6 +138,7 @@ print('split', similarity.minibatch_cka(
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(stream, tmp_path):
     xs, ys = (np.stack(side) for side in zip(*stream, strict=True))
     np.savez(tmp_path / 'stream.npz', x=xs, y=ys)

@@ -61,6 +61,7 @@ def test_the_resample_of_the_identity_is_plain_resize(images, size):
     np.testing.assert_allclose(x, resize(jnp.asarray(images), size, NORMAL), atol=3e-5)
 
 
+@pytest.mark.slow
 def test_the_same_images_come_out_on_any_number_of_devices(images):
     whole, labels = run(FULL, images)
     for start in (0, 4, 12):
@@ -217,6 +218,7 @@ STRENGTHS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', STRENGTHS)
 def test_strengths_at_their_ends_leave_images_and_labels_whole(name):
     images = np.random.default_rng(0).integers(0, 256, (32, 5, 7, 3), np.uint8)
@@ -288,6 +290,7 @@ def test_smoothing_spreads_evenly(images):
     np.testing.assert_allclose(np.sort(soft)[:, 0], 0.02, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(16, 24), (30, 17)])
 def test_the_central_square_of_other_shapes_is_what_varies(shape):
     images = np.random.default_rng(2).integers(0, 256, (4, *shape, 3), np.uint8)

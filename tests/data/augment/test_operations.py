@@ -56,6 +56,7 @@ def test_operations_on_values_with_a_strength():
     check(op.grey, lambda image: image.convert('L').convert('RGB'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (3, 1), (1, 3), (2, 3), (3, 3)])
 def test_operations_on_images_of_a_few_pixels(shape):
     """Those smaller than a kernel of 3x3 stay as they are where Pillow leaves them so."""

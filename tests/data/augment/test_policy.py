@@ -37,6 +37,7 @@ def test_names_that_are_none(name):
     assert not re.fullmatch(policy.PATTERN, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['rand-m9-mstd0.5-inc1', 'rand-m10-p1', 'three'])
 def test_results_are_images(name):
     out, _ = through(name)

@@ -50,6 +50,7 @@ def taken(workers, start, steps):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('crop', [CROP, None])
 def test_any_number_of_workers_makes_the_same_stream(files, monkeypatch, crop):
     monkeypatch.setattr(stream, 'PART', 3)  # which a batch is no multiple of
