@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import jax
@@ -121,6 +122,15 @@ def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py
         )
         for i in range(count)
     ]  # fmt: skip
+
+
+def wait(process, ready):
+    """Waits until `ready()` holds or the process has ended; returns whether it holds."""
+    while process.poll() is None:
+        if ready():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def same_run(out, whole):

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 import pytest
-from helpers import SCRIPTS, TINY
+from helpers import SCRIPTS, TINY, wait
 from PIL import Image
 
 from vitjax import evaluate, loop, runs
@@ -370,12 +369,9 @@ def command(tmp_path_factory):
 
 
 def wait_for_lines(out, count, process):
-    """Until `metrics.jsonl` has `count` lines, or the process ends by itself."""
-    while process.poll() is None:
-        metrics = out / 'metrics.jsonl'
-        if metrics.exists() and metrics.read_text().count('\n') >= count:
-            return
-        time.sleep(0.02)
+    """Waits until `metrics.jsonl` has `count` lines, or the process ends by itself."""
+    metrics = out / 'metrics.jsonl'
+    wait(process, lambda: metrics.exists() and metrics.read_text().count('\n') >= count)
 
 
 def values(run):

@@ -4,10 +4,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import ablate
 import pytest
+from helpers import wait
 
 from vitjax import ablation
 from vitjax.experiment import Experiment, find, known
@@ -39,12 +39,11 @@ def test_a_killed_ablation_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
         process = subprocess.Popen([*COMMAND, *SMALL, '--out', killed], env=ONE_DEVICE)
         checkpoints = len([*killed.glob('cells/*/*/checkpoints/*')])
-        deadline = time.monotonic() + 120
-        while len([*killed.glob('cells/*/*/checkpoints/*')]) <= checkpoints:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
+        assert wait(
+            process, lambda n=checkpoints: len([*killed.glob('cells/*/*/checkpoints/*')]) > n
+        )
         process.send_signal(number)
-        assert process.wait(60) == code
+        assert process.wait() == code
     done = run(*SMALL, '--out', killed)
     assert done.returncode == 0, done.stderr
     assert accuracies(killed) == accuracies(whole)

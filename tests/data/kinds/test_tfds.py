@@ -1,6 +1,6 @@
 import ast
 import shlex
-import time
+import socket
 from typing import Any
 
 import numpy as np
@@ -164,10 +164,10 @@ def test_the_command_prepares_what_was_asked_where_it_was_asked(
     tmp_path, name, directory, monkeypatch
 ):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-    start = time.monotonic()
+    monkeypatch.setattr(socket.socket, 'connect', lambda *_: pytest.fail('asks the network'))
+    monkeypatch.setattr(socket, 'getaddrinfo', lambda *_, **__: pytest.fail('asks the network'))
     with pytest.raises(ValueError, match='prepare it with\n  python scripts/prepare.py') as error:
         load(Source(f'tfds:{name}', dir=directory), 'train')
-    assert time.monotonic() - start < 2  # the promise is to the user, not to a benchmark
     words = shlex.split(str(error.value).splitlines()[1])
     asked = {'imagenet2012': ['imagenet', '--from', 'ARCHIVES']}.get(name, [name.split('/')[0]])
     assert words[2:] == asked + (['--dir', directory] if directory else [])
