@@ -128,6 +128,7 @@ def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):
     assert steps[0] == 6 and steps[1] == round(6 * everything / trained(optim(train='head.*')))
 
 
+@pytest.mark.slow
 def test_matched_cells_take_the_same_arithmetic():
     long = dataclasses.replace(TINY, steps=1000)
     made = ablation.cells(long, {'model.depth': (1, 2, 4), 'model.patch_size': (2, 3, 4)})
@@ -159,6 +160,7 @@ def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
     assert rows[1]['seconds'] == pytest.approx(6 + 12 * share)
 
 
+@pytest.mark.slow
 def test_step_seconds_are_measured():
     assert 0 < grids.step_seconds(TINY, seeds=2) < 60
 

@@ -55,6 +55,7 @@ def test_every_cell_is_trained_and_stands_in_the_table(finished):
     assert names == {'accuracy_model.patch_size.png', 'accuracy_flops.png'}
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     out, rows = finished
     run = out / 'cells' / 'model.patch_size-2' / 'seed_1'
@@ -67,6 +68,7 @@ def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     assert alone['accuracy'] == runs.read_metrics(run)[-1]['accuracy']
 
 
+@pytest.mark.slow
 def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
     out, _ = finished
     found = ablation.finished(out)
@@ -78,6 +80,7 @@ def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
         ablation.finished(tmp_path)
 
 
+@pytest.mark.slow
 def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
     out, rows = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
@@ -90,6 +93,7 @@ def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
     assert not [*(tmp_path / 'cells').glob('*-*')]
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypatch):
     out, rows = finished
     tried = []
@@ -105,6 +109,7 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypa
     np.testing.assert_equal([again[0], again[2]], [rows[0], rows[2]])  # NaN is NaN
 
 
+@pytest.mark.slow
 def test_another_configuration_in_a_cell_s_folder_is_refused_before_anything_runs(finished):
     out, _ = finished
     before = (out / 'results.csv').read_bytes()
@@ -141,6 +146,7 @@ def test_seeds_that_do_not_fit_together_train_one_after_the_other(tmp_path, monk
     assert 'RESOURCE_EXHAUSTED' in (tmp_path / 'cell' / 'failure.txt').read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_cells_share_the_devices(finished, tmp_path):
     """Eight simulated devices take three cells at the same time, each as it is alone."""
     assert len(jax.devices()) == 8

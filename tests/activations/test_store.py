@@ -94,6 +94,7 @@ activations.write(stream, sys.argv[2], batch_size=4,
 """
 
 
+@pytest.mark.slow
 def test_a_killed_capture_goes_on(vit, data, captured, tmp_path):
     here = str(pathlib.Path(streams.__file__).parent)
     killed = subprocess.run([sys.executable, '-c', KILLED, here, str(tmp_path)], check=False)

@@ -228,6 +228,7 @@ with files.writing_folder({str(tmp_path / 'folder')!r}) as draft:
     assert names(tmp_path) == ['folder', 'mine', 'target']
 
 
+@pytest.mark.slow
 def test_processes_that_write_one_file_do_not_mix(tmp_path):
     path = tmp_path / 'path'
     code = f"""

@@ -100,6 +100,7 @@ def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, ar
     same_run(out, whole)
 
 
+@pytest.mark.slow
 def test_all_leave_together_when_all_are_asked(tmp_path):
     script, late = tmp_path / 'stopped.py', tmp_path / 'late'
     os.mkfifo(late)
@@ -226,6 +227,7 @@ def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batc
     assert set_to == {'jax_num_cpu_devices': devices}
 
 
+@pytest.mark.slow
 def test_jax_has_a_device_for_each_core():
     code = """import jax; from vitjax.base import processes; from vitjax.runs import environment
 processes.part_cores(2 * 840)  # one to eight divide the half of it

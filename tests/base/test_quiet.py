@@ -48,6 +48,7 @@ assert after == before, {k: (before[k], after[k]) for k in before if before[k] !
 """
 
 
+@pytest.mark.slow
 def test_imports_leave_the_process_as_it_was():
     done = subprocess.run([sys.executable, '-c', IMPORTED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -43,6 +43,7 @@ def test_a_damaged_run_resumes_to_the_same_bits_or_says_why_not(
     record_property('faults', tally.row('damaged files of a killed run, resumed'))
 
 
+@pytest.mark.slow
 @full
 def test_a_finished_run_that_is_damaged_says_the_same_or_why_not(
     trained, capfd, full, record_property

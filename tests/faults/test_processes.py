@@ -270,6 +270,7 @@ def test_two_captures_in_one_directory(captured, tmp_path):
     assert same(captured.read(out), captured.answer)
 
 
+@pytest.mark.slow
 def test_clocks_that_jump(trained, tmp_path, monkeypatch):
     """A day back, a year on, files from the future: the same numbers."""
     rng, real, off, save = random.Random(0), time.time, [0.0], checkpoint.save

@@ -189,6 +189,7 @@ assert matplotlib.rcParams['text.usetex'] and matplotlib.rcParams['font.size'] =
 """
 
 
+@pytest.mark.slow
 def test_a_user_s_matplotlibrc_ends_no_run_and_changes_no_figure(tmp_path):
     (tmp_path / 'matplotlibrc').write_text(RC)
     here = str(pathlib.Path(__file__).parent.parent.parent)

@@ -198,6 +198,7 @@ def test_layers_that_are_not_there_are_an_error():
         capture(CONVNET, random_params(CONVNET, LARGER), LARGER, keep='conv_1', layers=(0,))
 
 
+@pytest.mark.slow
 def test_one_layer_costs_one_layers_memory_and_no_copy_of_the_parameters():
     model = CAIT.clone(depth=24, width=64)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
@@ -263,6 +264,7 @@ def unrolled(params, deltas, monkeypatch):
     return features @ params['head']['output']['kernel'] + params['head']['output']['bias']
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences(monkeypatch):
     keep = 'embed|(class_)?blocks|(class_)?blocks/attention/((mixed_)?(weights|logits)|heads)|norm'
     with jax.enable_x64(True):

@@ -184,6 +184,7 @@ def test_a_key_that_is_cut_has_no_influence(model):
             assert not np.any(value[..., -1])
 
 
+@pytest.mark.slow
 def test_gradients_through_an_edit_are_those_of_finite_differences():
     with jax.enable_x64(True):
         model = CAIT.clone(dtype='float64', remat=True, depth=2, class_depth=1)
@@ -256,6 +257,7 @@ def test_a_sweep_may_edit_several_layers_from_each_on():
         assert_close(swept[layer, variant], intervene(VIT, params, IMAGES, {'blocks': one})[0])
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
     images = normal(8, 8, 12, 3, seed=6)
     params = random_params(VIT, images)

@@ -184,6 +184,7 @@ def test_blocks_of_images_divide_the_batch_where_a_divisor_is_near():
     assert implementations.block_shape(2, 4, 1024, 1024) == (1, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('talking', [False, True])
 def test_chunked_gradient_needs_memory_linear_in_tokens(talking):
     longest = temporary_bytes('chunked', 4096, talking)
@@ -251,6 +252,7 @@ def test_scores_are_float32_in_bfloat16(implementation, talking):
     assert distance(out.astype('float32'), reference(q, k, v, mixing)) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('heads', 'width', 'talking'), [(6, 64, False), (4, 48, True)])
 def test_gradients_in_bfloat16_are_those_in_float32(heads, width, talking):
     """Sizes of ViT-S and CaiT-XXS, which kernels of a GPU take; it runs there as it runs here."""

@@ -155,6 +155,7 @@ def test_data_size_a_head_unless_it_asks_otherwise(tmp_path, capsys):
     assert 'outputs' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_head_that_an_earlier_version_did_not_size_stays(tmp_path):
     """Trained with the 1,000 outputs of its class by default, and asked for as it was then."""
     begun = dataclasses.replace(TINY, model=TINY.model.clone(num_classes=1001), epochs=1)
@@ -256,6 +257,7 @@ def test_runs_that_differ_in_numbers_share_their_program(tmp_path, monkeypatch):
     assert len(traced) > count
 
 
+@pytest.mark.slow
 def test_patience_stops_early_and_a_run_into_a_file_says_what_it_does(tmp_path, capsys):
     frozen = Optim(peak=0.0, train='head.*')
     patient = dataclasses.replace(TINY, optim=frozen, patience=2, epochs=20)

@@ -143,6 +143,7 @@ def test_named_replaces_fields_and_refuses_what_is_not_there():
         named('vit_tiny_patch16', heads=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet_multi', 'convnet'])
 def test_bfloat16_is_near_float32_and_gives_float32_logits(name):
     model = TINY[name]
@@ -155,6 +156,7 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(name):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WITH_TRUNK)
 def test_readout_of_the_trunk_is_the_rest_of_the_model(name):
     model = TINY[name]
@@ -207,6 +209,7 @@ def test_images_do_not_influence_each_other(name):
     assert per_image[0] > 0 and not per_image[1:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet'])
 def test_remat_recomputes_the_trunk_in_the_backward_pass(name):
     model = TINY[name].clone(attention='explicit')

@@ -177,6 +177,7 @@ def test_vgg16_has_the_published_gmacs():
 TINY: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 5}
 
 
+@pytest.mark.slow
 def test_models_count_the_same_however_they_attend_and_scale_with_depth():
     models = [
         CaiT(**TINY, depth=3, attention='explicit'),

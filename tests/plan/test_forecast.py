@@ -146,6 +146,7 @@ def test_the_devices_do_not_crop_what_streams(machine, monkeypatch):
     assert (streamed.augment.area, cut) == (0.0, (1000, 8, 8, 3))
 
 
+@pytest.mark.slow
 def test_data_decoded_ahead_are_one_chunk_on_the_devices(machine):
     away = forecast.Images((1000, 8, 8, 3), False)
     each = forecast.forecast(EXPERIMENT, 'two', away)

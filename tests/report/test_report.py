@@ -170,6 +170,7 @@ def answered(run, classes, *, images=6000, outputs=None):
     return labels, predicted, names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [1000, 4000])
 def test_a_page_of_many_classes_is_small_and_a_table_has_them_all(run, classes):
     """A thousand took 538 MB; the page of ten has about as much as that of thousands."""
@@ -211,6 +212,7 @@ def test_outputs_without_images_have_no_part_in_the_means(run):
     assert 'class number 57' not in page.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('outputs', [1, 2, 9])
 def test_more_classes_than_outputs_are_a_line(tmp_path, outputs):
     model = TINY.model.clone(num_classes=outputs)
@@ -254,6 +256,7 @@ def test_impossible_metrics_are_left_out(run):
             assert report.sections.cost([group])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changed', [{}, {'optim.train': 'head.*'}, {'distill.teacher': 'x'}])
 def test_training_compute_is_of_what_a_step_executes_or_left_out(run, changed):
     experiment = runs.read_experiment(run)

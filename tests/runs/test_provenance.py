@@ -142,6 +142,7 @@ def test_changed_data_are_refused_with_what_differs(copy, change):
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_touched_and_moved_data_resume_to_the_same_bits(begun, copy):
     folder, run, _ = copy
     for path in folder.rglob('*'):
@@ -154,6 +155,7 @@ def test_touched_and_moved_data_resume_to_the_same_bits(begun, copy):
     assert runs.read_experiment(run).data == experiment.data
 
 
+@pytest.mark.slow
 def test_another_folder_is_another_experiment(copy, tmp_path):
     _, run, experiment = copy
     other = experiment_on(images(tmp_path / 'others', seed=1))
@@ -166,6 +168,7 @@ def test_another_folder_is_another_experiment(copy, tmp_path):
         loop.train(dataclasses.replace(experiment, data=more), run, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_that_its_data_changed(begun, copy, tmp_path, capsys):
     folder, _, experiment = copy
     whole = tmp_path / 'whole'
@@ -183,6 +186,7 @@ def test_a_finished_run_says_that_its_data_changed(begun, copy, tmp_path, capsys
     assert 'cannot be compared' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluation_and_report_say_that_data_changed(copy, tmp_path, capsys):
     folder, _, _ = copy
     whole = tmp_path / 'whole'
@@ -196,6 +200,7 @@ def test_evaluation_and_report_say_that_data_changed(copy, tmp_path, capsys):
     assert 'changed since it was trained' in report.write([whole], look=False).read_text()
 
 
+@pytest.mark.slow
 def test_evaluation_and_report_say_that_training_images_changed(copy, tmp_path, capsys):
     folder, _, experiment = copy
     whole, known = tmp_path / 'whole', load(experiment.data, 'test').images
@@ -209,6 +214,7 @@ def test_evaluation_and_report_say_that_training_images_changed(copy, tmp_path, 
     assert 'changed since it was trained' in report.write([whole], look=False).read_text()
 
 
+@pytest.mark.slow
 def test_evaluation_on_other_data_does_not_say_that_they_changed(copy, tmp_path, capsys):
     other = images(tmp_path / 'others', seed=1)
     evaluate.main(str(tmp_path / 'whole'), data=f'folder:{other}')
@@ -216,6 +222,7 @@ def test_evaluation_on_other_data_does_not_say_that_they_changed(copy, tmp_path,
     assert 'changed' not in said and f'folder:{other} has other test images than' in said
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:No artists with labels')
 def test_finished_cells_of_an_ablation_say_it_too(copy, tmp_path, capsys):
     folder, _, experiment = copy
@@ -251,6 +258,7 @@ def test_checkpoints_of_an_earlier_version_resume_with_a_line(copy, monkeypatch,
     assert 'resumed from step' in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', ['weights', 'teacher'])
 def test_weights_that_were_replaced_are_refused(copy, tmp_path, what):
     _, run, experiment = copy

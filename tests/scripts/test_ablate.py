@@ -51,6 +51,7 @@ def test_a_killed_ablation_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     assert '2 cells are finished' in again.stdout and again.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_failed_cell_shows_in_the_exit_code(tmp_path):
     arguments = [*SMALL[:-3], '--steps', '2', '--grid', 'model.patch_size=3']
     done = run(*arguments, '--out', tmp_path / 'out')

@@ -13,6 +13,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, capsys):
     benchmark.attention(
         ('talking_heads', 'pooling'), (4, 8), ('chunked',), batch=3, heads=2, head_width=4,
@@ -76,6 +77,7 @@ def fake_python(folder, *, printed, code=0):
     return str(peer)
 
 
+@pytest.mark.slow
 def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='[1.5, 3.0, 4.0]')
     benchmark.model(('digits',), batch=2, repeats=1, peer=peer, out=str(tmp_path))
@@ -88,6 +90,7 @@ def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
         assert float(row['times_as_fast']) == pytest.approx(ratio)
 
 
+@pytest.mark.slow
 def test_cka_is_measured_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='[100.0, [[1.0]]]')
     benchmark.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))
@@ -97,6 +100,7 @@ def test_cka_is_measured_beside_a_peer(tmp_path):
     assert float(row['largest_difference']) > 0.5  # noise is not its own copy
 
 
+@pytest.mark.slow
 def test_heads_are_ablated_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='100.0')
     benchmark.interventions('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
@@ -116,6 +120,7 @@ def test_a_peer_that_fails_leaves_our_own_numbers(tmp_path):
     assert float(row['seconds']) > 0 and 'times_as_fast' not in row
 
 
+@pytest.mark.slow
 def test_compile_time_is_told_for_each_depth(capsys):
     benchmark.compile_time('vit_tiny_patch32', (1, 3), 32, repeats=1)
     out = capsys.readouterr().out

@@ -82,6 +82,7 @@ def test_cka_of_a_capture(captures, capsys):
     }
 
 
+@pytest.mark.slow
 def test_two_runs_directly_write_nothing_but_the_result(run, captures, tmp_path):
     before = sorted(run.rglob('*'))
     similarity.main(str(run), str(run), out=str(tmp_path), keep='blocks|norm', tokens='mean')
@@ -100,6 +101,7 @@ def test_a_representation_from_elsewhere(captures, tmp_path):
     np.testing.assert_allclose(found['cka'][0, 2], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_of_a_run_and_of_captures_agree(run, captures, tmp_path, capsys):
     similarity.main(
         str(run), probe=True, keep='blocks|norm', tokens='mean', out=str(tmp_path / 'run')
@@ -134,6 +136,7 @@ def test_what_cannot_be_compared_is_refused(run, captures, tmp_path):
         similarity.main(str(captures / 'test'), out=out, probe=True)
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(captures):
     result = subprocess.run(
         [sys.executable, similarity.__file__, str(captures / 'none.npy'), '--out', 'x'],

@@ -126,6 +126,7 @@ def test_terminals_and_caches_that_are_odd(tmp_path, environment):
     assert done.returncode == 0 and done.stderr == '' and '--image-size' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_home_that_takes_no_files_costs_time_and_no_lines(tmp_path):
     """Compiled programs and matplotlib's list of fonts cannot be kept."""
     code = 'import command, jax, matplotlib as m; jax.jit(lambda x: x * 2)(1.0); print("done")'

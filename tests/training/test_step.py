@@ -133,6 +133,7 @@ def test_ema_moves_when_parameters_do(batch):
     assert distance(state.ema, state.params) > 1e-4
 
 
+@pytest.mark.slow
 def test_freezing_trains_the_head_alone_and_skips_the_rest_of_the_backward_pass(batch):
     state, step = make(Optim(train='head.*', warmup=0.0))
     new, metrics = step(state, batch, jax.random.key(1))
@@ -144,6 +145,7 @@ def test_freezing_trains_the_head_alone_and_skips_the_rest_of_the_backward_pass(
     assert part['flops'] < 0.6 * whole['flops']
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_large_batch(batch):
     # Without augmentation and dropout two halves give the gradient of the whole.
     model = MODEL.clone(dropout=0.0)
@@ -160,6 +162,7 @@ def test_accumulation_equals_one_large_batch(batch):
     assert distance(*ends) < 1e-6
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_16_bits_and_keeps_parameters_in_32(batch):
     model = MODEL.clone(dtype='bfloat16', dropout=0.0)
     tx = optimizer(Optim(warmup=0.0), 4)

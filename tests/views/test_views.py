@@ -124,6 +124,7 @@ def test_positions_say_where_they_come_from(opened, photographs):
     assert '(sine-cosine), 4x4' in heading(opened['features'], photographs)
 
 
+@pytest.mark.slow
 def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photographs, tmp_path):
     """On the run's own test images, else likeness to the whole model."""
     vit = opened['vit']
@@ -146,6 +147,7 @@ def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photogra
         assert likeness == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs, tmp_path):
     Image.fromarray(photographs[0]).save(tmp_path / 'cat.png')
     images = [tmp_path / 'cat.png', str(tmp_path / 'cat.png'), photographs[0]]
@@ -196,6 +198,7 @@ def test_a_path_below_a_block_is_drawn(draw):
     assert list(draw('vit', 'grad-cam', at='blocks/mlp')[0]) == ['grad_cam']
 
 
+@pytest.mark.slow
 def test_memory_grows_with_images_views_and_gradients(opened):
     vit = opened['vit']
     one = views.gigabytes(vit, 1, 'heads')
