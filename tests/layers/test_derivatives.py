@@ -17,6 +17,7 @@ from vitjax.layers.convolution import convolve, depthwise, pool
 from vitjax.layers.dense import dot_general
 from vitjax.layers.dropout import drop
 
+pytestmark = pytest.mark.slow
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 
 
