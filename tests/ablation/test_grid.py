@@ -104,6 +104,7 @@ def trained(change):
     return values['train_flops'] / images / values['flops']
 
 
+@pytest.mark.slow
 def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):
     def optim(**change):
         return {'optim': dataclasses.replace(TINY.optim, **change)}

@@ -47,6 +47,7 @@ def test_evolution():
     np.testing.assert_allclose(similar[-1], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model',
     [

@@ -57,7 +57,7 @@ def whole(experiment, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('count', 'way'), [(2, 'pmap'), (4, 'fsdp')])
+@pytest.mark.parametrize(('count', 'way'), [(2, 'pmap'), (2, 'fsdp')])
 def test_several_processes_train_on_a_stream_as_one(experiment, whole, tmp_path, count, way):
     out = tmp_path / 'several'
     command = [str(experiment[0]), '--parallel', way, '--no-report', '--out', str(out)]

@@ -231,6 +231,7 @@ def test_stochastic_depth_rises_with_depth_in_vit_and_is_constant_in_the_others(
         assert np.allclose(train, logits(model, params), rtol=1e-5, atol=1e-5) != dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TINY)
 def test_training_without_dropout_is_evaluation_and_needs_no_key(name):
     params = random_params(TINY[name], IMAGES)

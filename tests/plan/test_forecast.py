@@ -52,6 +52,7 @@ def test_a_forecast_is_of_the_program_that_would_run(machine):
     assert 990 < each.largest <= 1000 and each.largest % 4 == 0  # it is all there is
 
 
+@pytest.mark.slow
 def test_one_device_trains_alone(machine):
     experiment = dataclasses.replace(EXPERIMENT, parallel='none')
     each = forecast.forecast(experiment, 'two', IMAGES)

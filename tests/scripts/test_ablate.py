@@ -47,8 +47,6 @@ def test_a_killed_ablation_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     done = run(*SMALL, '--out', killed)
     assert done.returncode == 0, done.stderr
     assert accuracies(killed) == accuracies(whole)
-    again = run(*SMALL, '--out', killed)
-    assert '2 cells are finished' in again.stdout and again.returncode == 0
 
 
 @pytest.mark.slow

@@ -66,8 +66,7 @@ def one_device(data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', MODELS)
-@pytest.mark.parametrize('way', ['pmap', 'fsdp'])
+@pytest.mark.parametrize(('way', 'name'), [('pmap', 'vit'), ('fsdp', 'cait')])
 def test_eight_devices_take_the_steps_of_one(data, one_device, way, name):
     alone, expected = one_device[name]
     state, metrics = run(way, data, MODELS[name], SGD)

@@ -159,12 +159,13 @@ def test_an_experiment_may_say_its_preprocessing(tmp_path):
     ],
 )  # fmt: skip
 def test_training_goes_on_at_a_larger_size(tmp_path, model):
-    from vitjax import evaluate, loop, runs
+    from vitjax import evaluate, loop
 
-    small = dataclasses.replace(TINY, model=model, epochs=None, steps=40, optim=Optim(peak=3e-3))
-    loop.train(small, tmp_path / 'small', quiet=True)
+    small = dataclasses.replace(TINY, model=model, epochs=None, steps=2, optim=Optim(peak=3e-3))
+    params = model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
+    runs.write(tmp_path / 'small', trainer.plan(small).experiment, params)
     weights = str(tmp_path / 'small')
-    large = dataclasses.replace(small, augment=Augment(size=16), weights=weights, steps=2)
+    large = dataclasses.replace(small, augment=Augment(size=16), weights=weights)
     plan = trainer.plan(large)
     resampled = runs.load(weights, image_size=16).params
     started = trainer.program(plan, [0], jax.devices()[:1]).init()[0].params

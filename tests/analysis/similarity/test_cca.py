@@ -76,6 +76,7 @@ def test_svcca_needs_fewer_directions_than_examples_not_features():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('features', [12, 64, 300])
 def test_procrustes_keeps_its_digits_near_zero(features):
     x = representation(0, 2, 100, features)
