@@ -1,11 +1,9 @@
-import pytest
 import report
 from helpers import TINY
 
 from vitjax import loop
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_page(tmp_path, capsys):
     loop.train(TINY, tmp_path / 'run', quiet=True)
     report.main((str(tmp_path / 'run'),), out=str(tmp_path / 'of' / 'a.html'), attention=False)
