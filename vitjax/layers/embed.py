@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.convolution import convolve
+from vitjax import ops
+from vitjax.layers.dense import conv_init, kernel_init
 from vitjax.layers.dropout import dropout
-from vitjax.layers.init import conv_init, kernel_init
 
 
 def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class ConvStem(nn.Module):
             # Padded as PyTorch does: XLA's SAME pads (0, 1) at stride 2.
             x = nn.Conv(
                 self.width // 2 ** (layers - 1 - i), (3, 3), strides=2, padding=1,
-                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=convolve,
+                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=ops.convolve,
                 kernel_init=conv_init, name=f'conv_{i + 1}',
             )(x)  # fmt: skip
             if i < layers - 1 or self.last_gelu:

@@ -1,27 +1,11 @@
 """Position embeddings for another grid, and patch kernels for another patch size."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.image import ResizeMethod, resize
 
 from vitjax.base.types import Array
-
-
-@functools.cache
-def _torch_bicubic(old: int, new: int) -> np.ndarray:
-    """[new, old]: PyTorch's bicubic weights without antialiasing (a = -0.75, edges clamped)."""
-    a = -0.75
-    matrix = np.zeros((new, old))
-    for i, x in enumerate((np.arange(new) + 0.5) * old / new - 0.5):
-        base = int(np.floor(x))
-        for j in range(base - 1, base + 3):
-            t = abs(x - j)
-            near = (a + 2) * t**3 - (a + 3) * t**2 + 1
-            far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-            matrix[i, min(max(j, 0), old - 1)] += near if t <= 1 else far
-    return matrix
 
 
 def resample_positions(
@@ -50,11 +34,8 @@ def resample_positions(
     if old == new:
         return table
     patches = table[prefix:].reshape(*old, -1)
-    if antialias:
-        patches = jax.image.resize(patches, (*new, patches.shape[-1]), 'cubic', antialias=True)
-    else:
-        rows, columns = (_torch_bicubic(o, n) for o, n in zip(old, new, strict=True))
-        patches = jnp.einsum('ih,jw,hwd->ijd', rows, columns, patches, precision='highest')
+    method = ResizeMethod.CUBIC if antialias else ResizeMethod.CUBIC_PYTORCH
+    patches = resize(patches, (*new, patches.shape[-1]), method, antialias=antialias)
     return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
 
 

@@ -31,7 +31,7 @@ class CaiT(Pooled):
         drop_path: stochastic depth, the same in every trunk block, none in the class blocks.
         dropout: after the embeddings, projections and MLP layers.
         attention_dropout: on what multiplies the values, after the second mixing.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
         position_grid: rows and columns of the patches that positions are for; None is a square,

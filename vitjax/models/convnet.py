@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax import ops
 from vitjax.base import fields
 from vitjax.base.ranges import Classes, Extent, Range, Rate
-from vitjax.layers.convolution import convolve, pool
 from vitjax.layers.dropout import dropout
 from vitjax.models.base import Arithmetic, Model, Trunk
 
@@ -27,7 +27,7 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's VGG
         conv = nn.Conv(
             self.features, (3, 3), padding=self.padding, dtype=self.dtype, kernel_init=init,
-            conv_general_dilated=convolve, name='conv',
+            conv_general_dilated=ops.convolve, name='conv',
         )  # fmt: skip
         return nn.relu(conv(x))
 
@@ -36,7 +36,7 @@ class Pool(nn.Module):
     """2x2 max pooling; its output is a feature map that `capture` offers."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return pool(x)
+        return ops.pool(x)
 
 
 class ConvNet(Model):

@@ -37,7 +37,7 @@ class PatchConvNet(Pooled):
         drop_path: stochastic depth, the same in every trunk block, none in the pooling.
         dropout: after the pooling's projection and MLP layers.
         attention_dropout: on the pooling's attention weights.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
     """

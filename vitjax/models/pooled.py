@@ -5,14 +5,14 @@ import jax
 
 from vitjax.base import fields
 from vitjax.base.ranges import Amount, Classes, Extent, Rate, Ratio, Side
-from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, Mlp
+from vitjax.layers.dense import kernel_init
 from vitjax.layers.embed import repeated
-from vitjax.layers.init import kernel_init
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
 from vitjax.models.base import Arithmetic, Model, Trunk
+from vitjax.ops import Implementation
 
 
 class Pooled(Model):

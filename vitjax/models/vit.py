@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from vitjax.base import fields
 from vitjax.base.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
-from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
@@ -18,6 +17,7 @@ from vitjax.layers.head import Head
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
 from vitjax.models.base import Arithmetic, Model, Trunk
+from vitjax.ops import Implementation
 
 Registers = Annotated[int, whole(0, 1_024)]
 
@@ -51,7 +51,7 @@ class ViT(Model):
             square, or any grid if no square has as many patches.
         norm_epsilon: added to the variance in every LayerNorm.
         head: widths of hidden layers in the head.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
         dtype: of the arithmetic; parameters stay float32.
         remat: recompute each block in the backward pass, for memory.
     """
