@@ -55,7 +55,7 @@ class _GeluDense(Dense):
 class LayerScale(nn.Module):
     """Multiplies each channel by a learned number (Touvron et al. 2021, eq. 4).
 
-    `initial` is where all of them start; None returns the input and has no parameter.
+    All start at `initial`; None returns the input and has no parameter.
     """
 
     initial: float | None
@@ -69,7 +69,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block on tokens [B, N, D]: attention, then the MLP, each residual."""
+    """Pre-norm transformer block on tokens [B, N, D]: attention, then the MLP, each residual."""
 
     attention: MultiHeadAttention
     mlp: Mlp
@@ -89,9 +89,9 @@ class Block(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """A class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
+    """Class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
 
-    CaiT's last blocks and PatchConvNet's pooling are this one piece of code.
+    CaiT's last blocks and PatchConvNet's pooling.
     """
 
     attention: ClassAttention

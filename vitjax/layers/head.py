@@ -1,4 +1,4 @@
-"""From features to logits."""
+"""Classification heads."""
 
 import functools
 

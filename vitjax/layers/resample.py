@@ -15,10 +15,10 @@ def resample_positions(
     """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
 
     Args:
-        table: the embeddings; the first `prefix` rows have no place on the grid and are kept.
+        table: embeddings; the first `prefix` rows have no place on the grid and stay.
         old: rows and columns of the grid that the embeddings were learned on.
         new: rows and columns of the other grid.
-        prefix: how many rows precede the patches'.
+        prefix: number of rows before the patches'.
         antialias: True as timm and DINOv2 with registers do it (a = -0.5, antialiased when
             shrinking); False as the transformers library does it for DINOv2 (a = -0.75).
 

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 
 from vitjax.ops.plain import layer_norm as plain_layer_norm
 from vitjax.ops.plain import moments, scores, weighted
@@ -236,3 +237,15 @@ def _layer_norm_back(
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_back)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gathered(value: jax.Array, whole: Sharding, split: Sharding) -> jax.Array:
+    """An array in the sharding `whole`, whose gradient is added up in the sharding `split`."""
+    return jax.lax.with_sharding_constraint(value, whole)
+
+
+gathered.defvjp(
+    lambda value, whole, split: (gathered(value, whole, split), None),
+    lambda whole, split, _, grad: (jax.lax.with_sharding_constraint(grad, split),),
+)

@@ -60,12 +60,6 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return x @ kernel + bias
 
 
-def _affine(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return affine(x, kernel, bias), (x, kernel, bias)
-
-
 def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
     x, kernel, _ = kept
     ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a whole tile, to which a row would be padded
@@ -74,4 +68,4 @@ def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
     return typed((grad @ kernel.T, rows[: len(kernel)], rows[len(kernel)]), kept)
 
 
-affine.defvjp(_affine, _affine_back)
+affine.defvjp(lambda x, kernel, bias: (x @ kernel + bias, (x, kernel, bias)), _affine_back)
