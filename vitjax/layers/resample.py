@@ -33,10 +33,15 @@ def resample_positions(
     table = jnp.asarray(table, jnp.float32)
     if old == new:
         return table
-    patches = table[prefix:].reshape(*old, -1)
-    method = ResizeMethod.CUBIC if antialias else ResizeMethod.CUBIC_PYTORCH
-    patches = resize(patches, (*new, patches.shape[-1]), method, antialias=antialias)
-    return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
+    patches, shape = table[prefix:].reshape(*old, -1), (*new, table.shape[1])
+    if antialias:
+        patches = resize(patches, shape, ResizeMethod.CUBIC, antialias=True)
+    else:
+        with jax.enable_x64(True):  # weights in float32 are off by up to 1e-5
+            wide = patches.astype('float64')
+            wide = resize(wide, shape, ResizeMethod.CUBIC_PYTORCH, antialias=False)
+            patches = wide.astype('float32')
+    return jnp.concatenate([table[:prefix], patches.reshape(-1, table.shape[1])])
 
 
 def resample_patch_kernel(kernel: Array, old: int, new: int) -> jax.Array:
