@@ -28,6 +28,7 @@ import tables
 import tyro
 
 from vitjax import models as published
+from vitjax import ops
 from vitjax.analysis.similarity import minibatch_cka
 from vitjax.base import fields, processes
 from vitjax.base.ranges import Count, Extent, Formats, Range, Side
@@ -43,9 +44,9 @@ from vitjax.experiment import find
 from vitjax.experiment.optim import Optim, optimizer
 from vitjax.inside.capture import known_paths
 from vitjax.inside.intervene import Edit, intervene, places, sweep
-from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.models.base import Arithmetic, parameter_shapes
+from vitjax.ops import Implementation
 from vitjax.plan import flops, timing
 from vitjax.training import layout, trainer
 from vitjax.training import step as training
@@ -104,7 +105,7 @@ def attention(
     Args:
         variants: which layers.
         tokens: patches.
-        implementations: explicit, chunked, packed, multi_query, fused, pallas, auto.
+        implementations: explicit, chunked, packed, multi_query, fused, auto.
         batch: images at a time.
         heads: of attention; pooling has one.
         head_width: channels of a head; a layer's width is heads x head_width.
@@ -121,7 +122,8 @@ def attention(
         return MultiHeadAttention(heads, head_width, variant == 'talking_heads', **options)
 
     def run(module: Any, params: Any, inputs: Any) -> Any:
-        return module.apply({'params': params}, *inputs)
+        with ops.entered():
+            return module.apply({'params': params}, *inputs)
 
     def look(module: Any, params: Any, inputs: Any) -> Any:  # computes nothing a second time
         return module.apply({'params': params}, *inputs, mutable=['intermediates'])[0]
@@ -162,7 +164,7 @@ def model(
         image_sizes: sides of the input in pixels; an experiment's own, else 224, without it.
         patch_sizes: instead of the published one.
         depths: of the trunk, instead of the published one.
-        implementations: of attention: explicit, chunked, packed, multi_query, fused, pallas, auto.
+        implementations: of attention: explicit, chunked, packed, multi_query, fused, auto.
         batch: images at a time.
         dtype: of the arithmetic, float32 or bfloat16.
         remat: recompute blocks in the backward pass.
@@ -241,7 +243,7 @@ def train(
     Args:
         experiments: files of experiments/ by name.
         batch_size: images a step; the experiment's without it.
-        attention: one of `attend.IMPLEMENTATIONS`; the experiment's without it.
+        attention: one of `ops.IMPLEMENTATIONS`; the experiment's without it.
         repeats: runs, of which the median is taken.
         out: folder for train.csv.
     """
@@ -284,7 +286,8 @@ def _parts(
 
     def loss(params: Any) -> jax.Array:
         rngs = {'dropout': key}
-        logits = network.apply({'params': params}, images, True, rngs=rngs)
+        with ops.entered():
+            logits = network.apply({'params': params}, images, True, rngs=rngs)
         return training.cross_entropy(logits, soft)
 
     def seconds(fn: Callable[..., Any], *args: Any) -> float:
@@ -507,7 +510,8 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     params = parameter_shapes(network, size)
 
     def run(params: Any, images: jax.Array) -> jax.Array:
-        return network.apply({'params': params}, images)
+        with ops.entered():
+            return network.apply({'params': params}, images)
 
     if direction != STEP:
         return run if direction == 'forward' else timing.backward(run), (params, images)

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'vitjax'
@@ -10,28 +11,29 @@ PACKAGE = ROOT / 'vitjax'
 # of them below it.
 ROOMS = {
     'base': set(),
-    'layers': {'base'},
-    'models': {'base', 'layers'},
-    'inside': {'base'},
+    'ops': {'base'},
+    'layers': {'base', 'ops'},
+    'models': {'base', 'ops', 'layers'},
+    'inside': {'base', 'ops'},
     'analysis': {'base'},
     'data': {'base'},
     'figures': {'base', 'data'},
     'experiment': {'base', 'models', 'data'},
     'pretrained': {'base', 'layers', 'models', 'data', 'experiment'},
     'runs': {'base', 'models', 'data', 'experiment', 'pretrained'},
-    'training': {'base', 'models', 'data', 'experiment', 'runs'},
+    'training': {'base', 'ops', 'models', 'data', 'experiment', 'runs'},
     'evaluate': {'base', 'data', 'runs', 'training'},
     'activations': {
-        'base', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'pretrained',
-        'runs',
+        'base', 'ops', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment',
+        'pretrained', 'runs',
     },
     'studies': {
         'base', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
     },
     'plan': {'base', 'data', 'experiment', 'training'},
     'views': {
-        'base', 'layers', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
-        'evaluate',
+        'base', 'ops', 'layers', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment',
+        'runs', 'evaluate',
     },
     'report': {
         'base', 'models', 'analysis', 'data', 'figures', 'experiment', 'runs', 'training',
@@ -49,7 +51,7 @@ ROOMS = {
 
 # Packages that only some rooms or files import, at the top of a module or inside a function.
 ONLY_IN = {
-    'flax.linen': {'layers', 'models', 'inside', 'training/split'},
+    'flax.linen': {'ops', 'layers', 'models', 'inside', 'training/split'},
     'matplotlib': {'figures'},
     'orbax': {'runs/checkpoint'},
     'tensorflow_datasets': {'data/kinds/tfds', 'data/prepare'},
@@ -112,6 +114,13 @@ def test_tensorflow_datasets_is_imported_inside_functions_only():
     for path in FILES:
         tops = [name for name, top in imported(path) if top]
         assert not any(name.startswith(('tensorflow_datasets', 'grain', 'cv2')) for name in tops)
+
+
+def test_hand_written_gradients_and_choices_by_platform_are_in_ops_alone():
+    """Elsewhere they would forbid forward mode to what must stay plain."""
+    for path in FILES:
+        if room(path) != 'ops':
+            assert not re.search(r'\b(custom_vjp|platform_dependent)\b', path.read_text()), path
 
 
 def test_scripts_parse_call_and_print():

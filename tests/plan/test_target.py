@@ -8,7 +8,7 @@ import pytest
 from jax.experimental import pallas, topologies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax.layers import attend
+from vitjax import ops
 from vitjax.models import ViT
 from vitjax.models.base import parameter_shapes
 from vitjax.plan import target
@@ -105,7 +105,7 @@ def test_tracing_decides_for_the_machine(here):
 
     @jax.jit
     def fn(x):
-        seen.append(attend.device())
+        seen.append(ops.device())
         return x
 
     first, last = (target.Machine('here', (here.devices[i],), None) for i in (0, 7))

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import models
+from vitjax import models, ops
 from vitjax.data.augment import Augment, augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
@@ -30,13 +30,13 @@ from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models.base import parameter_shapes
 from vitjax.plan import target
 from vitjax.training import layout, trainer
-from vitjax.training.step import cross_entropy, init_state, train_step
+from vitjax.training.step import cross_entropy, eval_step, init_state, train_step
 
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
 DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
 HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
-ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused', 'pallas')
+ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused')
 
 # Model, side of its images, and implementations of attention. Where an architecture has the layers
 # of another, and only its number of tokens differs, what a number of tokens can break.
@@ -138,7 +138,7 @@ def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> No
 def forward(model: Any, size: int) -> tuple[Any, ...]:
     images = jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.float32)
     params = parameter_shapes(model, size)
-    return lambda p, x: model.apply({'params': p}, x), params, images
+    return lambda p, x: eval_step(p, x, model=model), params, images
 
 
 def gradient(model: Any, batch: int, size: int) -> tuple[Any, ...]:
@@ -147,7 +147,9 @@ def gradient(model: Any, batch: int, size: int) -> tuple[Any, ...]:
 
     def loss(params: Any, images: Any, labels: Any) -> Any:
         noise = {'dropout': jax.random.key(0)}
-        return cross_entropy(model.apply({'params': params}, images, True, rngs=noise), labels)
+        with ops.entered():
+            logits = model.apply({'params': params}, images, True, rngs=noise)
+        return cross_entropy(logits, labels)
 
     return jax.grad(loss), parameter_shapes(model, size), images, labels
 

@@ -60,12 +60,10 @@ def kernels(machine, architecture, row):
     if machine == 'h100':
         vit = architecture.startswith('vit')
         dropping = 'attention_dropout' in row
-        if vit and half and not dropping and attention in ('auto', 'fused', 'pallas'):
+        if vit and half and not dropping and attention in ('auto', 'fused'):
             found |= {'blocks/attention'}
-        if architecture == 'cait' and (attention == 'pallas' or half and attention == 'fused'):
-            found |= {'blocks/attention'}
-        if architecture == 'cait' and half and attention in ('fused', 'pallas'):
-            found |= {'class_blocks/attention'}
+        if architecture == 'cait' and half and attention == 'fused':
+            found |= {'blocks/attention', 'class_blocks/attention'}
         if architecture == 'patchconvnet_classes' and half:
             found |= {'class_blocks/attention'}
         if architecture == 'patchconvnet' and half and attention == 'fused':

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax import runs
+from vitjax import ops, runs
 from vitjax.activations.record import Activations, Stack
 from vitjax.base.types import Array, Params
 from vitjax.data import kinds, preprocess
@@ -178,7 +178,8 @@ def _forward(
     def run(params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
         x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
-        found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
+        with ops.entered():
+            found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
         for path, value in found.items():
             value = value if Path(path).stack else value[None]
             taken = take_tokens(path, value, tokens, model, preprocessing.size)

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax import ops
 from vitjax.base.types import Array, Arrays, DType, Params, PyTree, Shapes
 from vitjax.inside.path import Path
 
@@ -259,7 +260,8 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
             raise ValueError(f'target must return a scalar: its shape is {value.shape}.')
         return value, (logits, state['intermediates'])
 
-    grads, (logits, found) = jax.grad(scalar, has_aux=True)(zeros)
+    with ops.entered():
+        grads, (logits, found) = jax.grad(scalar, has_aux=True)(zeros)
     return logits, _flatten(found, keep), _flatten(grads, keep)
 
 

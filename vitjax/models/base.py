@@ -1,7 +1,7 @@
-"""Base class of models, and its description for all that reads tokens and parameters."""
+"""Base class of models, and the description of a trunk that analysis reads."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -15,16 +15,16 @@ Arithmetic = Literal['float32', 'bfloat16', 'float16', 'float64']
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-    """The part of a model between its images and its answer.
+    """Part of a model between its images and its head.
 
     Attributes:
-        patch_size: pixels that a token spans each way; None where the trunk has feature maps of
-            unequal shapes instead of tokens.
+        patch_size: pixels that a token spans each way; None for feature maps of unequal shapes
+            instead of tokens.
         prefix: tokens before the patches: the class token and registers.
-        reads: what the answer is read from: the trunk's `class` token, the `mean` of its patches,
-            all its tokens (`flatten`), its patches by class `attention`, or feature `maps`.
+        reads: source of the logits: the trunk's `class` token, the `mean` of its patches, all its
+            tokens (`flatten`), its patches by class `attention`, or feature `maps`.
         stacks: depth of each stack of equal blocks, by its captured path.
-        class_tokens: tokens in the class-attention blocks, one or one for each class; 0 without.
+        class_tokens: tokens in the class-attention blocks, one or one a class; 0 without blocks.
     """
 
     patch_size: int | None
@@ -35,14 +35,14 @@ class Trunk:
 
     @property
     def class_token(self) -> bool:
-        """Whether the trunk's first token is the class token that the answer is read from."""
+        """True if logits are read from the trunk's first token, the class token."""
         return self.reads == 'class'
 
     def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
-        """Rows and columns of patches of an image in pixels; without `width`, of a square one.
+        """Rows and columns of patches of an image in pixels; a square one without `width`.
 
         Raises:
-            ValueError: for a trunk without patches, and for an image that patches do not divide.
+            ValueError: if the trunk has no patches, or they do not divide the image.
         """
         if self.patch_size is None:
             raise ValueError('feature maps of unequal shapes have no grid of patches.')
@@ -56,18 +56,21 @@ if TYPE_CHECKING:
 
         num_classes: int
         dtype: Arithmetic
+        embed: Any  # with tokens
+        through: Any
+        readout: Any
 else:
     _Declared = object
 
 
 class Model(nn.Module, _Declared):
-    """A linen module called as `(images, train)` that says what its trunk is.
+    """Linen module called as `(images, train)` that describes its trunk.
 
     A model has the fields `num_classes` and `dtype`; with tokens also `patch_size`, `width` and
     `depth`, and two methods: `through(tokens, grid, train)` through the blocks, and
     `readout(tokens, train)` from the tokens that leave any block to logits.
-    Its parts have the names that captures, views and resizing look for: `embed` (its patch
-    embedding `embed/patch/projection`), `blocks`, `class_blocks`, `norm` and `head` (its last layer
+    Captures, views and resizing find its parts by name: `embed` (its patch embedding
+    `embed/patch/projection`), `blocks`, `class_blocks`, `norm` and `head` (its last layer
     `head/output`); without tokens `conv_1`, `conv_2`, ...
     """
 
@@ -75,19 +78,24 @@ class Model(nn.Module, _Declared):
 
         def __hash__(self) -> int: ...
 
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        tokens = self.embed(images, train)
+        grid = self.trunk.grid(*images.shape[1:3])
+        return self.readout(self.through(tokens, grid, train), train)
+
     @property
     def trunk(self) -> Trunk:
-        """What lies between images and answer."""
+        """Description of the part between images and logits."""
         raise NotImplementedError
 
     def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Logits that learn from labels, and those that learn from a teacher: here the same."""
+        """Logits for the labels' loss and logits for the teacher's; here the same."""
         logits = self(images, train)
         return logits, logits
 
     @property
     def prefix_tokens(self) -> int:
-        """How many tokens precede the patches; 0 without tokens."""
+        """Number of tokens before the patches; 0 without tokens."""
         return self.trunk.prefix
 
 
@@ -96,8 +104,7 @@ def parameter_shapes(model: nn.Module, image_size: int) -> Shapes:
 
     Args:
         model: any linen module called as `(images)`, with images of three channels.
-        image_size: side of its square images in pixels; a model with a `position_grid` has the
-            images of that grid.
+        image_size: side of its square images in pixels; a `position_grid` overrides it.
     """
     height = width = image_size
     if grid := vars(model).get('position_grid'):

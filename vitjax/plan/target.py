@@ -250,8 +250,8 @@ def _refused(name: str, extra: str, error: Exception) -> ValueError:
 def tracing(machine: Machine) -> Iterator[None]:
     """What is traced within is traced for a machine's first device.
 
-    `layers.attend.device` then gives that device, so `auto`, block shapes and kernels are picked
-    for it. The setting is jax's `default_device`, so a jitted function is traced anew.
+    `ops.device` then gives that device, so a step takes the operations, block shapes and kernels
+    picked for it. The setting is jax's `default_device`, so a jitted function is traced anew.
 
     Only for tracing and lowering: an absent device can hold no array.
     """

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from vitjax.base.files import few
 from vitjax.base.types import Params
+from vitjax.layers.dense import kernel_init
 from vitjax.layers.embed import square_grid
-from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
 from vitjax.models.base import Model, parameter_shapes
 

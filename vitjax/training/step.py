@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vitjax import ops
 from vitjax.base.keys import purpose
 from vitjax.base.types import Module, Params, PyTree, TrainState
 
@@ -151,7 +152,8 @@ def train_step(
             return (1 - share) * loss(logits, soft) + share * value, logits
 
     gradient = jax.value_and_grad(objective, has_aux=True)
-    value, logits, grads = _in_slices(gradient, state.params, images, soft, noise)
+    with ops.entered():
+        value, logits, grads = _in_slices(gradient, state.params, images, soft, noise)
     ahead = _ahead(logits, soft.argmax(-1, keepdims=True))
     accuracy, top5 = ((ahead < most).mean(dtype=jnp.float32) for most in (1, 5))
     metrics = {'loss': value, 'accuracy': accuracy, 'top5': top5}
@@ -203,4 +205,5 @@ def _ahead(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def eval_step(params: Params, images: jax.Array, *, model: Module) -> jax.Array:
     """Logits [B, num_classes] of prepared images [B, H, W, 3]."""
-    return model.apply({'params': params}, images, train=False)
+    with ops.entered():
+        return model.apply({'params': params}, images, train=False)

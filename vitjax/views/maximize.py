@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vitjax import ops
 from vitjax.analysis import gradients, prune, tokens
 from vitjax.figures import gradients as figures
 from vitjax.inside import capture
@@ -73,7 +74,8 @@ def draw(
 
     def preferred(score: Callable[[jax.Array], jax.Array], count: int) -> jax.Array:
         start = gradients.grey_noise(key, (count, side, side, colours))
-        return jax.jit(functools.partial(ascend, score))(start)
+        with ops.entered():
+            return jax.jit(functools.partial(ascend, score))(start)
 
     unit = 'neuron' if path == HIDDEN else 'channel'
     titles = [f'{label}, {unit} {c}' for c in units]

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Padding = Sequence[tuple[int, int]]  # of rows and of columns, at both ends
+Padding = tuple[tuple[int, int], ...]  # rows and columns, at both ends
 _ROWS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_KERNEL = np.kron(_ROWS, _ROWS)  # [16, 9]: of a kernel's pixels, what a tile of 4x4 meets
+_KERNEL = np.kron(_ROWS, _ROWS)  # [16, 9]: transforms a kernel's pixels
 
 
 def pays(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
-    """Whether the 16 products are faster on a CPU than the plain convolution, as far as measured.
+    """True if the 16 products are faster on a CPU than the plain convolution, as far as measured.
 
-    In float32, with 32 channels and more, and enough tiles for the transform of the kernel. Unless
-    the cache holds the maps' transforms, it takes 128 channels to make up for the way to memory.
+    They are in float32, with 32 channels or more and enough tiles to pay for the transform of the
+    kernel. Unless the cache holds the maps' transforms, 128 channels must pay for memory traffic.
     """
     channels, features = kernel.shape[2:]
     tiles = len(x) * math.prod(-(-size // 2) for size in _sizes(x, padding))
@@ -43,7 +43,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, grad: jax.Array, padding: Padding) -> jax.Array:
-    """The gradient [3, 3, C, D] at `convolve`'s kernel, from that [B, H', W', D] at its result."""
+    """Gradient [3, 3, C, D] at `convolve`'s kernel, from that [B, H', W', D] at its result."""
     shape = x.shape[-1], grad.shape[-1]
     like = [jax.ShapeDtypeStruct(shape, x.dtype)] * 16
     (grads,) = jax.linear_transpose(functools.partial(_tiled, x, padding=padding), like)(grad)

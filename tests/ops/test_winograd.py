@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax.layers import winograd
+from vitjax.ops import winograd
 
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -74,7 +74,7 @@ def test_the_rounding_error_is_about_the_plain_one():
         ((4, 112, 112, 128), 128, 'float32', True),  # and enough channels for it
     ],
 )
-def test_it_is_used_where_it_was_faster(shape, features, dtype, pays):
+def test_it_is_used_if_it_was_faster(shape, features, dtype, pays):
     x = jnp.zeros(shape, dtype)
     kernel = jnp.zeros((3, 3, shape[-1], features), dtype)
     assert winograd.pays(x, kernel, ((1, 1), (1, 1))) == pays

@@ -12,10 +12,10 @@ import pytest
 from jax import lax
 from scipy.special import erfc
 
-from vitjax.layers import backward
-from vitjax.layers.convolution import convolve, depthwise, pool
-from vitjax.layers.dense import dot_general
-from vitjax.layers.dropout import drop
+from vitjax.layers.dense import gelu
+from vitjax.ops import gradients, tpu
+from vitjax.ops.cpu import convolve, pool, product
+from vitjax.ops.plain import drop
 
 pytestmark = pytest.mark.slow
 NUMBERS = ('NHWC', 'HWIO', 'NHWC')
@@ -92,12 +92,11 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize('how', SETTINGS, ids=str)
-@pytest.mark.parametrize('kind', [convolve, depthwise])
-def test_linen_s_convolution_by_either_is_linen_s(kind, how):
+def test_linen_s_convolution_is_linen_s(how):
     module = nn.Conv(**{'features': 4, 'kernel_size': (3, 3), 'param_dtype': 'float64', **how})
     x = normal(np.random.default_rng(0), 2, 7, 6, 4)
     params = module.init(jax.random.key(0), x)
-    ours = module.clone(conv_general_dilated=kind)
+    ours = module.clone(conv_general_dilated=convolve)
     leaves, tree = jax.tree.flatten(params)
     agree(
         lambda x, *leaves: ours.apply(tree.unflatten(leaves), x),
@@ -113,7 +112,6 @@ def test_another_layout_is_lax_s(layout):
     args = normal(rng, *shape), normal(rng, 4, 3, 3, 3)
     plain = functools.partial(lax.conv_general_dilated, **how)
     agree(functools.partial(convolve, **how), plain, args)
-    agree(functools.partial(depthwise, **how), plain, args)
 
 
 @pytest.mark.parametrize('shape', [(2, 6, 5, 4), (1, 1, 1, 1), (0, 3, 4, 2), (2, 1, 7, 3)])
@@ -122,7 +120,7 @@ def test_the_depthwise_convolution(shape):
     how |= {'window_strides': (1, 1), 'padding': [(1, 1), (1, 1)], 'dimension_numbers': NUMBERS}
     args = normal(rng, *shape), normal(rng, 3, 3, 1, shape[-1])
     agree(
-        functools.partial(depthwise, **how),
+        functools.partial(convolve, **how),
         functools.partial(lax.conv_general_dilated, **how), args,
     )  # fmt: skip
 
@@ -156,7 +154,7 @@ def test_attention(shape):
     batch, heads, queries, keys, width, out = shape
     rng = np.random.default_rng(0)
     sizes = (queries, width), (keys, width), (keys, out)
-    agree(backward.gather, attention, [normal(rng, batch, heads, *size) for size in sizes])
+    agree(gradients.gather, attention, [normal(rng, batch, heads, *size) for size in sizes])
 
 
 @pytest.mark.parametrize('shape', [(2, 3, 4, 5, 6), (1, 1, 1, 1, 1), (2, 5, 1, 7, 48),
@@ -171,13 +169,13 @@ def test_attention_of_packed_heads(shape):
         return out.reshape(batch, queries, heads * width)
 
     args = [normal(rng, batch, n, heads * width) for n in (queries, keys, keys)]
-    agree(lambda q, k, v: backward.gather_packed(q, k, v, heads), plain, args)
+    agree(lambda q, k, v: gradients.gather_packed(q, k, v, heads), plain, args)
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused():
     x = jnp.ones((1, 2, 7))
     with pytest.raises(ValueError, match='heads must divide the channels: heads=2, 7 channels'):
-        backward.gather_packed(x, x, x, 2)
+        gradients.gather_packed(x, x, x, 2)
 
 
 def mixed(logits, before, before_bias, after, after_bias):
@@ -190,7 +188,7 @@ def mixed(logits, before, before_bias, after, after_bias):
 def test_talking_heads(shape):
     rng, heads = np.random.default_rng(0), shape[1]
     mixing = [normal(rng, *size) for size in ((heads, heads), (heads,)) * 2]
-    agree(backward.talk, mixed, (normal(rng, *shape), *mixing))
+    agree(gradients.talk, mixed, (normal(rng, *shape), *mixing))
 
 
 # ---- Rows and elements -------------------------------------------------------------------------
@@ -209,25 +207,10 @@ def standard(x, scale, bias):
 def test_dense_layers_and_layer_norm(lead, widths):
     rng, (width, features) = np.random.default_rng(0), widths
     x, kernel = normal(rng, *lead, width), normal(rng, width, features)
-    agree(backward.product, jnp.matmul, (x, kernel))
-    agree(backward.affine, lambda x, k, b: x @ k + b, (x, kernel, normal(rng, features)))
+    agree(product, jnp.matmul, (x, kernel))
+    agree(tpu.affine, lambda x, k, b: x @ k + b, (x, kernel, normal(rng, features)))
     if width:
-        agree(backward.layer_norm, standard, (x, normal(rng, width), normal(rng, width)))
-
-
-def test_a_dense_layer_s_product_takes_what_lax_s_takes():
-    rng = np.random.default_rng(0)
-    args, usual = (normal(rng, 2, 3, 4), normal(rng, 4, 5)), (((2,), (0,)), ((), ()))
-    other = ((1,), (0,)), ((), ())
-    cases = [(args, usual, {}), (args, usual, {'precision': 'highest'}),
-             ((args[0], normal(rng, 3, 5)), other, {}),
-             ((args[0], normal(rng, 4, 5, 2)), usual, {})]  # fmt: skip
-    for given, numbers, how in cases:
-        ours, plain = (
-            functools.partial(f, dimension_numbers=numbers, **how)
-            for f in (dot_general, lax.dot_general)
-        )
-        agree(ours, plain, given)
+        agree(gradients.layer_norm, standard, (x, normal(rng, width), normal(rng, width)))
 
 
 MIXED = [('bfloat16', 'bfloat16'), ('bfloat16', 'float32'), ('float32', 'float16')]
@@ -242,11 +225,11 @@ def test_gradients_have_the_types_of_their_arguments(dtypes):
     heads = [normal(rng, 1, 2, 3, 4, dtype=kind) for kind in (one, other, one)]
     mixing = [normal(rng, *size, dtype=other) for size in ((2, 2), (2,)) * 2]
     check = functools.partial(agree, tolerance=0.05)
-    check(backward.product, jnp.matmul, (x, kernel))
-    check(backward.affine, lambda x, k, b: x @ k + b, (x, kernel, bias.astype('bfloat16')))
-    check(backward.layer_norm, standard, (x, *three))
-    check(backward.gather, attention, heads)
-    check(backward.talk, mixed, (normal(rng, 1, 2, 3, 4, dtype=one), *mixing))
+    check(product, jnp.matmul, (x, kernel))
+    check(tpu.affine, lambda x, k, b: x @ k + b, (x, kernel, bias.astype('bfloat16')))
+    check(gradients.layer_norm, standard, (x, *three))
+    check(gradients.gather, attention, heads)
+    check(gradients.talk, mixed, (normal(rng, 1, 2, 3, 4, dtype=one), *mixing))
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
@@ -258,7 +241,7 @@ def test_gelu_of_all_16_bit_numbers(dtype):
     wide = x.astype('float64')
     cdf = erfc(-wide / np.sqrt(2)) / 2
     density = np.exp(-np.minimum(wide**2, 1e4) / 2) / np.sqrt(2 * np.pi)
-    found = jax.jit(backward.gelu)(x), jax.jit(jax.vmap(jax.grad(backward.gelu)))(x)
+    found = jax.jit(gelu)(x), jax.jit(jax.vmap(jax.grad(gelu)))(x)
     for got, want in zip(found, (wide * cdf, cdf + wide * density), strict=True):
         assert got.dtype == kind
         info = ml_dtypes.finfo(kind)

@@ -1,36 +1,41 @@
-"""Hand-written gradients, each with the reason it is written.
+"""Hand-written gradients, each with its reason, and the recomputation of dense layers.
 
-What jax derives from the forward pass is right everywhere; these are the places where it is slower
-or keeps more for the backward pass than necessary. Every function here equals its derived gradient
-to rounding. Below, dx stands for the gradient of the loss with respect to x.
+What jax derives from the forward pass is right everywhere; here it is slower or keeps more for the
+backward pass than necessary. Every function equals its derived gradient to rounding. Below, dx
+stands for the gradient of the loss with respect to x.
 """
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
+
+from vitjax.ops.plain import layer_norm as plain_layer_norm
+from vitjax.ops.plain import moments, scores, weighted
 
 
-def _typed(grads: Iterable[jax.Array], args: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
-    """Gradients in the types of what they belong to, as jax's own would be."""
+def typed(grads: Iterable[jax.Array], args: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+    """Gradients in the types of their arguments, as jax's own are."""
     return tuple(grad.astype(arg.dtype) for grad, arg in zip(grads, args, strict=True))
 
 
+def recomputed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method(module, ...)` whose intermediates the backward pass computes again.
+
+    A dense layer casts its kernel to the compute type again instead of keeping a copy. If
+    parameters are sharded it also gathers each layer's again: kept, the copies would be the whole
+    model on every device. A step of ViT-H/14 in bfloat16 with `fsdp`, compiled for eight absent
+    H100s, 4 images each: 1.57 GB of temporaries a GPU, and 2.74 with the copies.
+    """
+    return nn.remat(method, prevent_cse=False)
+
+
 # ---- Softmax attention: all of shape [B, heads, tokens, head_width] ------------------------------
-
-
-def scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    """Products q kᵀ, [B, heads, Q, K], in float32 at least."""
-    precise = jnp.promote_types(q.dtype, jnp.float32)
-    return jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=precise)
-
-
-def weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
-    """Sums of values [B, heads, K, head_width] with weights [B, heads, Q, K]."""
-    return jnp.einsum('bhqk,bhkd->bhqd', weights.astype(v.dtype), v)
 
 
 @jax.custom_vjp
@@ -58,7 +63,7 @@ def _gather_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Arra
     along = (grad.astype(inner.dtype) * out).sum(-1, keepdims=True)
     inner = weights * (inner - along)
     dk, dv = weighted(inner.swapaxes(2, 3), q), weighted(weights.swapaxes(2, 3), grad)
-    return _typed((weighted(inner, k), dk, dv), (q, k, v))
+    return typed((weighted(inner, k), dk, dv), (q, k, v))
 
 
 gather.defvjp(_gather, _gather_back)
@@ -95,7 +100,7 @@ def _gather_packed_back(
 ) -> tuple[jax.Array, ...]:
     grads = [_gather_group_back(*group) for group in _groups(heads, *kept, grad)]
     whole = (jnp.concatenate(parts, axis=-1) for parts in zip(*grads, strict=True))
-    return _typed(whole, kept[:3])
+    return typed(whole, kept[:3])
 
 
 gather_packed.defvjp(_gather_packed, _gather_packed_back)
@@ -180,7 +185,7 @@ def _talk_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array,
     inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
     before = _between_heads(logits, inner), inner.sum((0, 2, 3))
     after = _between_heads(weights, grad), grad.sum((0, 2, 3))
-    return _typed((_over_heads(inner, logits_kernel.T), *before, *after), args)
+    return typed((_over_heads(inner, logits_kernel.T), *before, *after), args)
 
 
 talk.defvjp(_talk, _talk_back)
@@ -199,128 +204,21 @@ def _between_heads(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum('bhn,bgn->bhg', a, b).sum(0)
 
 
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Rows x [..., D] times kernel [D, C].
-
-    The derived gradient at the kernel is a product [C, D], transposed, for which XLA's CPU backend
-    copies the rows: with 4,096 rows of 128 channels both gradients take 1.5 times as long.
-    """
-    return x @ kernel
-
-
-def _product_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
-    x, kernel = kept
-    return _typed((grad @ kernel.T, _between_rows(x, grad)), kept)
-
-
-product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_back)
-
-
-@jax.custom_vjp
-def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """A dense layer: x [..., D] times kernel [D, C], plus bias [C].
-
-    The gradient treats the bias as one more row of the kernel, whose input is always 1: one product
-    instead of a product and a sum over all rows, which on a TPU costs as much as the product. On a
-    CPU the sum is almost free, and the rows would take as long as 128 more channels.
-    """
-    return x @ kernel + bias
-
-
-def _affine(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return affine(x, kernel, bias), (x, kernel, bias)
-
-
-def _affine_back(kept: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, ...]:
-    x, kernel, _ = kept
-
-    def together(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ones = [(0, 0)] * (x.ndim - 1) + [(0, 128)]  # a tile of them, because a TPU would fill it
-        rows = _between_rows(jnp.pad(x, ones, constant_values=1), grad)
-        return rows[: len(kernel)], rows[len(kernel)]
-
-    def apart(x: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _between_rows(x, grad), grad.sum(tuple(range(grad.ndim - 1)))
-
-    others = jax.lax.platform_dependent(x, grad, cpu=apart, default=together)
-    return _typed((grad @ kernel.T, *others), kept)
-
-
-affine.defvjp(_affine, _affine_back)
-
-
-def _between_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Σ over all rows of x[..., d] grad[..., c]: [D, C]."""
-
-    def flat(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a TPU, whose rows are tiles
-        a, b = (y.reshape(math.prod(y.shape[:-1]), y.shape[-1]) for y in (x, grad))
-        return a.T @ b
-
-    def whole(x: jax.Array, grad: jax.Array) -> jax.Array:  # copies on a CPU, transposing x
-        return jnp.einsum('...d,...c->dc', x, grad)
-
-    return jax.lax.platform_dependent(x, grad, cpu=flat, default=whole)
-
-
-# ---- Elementwise and by row ----------------------------------------------------------------------
-
-
-@jax.custom_jvp
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
-
-    In float32 at least, rounded once to the type of `x`. Its slope is written out so that it shares
-    Φ(x), the expensive part, with the value.
-    """
-    return (_wide(x) * _normal_cdf(x)).astype(x.dtype)
-
-
-@gelu.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # The product rule, with Φ' = φ, the normal density: (x Φ)' = Φ + x φ.
-    (x,), (dx,) = primals, tangents
-    wide, cdf = _wide(x), _normal_cdf(x)
-    slope = cdf + wide * jnp.exp(-wide * wide / 2) * (1 / math.sqrt(2 * math.pi))
-    return (wide * cdf).astype(x.dtype), (dx * slope).astype(x.dtype)
-
-
-def _normal_cdf(x: jax.Array) -> jax.Array:
-    """Φ by erf in float32 at least, as PyTorch has it: to 6e-8, which is 0.1% of Φ(-4).
-
-    In 16 bits 1 + erf would lose all digits at -3. By erfc, which keeps those of the smallest Φ
-    too, the gradients of ViT-S/16 and CaiT-XXS24 take 59.8 and 90.9 million cycles on a v5e, by
-    estimate: more than `tests/target` allows.
-    """
-    return (1 + jax.lax.erf(_wide(x) * math.sqrt(1 / 2))) / 2
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-6) -> jax.Array:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axis (Ba et al. 2016).
+    """`plain.layer_norm`.
 
-    In float32 at least. The variance is computed in two passes: the one-pass form loses digits on
-    DINOv2's outlier tokens. The gradient is written out because the derived one keeps four arrays
-    of the size of `x`, where `x` and two numbers a row suffice: CaiT-XXS24's step takes 0.94 of the
-    time on CPU.
+    The derived gradient keeps four arrays of the size of `x`. With `x` and two numbers a row
+    instead, CaiT-XXS24's step takes 0.94 of the time on CPU.
     """
-    return _layer_norm(x, scale, bias, epsilon)[0]
+    return plain_layer_norm(x, scale, bias, epsilon)
 
 
 def _layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    centred = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = centred.mean(-1, keepdims=True)
-    centred = centred - mean
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    return centred * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
+    mean, inverse = moments(x, epsilon)
+    return (x - mean) * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
 
 
 def _layer_norm_back(
@@ -335,7 +233,19 @@ def _layer_norm_back(
     along = normal * (inner * normal).mean(-1, keepdims=True)
     dx = inverse * (inner - inner.mean(-1, keepdims=True) - along)
     others = tuple(range(x.ndim - 1))
-    return _typed((dx, (grad * normal).sum(others), grad.sum(others)), args)
+    return typed((dx, (grad * normal).sum(others), grad.sum(others)), args)
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_back)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gathered(value: jax.Array, whole: Sharding, split: Sharding) -> jax.Array:
+    """An array in the sharding `whole`, whose gradient is added up in the sharding `split`."""
+    return jax.lax.with_sharding_constraint(value, whole)
+
+
+gathered.defvjp(
+    lambda value, whole, split: (gathered(value, whole, split), None),
+    lambda whole, split, _, grad: (jax.lax.with_sharding_constraint(grad, split),),
+)
