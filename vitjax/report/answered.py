@@ -41,7 +41,7 @@ def classes(given: Answers) -> Html:
     all of them. Outputs of the model that no image has and none is predicted as are left out.
     """
     scores = given.scores()
-    counted = np.flatnonzero(scores.counted)
+    counted = np.flatnonzero(scores.present)
     parts = _per_class(given, scores, counted), _confused(given, scores.support)
     if len(counted) > CLASSES:
         return page.aside(*parts)
@@ -64,7 +64,7 @@ def classes(given: Answers) -> Html:
 def table(given: Answers) -> str | None:
     """All classes as CSV if there are too many for the page: name, scores and support."""
     scores = given.scores()
-    if scores.counted.sum() <= CLASSES:
+    if scores.present.sum() <= CLASSES:
         return None
     out = io.StringIO(newline='')
     writer = csv.writer(out)
@@ -72,7 +72,7 @@ def table(given: Answers) -> str | None:
     most: dict[int, int] = {}
     for true, predicted, _ in given.confused():
         most.setdefault(true, predicted)
-    for i in np.flatnonzero(scores.counted):
+    for i in np.flatnonzero(scores.present):
         values = (f'{each[i]:.6g}' for each in (scores.precision, scores.recall, scores.f1))
         other = given.classes[most[int(i)]] if int(i) in most else ''
         writer.writerow([given.classes[i], *values, scores.support[i], other])
@@ -92,7 +92,7 @@ def _confused(given: Answers, support: np.ndarray) -> Html | None:
     return tag('div', title, page.table(head, rows))
 
 
-def _per_class(given: Answers, scores: evaluate.ByClass, counted: np.ndarray) -> Html:
+def _per_class(given: Answers, scores: evaluate.ClassScores, counted: np.ndarray) -> Html:
     shown, said = counted, f'Classes, {given.split} images'
     if len(counted) > CLASSES:
         shown = counted[np.argsort(scores.f1[counted], kind='stable')[:WORST]]

@@ -32,9 +32,9 @@ class Answers(NamedTuple):
     probability: np.ndarray
     classes: tuple[str, ...]
 
-    def scores(self) -> evaluate.ByClass:
+    def scores(self) -> evaluate.ClassScores:
         """Precision, recall, F1 and support of each class."""
-        return evaluate.by_class(self.labels, self.predicted, len(self.classes))
+        return evaluate.class_scores(self.labels, self.predicted, len(self.classes))
 
     def confusion(self, chosen: np.ndarray) -> np.ndarray:
         """Counts [true, predicted] of the images of `chosen` classes with such predictions."""
@@ -95,7 +95,7 @@ def answers(run: Run) -> Answers:
     logits = evaluate.predict(experiment.model, params, data, prepared, batch)
     evaluate.require_finite(logits)
     _require_classes(data.labels, logits.shape[1], split)
-    found = evaluate.answers(logits, data.labels)
+    found = evaluate.predictions(logits, data.labels)
     return _answers(experiment, split, {name: np.array(values) for name, values in found.items()})
 
 
