@@ -16,7 +16,8 @@ from scipy.special import erf
 from tiny_models import CAIT, CONVNET, MULTI, VIT
 
 from vitjax.inside.capture import capture, paths
-from vitjax.inside.intervene import Edit, add, intervene, places, renormalise, sweep
+from vitjax.inside.intervene import Edit, add, intervene, places, renormalise
+from vitjax.inside.sweep import sweep
 
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 OTHERS: Any = np.float32(np.random.default_rng(2).normal(size=(2, 8, 12, 3)))
@@ -160,8 +161,8 @@ def test_a_key_that_is_cut_has_no_influence(model):
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
         images: Any = np.float64(IMAGES)
         edits = {}
-        for path in (name for name in paths(model, params, images) if 'weights' in name):
-            last = paths(model, params, images)[path][-1] - 1  # the patch in the lower right corner
+        for path in (name for name in paths(model, images) if 'weights' in name):
+            last = paths(model, images)[path][-1] - 1  # the patch in the lower right corner
             if path.endswith('/mixed_weights'):
                 edits[path] = Edit(places(model, images, path, keys=last))
             else:
@@ -186,7 +187,7 @@ def test_gradients_through_an_edit_are_those_of_finite_differences():
         model = CAIT.clone(dtype='float64', remat=True, depth=2, class_depth=1)
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
         rng = np.random.default_rng(4)
-        known = paths(model, params, IMAGES)
+        known = paths(model, IMAGES)
         edited = ('blocks/attention/mixed_weights', HEADS, 'blocks', 'class_blocks', 'embed')
         where = {path: rng.random(known[path]) < 0.5 for path in edited}
         values = {path: rng.normal(size=known[path]) for path in edited}
@@ -205,7 +206,7 @@ def test_gradients_through_an_edit_are_those_of_finite_differences():
 
 
 def each_head(model, path):
-    depth, heads = paths(model, random_params(model, IMAGES), IMAGES)[path][::3]
+    depth, heads = paths(model, IMAGES)[path][::3]
     one = [
         [places(model, IMAGES, path, layers=layer, heads=head) for head in range(heads)]
         for layer in range(depth)
