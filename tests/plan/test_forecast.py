@@ -9,7 +9,7 @@ from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.models.base import parameter_shapes
-from vitjax.plan import forecast, target
+from vitjax.plan import forecast, machines, target
 
 EXPERIMENT = Experiment(
     model=ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=10),
@@ -19,14 +19,14 @@ EXPERIMENT = Experiment(
     epochs=3,
 )
 IMAGES = forecast.Images((1000, 8, 8, 3), True)
-CHIP = target.Chip(memory=1e9, bandwidth=1e11, flops={'float32': 1e12}, link=1e9)
+CHIP = machines.Chip(memory=1e9, bandwidth=1e11, flops={'float32': 1e12}, link=1e9)
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """Two devices of this machine, as if they were two accelerators of 1 GB."""
-    found = target.Machine('two', tuple(jax.devices()[:2]), CHIP)
-    monkeypatch.setattr(target, 'machine', lambda name: found)
+    found = machines.Machine('two', tuple(jax.devices()[:2]), CHIP)
+    monkeypatch.setattr(machines, 'machine', lambda name: found)
     return found
 
 

@@ -28,7 +28,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models.base import parameter_shapes
-from vitjax.plan import target
+from vitjax.plan import machines, target
 from vitjax.training import layout, trainer
 from vitjax.training.step import cross_entropy, init_state, train_step
 
@@ -56,7 +56,7 @@ ARCHITECTURES = {
 
 
 def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> None:
-    where = target.machine(machine)
+    where = machines.machine(machine)
     if way == 'gradient':
         model = models.named(architecture, num_classes=1000).clone(dtype='bfloat16')
         return report('gradient', {'dtype': 'bfloat16'}, where, *gradient(model, 64, 224))
@@ -79,7 +79,7 @@ def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> No
         report('training', given, where, *training(model.clone(**given), size))
 
 
-def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any) -> None:
+def report(what: str, settings: Any, where: machines.Machine, fn: Any, *args: Any) -> None:
     start = time.perf_counter()
     row = {'what': what, **settings, 'error': None}
     try:
@@ -104,7 +104,7 @@ def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any)
 _compiled: dict[str, target.Report] = {}
 
 
-def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> None:
+def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
     """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.

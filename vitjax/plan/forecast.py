@@ -11,7 +11,7 @@ import jax
 
 from vitjax.data.source import Encoded
 from vitjax.experiment import Experiment, preprocessing, require_data
-from vitjax.plan import target
+from vitjax.plan import machines, target
 from vitjax.plan.flops import model_flops
 from vitjax.training import layout, trainer
 from vitjax.training.step import require_gradients
@@ -121,7 +121,7 @@ def forecast(
 
     Args:
         experiment: of which one seed is trained.
-        name: of the machine, as `target.machine` takes it.
+        name: of the machine, as `machines.machine` takes it.
         images: to train on.
         report: is called with a line before each compilation.
 
@@ -129,7 +129,7 @@ def forecast(
         ValueError: for an unknown machine, one without the model's dtype, an extra that is not
             installed, a batch that the devices do not divide.
     """
-    machine = target.machine(name)
+    machine = machines.machine(name)
     parallel = layout.resolved(experiment.parallel, len(machine.devices))
     if parallel == 'none':
         machine = dataclasses.replace(machine, devices=machine.devices[:1])
@@ -138,7 +138,7 @@ def forecast(
     experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
     experiment, shape, _ = trainer.delivered(experiment, images.shape, images.streams)
     dtype, devices = experiment.model.dtype, len(machine.devices)
-    peak_flops = target.rate(machine.chip, dtype)
+    peak_flops = machines.rate(machine.chip, dtype)
     require_gradients(experiment.model)
 
     @functools.cache
