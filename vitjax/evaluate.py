@@ -157,7 +157,8 @@ def require_classes(classes: np.ndarray, outputs: int, name: str) -> None:
     """
     if not len(classes) or classes.min() < 0 or classes.max() >= outputs:
         found = f'{classes.min()} to {classes.max()}' if len(classes) else 'there are no images'
-        raise ValueError(f'{name} must be 0 to {outputs - 1}: {found}.')
+        rule = f'{name} must be 0 to {outputs - 1}, outputs of the model'
+        raise ValueError(f'{rule}: {found}.')
 
 
 def predictions(logits: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:

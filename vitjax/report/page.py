@@ -1,4 +1,4 @@
-"""A page of HTML made by functions: whatever is put in is escaped, unless it is HTML already."""
+"""HTML made by functions, which escape all text that is not HTML already."""
 
 import base64
 import html
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Html(str):
-    """Text that is HTML already, as `tag` makes it."""
+    """Text that is HTML, as `tag` returns it."""
 
 
-_ALONE = ('img', 'meta')  # tags that hold nothing
-_NAMES = {'kind': 'class', 'name_': 'name'}  # attributes that are words of Python
+_VOID = ('img', 'meta')  # elements without content
+_NAMES = {'kind': 'class', 'name_': 'name'}  # attributes that Python or `tag` uses
 
 STYLE = """
 body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; color: #000; background: #fff;
@@ -67,25 +67,25 @@ summary { cursor: pointer; }
 }
 """
 
-# Nothing is fetched, whatever a class or a folder is called.
+# The page fetches nothing, for any name of a class or a folder.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def tag(name: str, *inside: Any, **attributes: Any) -> Html:
-    """An element; what is inside, and its attributes, are escaped. `kind` is its class.
+    """An element with escaped content and attributes; `kind` is its class.
 
     >>> tag('td', 'a < b', tag('b', '&'), kind='text')
     '<td class="text">a &lt; b<b>&amp;</b></td>'
     """
     named = {_NAMES.get(key, key): value for key, value in attributes.items()}
-    said = ''.join(f' {k}="{html.escape(str(v))}"' for k, v in named.items() if v)
-    if name in _ALONE:
-        return Html(f'<{name}{said}>')
-    return Html(f'<{name}{said}>{join(*inside)}</{name}>')
+    written = ''.join(f' {k}="{html.escape(str(v))}"' for k, v in named.items() if v)
+    if name in _VOID:
+        return Html(f'<{name}{written}>')
+    return Html(f'<{name}{written}>{join(*inside)}</{name}>')
 
 
 def join(*parts: Any) -> Html:
-    """Parts one after another; what is not HTML is escaped, and None left out."""
+    """Parts one after another: text escaped, None left out."""
     written = (p if isinstance(p, Html) else html.escape(str(p)) for p in parts if p is not None)
     return Html(''.join(written))
 
@@ -105,13 +105,13 @@ def table(
     head: Sequence[Any], rows: Iterable[Sequence[Any]], *, total: Sequence[Any] = (),
     text: bool = False,
 ) -> Html:  # fmt: skip
-    """A table: the first cell of a row is its name, the others flush right unless they are `text`.
+    """A table whose first column names the rows.
 
     Args:
         head: names of the columns.
-        rows: of cells.
-        total: a last row, set apart.
-        text: everything is flush left.
+        rows: cells of each row.
+        total: last row, set apart.
+        text: align cells left, not right.
     """
 
     def row(cells: Sequence[Any], kind: str = '') -> Html:
@@ -121,7 +121,7 @@ def table(
 
     columns = tag('thead', tag('tr', *(tag('th', name, scope='col') for name in head)))
     last = [row(total, 'total')] if total else []
-    body = tag('tbody', *(row(cells) for cells in rows), *last)
+    body = tag('tbody', *map(row, rows), *last)
     made = tag('table', columns if any(head) else None, body, kind='text' if text else '')
     return tag('div', made, kind='wide')
 
@@ -132,44 +132,43 @@ def _breakable(name: Any) -> Html:
     return name if isinstance(name, Html) else Html('<wbr>'.join(map(join, pieces)))
 
 
-def beside(
-    head: Sequence[Any], rows: Sequence[Sequence[Any]], *, most: int, **options: Any
-) -> Html:
-    """A long table as several of about equal length beside each other, of at most `most` rows.
+def columns(
+    head: Sequence[Any], rows: Sequence[Sequence[Any]], *, most: int, total: Sequence[Any] = (),
+    text: bool = False,
+) -> Html:  # fmt: skip
+    """A long table as tables of about equal length side by side, each of at most `most` rows.
 
-    `options` are those of `table`; a total stands below the last of them.
+    The other arguments are those of `table`; the total stands below the last one.
     """
     parts = max(1, -(-len(rows) // most))
     length = max(1, -(-len(rows) // parts))
-    pieces = [rows[i : i + length] for i in range(0, len(rows), length)] or [rows]
-    *first, last = pieces
-    own = {name: value for name, value in options.items() if name != 'total'}
-    made = [table(head, piece, **own) for piece in first] + [table(head, last, **options)]
-    return aside(*made)
+    *first, last = [rows[i : i + length] for i in range(0, len(rows), length)] or [rows]
+    tables = [table(head, piece, text=text) for piece in first]
+    return beside(*tables, table(head, last, total=total, text=text))
 
 
-def aside(*parts: Any) -> Html:
-    """Parts beside each other where there is room."""
+def beside(*parts: Any) -> Html:
+    """Parts side by side, if there is room."""
     return tag('div', *parts, kind='beside')
 
 
-def picture(content: bytes, form: str, alt: str, *, kind: str = '', width: int = 0) -> Html:
-    """An image inside the page: bytes of a `png`, `jpeg` or `svg+xml`."""
+def picture(content: bytes, form: str, alt: str, *, kind: str = '') -> Html:
+    """An image inside the page, from the bytes of a `png`, `jpeg` or `svg+xml`."""
     source = f'data:image/{form};base64,{base64.b64encode(content).decode()}'
-    return tag('img', src=source, alt=alt, kind=kind, width=width)
+    return tag('img', src=source, alt=alt, kind=kind)
 
 
 def figure(image: Html, *caption: Any, kind: str = '') -> Html:
-    """An image with what it shows."""
+    """An image with its caption."""
     return tag('figure', image, tag('figcaption', *caption) if caption else None, kind=kind)
 
 
 def folded(summary: str, *inside: Any) -> Html:
-    """What is shown when it is asked for."""
+    """Content that opens on a click."""
     return tag('details', tag('summary', summary), *inside)
 
 
 def section(title: str, *inside: Any) -> Html:
-    """A part of the page under its title; nothing where there is nothing inside."""
+    """A part of the page under its title; empty without content."""
     found = [part for part in inside if part]
     return tag('section', tag('h2', title), *found) if found else Html()
