@@ -1,4 +1,4 @@
-"""Edits against what they have to leave alone, and against a model written out in float64."""
+"""Edits compared with unedited models, and with a model written out in float64."""
 
 import functools
 from typing import Any
@@ -28,8 +28,8 @@ HEADS, WEIGHTS = 'blocks/attention/heads', 'blocks/attention/weights'
 
 
 @pytest.mark.parametrize(('model', 'images'), MODELS, ids=NAMES)
-def test_every_captured_path_can_be_written(model, images):
-    """And what is found is what was written; a shift is added once, though modules call others."""
+def test_every_captured_path_can_be_edited(model, images):
+    """Captures contain the edits; a shift is added once, although modules call others."""
     params = random_params(model, images)
     _, found = capture(model, params, images)
     edits = {path: Edit(value=10.0) for path in found}
@@ -46,7 +46,7 @@ def test_every_captured_path_can_be_written(model, images):
 
 
 @pytest.mark.parametrize(('model', 'images'), MODELS, ids=NAMES)
-def test_own_activations_change_nothing(model, images):
+def test_a_models_own_activations_change_nothing(model, images):
     params = random_params(model, images)
     logits, found = capture(model, params, images)
     edits = {path: Edit(value=value) for path, value in found.items()}
@@ -54,7 +54,7 @@ def test_own_activations_change_nothing(model, images):
 
 
 def test_bits():
-    """Own activations, another image's at the last block, heads removed, and what is earlier."""
+    """Own activations, another image's at the last block, removed heads, and earlier layers."""
     as_users_do(BITS)
 
 
@@ -109,7 +109,7 @@ def norm(x, params):
 
 
 def unrolled(params, tokens, heads_factor, shift, grid_heads=2):
-    """Two blocks of VIT in float64: each head's output times a number, a shift after each block."""
+    """Two blocks of VIT in float64, with a factor per head and a shift after each block."""
     for layer in range(2):
         own = jax.tree.map(lambda leaf, layer=layer: exact(leaf)[layer], params['blocks'])
         x = dense(norm(tokens, own['norm_1']), own['attention']['qkv'])
@@ -129,7 +129,7 @@ def times(x, factor):
     return x * factor
 
 
-def test_edits_at_all_layers_are_those_of_an_unrolled_model():
+def test_edits_match_an_unrolled_model_at_all_layers():
     model = VIT.clone(depth=2)
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES, keep='embed')
@@ -154,8 +154,8 @@ def test_edits_at_all_layers_are_those_of_an_unrolled_model():
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
-def test_a_key_that_is_cut_has_no_influence(model):
-    """What the answer owes to a patch's pixels: nothing, to rounding in float64."""
+def test_cut_keys_have_no_influence(model):
+    """The gradient at a cut patch's pixels is zero, to rounding in float64."""
     with jax.enable_x64(True):
         model = model.clone(dtype='float64')
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
@@ -182,7 +182,7 @@ def test_a_key_that_is_cut_has_no_influence(model):
             assert not np.any(value[..., -1])
 
 
-def test_gradients_through_an_edit_are_those_of_finite_differences():
+def test_gradients_through_edits_match_finite_differences():
     with jax.enable_x64(True):
         model = CAIT.clone(dtype='float64', remat=True, depth=2, class_depth=1)
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
@@ -219,7 +219,7 @@ def each_head(model, path):
     [(VIT, HEADS), (CAIT, HEADS), (CAIT, f'class_{HEADS}'), (MULTI, f'class_{HEADS}')],
     ids=['vit', 'cait', 'cait class', 'multi class'],
 )
-def test_a_sweep_and_a_map_over_edits_are_one_edit_at_a_time(model, path):
+def test_sweeps_and_maps_over_edits_equal_single_edits(model, path):
     params, where = random_params(model, IMAGES), each_head(model, path)
     depth, heads = where.shape[:2]
     mean = normal(depth, 1, 1, heads, 4, seed=5)
@@ -243,7 +243,7 @@ def test_a_sweep_and_a_map_over_edits_are_one_edit_at_a_time(model, path):
     assert_close(some, logits[-1:])
 
 
-def test_a_sweep_may_edit_several_layers_from_each_on():
+def test_sweeps_can_span_several_layers():
     params = random_params(VIT, IMAGES)
     edit = {'blocks': Edit(np.eye(8, dtype=bool)[None, :3, None, :, None])}
     swept, _ = sweep(VIT, params, IMAGES, edit, span=2)
@@ -253,7 +253,7 @@ def test_a_sweep_may_edit_several_layers_from_each_on():
         assert_close(swept[layer, variant], intervene(VIT, params, IMAGES, {'blocks': one})[0])
 
 
-def test_eight_devices_are_one():
+def test_eight_devices_match_one():
     images = normal(8, 8, 12, 3, seed=6)
     params = random_params(VIT, images)
     value = normal(3, 8, 8, 2, 4, seed=7)
@@ -273,7 +273,7 @@ def test_eight_devices_are_one():
     assert_close(spread, swept)
 
 
-def test_a_model_without_edits_is_as_it_was():
+def test_without_edits_the_compiled_model_is_unchanged():
     params = random_params(CAIT, IMAGES)
     logits, found = capture(CAIT, params, IMAGES, keep='norm')
     got, kept = intervene(CAIT, params, IMAGES, {}, keep='norm')
@@ -281,7 +281,7 @@ def test_a_model_without_edits_is_as_it_was():
 
 
 class Foreign(nn.Module):
-    """A module that sows by itself, where nothing can be written."""
+    """Module that sows an array itself, which no edit can reach."""
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -289,7 +289,7 @@ class Foreign(nn.Module):
         return nn.Dense(3, name='dense')(images.mean((1, 2)))
 
 
-def test_what_cannot_be_written_is_an_error():
+def test_impossible_edits_are_refused():
     params = random_params(VIT, IMAGES)
 
     def ask(edits, message, model: Any = VIT, params=params, run: Any = intervene, **options):
@@ -325,8 +325,8 @@ def test_what_cannot_be_written_is_an_error():
         sweep(CONVNET, random_params(CONVNET, LARGER), LARGER, {'conv_1': Edit()})
 
 
-def test_a_sweep_may_have_edits_in_every_pass():
-    """Of whole layers at another path, before, at and after the layer that is swept."""
+def test_sweeps_can_edit_every_pass():
+    """Whole layers of another path, before, at and after the swept layer."""
     params = random_params(VIT, IMAGES)
     variants = np.eye(2, dtype=bool)[None, :, None, None, :, None]
     shift = normal(3, 1, 8, 8, seed=8)

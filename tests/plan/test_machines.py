@@ -8,7 +8,7 @@ from vitjax.plan import machines
 
 
 @pytest.mark.parametrize('name', ['h1000', 'v5x:2x2', '', 'here:8'])
-def test_unknown_machines(name):
+def test_unknown_machines_are_refused(name):
     with pytest.raises(ValueError, match=f"'here', or one of a100, h100.*: '{name}'"):
         machines.machine(name)
 
@@ -17,7 +17,7 @@ def test_unknown_machines(name):
     '-1', '0', 'x', '9', '16', '999999', '', '1x', 'x8', '2x8x1', '0x8', '513x8', '08', '²', '٣',
     '1.0', ' 1', '1 ', '1_0', '1\n',
 ])  # fmt: skip
-def test_gpus_that_no_host_has(topology):
+def test_impossible_gpu_topologies_are_refused(topology):
     with pytest.raises(ValueError, match='^h100:') as error:
         machines.machine(f'h100:{topology}')
     assert '1 to 8 GPUs a host' in str(error.value) and repr(topology) in str(error.value)
@@ -27,13 +27,13 @@ def test_gpus_that_no_host_has(topology):
     'v5e:2x4x9', 'v5e:0x4', 'v5e:4', 'v5e:', 'v5e:-2x4', 'v5e:17x16', 'v6e:2x4x1', 'v4:2x2',
     'v4:2x2x0', 'v5p:99x99x99', 'v5e:²x4',
 ])  # fmt: skip
-def test_tpus_that_nobody_has(name):
+def test_impossible_tpu_topologies_are_refused(name):
     with pytest.raises(ValueError, match=f'^{name}: must have [23] sides') as error:
         machines.machine(name)
     assert '\n' not in str(error.value)
 
 
-def test_names_are_read_as_their_parts():
+def test_names_have_a_kind_and_a_topology():
     assert machines.named('h100') == machines.named('h100:1') == machines.named('h100:1x1')
     assert machines.named('a100:512x8').topology == (512, 8)
     assert machines.named('v5e:16x16').topology == (16, 16) and machines.named('v5e').topology == ()
@@ -48,9 +48,7 @@ def test_names_are_read_as_their_parts():
         ('v6e:3x5', ValueError('Topology layout is not divisible'), '^v6e:3x5: Topology layout'),
     ],
 )
-def test_a_machine_that_cannot_be_compiled_for_is_an_error_in_a_line(
-    name, error, said, monkeypatch
-):
+def test_machines_without_a_compiler_are_an_error_of_one_line(name, error, said, monkeypatch):
     def fail(*args, **kwargs):
         raise error
 

@@ -33,12 +33,12 @@ def report(here):
     return target.compile(jax.grad(loss), parameter_shapes(MODEL, 16), IMAGES, machine=here)
 
 
-def test_here_is_what_jax_has(here):
+def test_here_has_the_devices_of_jax(here):
     assert here.devices == tuple(jax.devices())
     assert here.chip is None and here.memory > 2**28
 
 
-def test_a_report_has_the_program_s_memory_and_our_operations(report):
+def test_a_report_has_memory_as_compiled_and_operations_as_counted(report):
     params = parameter_shapes(MODEL, 16)
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
     images = IMAGES.size * 4
@@ -50,7 +50,7 @@ def test_a_report_has_the_program_s_memory_and_our_operations(report):
     assert report.cycles is None and report.collectives == () and report.loops_once == 0
 
 
-def test_modules_add_up_to_the_whole(report):
+def test_modules_add_up_to_the_total(report):
     paths = set(report.modules)
     assert {'blocks/mlp/hidden', 'blocks/attention/qkv', 'embed/patch/projection'} <= paths
     assert sum(cost.flops for cost in report.modules.values()) == report.flops
@@ -75,7 +75,7 @@ def test_a_roofline_is_the_longer_of_arithmetic_and_memory(here):
 
 
 def test_an_interpreted_kernel_is_ordinary_operations(here):
-    """A custom call is marked because nothing is known of it; here there is none."""
+    """Only custom calls are kernels, and an interpreted one is none."""
 
     def body(x, out):
         out[...] = x[...] @ x[...]
@@ -100,8 +100,8 @@ def test_collectives_of_a_sharded_function(here):
     assert found.devices == 8
 
 
-def test_tracing_decides_for_the_machine(here):
-    """A function that is jitted already is traced anew for each."""
+def test_tracing_picks_implementations_for_the_machine(here):
+    """A jitted function is traced anew for each machine."""
     seen = []
 
     @jax.jit
@@ -115,7 +115,7 @@ def test_tracing_decides_for_the_machine(here):
     assert set(seen) == {here.devices[0], here.devices[7]}
 
 
-def test_arithmetic_that_a_chip_has_not(here):
+def test_dtypes_that_a_chip_lacks_are_refused(here):
     assert machines.rate(machines.CHIPS['h100'], 'bfloat16') == 989e12
     assert np.isnan(machines.rate(None, 'float64'))
     with pytest.raises(ValueError, match="one of bfloat16, float16, float32: 'float64'"):

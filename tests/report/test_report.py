@@ -173,7 +173,7 @@ def predicted_classes(run, classes, *, images=6000, outputs=None):
 
 @pytest.mark.parametrize('classes', [1000, 4000])
 def test_a_page_of_many_classes_is_small_and_a_table_has_all(run, classes):
-    """A thousand took 538 MB; the page of ten has about as much as that of thousands."""
+    """A page of a thousand classes once took 538 MB."""
     labels, predicted, names = predicted_classes(run, classes)
     page = parsed([run], attention=False)
     assert (run / 'report.html').stat().st_size < 400_000
@@ -199,7 +199,7 @@ def test_a_page_of_many_classes_is_small_and_a_table_has_all(run, classes):
 
 
 def test_means_leave_out_outputs_without_images(run):
-    """Averaged over 100 outputs of which 10 have images, a mean was 0.020 in place of 0.199."""
+    """Over 100 outputs, 10 of them with images, a mean was once 0.020 instead of 0.199."""
     labels, predicted, _ = predicted_classes(run, 10, outputs=100)
     page = parsed([run], attention=False)
     zero: Any = 0

@@ -1,4 +1,4 @@
-"""Compiles one small architecture for a machine, in a process without the tests' settings.
+"""Compiles a small architecture for a machine, in a process without the tests' settings.
 
     python programs.py MACHINE ARCHITECTURE
     python programs.py MACHINE ARCHITECTURE none|pmap|fsdp [SEEDS]
@@ -105,7 +105,7 @@ _compiled: dict[str, target.Report] = {}
 
 
 def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
-    """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
+    """Reports on a step whose number of images, a multiple of 11, divides no parameter's size."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.
     wide = {'width': max(128, len(where.devices))} if 'width' in vars(model) else {}
