@@ -312,7 +312,7 @@ def test_every_kind_of_model_shows_attention_or_evidence(tmp_path, model):
     params = random_params(model, np.zeros((1, 8, 8, 3), np.float32))
     runs.write(tmp_path / 'run', experiment, params)
     page = parsed([tmp_path / 'run'])
-    assert 'Its worst mistakes.' in page.said and 'attention: ' not in missing(page)
+    assert 'Worst mistakes.' in page.said and 'attention: ' not in missing(page)
 
 
 def test_a_failing_report_does_not_harm_its_run(run, monkeypatch):

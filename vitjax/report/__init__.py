@@ -83,11 +83,13 @@ def write(
                 part(f'mistakes{of}', examples.mistakes, run, found),
                 part(f'attention{of}', examples.attention, run, found) if attention else None,
             ]
-        title = 'Answers' if len(groups) == 1 else f'Answers: {group.name}'
+        title = 'Predictions' if len(groups) == 1 else f'Predictions: {group.name}'
         body.append(page.section(title, *shown))
     if len(chosen) < len(groups):
-        missing.append(f'answers in detail: of {len(chosen)} of {len(groups)} groups, '
-                       'those with the best validation accuracy; --details shows more')  # fmt: skip
+        missing.append(
+            f'predictions in detail: only of {len(chosen)} of {len(groups)} groups, those with the '
+            'best validation accuracy; --details shows more'
+        )
     body.append(part('environment and commit', sections.environment, groups))
     if out is None:
         out = (paths[0] if len(paths) == 1 else pathlib.Path()) / 'report.html'

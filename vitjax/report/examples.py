@@ -24,16 +24,16 @@ SIDE = 160  # pixels of a mistake's picture, at most
 _VIEWS = {
     'attention': (
         'class-attention', 'saliency',
-        'Class attention: how much the class token reads of each patch.',
+        'Class attention: attention of the class token to each patch.',
     ),
     'maps': (
         'grad-cam', 'grad_cam',
-        'Grad-CAM: which places of the last feature maps are evidence for the class.',
+        'Grad-CAM: evidence for the class in the last feature maps.',
     ),
 }  # fmt: skip
 _ROLLOUT = (
     'rollout', 'rollout',
-    'Attention rollout: which patches attention through all layers leads back to.',
+    'Attention rollout: attention to patches, traced through all layers.',
 )  # fmt: skip
 
 
@@ -42,11 +42,11 @@ def mistakes(run: Run, found: Predictions) -> Html:
     count = int((found.labels != found.predicted).sum())
     title = tag('h3', f'Worst mistakes, {found.split} images')
     if not count:
-        return join(title, tag('p', f'There are none: all {len(found.labels):,} are right.'))
+        return join(title, tag('p', f'None: all {len(found.labels):,} are correct.'))
     assert run.experiment is not None
     data, rows = images(run.experiment, found.split), found.worst(MISTAKES)
     if len(data) != len(found.labels):
-        rule = f'{run.path} was asked about {len(found.labels):,} images'
+        rule = f'{run.path} has predictions for {len(found.labels):,} images'
         raise ValueError(f'{rule}, its {found.split} split has {len(data):,}')
     shown = [
         tag(
@@ -58,8 +58,8 @@ def mistakes(run: Run, found: Predictions) -> Html:
         for row, pixels in zip(rows, np.asarray(data.images[rows]), strict=True)
     ]  # fmt: skip
     lead = (
-        f'{count:,} of {len(found.labels):,} are wrong. These with the highest probability: the '
-        'predicted class, its probability, and the true class.'
+        f'{count:,} of {len(found.labels):,} are wrong. Shown are those with the highest '
+        'probability: the predicted class, its probability and the true class.'
     )
     return join(title, tag('p', lead, kind='lead'), tag('div', *shown, kind='pictures'))
 
@@ -90,8 +90,8 @@ def attention(run: Run, found: Predictions) -> Html:
         raise ValueError(f'what {name} reads of an image takes more than {GIGABYTES:g} GB')
     shown = []
     for rows, kind, said in (
-        (found.correct(EXAMPLES), 'right', 'Images that it gets right.'),
-        (found.worst(EXAMPLES), 'wrong', 'Its worst mistakes.'),
+        (found.correct(EXAMPLES), 'correct', 'Correct predictions.'),
+        (found.worst(EXAMPLES), 'wrong', 'Worst mistakes.'),
     ):
         if len(rows := rows[:fits]):
             pixels = [*np.asarray(data.images[rows])]
@@ -101,6 +101,6 @@ def attention(run: Run, found: Predictions) -> Html:
             drawn: Any = next(each.figure for each in drawings if each.name == figure)
             picture = page.picture(figures.png(drawn), 'png', f'{figure}, {kind}')
             shown.append(page.figure(picture, said, kind='half'))
-    title = 'Where it looks' if reads == 'maps' else 'Attention'
+    title = 'Evidence' if reads == 'maps' else 'Attention'
     head = tag('h3', f'{title}, {found.split} images')
     return join(head, tag('p', caption, kind='lead'), *shown)

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,58 +15,7 @@ class Html(str):
 _VOID = ('img', 'meta')  # elements without content
 _NAMES = {'kind': 'class', 'name_': 'name'}  # attributes that Python or `tag` uses
 
-STYLE = """
-body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; color: #000; background: #fff;
-  font: 15px/1.45 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #bbb; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p { margin: .4rem 0; max-width: 48rem; }
-a { color: inherit; }
-h1, h2, h3, p, li, th, td, figcaption { overflow-wrap: break-word; }
-.text td { overflow-wrap: anywhere; }
-.missing { border: 1px solid #000; padding: .5rem .8rem; }
-.missing ul { margin: .2rem 0; padding-left: 1.2rem; }
-.wide { overflow-x: auto; }
-.beside { display: flex; flex-wrap: wrap; gap: 0 2.5rem; align-items: flex-start; }
-table { border-collapse: collapse; margin: .5rem 0; font-size: 13px;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .16rem .6rem .16rem 0; text-align: right; vertical-align: top; }
-thead th { border-bottom: 1px solid #000; vertical-align: bottom; }
-tbody tr + tr > * { border-top: 1px solid #e4e4e4; }
-th:first-child, td:first-child, .text th, .text td { text-align: left; }
-tbody th { font-weight: normal; }
-tr.total > * { border-top: 1px solid #000 !important; font-weight: bold; }
-td small { display: block; color: #444; }
-figure { margin: .6rem 0; }
-figure > img { max-width: 100%; height: auto; }
-figure.full > img { width: 100%; }
-figure.narrow > img { width: 36rem; }
-figure.half > img { width: 44rem; }
-figcaption { font-size: 13px; color: #222; max-width: 48rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr));
-  gap: .9rem; }
-.pictures figure { margin: 0; }
-.pictures img { width: 7.2rem; height: 7.2rem; object-fit: contain; border: 1px solid #ccc; }
-.pixels { image-rendering: pixelated; }
-details { margin: .6rem 0; }
-summary { cursor: pointer; }
-@page { size: A4; margin: 14mm; }
-@media print {
-  body { margin: 0; max-width: none; padding: 0; font-size: 10pt; }
-  table { font-size: 8.5pt; }
-  h2, h3, p.lead { break-after: avoid; }
-  p, table, figure, tr, .missing { break-inside: avoid; }
-  .wide { overflow: visible; }
-  figure > img { max-height: 240mm; }
-  figure.narrow > img { width: auto; }
-  figure.half > img { width: 128mm; }
-  .pictures { grid-template-columns: repeat(6, 1fr); }
-  .pictures img { width: 25mm; height: 25mm; }
-  details:not([open]) { display: none; }
-  td small, figcaption { color: #000; }
-}
-"""
+_STYLE = pathlib.Path(__file__).with_name('page.css')
 
 # The page fetches nothing, for any name of a class or a folder.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -96,7 +46,7 @@ def page(title: str, *body: Any) -> Html:
     head = tag(
         'head', tag('meta', charset='utf-8'), policy,
         tag('meta', name_='viewport', content='width=device-width, initial-scale=1'),
-        tag('title', title), tag('style', Html(STYLE)),
+        tag('title', title), tag('style', Html(_STYLE.read_text('utf-8'))),
     )  # fmt: skip
     return Html(f'<!DOCTYPE html>\n<html lang="en">{head}{tag("body", *body)}</html>\n')
 

@@ -72,7 +72,7 @@ def predictions_of(run: Run) -> Predictions:
     """
     experiment, tested = run.experiment, run.last('test')
     if experiment is None:
-        raise ValueError('without its experiment a run cannot be asked')
+        raise ValueError('a run without its experiment cannot predict')
     if tested is not None:
         try:
             found = runs.read_predictions(run.path)

@@ -111,7 +111,7 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     elif experiment and not records:
         missing.append(f'{name}: has no metrics')
     elif records and run.last('test') is None:
-        missing.append(f'{name}: is not finished, so what is said of it is of validation images')
+        missing.append(f'{name}: is not finished, so its predictions are of validation images')
     if records and not starts:
         missing.append(f'{name}: has no {runs.ENVIRONMENT}: neither hardware nor commit is known')
     return run

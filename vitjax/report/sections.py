@@ -19,9 +19,8 @@ from vitjax.report.page import Html, tag
 from vitjax.report.run import Run
 
 SPLITS = (
-    'Validation images choose the checkpoint, the one with the best validation accuracy; test '
-    'images are looked at once, after training, with that checkpoint. Every number says which it '
-    'is of.'
+    'The checkpoint is the one with the best validation accuracy. Test images are evaluated once, '
+    'after training, with that checkpoint. Every number names its split.'
 )
 
 
@@ -42,10 +41,10 @@ def results(groups: Sequence[Group]) -> Html:
                 _percent(validated),
             )
         )  # fmt: skip
-    said = 'Means over runs that differ in their seed alone; below them 95% intervals of the mean. '
+    said = 'Means over runs that differ in their seed alone, and their 95% intervals. '
     return page.section(
         'Results', tag('p', said, SPLITS, kind='lead'),
-        page.table(('', 'runs', *_SCORES), rows), page.folded('every run by itself', each),
+        page.table(('', 'runs', *_SCORES), rows), page.folded('each run', each),
     )  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def curves(groups: Sequence[Group]) -> Html:
     """Learning curves of all runs, in one figure."""
     lines = {group.name: own for group in groups if (own := seeds.curves(group))}
     if not lines:
-        raise ValueError('there are no lines of training or validation')
+        raise ValueError('no line of training or validation')
     drawn = page.picture(figures.svg(figures.curves(lines)), 'svg+xml', 'learning curves')
     several = any(len(group.runs) > 1 for group in groups)
     over = ' Lines are means over seeds, bands their 95% intervals.' if several else ''
@@ -104,11 +103,11 @@ def configuration(groups: Sequence[Group]) -> Html:
             if value != usual.get(path) and not path.startswith(('preprocessing', 'classes'))
         }  # fmt: skip
         rest = {path: value for path, value in shared.items() if path not in own}
-        lead, table = 'What is set:', _settings(own, 12)
-        summary = f'{len(rest)} settings more: defaults, and what follows from the data'
+        lead, table = 'Settings other than the defaults:', _settings(own, 12)
+        summary = f'{len(rest)} more settings: defaults, and values that follow from the data'
     else:
-        lead, table = 'What differs:', _differing(known, differing)
-        rest, summary = shared, f'{len(shared)} settings that all share'
+        lead, table = 'Settings that differ:', _differing(known, differing)
+        rest, summary = shared, f'{len(shared)} shared settings'
     folded = page.folded(summary, _settings(rest, 24)) if rest else None
     return page.section('Configuration', tag('p', lead, kind='lead'), table, folded)
 
@@ -138,8 +137,8 @@ def _by_name(known: Mapping[str, Any], differing: Mapping[str, Mapping[str, Any]
 
 def cost(groups: Sequence[Group]) -> Html:
     """Parameters, operations and speed of each group."""
-    head = ('', 'parameters', 'FLOPs an image', 'FLOPs of training one run', 'images/s',
-            'training of one run', 'devices')  # fmt: skip
+    head = ('', 'parameters', 'FLOPs per image', 'FLOPs of training a run', 'images/s',
+            'training time of a run', 'devices')  # fmt: skip
     rows = []
     for group in groups:
         seconds = [run.records[-1].get('seconds') if run.records else None for run in group.runs]
@@ -153,9 +152,10 @@ def cost(groups: Sequence[Group]) -> Html:
             )
         )  # fmt: skip
     said = (
-        'A FLOP is half a multiply-add of a product, forward; training counts forward and backward '
-        'passes of the steps taken, and is left out with frozen parts or a teacher. Images/s is '
-        'the median over the lines of training metrics: of seeds that train together, all of them.'
+        'A multiply-add of a product is two FLOPs; those per image are of the forward pass. '
+        'Training counts forward and backward passes of all steps; it is left out with frozen '
+        'parts or a teacher. Images/s is the median over the lines of training metrics, and counts '
+        'all seeds that train together.'
     )
     return page.section('Cost and speed', page.table(head, rows), tag('p', said))
 
