@@ -67,7 +67,7 @@ def predict(
     return gathered.reshape(-1, logits.shape[1])[: len(data)]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)  # as many compiled programs stay in memory
 def _forward(model: Module, preprocessing: Preprocessing, prepared: Preprocessing | None) -> Any:
     def forward(params: Params, pixels: jax.Array) -> jax.Array:
         return eval_step(params, preprocess.finish(pixels, preprocessing, prepared), model=model)
@@ -256,7 +256,7 @@ def classify(
         ValueError: if the model has no classes, `top` is below 1, or a logit is not finite.
     """
     experiment, params, _ = loaded
-    model: Module = experiment.model
+    model = experiment.model
     if top < 1:
         raise ValueError(f'top must be 1 or more: {top}.')
     if not model.num_classes:
