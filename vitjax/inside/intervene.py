@@ -109,16 +109,15 @@ def places(model: nn.Module, images: Array, path: str, **chosen: int | Sequence[
     """
     shape = _shape(model, images, path)
     sizes = dict(zip(axes(path, len(shape)), shape, strict=True))
-    out = np.ones((1,) * len(shape), bool)
-    for axis, (name, size) in enumerate(sizes.items()):
-        if name not in chosen:
-            continue
-        index = np.atleast_1d(chosen.pop(name)).astype(int)
-        wrong = index[(index < 0) | (index >= size)]
-        if wrong.size:
-            raise ValueError(f'{name} of {path} are 0 to {size - 1}: got {wrong[0]}.')
-        mask = np.isin(np.arange(size), index)
-        out = out & np.expand_dims(mask, [i for i in range(len(shape)) if i != axis])
+    out = np.ones((), bool)
+    for name, size in sizes.items():
+        mask = np.ones(1, bool)
+        if name in chosen:
+            index = np.atleast_1d(chosen.pop(name)).astype(int)
+            if len(wrong := index[(index < 0) | (index >= size)]):
+                raise ValueError(f'{name} of {path} are 0 to {size - 1}: got {wrong[0]}.')
+            mask = np.isin(np.arange(size), index)
+        out = np.logical_and.outer(out, mask)
     if chosen:
         there = ', '.join(f'{name} ({size})' for name, size in sizes.items())
         raise ValueError(f'{path} has no axis {[*chosen][0]!r}; it has {there}.')
