@@ -42,8 +42,9 @@ from vitjax.data.preprocess import Preprocessing, read_square
 from vitjax.data.source import Data, Encoded
 from vitjax.experiment import find
 from vitjax.experiment.optim import Optim, optimizer
-from vitjax.inside.capture import known_paths
-from vitjax.inside.intervene import Edit, intervene, places, sweep
+from vitjax.inside.capture import paths
+from vitjax.inside.intervene import Edit, intervene, places
+from vitjax.inside.sweep import sweep
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
 from vitjax.models.base import Arithmetic, parameter_shapes
 from vitjax.ops import Implementation
@@ -449,7 +450,7 @@ def interventions(
     shape = jax.ShapeDtypeStruct((images, image_size, image_size, 3), jnp.float32)
     shapes = (parameter_shapes(network, image_size), shape)
     params, inputs = timing.random_arrays(shapes)
-    if path not in (known := known_paths(network, inputs)):
+    if path not in (known := paths(network, inputs)):
         raise ValueError(f'--model must have {path}, as a ViT or CaiT has: {model}.')
     depth, _, _, heads, _ = known[path]
     each = np.eye(heads, dtype=bool)[None, :, None, None, :, None]

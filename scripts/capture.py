@@ -84,7 +84,7 @@ def list_paths(source: str, name: str | None, size: int | None, stated: Stated) 
     experiment = runs.load(source, model=name, image_size=size, stated=stated).experiment
     side = preprocessing(experiment).size
     one = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    known = capture.known_paths(experiment.model, one)
+    known = capture.paths(experiment.model, one)
     width = max(map(len, known))
     print(f'{"path":<{width}}  shape for one image of {side}x{side} pixels')
     for path, shape in known.items():

@@ -10,7 +10,6 @@ import inspect
 import io
 import itertools
 import logging
-import math
 import os
 import pathlib
 import platform
@@ -338,9 +337,9 @@ def described(model: Any, size: int) -> str:
     """Returns a model, its parameters, its input and its devices in a few words."""
     import jax
 
-    from vitjax.models.base import parameter_shapes
+    from vitjax.models.base import count_parameters, parameter_shapes
 
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameter_shapes(model, size)))
+    count = count_parameters(parameter_shapes(model, size))
     devices = jax.local_devices()
     where = f'on {len(devices)} x {devices[0].device_kind}'
     return f'{type(model).__name__}: {count:,} parameters, input {size}x{size} pixels, {where}'

@@ -26,9 +26,8 @@ def main(
         num_classes: another number than the weights' starts a fresh head; 0 leaves it out.
         stated: facts about weights that override the files beside them.
     """
-    from jax import tree
-
     from vitjax import runs
+    from vitjax.models.base import count_parameters
 
     experiment, params, _ = runs.load(
         weights, model=model, image_size=image_size, patch_size=patch_size,
@@ -39,7 +38,7 @@ def main(
     colours = prepared.mean, prepared.deviation
     center, spread = (', '.join(f'{value:g}' for value in colour) for colour in colours)
     side = prepared.size
-    print(f'parameters: {sum(x.size for x in tree.leaves(params)):,}')
+    print(f'parameters: {count_parameters(params):,}')
     sides = 'both sides' if prepared.squash else 'short side'
     how = '' if prepared.interpolation == 'bicubic' else f', {prepared.interpolation}'
     grey = ', grey' if prepared.grey else ''

@@ -63,7 +63,7 @@ def main(
     console.say(command.described(experiment.model, prepared.size))
     images = f'{split} ({held.part})' if held.part else split
     console.say(f'{source.name}, {images}: {len(held):,} images, {len(held.classes)} classes')
-    if more := evaluate.surplus(experiment.model, experiment.classes):
+    if more := evaluate.unnamed_outputs(experiment.model, experiment.classes):
         console.say(more)
     if own and source == experiment.data:
         if changed := provenance.remark(run, provenance.with_others(source, {split: held})):
@@ -75,7 +75,7 @@ def main(
     evaluate.require_finite(logits)
     predicted = logits.argmax(1)
     outputs = range(logits.shape[1])
-    scored = evaluate.by_class(held.labels, predicted, len(outputs))
+    scored = evaluate.class_scores(held.labels, predicted, len(outputs))
     matrix = sklearn.metrics.confusion_matrix(held.labels, predicted, labels=outputs)
     matrix = matrix[: len(held.classes), : len(held.classes)]
     values = {

@@ -74,14 +74,14 @@ def checked(names: Sequence[str], dtype: str) -> tuple[list[str], list[str]]:
 
     Nothing is compiled before all names were read.
     """
-    from vitjax.plan import target
+    from vitjax.plan.machines import CHIPS, Name, named, rate
 
-    machines: dict[target.Name, str] = {}
+    machines: dict[Name, str] = {}
     failed = []
     for name in names:
         try:
-            machine = target.named(name)
-            target.rate(target.CHIPS.get(machine.kind), dtype)
+            machine = named(name)
+            rate(CHIPS.get(machine.kind), dtype)
             if machine in machines:
                 raise ValueError(f'--target must name a machine once: {machines[machine]} is it.')
             machines[machine] = name

@@ -60,7 +60,7 @@ def main(
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')
-    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
+    if more := evaluate.unnamed_outputs(loaded.experiment.model, loaded.experiment.classes):
         report(more)
     return 1 if unread else 0
 

@@ -31,7 +31,7 @@ def main(
 
     say = Console().say
     path = report.write(
-        runs, out, details=details, look=attention,
+        runs, out, details=details, attention=attention,
         report=lambda what, done, parts: say(f'[{done + 1}/{parts}] {what}'),
     )  # fmt: skip
     print(f'written: {path}')

@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(items):
     After some of the other tests in the same process those names were of classes; which test does
     that is not known yet.
     """
-    first = ('test_flops.py', 'test_forecast.py', 'test_target.py')
+    first = ('test_flops.py', 'test_forecast.py', 'test_machines.py', 'test_target.py')
     items.sort(key=lambda item: item.path.name not in first)
 
 

@@ -94,7 +94,7 @@ def test_a_damaged_run_is_reported_as_far_as_it_can_be(trained, capfd, full, rec
         if damage(run / name, kind, seed):
             tally.judge(
                 capfd,
-                lambda run=run: report.write([run], look=False),
+                lambda run=run: report.write([run], attention=False),
                 lambda path: 'Learning curves' in Parsed(path.read_text()).said,
             )
     record_property('faults', tally.row('damaged files of a finished run, reported'))

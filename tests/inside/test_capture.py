@@ -77,15 +77,15 @@ def total(logits):
         ),
     ],
 )
-def test_every_model_offers_the_same_paths_with_depth_in_front(model, expected):
-    found = paths(model, random_params(model, IMAGES), IMAGES)
+def test_all_models_share_their_paths_with_depth_in_front(model, expected):
+    found = paths(model, IMAGES)
     assert {path: found.get(path) for path in expected} == expected
     assert not any('__call__' in path or 'mix_' in path for path in found)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT, MULTI])
-def test_capture_leaves_the_logits_as_they_are(model):
+def test_capture_does_not_change_the_logits(model):
     params = random_params(model, IMAGES)
     logits, found = capture(model.clone(attention='chunked'), params, IMAGES)
     for path in found:
@@ -99,8 +99,8 @@ def test_capture_leaves_the_logits_as_they_are(model):
 
 
 @pytest.mark.parametrize(('model', 'count'), [(VIT, 1), (CAIT, 2), (MULTI, 1)])
-def test_heads_are_what_the_projection_reads(model, count):
-    """In a trunk, under talking heads, in class attention and with one class token a class."""
+def test_heads_are_the_inputs_of_the_projection(model, count):
+    """In a trunk, under talking heads, in class attention, and with a class token per class."""
     params = random_params(model, IMAGES)
     _, found = capture(model, params, IMAGES, keep='.*attention(/heads)?')
     paths = [path for path in found if path.endswith('/heads')]
@@ -112,7 +112,7 @@ def test_heads_are_what_the_projection_reads(model, count):
         assert_close(found[f'{stack}/attention'], out + projection['bias'][:, None, None])
 
 
-def test_convolutional_networks_offer_their_feature_maps():
+def test_convolutional_networks_have_their_feature_maps():
     params = random_params(CONVNET, LARGER)
     logits, found = capture(CONVNET, params, LARGER, keep=r'conv_\d')
     assert {path: value.shape for path, value in found.items()} == {
@@ -122,7 +122,7 @@ def test_convolutional_networks_offer_their_feature_maps():
     np.testing.assert_array_equal(logits, jax.jit(CONVNET.apply)({'params': params}, LARGER))
 
 
-def test_only_what_matches_the_whole_path_comes_back():
+def test_only_whole_paths_match():
     params = random_params(CAIT, IMAGES)
     _, found = capture(CAIT, params, IMAGES, keep='blocks|norm')
     assert set(found) == {'blocks', 'norm'}
@@ -144,7 +144,7 @@ TRUNK = '(?!class_blocks).*'
      (VIT.clone(remat=True, pool='distilled'), (2,))],
     ids=['vit', 'cait', 'multi', 'remat'],
 )  # fmt: skip
-def test_chosen_layers_are_those_of_the_whole_capture(model, layers):
+def test_chosen_layers_equal_those_of_the_whole_capture(model, layers):
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES, keep=TRUNK)
     some_logits, some = capture(model, params, IMAGES, keep=TRUNK, layers=layers)
@@ -172,19 +172,19 @@ for model in (VIT, CAIT, PATCHCONVNET):
 
 
 @pytest.mark.slow
-def test_chosen_layers_are_the_same_bits():
-    """As users compile: the quick compilation of tests rounds by what else is in the program."""
+def test_chosen_layers_have_the_same_bits():
+    """Compiled as users compile: the tests' settings make rounding depend on the whole program."""
     as_users_do(BITS)
 
 
-def test_layers_of_class_blocks_are_chosen_too():
+def test_layers_of_class_blocks_can_be_chosen():
     params = random_params(CAIT, IMAGES)
     whole = capture(CAIT, params, IMAGES, keep='class_blocks.*')[1]
     for path, value in capture(CAIT, params, IMAGES, keep='class_blocks.*', layers=[1])[1].items():
         assert_close(value, whole[path][1:], 1e-6)
 
 
-def test_layers_that_are_not_there_are_an_error():
+def test_unknown_layers_are_refused():
     params = random_params(CAIT, IMAGES)
     for layers, message in (
         ((0, 3), r'layers of blocks are 0 to 2: got \(0, 3\)'),
@@ -216,7 +216,7 @@ def test_one_layer_costs_one_layers_memory_and_no_copy_of_the_parameters():
     assert needs((11,)) < blocks + layer
 
 
-def test_what_is_not_kept_is_not_stored():
+def test_paths_that_do_not_match_are_not_stored():
     model = CAIT.clone(depth=24)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
@@ -232,7 +232,7 @@ def test_what_is_not_kept_is_not_stored():
 
 
 def unrolled(params, deltas, monkeypatch):
-    """CAIT in float64 as loops over its blocks, with `deltas` added where `capture` looks."""
+    """CAIT in float64 as loops over its blocks, with `deltas` added at captured paths."""
     norm = LayerNorm(dtype='float64')
     here = {}
     monkeypatch.setattr(
@@ -265,7 +265,7 @@ def unrolled(params, deltas, monkeypatch):
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_finite_differences(monkeypatch):
+def test_gradients_match_finite_differences(monkeypatch):
     keep = 'embed|(class_)?blocks|(class_)?blocks/attention/((mixed_)?(weights|logits)|heads)|norm'
     with jax.enable_x64(True):
         params = jax.tree.map(np.float64, random_params(CAIT, IMAGES))
@@ -284,7 +284,7 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
 
 
 @pytest.mark.parametrize('model', [VIT, MULTI])
-def test_gradients_come_with_what_capture_finds(model):
+def test_gradients_come_with_the_captured_arrays(model):
     params = random_params(model, IMAGES)
     keep = '(class_)?blocks|(class_)?blocks/(mlp|attention)/(output|weights)|head|head/output'
     logits, found, grads = gradients(model, params, IMAGES, total, keep=keep)
@@ -297,7 +297,7 @@ def test_gradients_come_with_what_capture_finds(model):
     np.testing.assert_allclose(grads['head'], np.cos(logits), rtol=1e-5, atol=1e-5)
 
 
-def test_a_gradient_of_one_images_logits_is_zero_at_the_others():
+def test_gradients_of_one_image_are_zero_at_the_others():
     _, _, grads = gradients(VIT, random_params(VIT, IMAGES), IMAGES, first_image, keep='blocks')
     assert np.any(grads['blocks'][:, 0]) and not np.any(grads['blocks'][:, 1])
 
@@ -306,7 +306,7 @@ def first_image(logits):
     return logits[0].sum()
 
 
-def test_a_target_that_is_no_scalar_is_an_error():
+def test_targets_that_are_not_scalar_are_refused():
     with pytest.raises(ValueError, match=r'target must return a scalar: its shape is \(2,\)'):
         gradients(CONVNET, random_params(CONVNET, LARGER), LARGER, per_image, keep='conv_1')
 
@@ -322,13 +322,11 @@ def test_a_module_called_through_its_base_class_or_twice_has_one_gradient(model)
     _, found, grads = gradients(model, random_params(model, IMAGES), IMAGES, total)
     stack = 'class_blocks' if 'class_blocks' in found else 'blocks'
     np.testing.assert_array_equal(grads[f'{stack}/mlp/output'], grads[f'{stack}/mlp'])
-    assert {path: grad.shape for path, grad in grads.items()} == paths(
-        model, random_params(model, IMAGES), IMAGES
-    )
+    assert {path: grad.shape for path, grad in grads.items()} == paths(model, IMAGES)
 
 
 class Foreign(nn.Module):
-    """A module of somebody else's, where `attention` is not a setting of how to compute."""
+    """Foreign module, whose `attention` is not the name of an implementation."""
 
     remat: str = 'kept as it is'
 
@@ -343,7 +341,7 @@ class Foreign(nn.Module):
 
 
 class Holder(nn.Module):
-    """Another, whose `attention` is a module."""
+    """Foreign module, whose `attention` is a module."""
 
     attention: nn.Module
 
@@ -353,7 +351,7 @@ class Holder(nn.Module):
 
 
 @pytest.mark.parametrize('model', [Foreign(), Holder(nn.Dense(3))], ids=['method', 'module'])
-def test_attention_that_is_no_setting_is_left_as_it_is(model):
+def test_foreign_attention_fields_stay(model):
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES)
     np.testing.assert_array_equal(logits, jax.jit(model.apply)({'params': params}, IMAGES))

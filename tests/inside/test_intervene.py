@@ -1,4 +1,4 @@
-"""Edits against what they have to leave alone, and against a model written out in float64."""
+"""Edits compared with unedited models, and with a model written out in float64."""
 
 import functools
 from typing import Any
@@ -16,7 +16,8 @@ from scipy.special import erf
 from tiny_models import CAIT, CONVNET, MULTI, VIT
 
 from vitjax.inside.capture import capture, paths
-from vitjax.inside.intervene import Edit, add, intervene, places, renormalise, sweep
+from vitjax.inside.intervene import Edit, add, intervene, places, renormalise
+from vitjax.inside.sweep import sweep
 
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 OTHERS: Any = np.float32(np.random.default_rng(2).normal(size=(2, 8, 12, 3)))
@@ -28,8 +29,8 @@ HEADS, WEIGHTS = 'blocks/attention/heads', 'blocks/attention/weights'
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('model', 'images'), MODELS, ids=NAMES)
-def test_every_captured_path_can_be_written(model, images):
-    """And what is found is what was written; a shift is added once, though modules call others."""
+def test_every_captured_path_can_be_edited(model, images):
+    """Captures contain the edits; a shift is added once, although modules call others."""
     params = random_params(model, images)
     _, found = capture(model, params, images)
     edits = {path: Edit(value=10.0) for path in found}
@@ -46,7 +47,7 @@ def test_every_captured_path_can_be_written(model, images):
 
 
 @pytest.mark.parametrize(('model', 'images'), MODELS, ids=NAMES)
-def test_own_activations_change_nothing(model, images):
+def test_a_models_own_activations_change_nothing(model, images):
     params = random_params(model, images)
     logits, found = capture(model, params, images)
     edits = {path: Edit(value=value) for path, value in found.items()}
@@ -55,7 +56,7 @@ def test_own_activations_change_nothing(model, images):
 
 @pytest.mark.slow
 def test_bits():
-    """Own activations, another image's at the last block, heads removed, and what is earlier."""
+    """Own activations, another image's at the last block, removed heads, and earlier layers."""
     as_users_do(BITS)
 
 
@@ -110,7 +111,7 @@ def norm(x, params):
 
 
 def unrolled(params, tokens, heads_factor, shift, grid_heads=2):
-    """Two blocks of VIT in float64: each head's output times a number, a shift after each block."""
+    """Two blocks of VIT in float64, with a factor per head and a shift after each block."""
     for layer in range(2):
         own = jax.tree.map(lambda leaf, layer=layer: exact(leaf)[layer], params['blocks'])
         x = dense(norm(tokens, own['norm_1']), own['attention']['qkv'])
@@ -130,7 +131,7 @@ def times(x, factor):
     return x * factor
 
 
-def test_edits_at_all_layers_are_those_of_an_unrolled_model():
+def test_edits_match_an_unrolled_model_at_all_layers():
     model = VIT.clone(depth=2)
     params = random_params(model, IMAGES)
     logits, found = capture(model, params, IMAGES, keep='embed')
@@ -156,15 +157,15 @@ def test_edits_at_all_layers_are_those_of_an_unrolled_model():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
-def test_a_key_that_is_cut_has_no_influence(model):
-    """What the answer owes to a patch's pixels: nothing, to rounding in float64."""
+def test_cut_keys_have_no_influence(model):
+    """The gradient at a cut patch's pixels is zero, to rounding in float64."""
     with jax.enable_x64(True):
         model = model.clone(dtype='float64')
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
         images: Any = np.float64(IMAGES)
         edits = {}
-        for path in (name for name in paths(model, params, images) if 'weights' in name):
-            last = paths(model, params, images)[path][-1] - 1  # the patch in the lower right corner
+        for path in (name for name in paths(model, images) if 'weights' in name):
+            last = paths(model, images)[path][-1] - 1  # the patch in the lower right corner
             if path.endswith('/mixed_weights'):
                 edits[path] = Edit(places(model, images, path, keys=last))
             else:
@@ -185,12 +186,12 @@ def test_a_key_that_is_cut_has_no_influence(model):
 
 
 @pytest.mark.slow
-def test_gradients_through_an_edit_are_those_of_finite_differences():
+def test_gradients_through_edits_match_finite_differences():
     with jax.enable_x64(True):
         model = CAIT.clone(dtype='float64', remat=True, depth=2, class_depth=1)
         params = jax.tree.map(np.float64, random_params(model, IMAGES))
         rng = np.random.default_rng(4)
-        known = paths(model, params, IMAGES)
+        known = paths(model, IMAGES)
         edited = ('blocks/attention/mixed_weights', HEADS, 'blocks', 'class_blocks', 'embed')
         where = {path: rng.random(known[path]) < 0.5 for path in edited}
         values = {path: rng.normal(size=known[path]) for path in edited}
@@ -209,7 +210,7 @@ def test_gradients_through_an_edit_are_those_of_finite_differences():
 
 
 def each_head(model, path):
-    depth, heads = paths(model, random_params(model, IMAGES), IMAGES)[path][::3]
+    depth, heads = paths(model, IMAGES)[path][::3]
     one = [
         [places(model, IMAGES, path, layers=layer, heads=head) for head in range(heads)]
         for layer in range(depth)
@@ -223,7 +224,7 @@ def each_head(model, path):
     [(VIT, HEADS), (CAIT, HEADS), (CAIT, f'class_{HEADS}'), (MULTI, f'class_{HEADS}')],
     ids=['vit', 'cait', 'cait class', 'multi class'],
 )
-def test_a_sweep_and_a_map_over_edits_are_one_edit_at_a_time(model, path):
+def test_sweeps_and_maps_over_edits_equal_single_edits(model, path):
     params, where = random_params(model, IMAGES), each_head(model, path)
     depth, heads = where.shape[:2]
     mean = normal(depth, 1, 1, heads, 4, seed=5)
@@ -247,7 +248,7 @@ def test_a_sweep_and_a_map_over_edits_are_one_edit_at_a_time(model, path):
     assert_close(some, logits[-1:])
 
 
-def test_a_sweep_may_edit_several_layers_from_each_on():
+def test_sweeps_can_span_several_layers():
     params = random_params(VIT, IMAGES)
     edit = {'blocks': Edit(np.eye(8, dtype=bool)[None, :3, None, :, None])}
     swept, _ = sweep(VIT, params, IMAGES, edit, span=2)
@@ -258,7 +259,7 @@ def test_a_sweep_may_edit_several_layers_from_each_on():
 
 
 @pytest.mark.slow
-def test_eight_devices_are_one():
+def test_eight_devices_match_one():
     images = normal(8, 8, 12, 3, seed=6)
     params = random_params(VIT, images)
     value = normal(3, 8, 8, 2, 4, seed=7)
@@ -278,7 +279,7 @@ def test_eight_devices_are_one():
     assert_close(spread, swept)
 
 
-def test_a_model_without_edits_is_as_it_was():
+def test_without_edits_the_compiled_model_is_unchanged():
     params = random_params(CAIT, IMAGES)
     logits, found = capture(CAIT, params, IMAGES, keep='norm')
     got, kept = intervene(CAIT, params, IMAGES, {}, keep='norm')
@@ -286,7 +287,7 @@ def test_a_model_without_edits_is_as_it_was():
 
 
 class Foreign(nn.Module):
-    """A module that sows by itself, where nothing can be written."""
+    """Module that sows an array itself, which no edit can reach."""
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -294,7 +295,7 @@ class Foreign(nn.Module):
         return nn.Dense(3, name='dense')(images.mean((1, 2)))
 
 
-def test_what_cannot_be_written_is_an_error():
+def test_impossible_edits_are_refused():
     params = random_params(VIT, IMAGES)
 
     def ask(edits, message, model: Any = VIT, params=params, run: Any = intervene, **options):
@@ -330,8 +331,8 @@ def test_what_cannot_be_written_is_an_error():
         sweep(CONVNET, random_params(CONVNET, LARGER), LARGER, {'conv_1': Edit()})
 
 
-def test_a_sweep_may_have_edits_in_every_pass():
-    """Of whole layers at another path, before, at and after the layer that is swept."""
+def test_sweeps_can_edit_every_pass():
+    """Whole layers of another path, before, at and after the swept layer."""
     params = random_params(VIT, IMAGES)
     variants = np.eye(2, dtype=bool)[None, :, None, None, :, None]
     shift = normal(3, 1, 8, 8, seed=8)

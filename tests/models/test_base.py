@@ -28,7 +28,7 @@ def test_the_trunk_is_what_runs(name):
     model, images = MODELS[name], jax.ShapeDtypeStruct((2, 16, 20, 3), 'float32')
     trunk, params = model.trunk, shapes_of(model, images)
     assert trunk.grid(16, 20) == (4, 5) and trunk.grid(16) == (4, 4)
-    found = paths(model, params, images)
+    found = paths(model, images)
     assert found['embed'] == (2, trunk.prefix + 20, 16)
     assert model.prefix_tokens == trunk.prefix
     for stack, depth in trunk.stacks.items():

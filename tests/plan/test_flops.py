@@ -106,7 +106,7 @@ def test_calls_loops_and_branches(fn, products):
     assert flops(fn, argument) == products * ONE
 
 
-def test_custom_derivatives_are_looked_into():
+def test_products_of_custom_derivatives_count():
     @jax.custom_vjp
     def cube(x) -> Any:
         return x @ x @ x
@@ -116,14 +116,14 @@ def test_custom_derivatives_are_looked_into():
     assert flops(jax.grad(lambda x: jnp.sin(cube(x)).sum()), SQUARE) == 5 * ONE
 
 
-def test_work_spread_over_devices_counts_on_all_of_them():
+def test_sharded_work_counts_on_all_devices():
     mesh = jax.make_mesh((4,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec('data')
     spread = jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=spec, out_specs=spec)
     assert flops(spread, shaped(8, 3)) == 4 * 2 * 2 * 2 * 3
 
 
-def test_what_cannot_be_counted_is_an_error_by_name():
+def test_uncountable_operations_are_refused_by_name():
     def positive(x: jax.Array) -> jax.Array:
         return x.sum() > 0
 
@@ -162,7 +162,7 @@ def test_an_estimate_counts_loops_once_and_kernels_by_their_arithmetic():
         ('vit_small_patch14_dinov2', 518, 46.76, 25 * 1370),
     ],
 )
-def test_published_numbers_are_products_and_five_for_each_normalised_element(
+def test_published_flops_are_products_plus_five_per_normalised_element(
     name, size, published, norms
 ):
     model = named(name)
@@ -178,7 +178,7 @@ TINY: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classe
 
 
 @pytest.mark.slow
-def test_models_count_the_same_however_they_attend_and_scale_with_depth():
+def test_flops_do_not_depend_on_the_implementation_and_scale_with_depth():
     models = [
         CaiT(**TINY, depth=3, attention='explicit'),
         CaiT(**TINY, depth=3, attention='chunked', remat=True),
@@ -196,7 +196,7 @@ def test_models_count_the_same_however_they_attend_and_scale_with_depth():
     assert twice == 2 * model_flops(models[0], 16)
 
 
-def test_scopes_are_modules_and_add_up():
+def test_scopes_are_modules_and_add_up_to_the_total():
     jax.clear_caches()  # what `nn.remat` traced for other tests is cached without modules' names
     model = ViT(**TINY, depth=3)
     scopes = model_flops_by_scope(model, 16)

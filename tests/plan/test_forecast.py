@@ -9,7 +9,7 @@ from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 from vitjax.models.base import parameter_shapes
-from vitjax.plan import forecast, target
+from vitjax.plan import forecast, machines, target
 
 EXPERIMENT = Experiment(
     model=ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=10),
@@ -19,19 +19,19 @@ EXPERIMENT = Experiment(
     epochs=3,
 )
 IMAGES = forecast.Images((1000, 8, 8, 3), True)
-CHIP = target.Chip(memory=1e9, bandwidth=1e11, flops={'float32': 1e12}, link=1e9)
+CHIP = machines.Chip(memory=1e9, bandwidth=1e11, flops={'float32': 1e12}, link=1e9)
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Two devices of this machine, as if they were two accelerators of 1 GB."""
-    found = target.Machine('two', tuple(jax.devices()[:2]), CHIP)
-    monkeypatch.setattr(target, 'machine', lambda name: found)
+    """Two devices of this machine, described as accelerators of 1 GB."""
+    found = machines.Machine('two', tuple(jax.devices()[:2]), CHIP)
+    monkeypatch.setattr(machines, 'machine', lambda name: found)
     return found
 
 
 @pytest.mark.slow
-def test_a_forecast_is_of_the_program_that_would_run(machine):
+def test_a_forecast_compiles_the_program_that_would_run(machine):
     jax.clear_caches()  # what `nn.remat` traced for other tests is cached without modules' names
     each = forecast.forecast(EXPERIMENT, 'two', IMAGES)
     assert (each.devices, each.parallel, each.steps) == (2, 'pmap', 3 * 31)
@@ -64,7 +64,7 @@ def test_one_device_trains_alone(machine):
 @pytest.mark.parametrize('image', [1e5, 3.3e6, 4e7])
 @pytest.mark.parametrize('says', [True, False])
 def test_the_largest_batch_fits_and_a_tenth_more_does_not(machine, monkeypatch, fixed, image, says):
-    """Whatever compiled: too large a program may be refused with or without its size."""
+    """A compiler may refuse too large a program with or without its size."""
     asked = []
 
     def compile(fn, *args, **options):
@@ -88,7 +88,7 @@ def test_the_largest_batch_fits_and_a_tenth_more_does_not(machine, monkeypatch, 
         assert each.change.startswith('try --model.remat, or --parallel fsdp, or --batch-size ')
 
 
-def test_a_step_that_does_not_fit_says_what_to_change(machine, monkeypatch):
+def test_a_step_that_does_not_fit_names_settings_to_change(machine, monkeypatch):
     def compile(fn, *args, **options):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: HLO temporaries (83.99G) exceeds')
 
@@ -102,7 +102,7 @@ def test_a_step_that_does_not_fit_says_what_to_change(machine, monkeypatch):
     assert str(each.hours) == str(each.utilisation) == 'nan'
 
 
-def test_half_the_batch_and_twice_the_steps_an_update(machine, monkeypatch):
+def test_half_the_batch_needs_twice_the_accumulation(machine, monkeypatch):
     def compile(fn, *args, **options):
         if args[2].shape[-1] * 2 > 20:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
@@ -114,7 +114,7 @@ def test_half_the_batch_and_twice_the_steps_an_update(machine, monkeypatch):
     assert each.change.endswith('--batch-size 16 --optim.accumulate 2')
 
 
-def test_other_failures_are_not_taken_for_a_lack_of_memory(machine, monkeypatch):
+def test_other_failures_are_not_mistaken_for_a_lack_of_memory(machine, monkeypatch):
     def compile(fn, *args, **options):
         raise jax.errors.JaxRuntimeError('INTERNAL: no such instruction')
 
@@ -123,7 +123,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(machine, monkeypatch)
         forecast.forecast(EXPERIMENT, 'two', IMAGES)
 
 
-def test_images_that_are_here_and_images_that_are_not():
+def test_present_and_absent_images():
     assert forecast.training_images(EXPERIMENT) == ((1294, 8, 8, 3), True, False)
     away = dataclasses.replace(EXPERIMENT, data=Source('tfds:imagenet2012'))
     found = forecast.training_images(away, 1_281_167)
@@ -133,7 +133,7 @@ def test_images_that_are_here_and_images_that_are_not():
     assert found == ((1_281_167, 224, 224, 3), False, True)
 
 
-def test_the_devices_do_not_crop_what_streams(machine, monkeypatch):
+def test_devices_do_not_crop_streamed_images(machine, monkeypatch):
     seen = []
     monkeypatch.setattr(
         forecast.trainer, 'lowerable', lambda *args, **_: seen.append(args) or 1 / 0

@@ -32,7 +32,7 @@ def test_a_product_moves_its_arrays_once():
 
 
 def test_bytes_are_linear_in_depth():
-    """Each pass through a scan counts, with its own slice of the stack and not the whole of it."""
+    """Each pass through a scan counts with its own slice of the stack, not all of it."""
     moved = {
         depth: read(stack, shaped(128, 64), shaped(depth, 64, 64)).bytes.total()
         for depth in (1, 4, 16)
@@ -48,7 +48,7 @@ def test_bytes_are_linear_in_depth():
     assert not any(found.unknown for found in gradient)
 
 
-def test_a_loop_of_unknown_length_counts_once_and_says_so():
+def test_loops_of_unknown_length_count_once_and_are_reported():
     def loop(x, count):
         return jax.lax.fori_loop(0, count, lambda i, x: stack(x, x[None]), x)
 

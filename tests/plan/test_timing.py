@@ -10,7 +10,7 @@ from vitjax.plan import timing
 SHAPES = (jax.ShapeDtypeStruct((64, 32), jnp.float32), jax.ShapeDtypeStruct((32,), jnp.bfloat16))
 
 
-def test_seconds_is_the_median_without_the_call_that_warms_up(monkeypatch):
+def test_seconds_are_the_median_without_the_first_call(monkeypatch):
     clock = iter([0, 50, 60, 61, 70, 72, 80, 89])  # calls take 50, 1, 2 and 9
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: next(clock))
     calls = []
@@ -18,7 +18,7 @@ def test_seconds_is_the_median_without_the_call_that_warms_up(monkeypatch):
     assert calls == [(1, 2)] * 4
 
 
-def test_random_arrays_have_the_shapes_and_are_the_same_each_time():
+def test_random_arrays_have_the_shapes_and_a_fixed_seed():
     first, second = timing.random_arrays(SHAPES), timing.random_arrays(SHAPES)
     assert [(x.shape, x.dtype) for x in first] == [(s.shape, s.dtype) for s in SHAPES]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -38,7 +38,7 @@ def test_backward_differentiates_the_sum_of_squares():
     np.testing.assert_allclose(to_x, 2 * w.T @ y, rtol=0.02, atol=0.02)
 
 
-def test_a_measurement_says_what_it_is_made_of():
+def test_a_measurement_has_its_parts():
     row = timing.measure(lambda x: x @ x.T, SHAPES[:1], flops=10**6, repeats=2, runs=4)
     assert row['status'] == 'ok' and row['flops'] == 10**6
     assert row['bytes'] >= 4 * (64 * 32 + 64 * 64)  # the argument and the result
@@ -57,7 +57,7 @@ def test_seconds_are_of_one_run(monkeypatch):
     timing.peak.cache_clear()
 
 
-def test_more_memory_than_the_device_has_is_told_before_it_runs(monkeypatch):
+def test_too_large_a_program_is_reported_before_it_runs(monkeypatch):
     monkeypatch.setattr(timing, 'device_bytes', lambda: 10_000)
     monkeypatch.setattr(timing, 'seconds', lambda *_: pytest.fail('it ran'))
     row = timing.measure(lambda x: x @ x.T, SHAPES[:1], flops=1, repeats=1)
@@ -66,7 +66,7 @@ def test_more_memory_than_the_device_has_is_told_before_it_runs(monkeypatch):
 
 
 @pytest.mark.parametrize('message', ['RESOURCE_EXHAUSTED: Out of memory', 'INTERNAL: a bug'])
-def test_only_running_out_of_memory_is_caught_while_running(message, monkeypatch):
+def test_only_running_out_of_memory_is_caught(message, monkeypatch):
     def fail(*args):
         raise jax.errors.JaxRuntimeError(message)
 

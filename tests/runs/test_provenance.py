@@ -193,11 +193,11 @@ def test_evaluation_and_report_say_that_data_changed(copy, tmp_path, capsys):
     evaluate.main(str(whole))
     said = capsys.readouterr().out
     assert 'changed' not in said and 'test (held out of its training images)' in said
-    assert 'changed' not in report.write([whole], look=False).read_text()
+    assert 'changed' not in report.write([whole], attention=False).read_text()
     add(folder)
     evaluate.main(str(whole))
     assert f'the data of {whole} changed since it was trained' in capsys.readouterr().out
-    assert 'changed since it was trained' in report.write([whole], look=False).read_text()
+    assert 'changed since it was trained' in report.write([whole], attention=False).read_text()
 
 
 @pytest.mark.slow
@@ -211,7 +211,7 @@ def test_evaluation_and_report_say_that_training_images_changed(copy, tmp_path, 
     assert np.array_equal(load(experiment.data, 'test').images, known)
     evaluate.main(str(whole))
     assert 'the data of' in (said := capsys.readouterr().out) and 'test images' not in said
-    assert 'changed since it was trained' in report.write([whole], look=False).read_text()
+    assert 'changed since it was trained' in report.write([whole], attention=False).read_text()
 
 
 @pytest.mark.slow

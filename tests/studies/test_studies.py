@@ -16,7 +16,7 @@ from vitjax import studies
 from vitjax.analysis import prune
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.inside.capture import capture, gradients, known_paths
+from vitjax.inside.capture import capture, gradients, paths
 from vitjax.inside.intervene import Edit, add, intervene, places
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.plan import timing
@@ -96,7 +96,7 @@ def test_memory_of_a_pass_is_within_its_bound(model):
     def bytes_of(images):
         return timing.program_bytes(timing.compiled(run, (params, images))[0])
 
-    held = 16.0 * np.prod(known_paths(big, few)['blocks'])
+    held = 16.0 * np.prod(paths(big, few)['blocks'])
     bound = image_bytes(big, few, held)
     taken = (bytes_of(many) - bytes_of(few)) / 2
     assert 0.3 * bound < taken < bound

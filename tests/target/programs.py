@@ -1,4 +1,4 @@
-"""Compiles one small architecture for a machine, in a process without the tests' settings.
+"""Compiles a small architecture for a machine, in a process without the tests' settings.
 
     python programs.py MACHINE ARCHITECTURE
     python programs.py MACHINE ARCHITECTURE none|pmap|fsdp [SEEDS]
@@ -28,7 +28,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models.base import parameter_shapes
-from vitjax.plan import target
+from vitjax.plan import machines, target
 from vitjax.training import layout, trainer
 from vitjax.training.step import cross_entropy, eval_step, init_state, train_step
 
@@ -56,7 +56,7 @@ ARCHITECTURES = {
 
 
 def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> None:
-    where = target.machine(machine)
+    where = machines.machine(machine)
     if way == 'gradient':
         model = models.named(architecture, num_classes=1000).clone(dtype='bfloat16')
         return report('gradient', {'dtype': 'bfloat16'}, where, *gradient(model, 64, 224))
@@ -79,7 +79,7 @@ def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> No
         report('training', given, where, *training(model.clone(**given), size))
 
 
-def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any) -> None:
+def report(what: str, settings: Any, where: machines.Machine, fn: Any, *args: Any) -> None:
     start = time.perf_counter()
     row = {'what': what, **settings, 'error': None}
     try:
@@ -104,8 +104,8 @@ def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any)
 _compiled: dict[str, target.Report] = {}
 
 
-def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> None:
-    """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
+def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
+    """Reports on a step whose number of images, a multiple of 11, divides no parameter's size."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.
     wide = {'width': max(128, len(where.devices))} if 'width' in vars(model) else {}

@@ -17,7 +17,7 @@ from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
 from vitjax.data.source import Encoded
 from vitjax.experiment import Experiment, require_data, with_length
-from vitjax.models.base import parameter_shapes
+from vitjax.models.base import count_parameters, parameter_shapes
 from vitjax.plan.flops import Counted, executed_flops, model_flops
 from vitjax.training import trainer
 
@@ -138,7 +138,7 @@ def cost(experiment: Experiment) -> Row:
     shapes = parameter_shapes(experiment.model, size)
     steps = trainer.total_steps(experiment, len(images))
     return {
-        'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
+        'parameters': count_parameters(shapes),
         'flops': model_flops(experiment.model, size),
         'steps': steps,
         'train_flops': steps * _step_flops(experiment),

@@ -1,1 +1,1 @@
-"""Inside of a model, by captured path: read (`capture`), differentiated, written (`intervene`)."""
+"""Arrays inside of a model by captured path: captured, differentiated, edited, swept."""

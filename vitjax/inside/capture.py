@@ -1,28 +1,54 @@
-"""What happens inside a model: activations, attention, and gradients at both.
+"""Activations, attention weights, and gradients at both, inside of any model.
 
 Built on linen's `capture_intermediates` (module outputs), `sow` (attention weights) and `perturb`
-(gradients). Every model offers the same paths where they make sense: `embed`, `blocks`,
-`blocks/attention/weights`, `class_blocks`, `norm` and so on, each with a leading depth axis where
-it lies in a stack; `paths` lists them all.
+(gradients). All models share their paths: `embed`, `blocks`, `blocks/attention/weights`,
+`class_blocks`, `norm` and so on. Arrays of a stack carry a leading depth axis. `paths` lists what a
+model has.
 """
 
 import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vitjax import ops
-from vitjax.base.types import Array, Arrays, DType, Params, PyTree, Shapes
+from vitjax.base.types import Array, Arrays, DType, Params, PyTree
 from vitjax.inside.path import Path
 
 NOTHING = r'(?!)'  # matches no path
 
 Edits = Mapping[str, Any]
+
+
+class Trunk(Protocol):
+    """Trunk of a model with stacks of equal blocks; `vitjax.models.base.Trunk` is one.
+
+    Attributes:
+        stacks: depth of each stack, by its captured path.
+        grid: height and width of an image in pixels to its rows and columns of patches.
+    """
+
+    stacks: Mapping[str, int]
+    grid: Callable[..., tuple[int, int]]
+
+
+class BlockModel(Protocol):
+    """Linen module with a stack `blocks`, as the transformers of `vitjax.models` are.
+
+    Attributes:
+        trunk: description of its trunk.
+        apply: linen's `apply`.
+        clone: linen's `clone`; the model has the field `depth`.
+    """
+
+    trunk: Trunk
+    apply: Callable[..., Any]
+    clone: Callable[..., 'BlockModel']
 
 
 def capture(
@@ -31,21 +57,21 @@ def capture(
 ) -> tuple[jax.Array, Arrays]:  # fmt: skip
     """Runs a model on images [B, H, W, C] and returns `(logits, {path: array})`.
 
-    Attention runs as `explicit`, whatever the model trains with, so that its weights are there.
-    Only the paths that match are computed and stored. Of a module that runs more than once (a
-    class block normalises its token and the patches by one `norm_1`) the first call is kept.
+    Attention runs as `explicit`, for any setting of the model, so that its weights exist. Only
+    matching paths are computed and stored. If a module runs more than once, the first call is
+    captured: a class block normalises its token and the patches by one `norm_1`.
 
     Args:
-        model: any model of `vitjax.models`, or another linen module called as `(images, train)`;
-            where it has a field `attention`, a string, `'explicit'` must be one of its values.
+        model: any model of `vitjax.models`, or another linen module called as `(images, train)`. If
+            it has a field `attention`, a string, `'explicit'` must be one of its values.
         params: its parameters.
         images: normalised images.
         keep: regular expression that has to match a whole path.
-        layers: which layers of a stack, from 0 and in order, to keep, as in `(5, 11)`: one costs
-            one layer's memory. None keeps all. It takes a model of `vitjax.models`.
+        layers: layers of each stack to keep, from 0 and ascending, as in `(5, 11)`; None keeps all.
+            One layer costs one layer's memory. Needs a model with a stack `blocks`.
 
     Raises:
-        ValueError: if `keep` matches nothing, or a stack has no such layer; it lists what there is.
+        ValueError: if `keep` matches nothing, or a stack has no such layer; it lists the choices.
 
     Example:
         >>> from vitjax.models import ViT
@@ -62,10 +88,11 @@ def capture(
         (1, 2, 5, 8)
     """
     matching = require_match(model, images, keep)
+    model = with_explicit_attention(model)
     if layers is None:
-        return _capture(looking(model), params, images, keep)
-    chosen = _require_layers(model, layers, matching)
-    return _capture_layers(looking(model), params, images, keep, chosen)
+        return _capture(model, params, images, keep)
+    blocks = require_blocks(model)
+    return _capture_layers(blocks, params, images, keep, _require_layers(layers, matching))
 
 
 def gradients(
@@ -74,9 +101,9 @@ def gradients(
 ) -> tuple[jax.Array, Arrays, Arrays]:  # fmt: skip
     """`capture`, with the gradient of `target(logits)` at each captured array.
 
-    Returns `(logits, found, grads)`; `grads[path]` has the shape of `found[path]` and is the
-    derivative with respect to that array, with everything before it held fixed. Images do not
-    influence each other, so a target that sums over the batch gives each image its own gradient.
+    Returns `(logits, found, grads)`; `grads[path]` has the shape of `found[path]`. It is the
+    derivative with respect to that array, everything before it held fixed. Images do not influence
+    each other, so a target that sums over the batch gives each image its own gradient.
 
     Args:
         model: as in `capture`.
@@ -103,20 +130,19 @@ def gradients(
         True
     """
     require_match(model, images, keep)
-    return _gradients(looking(model), params, images, target, keep)
+    return _gradients(with_explicit_attention(model), params, images, target, keep)
 
 
-def paths(
-    model: nn.Module, params: Params | Shapes, images: Array | jax.ShapeDtypeStruct
-) -> dict[str, tuple[int, ...]]:
-    """Every path that `capture` offers for this model, with its array's shape; computes nothing.
+def paths(model: nn.Module, images: Array | jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays that `capture` offers for images of this shape, by path.
+
+    Computes nothing; the result is cached.
 
     Example:
         >>> from vitjax.models import ConvNet
         >>> images = jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32')
         >>> model = ConvNet(widths=(4, 6), hidden=7, num_classes=5)
-        >>> params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
-        >>> for path, shape in paths(model, params, images).items():
+        >>> for path, shape in paths(model, images).items():
         ...     print(path, shape)
         conv_1 (2, 14, 14, 4)
         conv_1/conv (2, 14, 14, 4)
@@ -127,45 +153,36 @@ def paths(
         pool_1 (2, 7, 7, 4)
         pool_2 (2, 2, 2, 6)
     """
-    model = looking(model)
-    abstract = jax.ShapeDtypeStruct(jnp.shape(images), jnp.result_type(images))
-    _, found = jax.eval_shape(lambda p, x: _capture(model, p, x, '.*'), params, abstract)
-    return {path: value.shape for path, value in found.items()}
+    return _paths(with_explicit_attention(model), jnp.shape(images), jnp.result_type(images))
 
 
-def looking(model: nn.Module) -> nn.Module:
-    """The model as `capture` runs it: on explicit attention, where `attention` is a setting."""
+@functools.lru_cache(maxsize=64)
+def _paths(model: nn.Module, shape: tuple[int, ...], dtype: DType) -> dict[str, tuple[int, ...]]:
+    def captured(images: jax.Array) -> Arrays:
+        params = model.init(jax.random.key(0), images)['params']
+        return run(model, params, images, keep='.*')[1]
+
+    found = jax.eval_shape(captured, jax.ShapeDtypeStruct(shape, dtype))
+    return {path: value.shape for path, value in sorted(found.items())}
+
+
+def with_explicit_attention(model: nn.Module) -> nn.Module:
+    """The model as `capture` runs it: with explicit attention, if it has the field."""
     chosen = isinstance(vars(model).get('attention'), str)
     return model.clone(attention='explicit') if chosen else model
 
 
-def known_paths(
-    model: nn.Module, images: Array | jax.ShapeDtypeStruct
-) -> dict[str, tuple[int, ...]]:
-    """`paths` of a model for images of this shape, remembered."""
-    return _known_paths(model, jnp.shape(images), jnp.result_type(images))
-
-
-@functools.lru_cache(maxsize=64)
-def _known_paths(
-    model: nn.Module, shape: tuple[int, ...], dtype: DType
-) -> dict[str, tuple[int, ...]]:
-    images = jax.ShapeDtypeStruct(shape, dtype)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    return paths(model, shapes['params'], images)
-
-
 def require_match(model: nn.Module, images: Array, keep: str) -> dict[str, tuple[int, ...]]:
-    """The paths that `keep` matches, with their shapes.
+    """Paths that `keep` matches, with their shapes.
 
     Raises:
-        ValueError: if there are none; it lists the paths there are.
+        ValueError: if there are none; it lists the model's paths.
     """
     try:
         pattern = re.compile(keep)
     except re.error as error:
         raise ValueError(f'keep must be a regular expression: {keep!r}: {error}.') from None
-    known = known_paths(model, images)
+    known = paths(model, images)
     found = {path: shape for path, shape in known.items() if pattern.fullmatch(path)}
     if not found:
         raise ValueError(
@@ -175,10 +192,7 @@ def require_match(model: nn.Module, images: Array, keep: str) -> dict[str, tuple
     return found
 
 
-def _require_layers(
-    model: Any, layers: Sequence[int], matching: dict[str, tuple[int, ...]]
-) -> tuple[int, ...]:
-    require_blocks(model)
+def _require_layers(layers: Sequence[int], matching: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     chosen = tuple(map(int, layers))
     if not chosen or list(chosen) != sorted({*chosen}):
         raise ValueError(f'layers must be one or more, each once, in order: got {chosen}.')
@@ -188,14 +202,16 @@ def _require_layers(
     return chosen
 
 
-def require_blocks(model: Any) -> None:
-    """Refuses a model without a stack `blocks` to choose layers of.
+def require_blocks(model: nn.Module) -> BlockModel:
+    """The same model, if it has a stack `blocks` whose layers can be chosen.
 
     Raises:
-        ValueError: with its name.
+        ValueError: if it has none.
     """
-    if 'blocks' not in model.trunk.stacks:
+    found = cast(BlockModel, model)
+    if 'blocks' not in found.trunk.stacks:
         raise ValueError(f'layers need a stack `blocks`: {type(model).__name__} has none.')
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep'))
@@ -205,56 +221,56 @@ def _capture(model: nn.Module, params: Params, images: Array, keep: str):
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep', 'layers'))
 def _capture_layers(
-    model: Any, params: Params, images: Array, keep: str, layers: tuple[int, ...]
+    model: BlockModel, params: Params, images: Array, keep: str, layers: tuple[int, ...]
 ) -> tuple[jax.Array, Arrays]:
-    tokens, found = enter(model, params, images, keep=keep)
+    tokens, found = run_embed(model, params, images, keep=keep)
     grid = model.trunk.grid(*images.shape[1:3])
-    parts: list[Arrays] = []
+    captured: list[Arrays] = []
+    # Neighbours that are kept, or skipped, run as one loop over them.
     depth = model.trunk.stacks['blocks']
-    # Neighbours that are kept, or not, run as one loop over them.
     for kept, segment in itertools.groupby(range(depth), lambda layer: layer in layers):
 
-        def layer(tokens: jax.Array, index: jax.Array, keep: str = keep if kept else NOTHING):
-            tokens, found = one_layer(model, params, tokens, index, grid, keep=keep)
+        def block(tokens: jax.Array, layer: jax.Array, keep: str = keep if kept else NOTHING):
+            tokens, found = run_block(model, params, tokens, layer, grid, keep=keep)
             return tokens, {path: value[0] for path, value in found.items()}
 
-        tokens, part = jax.lax.scan(layer, tokens, jnp.array([*segment]))
-        parts.append(part)
-    blocks = [part for part in parts if part]
-    for path in blocks[0] if blocks else ():
-        found[path] = jnp.concatenate([part[path] for part in blocks])
-    logits, after = leave(model, params, tokens, keep=keep)
-    of_stack = {path for path in after if Path(path).stack}
+        tokens, part = jax.lax.scan(block, tokens, jnp.array([*segment]))
+        if kept:
+            captured.append(part)
+    of_blocks = {path for part in captured for path in part}
+    found |= {path: jnp.concatenate([part[path] for part in captured]) for path in of_blocks}
+    logits, after = run_readout(model, params, tokens, keep=keep)
     index = jnp.array(layers)
-    return logits, found | {p: v[index] if p in of_stack else v for p, v in after.items()}
+    return logits, found | {p: v[index] if Path(p).stack else v for p, v in after.items()}
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'target', 'keep'))
 def _gradients(model: nn.Module, params: Params, images: Array, target: Callable, keep: str):
+    wanted = functools.partial(_is_wanted, keep=keep)
+
     def perturb(call, args, kwargs, context):
         value, module = call(*args, **kwargs), context.module
-        # Captured already: an inner call of the base class's `__call__`, or an earlier one. What
-        # `capture` keeps is the first, and a second perturbation would be added to its gradient.
-        known = module.has_variable('intermediates', '__call__')
-        if known or not _wanted(module, context.method_name, keep):
+        # The first call alone is captured, also if the base class's `__call__` makes it. A second
+        # perturbation would be added to its gradient.
+        captured = module.has_variable('intermediates', '__call__')
+        if captured or not wanted(module, context.method_name):
             return value
         if isinstance(value, tuple):
             return module.perturb('__call__', value[0]), *value[1:]
         return module.perturb('__call__', value)
 
-    def perturbed(perturbations):
+    def perturbed(mutable: list[str], **perturbations: PyTree):
         with nn.intercept_methods(perturb):
-            variables = {'params': params}
-            if perturbations is not None:
-                variables['perturbations'] = perturbations
-            mutable = ['intermediates'] + ['perturbations'] * (perturbations is None)
-            return _apply(model, variables, images, keep, mutable)
+            return model.apply(
+                {'params': params, **perturbations}, images, train=False,
+                capture_intermediates=wanted, mutable=['intermediates', *mutable],
+            )  # fmt: skip
 
-    shapes = jax.eval_shape(lambda: perturbed(None)[1]['perturbations'])
+    shapes = jax.eval_shape(lambda: perturbed(['perturbations'])[1]['perturbations'])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def scalar(perturbations):
-        logits, state = perturbed(perturbations)
+        logits, state = perturbed([], perturbations=perturbations)
         value = target(logits)
         if value.shape != ():
             raise ValueError(f'target must return a scalar: its shape is {value.shape}.')
@@ -267,73 +283,67 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
 
 # ---- A model, whole and in parts ----------------------------------------------------------------
 #
-# As `looking` has it. Each returns what it found at the paths that match `keep`; `edits` is what
-# `intervene` writes there. Parts are of the models of `vitjax.models` that have `blocks`.
+# Models with explicit attention. Each function returns its output, and the captured arrays whose
+# paths match `keep`; `edits` is the collection that `intervene` writes.
 
 
 def run(
     model: nn.Module, params: Params, images: Array, *, keep: str, edits: Edits | None = None
 ) -> tuple[jax.Array, Arrays]:
     """Images to logits."""
-    variables = {'params': params, 'edits': edits or {}}
-    logits, state = _apply(model, variables, images, keep, ['intermediates'])
-    return logits, _flatten(state.get('intermediates', {}), keep)
+    return _apply(model, params, images, keep=keep, edits=edits)
 
 
-def enter(
-    model: Any, params: Params, images: Array, *, keep: str, edits: Edits | None = None
+def run_embed(
+    model: BlockModel, params: Params, images: Array, *, keep: str
 ) -> tuple[jax.Array, Arrays]:
     """Images to the tokens that enter the first block."""
-    variables = {'params': params, 'edits': edits or {}}
-    tokens, state = _apply(model, variables, images, keep, ['intermediates'], _embed)
-    return tokens, _flatten(state.get('intermediates', {}), keep)
+    # PatchConvNet's stem is the same in training.
+    return _apply(
+        model, params, images, keep=keep, method=lambda module, images, train: module.embed(images)
+    )
 
 
-def _embed(model: Any, images: jax.Array, train: bool) -> jax.Array:
-    return model.embed(images)  # PatchConvNet's stem is the same in training
-
-
-def one_layer(
-    model: Any, params: Params, tokens: jax.Array, index: Array | int, grid: tuple[int, int], *,
-    keep: str, edits: Edits | None = None,
+def run_block(
+    model: BlockModel, params: Params, tokens: jax.Array, layer: Array | int,
+    grid: tuple[int, int], *, keep: str, edits: Edits | None = None,
 ) -> tuple[jax.Array, Arrays]:  # fmt: skip
-    """Tokens through the block with this index, which may be traced; found arrays are [1, ...].
+    """Tokens through one block; captured arrays are [1, ...].
 
-    Only this block's parameters are read, out of the stack's, and `edits` are of it alone.
+    Reads this block's parameters alone, out of the stack's. `layer` may be traced, and `edits` are
+    of this block.
     """
-    own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1), params['blocks'])
-    variables = {'params': {**params, 'blocks': own}, 'edits': edits or {}}
-    model = model.clone(depth=1)
-    tokens, state = _apply(model, variables, tokens, keep, ['intermediates'], 'through', grid)
-    return tokens, _flatten(state.get('intermediates', {}), keep)
-
-
-def leave(
-    model: Any, params: Params, tokens: jax.Array, *, keep: str, edits: Edits | None = None
-) -> tuple[jax.Array, Arrays]:
-    """Tokens that leave any block to logits."""
-    variables = {'params': params, 'edits': edits or {}}
-    logits, state = _apply(model, variables, tokens, keep, ['intermediates'], 'readout')
-    return logits, _flatten(state.get('intermediates', {}), keep)
-
-
-def _apply(
-    model: nn.Module, variables: dict, images: Array, keep: str, mutable: list[str],
-    method: str | Callable | None = None, *args: Any,
-):  # fmt: skip
-    wanted = functools.partial(_wanted, keep=keep)
-    return model.apply(
-        variables, images, *args, train=False, method=method, capture_intermediates=wanted,
-        mutable=mutable,
+    own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, layer, 1), params['blocks'])
+    return _apply(
+        model.clone(depth=1), {**params, 'blocks': own}, tokens, grid, keep=keep, edits=edits,
+        method='through',
     )  # fmt: skip
 
 
-def _wanted(module: nn.Module, method: str, keep: str) -> bool:
+def run_readout(
+    model: BlockModel, params: Params, tokens: jax.Array, *, keep: str, edits: Edits | None = None
+) -> tuple[jax.Array, Arrays]:
+    """Tokens that leave any block to logits."""
+    return _apply(model, params, tokens, keep=keep, edits=edits, method='readout')
+
+
+def _apply(
+    model: nn.Module | BlockModel, params: Params, inputs: Array, *args: Any, keep: str,
+    edits: Edits | None = None, method: str | Callable[..., jax.Array] | None = None,
+) -> tuple[jax.Array, Arrays]:  # fmt: skip
+    out, state = model.apply(
+        {'params': params, 'edits': edits or {}}, inputs, *args, train=False, method=method,
+        capture_intermediates=functools.partial(_is_wanted, keep=keep), mutable=['intermediates'],
+    )  # fmt: skip
+    return out, _flatten(state.get('intermediates', {}), keep)
+
+
+def _is_wanted(module: nn.Module, method: str, keep: str) -> bool:
     return method == '__call__' and bool(re.fullmatch(keep, '/'.join(module.path)))
 
 
 def _flatten(tree: PyTree, keep: str) -> Arrays:
-    """`{path: array}` of what matches: `__call__` stripped, tuples opened."""
+    """`{path: array}` of matching paths: `__call__` stripped, tuples opened."""
     flat: Arrays = {}
 
     def visit(node: PyTree, path: tuple[str, ...]) -> None:

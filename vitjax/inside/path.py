@@ -18,12 +18,12 @@ class Path(str):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the modules from the outermost on, and last that of the array."""
+        """Names of the modules, the outermost first, then that of the array."""
         return tuple(self.split('/'))
 
     @property
     def stack(self) -> str | None:
-        """Name of the stack that the module lies in; None outside of all stacks."""
+        """Name of the stack that contains the module; None outside of stacks."""
         return self.parts[0] if self.parts[0] in STACKS else None
 
     @property
@@ -33,5 +33,5 @@ class Path(str):
 
     @property
     def is_attention(self) -> bool:
-        """True for attention weights or scores, whose last two axes are queries and keys."""
+        """True for attention weights or logits, whose last two axes are queries and keys."""
         return self.name in WEIGHTS

@@ -20,7 +20,7 @@ from vitjax.base.types import TrainState
 from vitjax.data import feed, preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
-from vitjax.evaluate import answers, on_host, predict, scores
+from vitjax.evaluate import on_host, predict, predictions, scores
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
 from vitjax.loop import diagnosis, log
@@ -368,7 +368,7 @@ def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Reco
     logits = predict(experiment.model, params, data, prepared, batch, devices, together=True)
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': 'test'}
     record |= {**scores(logits, data.labels), 'seconds': at.seconds}
-    runs.write_predictions(out, answers(logits, data.labels))  # a run with a test line has them
+    runs.write_predictions(out, predictions(logits, data.labels))  # a run with a test line has them
     runs.append(out, record)
     curves = figures.learning_curves(runs.read_metrics(out))
     runs.save_figure(curves, out, 'learning_curves.png')

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vitjax import runs
-from vitjax.evaluate import surplus
+from vitjax.evaluate import unnamed_outputs
 from vitjax.experiment import require_data
 from vitjax.experiment.optim import trainable
 from vitjax.models.base import parameter_shapes
@@ -97,7 +97,7 @@ def start(plan: Plan, devices: Sequence[Any]) -> str:
     if experiment.optim.train != '.*':
         train = f', {sum(jax.tree.leaves(jax.tree.map(int.__mul__, sizes, mask))):,} of them train'
     side = experiment.augment.size
-    more = surplus(model, plan.data.classes)
+    more = unnamed_outputs(model, plan.data.classes)
     return (
         f'{source.name}: {len(plan.data):,} training, {len(held):,} validation and {len(tested):,} '
         f'test images of {high}x{wide} pixels, {len(plan.data.classes)} classes\n'

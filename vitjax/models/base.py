@@ -1,13 +1,14 @@
 """Base class of models, and the description of a trunk that analysis reads."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.base.types import Shapes
+from vitjax.base.types import PyTree, Shapes
 from vitjax.layers.embed import grid_of
 
 Arithmetic = Literal['float32', 'bfloat16', 'float16', 'float64']
@@ -111,3 +112,12 @@ def parameter_shapes(model: nn.Module, image_size: int) -> Shapes:
         height, width = (side * vars(model)['patch_size'] for side in grid)
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)['params']
+
+
+def count_parameters(params: PyTree) -> int:
+    """Number of parameters in a tree of arrays or shapes.
+
+    >>> count_parameters({'kernel': jax.ShapeDtypeStruct((2, 3), 'float32')})
+    6
+    """
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

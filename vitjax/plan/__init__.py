@@ -1,1 +1,1 @@
-"""Costs counted, timed, or compiled for machines that are absent."""
+"""Costs of functions: counted, measured, or compiled for absent machines."""

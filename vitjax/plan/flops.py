@@ -1,7 +1,7 @@
-"""Floating-point operations of any jax function, read from its jaxpr with scans counted in full.
+"""Floating-point operations of any jax function, from its jaxpr, with scans counted in full.
 
-The multiplications and additions of matrix products and convolutions are counted, two for each
-multiply-add: the convention of published GMACs, times two. XLA's cost analysis and
+Counts the multiplications and additions of matrix products and convolutions, two per multiply-add:
+twice the published GMACs. XLA's cost analysis and
 `flax.linen.tabulate` count the body of a scan once, whatever the depth of the stack.
 """
 
@@ -18,27 +18,27 @@ from jax.interpreters import partial_eval
 
 from vitjax.base.types import Module, Params
 
-# Kernels whose products no jaxpr shows.
+# Kernels whose products no jaxpr contains.
 _OPAQUE = ('pallas_call', 'ffi_call', 'dot_product_attention', 'ragged_dot', 'custom_linear_solve')
 
 
 def flops(fn: Callable[..., Any], *args: Any) -> int:
-    """Floating-point operations of `fn(*args)`, 2 for each multiply-add of a product.
+    """Floating-point operations of `fn(*args)`, 2 per multiply-add of a product.
 
     Products are matrix products and convolutions. Scans count in full, conditionals by their
-    largest branch, code mapped over devices once for each. What `jax.checkpoint` recomputes counts
-    as often as it runs. CaiT's attention mixes its heads by sums, which do not count, except under
-    `capture`; `model_flops` counts that mixing and no recomputation. In a convolution, zeros of the
-    padding count, as in published numbers; the holes of a dilation do not, so that a convolution's
-    gradient at its input or its kernel costs what the convolution itself does.
+    largest branch, code mapped over devices once per device. Recomputation under `jax.checkpoint`
+    counts as often as it runs. CaiT's attention mixes its heads by sums, which do not count, except
+    under `capture`; `model_flops` counts that mixing and no recomputation. Zeros that pad a
+    convolution count, as in published numbers. The holes of a dilation do not, so a convolution's
+    gradients cost as much as the convolution.
 
     Args:
-        fn: any function that jax can trace; gradients and jitted functions among them.
+        fn: any function that jax can trace, also a gradient or a jitted function.
         *args: its arguments, as arrays or `jax.ShapeDtypeStruct`; nothing is computed.
 
     Raises:
-        ValueError: for a while loop around products, whose length no trace knows, and for kernels
-            that hide their products (cuDNN's attention, Pallas), by name.
+        ValueError: if a while loop of unknown length contains products, or a kernel hides them
+            (cuDNN's attention, Pallas); it names them.
 
     Example:
         >>> flops(lambda x, w: x @ w, jnp.ones((2, 3)), jnp.ones((3, 5)))
@@ -50,17 +50,17 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
 def flops_by_scope(fn: Callable[..., Any], *args: Any, estimate: bool = False) -> dict[str, int]:
     """`flops` by named scope; linen opens one for each module: `{'ViT/blocks/mlp/hidden': ...}`.
 
-    Where `flops` would raise, `estimate` counts a while loop of unknown length as one pass, and
-    kernels by their arithmetic, under `SCOPE/pallas_call` and the like: cuDNN's attention as two
-    products and its gradient as five, a Pallas kernel as its body once for each step of its grid.
+    `estimate` counts what `flops` refuses. A while loop of unknown length counts as one pass.
+    Kernels count by their arithmetic, under `SCOPE/pallas_call` and the like: cuDNN's attention as
+    two products and its gradient as five, a Pallas kernel as its body times the steps of its grid.
     """
     return dict(_count(jax.make_jaxpr(fn)(*args).jaxpr, estimate=estimate))
 
 
 def executed_flops(fn: Callable[..., Any], *args: Any) -> int:
-    """`flops` without the products that no result of `fn` depends on, as compilers leave them out.
+    """`flops` without products that no result depends on, which compilers remove.
 
-    A hand-written gradient has a part for each of its arguments, frozen parameters among them.
+    A hand-written gradient computes a part for each argument, frozen parameters included.
 
     >>> executed_flops(lambda x: (x @ x, x)[1], jnp.ones((2, 2)))
     0
@@ -72,10 +72,10 @@ def executed_flops(fn: Callable[..., Any], *args: Any) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """A model as its operations are counted, in the place of the model itself.
+    """Stand-in for a model whose operations are counted.
 
-    On explicit attention without recomputation, whatever the model runs with, so that
-    implementations compare by the same number; and heads are mixed by products.
+    It runs explicit attention without recomputation, for any setting of the model, so that all
+    implementations have the same number. Heads are mixed by products.
 
     Attributes:
         model: a linen module.
@@ -87,10 +87,9 @@ class Counted:
         return getattr(self.model, name)
 
     def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's `apply`, without what it captures."""
+        """The module's `apply`, without its captures."""
         settings = {'attention': 'explicit', 'remat': False}
-        # A field of another type is not the setting that is meant here.
-        fields = vars(self.model)
+        fields = vars(self.model)  # a foreign module's `attention` may be of another type
         settings = {k: v for k, v in settings.items() if type(fields.get(k)) is type(v)}
         # Explicit attention under capture recomputes nothing.
         model = self.model.clone(**settings)
@@ -98,7 +97,7 @@ class Counted:
 
 
 def model_flops(model: Module, image_size: int, *, backward: bool = False) -> int:
-    """`flops` of one square image through a model, `Counted`; with `backward`, of the gradient too.
+    """`flops` of one square image through a model, `Counted`, and optionally of the gradient.
 
     Args:
         model: a module called as `model.apply({'params': params}, images)`.
@@ -111,7 +110,7 @@ def model_flops(model: Module, image_size: int, *, backward: bool = False) -> in
 def model_flops_by_scope(
     model: Module, image_size: int, *, backward: bool = False
 ) -> dict[str, int]:
-    """`model_flops` by named scope, as `flops_by_scope` has them."""
+    """`model_flops` by named scope, as in `flops_by_scope`."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
@@ -146,8 +145,9 @@ def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = (), *, estimate: bool = False)
                     f'{", ".join(parts)}.'
                 )
         elif name == 'cond':
-            of_each = (branch.jaxpr for branch in eqn.params['branches'])
-            branches = [_count(branch, inside, estimate=estimate) for branch in of_each]
+            branches = [
+                _count(branch.jaxpr, inside, estimate=estimate) for branch in eqn.params['branches']
+            ]
             total += max(branches, key=lambda branch: branch.total())
         else:
             times = _repeats(eqn)
@@ -169,7 +169,7 @@ def _kernel(eqn: Any) -> int:
 def _repeats(eqn: JaxprEqn) -> int:
     if eqn.primitive.name == 'scan':
         return eqn.params['length']
-    if eqn.primitive.name == 'shard_map':  # the body is one device's share
+    if eqn.primitive.name == 'shard_map':  # the body is one device's shard
         return eqn.params['mesh'].size
     return eqn.params.get('axis_size', 1) if eqn.primitive.name == 'xla_pmap' else 1
 
@@ -187,10 +187,10 @@ def _dot(eqn: Any) -> int:
 
 
 def _convolution(eqn: Any) -> int:
-    """Per spatial axis: kernel taps times input or output positions, whichever are fewer.
+    """Operations of a convolution: per spatial axis, kernel taps times the fewer positions.
 
-    Outputs are the fewer in a forward convolution. In the gradient at its input they are the more,
-    and all but as many as there are inputs for each tap fall on the holes or the padding.
+    A forward convolution has fewer outputs than inputs. The gradient at its input has more; the
+    surplus outputs of each tap read holes or padding.
     """
     numbers = eqn.params['dimension_numbers']
     lhs, rhs = (v.aval.shape for v in eqn.invars)

@@ -1,4 +1,4 @@
-"""What training an experiment takes on a machine that is not here, before anybody pays for it."""
+"""Forecast of the memory and time that an experiment's training takes on an absent machine."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import jax
 
 from vitjax.data.source import Encoded
 from vitjax.experiment import Experiment, preprocessing, require_data
-from vitjax.plan import target
+from vitjax.plan import machines, target
 from vitjax.plan.flops import model_flops
 from vitjax.training import layout, trainer
 from vitjax.training.step import require_gradients
@@ -19,23 +19,23 @@ from vitjax.training.step import require_gradients
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """Estimates, but for what is compiled: memory, operations, collectives.
+    """Forecast of a training run. Memory, operations and collectives are compiled, not estimated.
 
     Attributes:
-        machine: its name.
-        devices: how many.
-        parallel: how the step is spread, resolved.
-        batch_size: images a step, over all devices.
-        dtype: of the arithmetic.
-        steps: of the whole training.
-        needed: bytes of one device that the program takes; infinite where it does not fit and the
+        machine: name of the machine.
+        devices: number of devices.
+        parallel: layout of the step, resolved.
+        batch_size: images per step, over all devices.
+        dtype: dtype of the arithmetic.
+        steps: steps of the whole training.
+        needed: bytes that the program takes on one device; infinite if it does not fit and the
             compiler does not say by how much.
         available: bytes of one device that a program can have.
-        largest: the largest batch that was compiled and fits, over all devices; 0 where none does.
-        report: of one step; None where the compiler refuses a program that does not fit.
-        model_flops: of one image's forward pass, attention explicit.
-        peak_flops: of one device, a second; NaN where no table has it.
-        change: what to change where it does not fit; '' where it does.
+        largest: largest batch that was compiled and fits, over all devices; 0 if none does.
+        report: report on one step; None if the compiler refuses a program that does not fit.
+        model_flops: operations of one image's forward pass with explicit attention.
+        peak_flops: peak FLOP/s of one device; NaN if no table has it.
+        change: settings to change if it does not fit, else ''.
     """
 
     machine: str
@@ -54,20 +54,20 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Whether one device has the memory."""
+        """True if one device has the memory."""
         return self.report is not None and self.needed <= self.available
 
     @property
     def step_seconds(self) -> float:
-        """Of one step, with communication that overlaps with nothing."""
+        """Seconds of one step, if communication overlaps with nothing."""
         return self.report.seconds + self.report.communication if self.report else math.nan
 
     @property
     def utilisation(self) -> float:
-        """Share of the devices' peak, 0 to 1 (Chowdhery et al. 2022, appendix B).
+        """Fraction of the devices' peak, 0 to 1 (Chowdhery et al. 2022, appendix B).
 
-        Operations are those of the model, forward and twice that for the gradient, or the
-        program's where they are fewer because parameters are frozen; recomputation does not count.
+        Operations are three forward passes of the model, or the program's if these are fewer
+        because parameters are frozen. Recomputation does not count.
         """
         if self.report is None:
             return math.nan
@@ -76,17 +76,17 @@ class Forecast:
 
     @property
     def hours(self) -> float:
-        """Of the whole training, without reading data, evaluation and checkpoints."""
+        """Hours of the whole training without reading data, evaluation and checkpoints."""
         return self.steps * self.step_seconds / 3600
 
 
 class Images(NamedTuple):
-    """Training images by their shape alone.
+    """Shape of an experiment's training images, and the way they reach the devices.
 
     Attributes:
-        shape: [N, H, W, 3], as they are decoded.
-        resident: whether they stay on the devices.
-        streams: whether worker processes read them, and crop where `augment.area` is set.
+        shape: [N, H, W, 3] of the decoded images.
+        resident: True if they stay on the devices.
+        streams: True if worker processes read them, and crop if `augment.area` is set.
     """
 
     shape: tuple[int, ...]
@@ -95,13 +95,13 @@ class Images(NamedTuple):
 
 
 def training_images(experiment: Experiment, count: int | None = None) -> Images:
-    """An experiment's training images; with `count`, of data that are not here.
+    """An experiment's training images.
 
-    Those are taken to be squares of `augment.size` pixels, that stream where memory has no room for
-    them.
+    `count` stands for absent data: squares of `augment.size` pixels, which stream if they exceed
+    the memory limit.
 
     Raises:
-        ValueError: for data that are not there, with the command that prepares them.
+        ValueError: if the data are missing; it has the command that prepares them.
     """
     source, size = require_data(experiment), experiment.augment.size
     if count is None:
@@ -120,16 +120,16 @@ def forecast(
     """Compiles an experiment's training step for a machine, and the largest batch that fits.
 
     Args:
-        experiment: of which one seed is trained.
-        name: of the machine, as `target.machine` takes it.
-        images: to train on.
-        report: is called with a line before each compilation.
+        experiment: experiment to train with one seed.
+        name: name of the machine, as `machines.machine` takes it.
+        images: training images.
+        report: called with a line before each compilation.
 
     Raises:
-        ValueError: for an unknown machine, one without the model's dtype, an extra that is not
-            installed, a batch that the devices do not divide.
+        ValueError: if the machine is unknown or lacks the model's dtype, an extra is missing, or
+            the devices do not divide the batch.
     """
-    machine = target.machine(name)
+    machine = machines.machine(name)
     parallel = layout.resolved(experiment.parallel, len(machine.devices))
     if parallel == 'none':
         machine = dataclasses.replace(machine, devices=machine.devices[:1])
@@ -138,12 +138,12 @@ def forecast(
     experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
     experiment, shape, _ = trainer.delivered(experiment, images.shape, images.streams)
     dtype, devices = experiment.model.dtype, len(machine.devices)
-    peak_flops = target.rate(machine.chip, dtype)
+    peak_flops = machines.rate(machine.chip, dtype)
     require_gradients(experiment.model)
 
     @functools.cache
     def compiled(batch: int) -> tuple[target.Report | None, float]:
-        """The report of a step of so many images, and bytes that a device needs for it."""
+        """Report on a step with this batch, and bytes that a device needs for it."""
         report(f'compiling {batch} images a step for {name}')
         fn, args = trainer.lowerable(
             dataclasses.replace(experiment, batch_size=batch), steps, shape, machine.devices,
@@ -174,7 +174,7 @@ def forecast(
 
 
 def _asked(message: str) -> float:
-    """Bytes in TPU's message that a program does not fit: `... (83.99G) exceeds ...`."""
+    """Bytes in TPU's message about a program that does not fit: `... (83.99G) exceeds ...`."""
     found = re.search(r'\(([\d.]+)([KMGT])\) exceeds', message)
     return float(found[1]) * 2.0 ** (10 * ' KMGT'.index(found[2])) if found else math.inf
 
@@ -182,10 +182,10 @@ def _asked(message: str) -> float:
 def _largest(
     needed: Callable[[int], float], start: int, available: float, *, unit: int, most: int
 ) -> int:
-    """The largest multiple of `unit` that fits, to a tenth; 0 if none does.
+    """Largest multiple of `unit` that fits, to a tenth; 0 if none does.
 
-    Bytes are taken to grow by as much with each image, which compilers do not promise: only what
-    was compiled counts.
+    The search assumes that bytes grow linearly with the batch, which compilers do not promise. So
+    only compiled batches count.
     """
     known: dict[int, float] = {}
     batch, low = start, 0
@@ -208,7 +208,7 @@ def _largest(
 
 
 def _change(experiment: Experiment, done: Forecast) -> str:
-    """What to change for a step that does not fit."""
+    """Settings to change for a step that does not fit."""
     could = []
     if vars(experiment.model).get('remat') is False:
         could.append('--model.remat')

@@ -1,9 +1,12 @@
-"""What a compiled program says of itself: bytes, collectives, kernels and cycles, by module.
+"""Costs that a compiled program states: bytes, collectives, kernels and cycles, by module.
 
-XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. Read
-from `compiled.as_text()`: the instructions of each device's share, in the order that they run.
+XLA's own cost analysis counts the body of a loop once; here it counts as often as it runs. The
+source is `compiled.as_text()`: the instructions of one device's part of the program, in the order
+of execution.
 """
 
+import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -29,16 +32,21 @@ _SLICES = ('dynamic-slice', 'slice', 'gather')
 _VIEWS = ('bitcast', 'copy', 'reshape', 'convert')
 _BOOKKEEPING = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast|Sharding)"')
 
+# Path of the slices that a scan over layers takes out of stacks and puts into them: weights, and
+# what the gradient needs.
+STACKS = 'stacks along depth'
+_STACKING = re.compile(r'jvp\(.*/while/body/.*dynamic_(update_)?(index|slice)')
+
 
 class Collective(NamedTuple):
-    """What one collective instruction sends, in one device's share of the program.
+    """Collective instruction in one device's part of a program.
 
     Attributes:
         kind: one of `COLLECTIVES`.
-        path: of the module that it belongs to.
-        arrays: what it takes or gives, whichever is larger: `('bf16[4096,197,384]',)`.
-        bytes: of those arrays, in one execution.
-        times: executions.
+        path: path of its module.
+        arrays: its operands or results, whichever are larger: `('bf16[4096,197,384]',)`.
+        bytes: size of those arrays, in one execution.
+        times: number of executions.
     """
 
     kind: str
@@ -49,7 +57,7 @@ class Collective(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A custom call for which compilers state no cost; `bytes` are of all its executions."""
+    """Custom call for which compilers state no cost; `bytes` are of all its executions."""
 
     target: str
     path: str
@@ -57,318 +65,298 @@ class Kernel(NamedTuple):
     times: int
 
 
-class Program(NamedTuple):
-    """One device's share of a compiled program; loops count as often as they run.
+@dataclasses.dataclass
+class Program:
+    """Costs of one device's part of a compiled program; loops count as often as they run.
 
     Attributes:
-        bytes: read from and written to memory, by module path.
-        cycles: that the compiler estimates, by module path; empty where it estimates none.
-        collectives: in the order that they run.
+        bytes: bytes read from and written to memory, by module path.
+        cycles: cycles that the compiler estimates, by module path; empty if it estimates none.
+        collectives: collectives in the order of execution.
         kernels: custom calls of `KERNELS`.
-        unknown: loops whose number of passes the program does not state; they count once.
+        unknown: number of loops whose trip count the program does not state; they count once.
     """
 
-    bytes: Counter[str]
-    cycles: Counter[str]
-    collectives: list[Collective]
-    kernels: list[Kernel]
-    unknown: int
+    bytes: Counter[str] = dataclasses.field(default_factory=Counter)
+    cycles: Counter[str] = dataclasses.field(default_factory=Counter)
+    collectives: list[Collective] = dataclasses.field(default_factory=list)
+    kernels: list[Kernel] = dataclasses.field(default_factory=list)
+    unknown: int = 0
 
-
-class _Instruction(NamedTuple):
-    name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    rest: str  # attributes, and the operands as they are written
-    root: bool
-
-
-_Computation = dict[str, _Instruction]
-
-# For a path: what a scan over layers takes out of stacks and puts into them, weights and what the
-# gradient needs.
-STACKS = 'stacks along depth'
-_STACKING = re.compile(r'jvp\(.*/while/body/.*dynamic_(update_)?(index|slice)')
+    def add(self, other: 'Program') -> None:
+        """Adds the costs of a part that runs next."""
+        self.bytes.update(other.bytes)
+        self.cycles.update(other.cycles)
+        self.collectives += other.collectives
+        self.kernels += other.kernels
+        self.unknown += other.unknown
 
 
 def read(text: str) -> Program:
-    """Reads the text of a compiled program.
-
-    Args:
-        text: what `compiled.as_text()` gives.
-    """
-    computations, entry = _parse(text)
-    out = Program(Counter(), Counter(), [], [], 0)
-    unknown = _walk(computations, entry, 1, out)
-    return out._replace(unknown=unknown)
+    """Costs in the text of a compiled program, `compiled.as_text()`."""
+    return _parse(text).costs(1)
 
 
 def module_path(name: str) -> str:
-    """The path of the module in an `op_name` or in a named scope of linen; '' outside of any.
+    """Path of the module in an `op_name` or in a named scope of linen; '' outside of any.
 
     >>> module_path('jit(step)/transpose(jvp(ViT))/while/body/closed_call/blocks/mlp/hidden/dot')
     'blocks/mlp/hidden'
     """
     # A method other than __call__ is named with its module: qkv.thirds.
     parts = [part.partition('.')[0] for part in name.split('/')[:-1]]
-    parts = [part for part in parts if re.fullmatch(r'[a-z_]\w*', part)]
-    parts = [part for part in parts if not _STRUCTURE.fullmatch(part)]
+    parts = [p for p in parts if re.fullmatch(r'[a-z_]\w*', p) and not _STRUCTURE.fullmatch(p)]
     # A hand-written gradient has its module's name twice: blocks/mlp/blocks/mlp/output/output.
     while parts[:1] and parts[0] in parts[1:]:
         parts = parts[parts.index(parts[0], 1) :]
     return '/'.join(part for part, _ in itertools.groupby(parts))
 
 
-# What jax's transformations and control flow leave in names.
+# Names that jax's transformations and control flow insert.
 _STRUCTURE = re.compile(
     'while|body|cond|branch_[0-9]+_fun|closed_call|checkpoint|rematted_computation|scan|pjit|'
     'custom_jvp_call|custom_vjp_call|shard_map|core_call|remat|xla_pmap|eval_jaxpr'
 )
 
-_HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
-_LINE = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')
-_OPCODE = re.compile(r'\s*([a-z][a-z0-9\-]*)\(')
+
+# ---- Types --------------------------------------------------------------------------------------
+
+
+class _Array(NamedTuple):
+    text: str  # without its layout: f32[2,3]
+    bytes: int
+    in_memory: bool  # of the device; on TPU S(1) and above are on the chip, or the host's
+
+
 _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
+
+
+def _arrays(type: str) -> Iterator[_Array]:
+    for dtype, dims, layout in _ARRAY.findall(type):
+        bits = 8 if dtype == 'pred' else int((re.search(r'\d+', dtype) or ['0'])[0])
+        size = math.prod(int(n) for n in dims.split(',') if n)
+        space = re.search(r'S\((\d+)\)', layout)
+        yield _Array(f'{dtype}[{dims}]', size * bits // 8, space is None or space[1] == '0')
+
+
+def _bytes(type: str) -> int:
+    """Bytes of a type in any memory."""
+    return sum(array.bytes for array in _arrays(type))
+
+
+def _memory(type: str) -> int:
+    """Bytes of a type in the device's main memory."""
+    return sum(array.bytes for array in _arrays(type) if array.in_memory)
+
+
+# ---- Instructions -------------------------------------------------------------------------------
+
 _CALLED = re.compile(
     r'(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)'
 )
 
 
-def _parse(text: str) -> tuple[dict[str, _Computation], str]:
-    computations: dict[str, _Computation] = {}
-    entry, current = '', {}
-    for line in text.splitlines():
-        if not line.startswith(' '):
-            header = _HEADER.match(line)
-            if header:
-                current = computations[header[2]] = {}
-                entry = header[2] if header[1] else entry
-        elif found := _LINE.match(line):
-            root, name, rest = found.groups()
-            end = _end_of_type(rest)
-            opcode = _OPCODE.match(rest, end)
-            if opcode:
-                inside = _balanced(rest, opcode.end() - 1)
-                operands = tuple(re.findall(r'%([\w.\-]+)', inside))
-                current[name] = _Instruction(
-                    name, rest[:end], opcode[1], operands, rest[opcode.end() - 1 :], bool(root)
-                )
-    return computations, entry
+class _Computation(dict[str, '_Instruction']):
+    """Instructions of a computation by name, in the order of execution."""
+
+    @property
+    def root(self) -> '_Instruction':
+        """Instruction whose result the computation returns."""
+        return next(each for each in self.values() if each.is_root)
+
+    def parameter(self, place: int) -> '_Instruction':
+        """Parameter by position."""
+        start = f'({place})'
+        return next(
+            each for each in self.values()
+            if each.opcode == 'parameter' and each.rest.startswith(start)
+        )  # fmt: skip
+
+    def costs(self, times: int, within: str = '') -> Program:
+        """Costs of the computation, run `times` times.
+
+        An instruction without a module of its own belongs to the path `within`.
+        """
+        out = Program()
+        for each in self.values():
+            path = each.module or within
+            if cycles := re.search(r'"estimated_cycles":"(\d+)"', each.rest):
+                out.cycles[path] += times * int(cycles[1])
+            if each.opcode in ('while', 'call'):
+                trips = each.trips if each.opcode == 'while' else 1
+                out.unknown += trips is None
+                for computation in each.called:
+                    out.add(computation.costs(times * (trips or 1), path))
+            elif each.opcode == 'conditional':
+                branches = [branch.costs(times) for branch in each.called]
+                out.add(max(branches, key=lambda b: (b.cycles.total(), b.bytes.total())))
+            out.collectives.extend(each.collectives(path, times))
+            moved = times * each.moved
+            out.bytes[path] += moved
+            target = re.search(r'custom_call_target="([^"]*)"', each.rest)
+            if target and target[1].startswith(KERNELS):
+                out.kernels.append(Kernel(target[1], path, moved, times))
+        return out
 
 
-def _end_of_type(rest: str) -> int:
-    """Where the type ends that a line starts with: `f32[2]{0:T(8)}`, or a tuple of those."""
-    return len(_balanced(rest, 0)) if rest.startswith('(') else rest.index(' ')
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Instruction:
+    """Instruction, linked with its operands and with the computations that it calls."""
 
+    type: str
+    opcode: str
+    inside: str  # of its parentheses
+    rest: str  # the text from the parentheses on
+    is_root: bool
+    computation: _Computation
+    program: dict[str, _Computation]
 
-def _balanced(text: str, start: int) -> str:
-    depth = 0
-    for match in re.finditer(r'[()]', text[start:]):
-        depth += 1 if match[0] == '(' else -1
-        if not depth:
-            return text[start : start + match.end()]
-    return text[start:]
+    @functools.cached_property
+    def operands(self) -> list['_Instruction']:
+        names = re.findall(r'%([\w.\-]+)', self.inside)
+        return [self.computation[name] for name in names if name in self.computation]
 
+    @functools.cached_property
+    def called(self) -> list[_Computation]:
+        """Computations in the order of the text; a loop's condition comes before its body."""
+        listed = re.search(r'branch_computations=\{([^}]*)\}', self.rest)
+        names = re.findall(r'%?([\w.\-]+)', listed[1]) if listed else _CALLED.findall(self.rest)
+        return [self.program[name] for name in names]
 
-def _arrays(type: str) -> Iterator[tuple[str, int, bool]]:
-    """Of each array of a type its text, its bytes, and whether it is in the device's main memory.
+    @functools.cached_property
+    def own_path(self) -> str:
+        """Path of the module in its `op_name`; '' without one."""
+        name = re.search(r'op_name="([^"]*)"', self.rest)
+        path = module_path(name[1]) if name else ''
+        return STACKS if name and not path and _STACKING.search(name[1]) else path
 
-    On TPU `S(1)` and above in a layout are memories on the chip, or the host's.
-    """
-    for dtype, dims, layout in _ARRAY.findall(type):
-        bits = 8 if dtype == 'pred' else int((re.search(r'\d+', dtype) or ['0'])[0])
-        size = math.prod(int(n) for n in dims.split(',') if n)
-        space = re.search(r'S\((\d+)\)', layout)
-        yield f'{dtype}[{dims}]', size * bits // 8, space is None or space[1] == '0'
+    @property
+    def module(self) -> str:
+        """Path of its module; for an unnamed fusion, that of most of its instructions."""
+        if self.own_path or self.opcode != 'fusion':
+            return self.own_path
+        paths = Counter(path for each in self.called[0].values() if (path := each.own_path))
+        return next((path for path, _ in paths.most_common(1)), '')
 
+    @property
+    def trips(self) -> int | None:
+        """Trip count of a loop: as the compiler states, or the constant that its counter ends at.
 
-def _bytes(type: str) -> int:
-    """Bytes of a type, wherever it is."""
-    return sum(size for _, size, _ in _arrays(type))
+        None if neither is there.
+        """
+        if stated := re.search(r'"known_trip_count":\{"n":"(\d+)"', self.rest):
+            return int(stated[1])
+        last = self.called[0].root
+        if last.opcode != 'compare' or 'direction=LT' not in last.rest:
+            return None
+        end = last.operands[1]
+        return int(end.inside[1:-1]) if end.opcode == 'constant' else None
 
+    def collectives(self, path: str, times: int) -> Iterator[Collective]:
+        """Collectives in an instruction of the module `path`."""
+        if self.opcode in ('fusion', 'async-start'):  # TPU fuses collectives with what feeds them
+            for computation in self.called:
+                for each in computation.values():
+                    yield from each.collectives(each.own_path or path, times)
+        # Of an asynchronous pair the end counts, because its type is the result alone.
+        kind, operands = self.opcode.removesuffix('-done'), self.operands
+        if kind not in COLLECTIVES:
+            return
+        if self.opcode != kind:
+            path, operands = path or operands[0].own_path, operands[0].operands
+        taken = [array for operand in operands for array in _arrays(operand.type)]
+        larger = max(taken, [*_arrays(self.type)], key=lambda arrays: sum(a.bytes for a in arrays))
+        texts, sizes, _ = zip(*larger, strict=True)
+        yield Collective(kind, path, texts, sum(sizes), times)
 
-def _size(type: str) -> int:
-    """Bytes of a type in the device's main memory."""
-    return sum(size for _, size, main in _arrays(type) if main)
+    @property
+    def moved(self) -> int:
+        """Bytes that one execution reads from memory and writes to it."""
+        opcode, types = self.opcode, [operand.type for operand in self.operands]
+        if opcode in _FREE or opcode.endswith('-done') or _BOOKKEEPING.search(self.rest):
+            return 0
+        if opcode == 'slice-start':
+            return min(_memory(types[0]), [*_arrays(self.type)][1].bytes)
+        if opcode.endswith('-start'):  # its type holds both ends
+            return _memory(self.type)
+        if opcode == 'fusion':
+            sizes = enumerate(map(_memory, types))
+            read = (self.called[0].parameter(place).bytes_read(size) for place, size in sizes)
+            return sum(read) + self.bytes_written
+        if opcode in _SLICES:
+            return 2 * min(_memory(types[0]), _memory(self.type))
+        if opcode == 'dynamic-update-slice':
+            return 2 * _memory(types[1])
+        return sum(map(_memory, types)) + _memory(self.type)
 
+    # A scan's body takes its layer's slice of each stacked array and writes one into others. If
+    # fusions counted their arrays in full, each layer would read a whole stack of twelve.
 
-def _walk(
-    computations: dict[str, _Computation], name: str, times: int, out: Program, within: str = ''
-) -> int:
-    """Adds a computation that runs `times` times; the number of loops of unknown length in it.
-
-    What has no path of its own belongs to the one that it runs `within`.
-    """
-    unknown, computation = 0, computations[name]
-    for instruction in computation.values():
-        opcode, rest = instruction.opcode, instruction.rest
-        path = _path(instruction) or _path_inside(computations, instruction) or within
-        if cycles := re.search(r'"estimated_cycles":"(\d+)"', rest):
-            out.cycles[path] += times * int(cycles[1])
-        if opcode == 'while':
-            trips = _trips(computations, rest)
-            unknown += trips is None
-            for called in _CALLED.findall(rest):
-                unknown += _walk(computations, called, times * (trips or 1), out, path)
-        elif opcode == 'conditional':
-            unknown += _walk_branches(computations, rest, times, out)
-        elif opcode == 'call':
-            for called in _CALLED.findall(rest):
-                unknown += _walk(computations, called, times, out, path)
-        out.collectives.extend(_collectives(computations, computation, instruction, path, times))
-        moved = times * _moved(computations, computation, instruction)
-        out.bytes[path] += moved
-        target = re.search(r'custom_call_target="([^"]*)"', rest)
-        if target and target[1].startswith(KERNELS):
-            out.kernels.append(Kernel(target[1], path, moved, times))
-    return unknown
-
-
-def _path(instruction: _Instruction) -> str:
-    name = re.search(r'op_name="([^"]*)"', instruction.rest)
-    path = module_path(name[1]) if name else ''
-    return STACKS if name and not path and _STACKING.search(name[1]) else path
-
-
-def _path_inside(computations: dict[str, _Computation], instruction: _Instruction) -> str:
-    """Where most of a fusion comes from that has no name of its own; '' for other instructions."""
-    if instruction.opcode != 'fusion':
-        return ''
-    called = computations[_CALLED.findall(instruction.rest)[0]]
-    paths = Counter(path for inner in called.values() if (path := _path(inner)))
-    return max(paths, key=lambda path: paths[path], default='')
-
-
-def _walk_branches(
-    computations: dict[str, _Computation], rest: str, times: int, out: Program
-) -> int:
-    """Adds the branch that costs most."""
-    listed = re.search(r'branch_computations=\{([^}]*)\}', rest)
-    names = re.findall(r'%?([\w.\-]+)', listed[1]) if listed else _CALLED.findall(rest)
-    tried = []
-    for name in names:
-        branch = Program(Counter(), Counter(), [], [], 0)
-        unknown = _walk(computations, name, times, branch)
-        tried.append((branch.cycles.total(), branch.bytes.total(), unknown, branch))
-    *_, unknown, branch = max(tried, key=lambda each: each[:2])
-    out.bytes.update(branch.bytes)
-    out.cycles.update(branch.cycles)
-    out.collectives.extend(branch.collectives)
-    out.kernels.extend(branch.kernels)
-    return unknown
-
-
-def _trips(computations: dict[str, _Computation], rest: str) -> int | None:
-    """How often a loop runs: as the compiler states, or the constant that its counter ends at."""
-    if stated := re.search(r'"known_trip_count":\{"n":"(\d+)"', rest):
-        return int(stated[1])
-    name = re.search(r'condition=%?([\w.\-]+)', rest)
-    condition = computations[name[1]] if name else {}
-    for last in condition.values():
-        if last.root and last.opcode == 'compare' and 'direction=LT' in last.rest:
-            end = condition[last.operands[1]]
-            return int(end.rest.split(')')[0][1:]) if end.opcode == 'constant' else None
-    return None
-
-
-def _collectives(
-    computations: dict[str, _Computation],
-    computation: _Computation,
-    instruction: _Instruction,
-    path: str,
-    times: int,
-) -> Iterator[Collective]:
-    opcode = instruction.opcode
-    if opcode in ('fusion', 'async-start'):  # TPU fuses collectives with what feeds them
-        for called in _CALLED.findall(instruction.rest):
-            inside = computations[called]
-            for inner in inside.values():
-                yield from _collectives(computations, inside, inner, _path(inner) or path, times)
-        return
-    kind = opcode.removesuffix('-done')  # of the pair of an asynchronous one, as its type is plain
-    if kind not in COLLECTIVES:
-        return
-    operands = [computation[name] for name in instruction.operands if name in computation]
-    if opcode.endswith('-done'):
-        path = path or _path(operands[0])
-        operands = [computation[n] for n in operands[0].operands if n in computation]
-    taken = [array for operand in operands for array in _arrays(operand.type)]
-    given = list(_arrays(instruction.type))
-    larger = max(taken, given, key=lambda arrays: sum(size for _, size, _ in arrays))
-    texts, sizes, _ = zip(*larger, strict=True)
-    yield Collective(kind, path, texts, sum(sizes), times)
-
-
-def _moved(
-    computations: dict[str, _Computation], computation: _Computation, instruction: _Instruction
-) -> int:
-    """Bytes that an instruction reads from memory and writes to it, once."""
-    opcode = instruction.opcode
-    types = [computation[n].type if n in computation else '' for n in instruction.operands]
-    if opcode in _FREE or opcode.endswith('-done') or _BOOKKEEPING.search(instruction.rest):
-        return 0
-    if opcode == 'slice-start':
-        return min(_size(types[0]), list(_arrays(instruction.type))[1][1])
-    if opcode.endswith('-start'):  # its type holds both ends
-        return _size(instruction.type)
-    if opcode == 'fusion':
-        called = computations[_CALLED.findall(instruction.rest)[0]]
-        read = (_read(computations, called, i, _size(type)) for i, type in enumerate(types))
-        return sum(read) + _written(computations, called, instruction.type)
-    if opcode in _SLICES:
-        return 2 * min(_size(types[0]), _size(instruction.type))
-    if opcode == 'dynamic-update-slice':
-        return 2 * _size(types[1])
-    return sum(map(_size, types)) + _size(instruction.type)
-
-
-# A scan's body takes its layer's slice of each stacked array and writes one into others: if fusions
-# counted their arrays in full, a stack of twelve layers would be read twelve times by each layer.
-
-
-def _read(
-    computations: dict[str, _Computation], called: _Computation, place: int, whole: int
-) -> int:
-    """Bytes of a parameter of `whole` bytes that a fusion reads."""
-
-    def by_users(name: str) -> int:
+    def bytes_read(self, whole: int) -> int:
+        """Bytes that a fusion reads of this parameter, of `whole` bytes, or of a view of it."""
         total = 0
-        for user in called.values():
-            if name not in user.operands:
+        for user in self.computation.values():
+            if self not in user.operands:
                 continue
-            at = user.operands.index(name)
-            if user.opcode in _SLICES and at == 0:
+            place = user.operands.index(self)
+            if user.opcode in _SLICES and place == 0:
                 total += _bytes(user.type)
-            elif user.opcode in _VIEWS and not user.root:
-                total += by_users(user.name)
+            elif user.opcode in _VIEWS and not user.is_root:
+                total += user.bytes_read(whole)
             elif user.opcode == 'fusion':
-                inside = computations[_CALLED.findall(user.rest)[0]]
-                total += _read(computations, inside, at, whole)
-            elif not (user.opcode == 'dynamic-update-slice' and at == 0):  # updated in place
+                total += user.called[0].parameter(place).bytes_read(whole)
+            elif user.opcode != 'dynamic-update-slice' or place > 0:  # else updated in place
                 total += whole
         return min(total, whole)
 
-    for inner in called.values():
-        if inner.opcode == 'parameter' and inner.rest.startswith(f'({place})'):
-            return by_users(inner.name)
-    return whole
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of a fusion's results; for an array updated in place, those of the update."""
+        root = self.called[0].root
+        roots = root.operands if root.opcode == 'tuple' else [root]
+        total = 0
+        for part, array in zip(roots, _arrays(self.type), strict=False):
+            while part.opcode in (*_VIEWS, 'fusion'):
+                part = part.called[0].root if part.opcode == 'fusion' else part.operands[0]
+            size = array.bytes
+            if part.opcode == 'dynamic-update-slice':
+                size = min(size, _bytes(part.operands[1].type))
+            total += size if array.in_memory else 0
+        return total
 
 
-def _written(computations: dict[str, _Computation], called: _Computation, result: str) -> int:
-    """Bytes of a fusion's results; of an array updated in place, those of the update."""
-    root = next(each for each in called.values() if each.root)
-    roots = [called[name] for name in root.operands] if root.opcode == 'tuple' else [root]
-    total = 0
-    for part, (_, size, main) in zip(roots, _arrays(result), strict=False):
-        inside = called
-        while part.opcode in (*_VIEWS, 'fusion'):
-            if part.opcode == 'fusion':
-                inside = computations[_CALLED.findall(part.rest)[0]]
-                part = next(each for each in inside.values() if each.root)
-            else:
-                part = inside[part.operands[0]]
-        if part.opcode == 'dynamic-update-slice':
-            size = min(size, _bytes(inside[part.operands[1]].type))
-        total += size if main else 0
-    return total
+# ---- Text ---------------------------------------------------------------------------------------
+
+_HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
+_LINE = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')
+_OPCODE = re.compile(r'\s*([a-z][a-z0-9\-]*)\(')
+
+
+def _parse(text: str) -> _Computation:
+    """The entry computation, linked with all others."""
+    program: dict[str, _Computation] = {}
+    entry = current = _Computation()
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            current = program[header[2]] = _Computation()
+            entry = current if header[1] else entry
+        elif found := _LINE.match(line):
+            root, name, rest = found.groups()
+            # A type is f32[2]{0:T(8)}, or a tuple of those in parentheses.
+            end = len(_balanced(rest)) if rest.startswith('(') else rest.index(' ')
+            if opcode := _OPCODE.match(rest, end):
+                call = rest[opcode.end() - 1 :]
+                current[name] = _Instruction(
+                    rest[:end], opcode[1], _balanced(call), call, bool(root), current, program
+                )
+    return entry
+
+
+def _balanced(text: str) -> str:
+    """The parentheses that a text starts with, and what is in them."""
+    depth = 0
+    for match in re.finditer(r'[()]', text):
+        depth += 1 if match[0] == '(' else -1
+        if not depth:
+            return text[: match.end()]
+    return text

@@ -1,4 +1,4 @@
-"""Measured time and memory of functions, on the device that jax has."""
+"""Measured time and memory of functions on the local device."""
 
 import functools
 import math
@@ -15,16 +15,16 @@ from vitjax.base.types import PyTree
 
 
 def seconds(fn: Callable[..., Any], args: Any, repeats: int) -> float:
-    """The median time of a call in seconds, the device synchronised, after one that warms up.
+    """Median time of a synchronised call in seconds, after one call to warm up.
 
     >>> import jax, jax.numpy as jnp
     >>> 0 < seconds(jax.jit(jnp.sin), (jnp.ones(3),), repeats=5) < 60
     True
 
     Args:
-        fn: compiled, or jitted: the call that warms up compiles it.
-        args: of a call.
-        repeats: calls that are timed.
+        fn: compiled or jitted function; the first call may compile it.
+        args: its arguments.
+        repeats: number of timed calls.
     """
     took = []
     for _ in range(1 + repeats):
@@ -40,19 +40,18 @@ def measure(
     """Compiles and times a function on random arguments.
 
     Args:
-        fn: to be jitted.
-        shapes: of its arguments, `jax.ShapeDtypeStruct` leaves.
-        flops: of one run, without what is recomputed, as Chowdhery et al. (2022, appendix B) count
-            utilisation.
-        repeats: calls, of which the median is taken.
-        dtype: of the arithmetic, whose `peak` utilisation is a share of.
-        runs: of something in one call: seconds are of one.
+        fn: function to be jitted.
+        shapes: its arguments, with `jax.ShapeDtypeStruct` leaves.
+        flops: operations of one run without recomputation, as Chowdhery et al. (2022, appendix B)
+            define utilisation.
+        repeats: number of timed calls, for the median.
+        dtype: dtype of the arithmetic, whose `peak` is a utilisation of 1.
+        runs: number of runs in one call; seconds are of one run.
 
     Returns:
-        `status` (ok, or `out of memory` where the compiler asks for more than the device has or the
-        device itself runs out: times are then NaN), `compile_seconds`, `seconds`, `bytes`
-        (`program_bytes`), `flops`,
-        `flops_per_second`, `utilisation` (0 to 1).
+        `status`, `compile_seconds`, `seconds`, `bytes` (`program_bytes`), `flops`,
+        `flops_per_second` and `utilisation` (0 to 1). The status is `ok`, or `out of memory` if the
+        compiler asks for more than the device has or the device runs out; times are then NaN.
     """
     names = ('compile_seconds', 'seconds', 'bytes', 'flops', 'flops_per_second', 'utilisation')
     row: dict[str, Any] = {'status': 'ok', **dict.fromkeys(names, math.nan), 'flops': flops}
@@ -71,14 +70,14 @@ def measure(
 
 
 def compiled(fn: Callable[..., Any], shapes: PyTree) -> tuple[Any, float]:
-    """A function compiled for arguments of these shapes, and the seconds that took."""
+    """A function compiled for arguments of these shapes, and the seconds of compilation."""
     start = time.perf_counter()
     program = jax.jit(fn).lower(*shapes).compile()
     return program, time.perf_counter() - start
 
 
 def program_bytes(program: Any) -> int:
-    """What arguments, results and temporaries of a compiled program take, as the compiler says."""
+    """Bytes of a compiled program's arguments, results and temporaries, by the compiler's count."""
     memory = program.memory_analysis()
     return (
         memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -87,7 +86,7 @@ def program_bytes(program: Any) -> int:
 
 
 def backward(run: Callable[..., jax.Array], argnums: Any = 0) -> Callable[..., Any]:
-    """`run`'s gradient at some arguments: of the sum of squares, which depends on every output."""
+    """Gradient of the sum of squares of `run`'s outputs, which depends on every output."""
 
     def scalar(*args: Any) -> jax.Array:
         return jnp.square(run(*args).astype(jnp.float32)).sum()
@@ -97,20 +96,20 @@ def backward(run: Callable[..., jax.Array], argnums: Any = 0) -> Callable[..., A
 
 @functools.cache
 def peak(dtype: str) -> float:
-    """FLOP/s of one large matrix product: what this device reaches, not what its sheet says."""
+    """FLOP/s that this device reaches in one large matrix product."""
     side = 2048 if jax.default_backend() == 'cpu' else 8192
     args = random_arrays((jax.ShapeDtypeStruct((side, side), dtype),) * 2)
     return 2 * side**3 / seconds(jax.jit(jnp.dot), args, 5)
 
 
 def device_bytes() -> float:
-    """Memory of the device that runs: what it reports, else the machine's."""
+    """Bytes of the local device's memory as it reports them, else the machine's."""
     reported = jax.devices()[0].memory_stats() or {}
     return reported.get('bytes_limit') or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def random_arrays(shapes: PyTree) -> PyTree:
-    """Arrays of the shapes and dtypes of a tree, normal with deviation 0.1, the same each time."""
+    """Arrays of a tree's shapes and dtypes: normal with deviation 0.1, from a fixed seed."""
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     draw = zip(keys, leaves, strict=True)

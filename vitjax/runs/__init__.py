@@ -353,7 +353,7 @@ def write_predictions(run: Path, values: Record) -> None:
 
     Args:
         run: the run directory.
-        values: as `evaluate.answers` makes them.
+        values: as `evaluate.predictions` makes them.
     """
     if jax.process_index() == 0:
         files.write_json(files.inside(run, PREDICTIONS), values)

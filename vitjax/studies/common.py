@@ -170,7 +170,7 @@ def image_bytes(model: Module, images: Any, held: float = 0.0) -> float:
     pixels, CaiT-XXS24 and PatchConvNet-S60), and the `held` bytes of what is kept of all layers.
     """
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    known = capture.known_paths(model, one)
+    known = capture.paths(model, one)
     return held + 3 * sum(4.0 * np.prod(s[1:]) for p, s in known.items() if p.startswith('blocks'))
 
 

@@ -6,8 +6,9 @@ from vitjax.analysis import effects
 from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.intervene import Edit, sweep
+from vitjax.inside.intervene import Edit
 from vitjax.inside.path import Path
+from vitjax.inside.sweep import sweep
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     Report,
@@ -43,7 +44,7 @@ def heads(
     """
     model: Module = loaded.experiment.model
     params, count = loaded.params, len(given.inputs)
-    known = capture.known_paths(model, given.inputs[:1])
+    known = capture.paths(model, given.inputs[:1])
     paths = [path for path in known if path.endswith('attention/heads')]
     if not paths:
         raise ValueError(f'{type(model).__name__} has no attention heads.')

@@ -6,7 +6,8 @@ from vitjax.analysis import effects, tokens
 from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.intervene import Edit, intervene, renormalise, sweep
+from vitjax.inside.intervene import Edit, intervene, renormalise
+from vitjax.inside.sweep import sweep
 from vitjax.runs import Loaded
 from vitjax.studies import aside as moving
 from vitjax.studies.common import Report, Samples, Study, batches, label, measured, said_of, summary
@@ -52,7 +53,7 @@ def knockout(
         raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
     stack = 'class_blocks' if trunk.class_tokens else 'blocks'
     path = f'{stack}/attention/weights'
-    depth, _, _, queries, keys = capture.known_paths(model, inputs[:1])[path]
+    depth, _, _, queries, keys = capture.paths(model, inputs[:1])[path]
     grid = trunk.grid(*inputs.shape[1:3])
     count = grid[0] * grid[1]
     if not (1 <= regions <= min(grid) and 1 <= outliers < count):
@@ -72,7 +73,7 @@ def knockout(
     # The class token's row alone: in a trunk it is the first, in class attention there is no other.
     rows_cut = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
     rng, parts, norms = np.random.default_rng(seed), {}, []
-    held = 4.0 * np.prod(capture.known_paths(model, inputs[:1])['blocks'])
+    held = 4.0 * np.prod(capture.paths(model, inputs[:1])['blocks'])
     for rows in batches(model, given, memory, report, held=held):
         images, labels = inputs[rows], None if given.labels is None else given.labels[rows]
         empty, leaving = capture.capture(model, params, images, keep='norm|blocks')

@@ -14,7 +14,13 @@ from vitjax.analysis import effects
 from vitjax.base.types import Array, Module, Params
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.capture import NOTHING, enter, leave, looking, one_layer
+from vitjax.inside.capture import (
+    NOTHING,
+    run_block,
+    run_embed,
+    run_readout,
+    with_explicit_attention,
+)
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     SHARES,
@@ -45,22 +51,22 @@ def reordered(model: Module, params: Params, images: Array, orders: Array) -> ja
     depth, orders = model.trunk.stacks['blocks'], np.asarray(orders)
     if orders.min() < -1 or orders.max() >= depth:
         raise ValueError(f'layers of blocks are 0 to {depth - 1}, or -1: got {orders.tolist()}.')
-    return _reordered(looking(model), params, images, jnp.asarray(orders))
+    return _reordered(with_explicit_attention(model), params, images, jnp.asarray(orders))
 
 
 @functools.partial(jax.jit, static_argnames='model')
 def _reordered(model: Any, params: Params, images: Array, orders: jax.Array) -> jax.Array:
     grid = model.trunk.grid(*images.shape[1:3])
-    tokens, _ = enter(model, params, images, keep=NOTHING)
+    tokens, _ = run_embed(model, params, images, keep=NOTHING)
 
     def step(tokens: jax.Array, layer: jax.Array):
         def through(tokens: jax.Array) -> jax.Array:
-            return one_layer(model, params, tokens, layer, grid, keep=NOTHING)[0]
+            return run_block(model, params, tokens, layer, grid, keep=NOTHING)[0]
 
         return jax.lax.cond(layer >= 0, through, lambda tokens: tokens, tokens), None
 
     def one(order: jax.Array) -> jax.Array:
-        return leave(model, params, jax.lax.scan(step, tokens, order)[0], keep=NOTHING)[0]
+        return run_readout(model, params, jax.lax.scan(step, tokens, order)[0], keep=NOTHING)[0]
 
     return jax.lax.map(one, orders)
 

@@ -6,7 +6,8 @@ from vitjax.analysis import effects
 from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.intervene import Edit, sweep
+from vitjax.inside.intervene import Edit
+from vitjax.inside.sweep import sweep
 from vitjax.runs import Loaded
 from vitjax.studies.common import (
     Report,
@@ -54,7 +55,7 @@ def patch(
         others = (inputs + noise * drawn).astype(np.float32)
     masks, shape = squares(model, inputs, region)
     parts: dict[str, list[np.ndarray]] = {}
-    held = 16.0 * np.prod(capture.known_paths(model, inputs[:1])['blocks'])
+    held = 16.0 * np.prod(capture.paths(model, inputs[:1])['blocks'])
     for rows in batches(model, given, memory, report, held=held):
         images, labels = inputs[rows], None if given.labels is None else given.labels[rows]
         clean = capture.capture(model, params, images, keep='norm')

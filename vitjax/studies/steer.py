@@ -5,7 +5,8 @@ import numpy as np
 from vitjax.base.types import Module
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.intervene import Edit, add, sweep
+from vitjax.inside.intervene import Edit, add
+from vitjax.inside.sweep import sweep
 from vitjax.runs import Loaded
 from vitjax.studies.common import Report, Samples, Study, batches, interval_of, said_of, summary
 
@@ -58,7 +59,7 @@ def steer(
         means.append(total / len(own.inputs))
     direction = np.asarray(means[0] - means[1])  # [layers, channels]
     given = given.take(given.labels == source)
-    count = capture.known_paths(model, given.inputs[:1])['blocks'][2]
+    count = capture.paths(model, given.inputs[:1])['blocks'][2]
     where = np.zeros(count, bool)
     where[chosen] = True
     value = np.multiply.outer(np.array(strengths, np.float32), direction).swapaxes(0, 1)

@@ -306,7 +306,7 @@ def kept_paths(
     """
     size = _preprocessing(loaded.experiment).size
     blank = np.broadcast_to(np.float32(0), (count, size, size, 3))
-    known = capture.paths(loaded.experiment.model, loaded.params, blank)
+    known = capture.paths(loaded.experiment.model, blank)
     if at is not None and at not in known:
         close = difflib.get_close_matches(at, known, n=4) or known
         raise ValueError(f'at must be a captured path: {at!r} is none; close: {", ".join(close)}.')

@@ -48,7 +48,7 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] |
     trunk, inputs = model.trunk, _inputs(experiment, data)
     stack = {'class': 'blocks', 'attention': 'class_blocks'}.get(trunk.reads)
     path = f'{stack}/attention/weights'
-    if stack is None or path not in paths(model, params, inputs):
+    if stack is None or path not in paths(model, inputs):
         return None
     logits, found = capture(model, params, inputs, keep=path)
     likeliest = np.asarray(logits.argmax(-1))
