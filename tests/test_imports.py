@@ -26,7 +26,7 @@ ROOMS = {
         'runs',
     },
     'studies': {
-        'base', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
+        'base', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
     },
     'plan': {'base', 'data', 'experiment', 'training'},
     'views': {

@@ -234,7 +234,7 @@ def steering(
 
 @styled
 def over_seeds(
-    curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, share: bool = False
+    curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, fraction: bool = False
 ) -> Figure:
     """Effects against layers: a thin line a seed, their mean, its interval shaded.
 
@@ -243,7 +243,7 @@ def over_seeds(
             mean, low and high of these, [n] each.
         measure: what values are.
         title: of the figure.
-        share: values are 0 to 1, whatever their intervals.
+        fraction: values are fractions, 0 to 1.
     """
     columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
     rows = -(-len(curves) // columns)
@@ -256,7 +256,7 @@ def over_seeds(
         axis.set_title(name)
         axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
         number(axis)
-        if share:
+        if fraction:
             axis.set_ylim(0, 1)
             percent(axis.yaxis)
     for axis in axes[len(curves) :]:
