@@ -17,7 +17,7 @@ from PIL import Image
 
 import vitjax
 from vitjax import evaluate, views
-from vitjax.views import explorer, seen
+from vitjax.views import explorer, forward
 
 EVIL = '<script>alert(1)<\\script>{{data}}</script>'
 
@@ -47,7 +47,7 @@ def weights_of(found):
 
 
 def captured(loaded, images):
-    return seen.look(loaded, images, keep=[explorer.VIEW.keep])
+    return forward.forward_pass(loaded, images, keep=[explorer.VIEW.keep])
 
 
 @pytest.mark.parametrize('sharpness', [0, 2, 20])
@@ -78,7 +78,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
     found = captured(loaded, photographs)
     (model,) = read(page_of(loaded, photographs))
     assert len(model['images']) == 2
-    paths = [p for p in (seen.WEIGHTS, seen.MIXED, seen.CLASS_WEIGHTS) if p in found.found]
+    paths = [p for p in (forward.WEIGHTS, forward.MIXED, forward.CLASS_WEIGHTS) if p in found.found]
     for i, image in enumerate(model['images']):
         assert len(image['maps']) == len(paths)
         for path, stored in zip(paths, image['maps'], strict=True):
@@ -88,7 +88,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
             off = weights - expected
             assert stored['error'] == pytest.approx(np.abs(off).max(), rel=1e-6)
             assert stored['error'] < np.abs(expected).max() / 100
-            if path != seen.MIXED:
+            if path != forward.MIXED:
                 assert np.abs(weights.sum(-1) - 1).max() <= stored['sums'] + 1e-6
             assert len(stored['keys']) + 16 == weights.shape[-1]
         norms = unpacked(image['norms'], '<f4').reshape(model['layers'], -1)
@@ -127,9 +127,9 @@ def test_maps_say_what_they_are_of(opened, photographs):
 def test_grids_need_not_be_square(opened, photographs):
     found = captured(opened['cait'], photographs)
     wide = {
-        seen.WEIGHTS: np.full((2, 1, 2, 6, 6), 1 / 6, np.float32),
+        forward.WEIGHTS: np.full((2, 1, 2, 6, 6), 1 / 6, np.float32),
         'blocks': np.ones((2, 1, 6, 16), np.float32),
-        seen.CLASS_WEIGHTS: np.full((2, 1, 2, 1, 7), 1 / 7, np.float32),
+        forward.CLASS_WEIGHTS: np.full((2, 1, 2, 1, 7), 1 / 7, np.float32),
     }
     pixels = np.zeros((1, 8, 12, 3), np.uint8)
     found = dataclasses.replace(found, found=wide, pixels=pixels)
@@ -163,9 +163,11 @@ def test_names_are_never_markup(opened, photographs, tmp_path):
 
 
 def test_what_cannot_be_shown_is_said_in_a_line(opened, photographs, monkeypatch):
-    with pytest.raises(ValueError, match='^explorer: none: ConvNet has no attention; see grad-cam'):
+    with pytest.raises(
+        ValueError, match='^explorer: skipped: ConvNet has no attention; see grad-cam'
+    ):
         page_of(opened['convnet'], photographs)
-    with pytest.raises(ValueError, match='^explorer: none: ConvNet has no attention'):
+    with pytest.raises(ValueError, match='^explorer: skipped: ConvNet has no attention'):
         page_of(opened['vit'], photographs, beside=captured(opened['convnet'], photographs))
     monkeypatch.setattr(explorer, 'LIMIT', 1e-4)
     with pytest.raises(ValueError, match='hold 0 MB of attention weights, 0.0001 at most; use a'):
@@ -254,7 +256,7 @@ def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
     loaded = opened['vit']
     text = page_of(loaded, photographs)
     error = max(image['maps'][0]['error'] for image in read(text)[0]['images'])
-    weights = np.asarray(captured(loaded, photographs).found[seen.WEIGHTS])
+    weights = np.asarray(captured(loaded, photographs).found[forward.WEIGHTS])
     page = visit(text, viewport={'width': 1300, 'height': 900})
     assert page.locator('.panel').count() == 2
     numbers = shown(page, '^class token looks most at')

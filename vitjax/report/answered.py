@@ -15,7 +15,7 @@ from vitjax.report import page
 from vitjax.report.answers import Answers, images
 from vitjax.report.found import Run
 from vitjax.report.page import Html, join, tag
-from vitjax.views.seen import look
+from vitjax.views.forward import forward_pass
 
 MISTAKES = 18
 EXAMPLES = 4  # of images that are right, and of mistakes
@@ -165,12 +165,12 @@ def attention(run: Run, given: Answers) -> Html:
     shown = []
     for rows, what in ((given.right(EXAMPLES), 'right'), (given.worst(EXAMPLES), 'wrong')):
         if len(rows := rows[:fits]):
-            seen = look(
+            results = forward_pass(
                 loaded, [*np.asarray(data.images[rows])], keep=[views.VIEWS[view].keep],
                 gradients=views.VIEWS[view].gradients,
             )  # fmt: skip
             names = tuple(f'true: {given.classes[given.labels[row]]}' for row in rows)
-            drawings = views.VIEWS[view].draw(dataclasses.replace(seen, names=names))
+            drawings = views.VIEWS[view].draw(dataclasses.replace(results, names=names))
             figure: Any = next(drawing.figure for drawing in drawings if drawing.name == name)
             said = 'Images that it gets right.' if what == 'right' else 'Its worst mistakes.'
             drawn = page.picture(figures.png(figure), 'png', f'{name}, {what}')
