@@ -1,6 +1,7 @@
 """From run directories to files, as a user asks for them."""
 
 import csv
+import inspect
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from helpers import SCRIPTS, normal, random_params
 from PIL import Image
 
-from vitjax import models, runs
+from vitjax import models, runs, studies
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
 from vitjax.experiment import Experiment
@@ -109,3 +110,11 @@ def test_what_cannot_be_is_said_in_a_line(folder, monkeypatch, given: Any, messa
     with pytest.raises(ValueError, match=message) as error:
         intervene.main('run', out='out', regions=1, **given)
     assert str(error.value).count('\n') == 0
+
+
+def test_every_registered_study_and_its_options_are_in_the_command_and_the_readme():
+    flags = {*inspect.signature(intervene.main).parameters} | {'fitted', 'strengths'}
+    readme = (SCRIPTS.parent / 'README.md').read_text()
+    for name in studies.STUDIES:
+        assert f'- {name}: ' in intervene.description() and f'`{name}`' in readme
+        assert {*studies.options_of(name)} <= flags

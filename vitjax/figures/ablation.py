@@ -100,10 +100,11 @@ def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> Non
 
     def text(*cell: int) -> str:
         mean, low, high = 100 * table[cell]
-        interval = '' if np.isnan(low) else f'\n{low:.1f} to {high:.1f}'
+        interval = '' if np.isnan(low) else f'\n{low:.1f}–{high:.1f}'
         return '' if np.isnan(mean) else f'{mean:.1f}%{interval}'
 
-    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()))
+    size = min(7, 33 / len(x[1]))  # an interval fits into its cell
+    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()), size=size)
     percent(figure.colorbar(image, ax=axis, label='test accuracy').ax.yaxis)
 
 

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from vitjax.base.types import Array
-from vitjax.data.order import evenly
 from vitjax.figures.style import Figure
 from vitjax.figures.text import named
 
@@ -105,7 +104,7 @@ def band(axis: Axes, x: Any, values: Sequence[Any], *, alpha: float = 0.15, **li
 
 def heat(
     axis: Axes, values: np.ndarray, x: tuple[str, Sequence[Any]], y: tuple[str, Sequence[Any]], *,
-    rotation: float = 0, most: int = 24, **options: Any,
+    rotation: float = 0, most: int = 16, **options: Any,
 ) -> AxesImage:  # fmt: skip
     """Draws a matrix as colours, with names of its columns and rows.
 
@@ -115,11 +114,11 @@ def heat(
         x: label of the axis, and names of the columns.
         y: label of the axis, and names of the rows.
         rotation: degrees by which the names of columns are turned.
-        most: number of names on an axis; of more, as many evenly spaced ones are shown.
+        most: names on an axis; of more, every second, third or so on is shown.
         **options: options of `imshow`.
     """
     for axis_of, (label, names), turned in ((axis.xaxis, x, rotation), (axis.yaxis, y, 0)):
-        shown = evenly(len(names), most)
+        shown = range(0, len(names), -(-len(names) // most) or 1)
         axis_of.set_ticks(shown, [str(names[i]) for i in shown], rotation=turned)
         axis_of.set_label_text(label)
     return axis.imshow(values, **{'aspect': 'auto', **options})

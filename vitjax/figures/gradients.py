@@ -9,6 +9,7 @@ from matplotlib.colors import Normalize
 from vitjax.figures.charts import charts, heat, number, percent, unclip
 from vitjax.figures.panels import GAP, fractions, montage, panels, show, wrapped
 from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
+from vitjax.figures.text import fitted
 
 
 @styled
@@ -66,7 +67,7 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
     colours = ScalarMappable(scale, 'inferno')
     bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
     bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'])
-    bar.set_label(label)
+    bar.set_label(fitted(label, 1.3))
     return figure
 
 
@@ -93,7 +94,7 @@ def importance(
     number(axes[-1])
     lowest = min([0.0, *without])
     if heads is not None and removed is not None and left is not None:
-        relative, label = fractions(heads, 'importance', axis=None, of="the largest head's")
+        relative, label = fractions(heads, 'importance', axis=None, of='the')
         layer, head = (range(1, count + 1) for count in heads.shape)
         image = heat(axes[0], relative, ('head', head), ('layer', layer), most=12, vmin=0, vmax=1)
         axes[0].set_title('importance of heads')

@@ -22,7 +22,7 @@ from vitjax.figures.charts import (
 )
 from vitjax.figures.panels import require_finite
 from vitjax.figures.style import WIDTH, Figure, styled
-from vitjax.figures.text import headed, short
+from vitjax.figures.text import fitted, headed, short
 
 
 @styled
@@ -65,7 +65,7 @@ def heads(
         powers(axis.xaxis)  # labels between the powers of ten would collide
     if (size > 0).any():
         axis.set_yscale('log')
-        powers(axis.yaxis)
+        powers(axis.yaxis, between=True)
     axis.grid(True)
     headed(figure, title)
     return figure
@@ -99,7 +99,7 @@ def places(
             if column == 0:
                 axis.set_ylabel(name)
         own = figure.axes[-len(shown) :]
-        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=measure)
+        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=fitted(measure, 1.2))
     axis = figure.add_subplot(grid[2, :])
     layers = np.arange(1, len(exact) + 1)
     for i in range(prefix):
@@ -107,7 +107,7 @@ def places(
         axis.plot(layers, exact[:, i], 'o-', label=name)
     axis.plot(layers, exact[:, prefix:].max(1), 's-', label='largest patch')
     axis.plot(layers, exact[:, prefix:].mean(1), '^-', label='mean patch')
-    axis.set(xlabel='layer', ylabel=measure)
+    axis.set(xlabel='layer', ylabel=fitted(measure, 1.2))
     number(axis)
     axis.legend()
     headed(figure, title)
@@ -271,11 +271,13 @@ def over_seeds(
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.3), layout='constrained')
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
-    for axis, (name, (places, values, *interval)) in zip(axes, curves.items(), strict=False):
+    for i, (name, (places, values, *interval)) in enumerate(curves.items()):
+        axis = axes[i]
         axis.plot(places, values, color='grey', linewidth=0.8)
         band(axis, places, interval, marker='o', color='C0')
         axis.set_title(name)
-        axis.set(xlabel='layers removed' if 'removed' in name else 'layer', ylabel=measure)
+        axis.set_xlabel('layers removed' if 'removed' in name else 'layer')
+        axis.set_ylabel('' if i % columns else fitted(measure, 1.6))
         number(axis)
         if fraction:
             axis.set_ylim(0, 1)
