@@ -1,7 +1,7 @@
 """Charts: figures of axes side by side, and the ticks, legends, bands and maps on them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,9 @@ def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.nd
     """A figure of charts side by side, its sides in inches, and their axes [columns]."""
     figure = Figure(figsize=(width, height), layout='constrained')
     return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+Names: TypeAlias = tuple[str, Sequence[Any] | np.ndarray]  # label of an axis, and its ticks
 
 
 def number(axis: Axes) -> None:
@@ -92,18 +95,19 @@ def band(axis: Axes, x: Any, values: Sequence[Any], *, alpha: float = 0.15, **li
     Args:
         axis: the axis.
         x: places [n].
-        values: mean, low and high, [n] each; no band where an end is NaN.
+        values: mean, low and high, [n] each; no band if all ends are NaN.
         alpha: opacity of the band.
         **line: options of the line.
     """
     mean, low, high = values
     (drawn,) = axis.plot(x, mean, **line)
-    axis.fill_between(x, low, high, color=drawn.get_color(), alpha=alpha, linewidth=0)
+    if np.isfinite(low).any():
+        axis.fill_between(x, low, high, color=drawn.get_color(), alpha=alpha, linewidth=0)
     return drawn
 
 
 def heat(
-    axis: Axes, values: np.ndarray, x: tuple[str, Sequence[Any]], y: tuple[str, Sequence[Any]], *,
+    axis: Axes, values: np.ndarray, x: Names, y: Names, *,
     rotation: float = 0, most: int = 16, **options: Any,
 ) -> AxesImage:  # fmt: skip
     """Draws a matrix as colours, with names of its columns and rows.

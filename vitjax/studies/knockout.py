@@ -62,7 +62,8 @@ def knockout(
     cut_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
 
     def measure(rows: slice, batch: Samples) -> dict[str, Array]:
-        images, out = batch.inputs, {}
+        images = batch.inputs
+        out: dict[str, Array] = {}
         empty, leaving = capture.capture(model, params, images, keep='norm|blocks')
         norms = np.asarray(tokens.norms(leaving['blocks'][:, :, trunk.prefix :]))
         largest = _ranks(norms[last]) >= count - outliers

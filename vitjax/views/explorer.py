@@ -102,7 +102,10 @@ def contents(results: Results, name: str) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _lens(model: Model, params: Params, blocks: jax.Array) -> jax.Array:
-    return tokens.lens(lambda t: model.apply({'params': params}, t, method='readout'), blocks)
+    def read(layer: jax.Array) -> Any:
+        return model.apply({'params': params}, layer, method='readout')
+
+    return tokens.lens(read, blocks)
 
 
 def _maps(results: Results) -> list[str]:

@@ -32,7 +32,7 @@ def draw(results: Results) -> Drawings:
             fields.append(gradients.receptive_field(flat, images, token=centre, layers=(0,))[0])
         fields = jnp.stack(fields)
     else:
-        layers, centre = evenly(len(results.tokens()), 6), results.token(results.centre)
+        layers, centre = evenly(len(results.tokens()), 6).tolist(), results.token(results.centre)
 
         def blocks(x: jax.Array) -> jax.Array:
             return capture.capture(model, params, x, keep='blocks')[1]['blocks']

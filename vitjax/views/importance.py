@@ -37,7 +37,8 @@ def draw(results: Results) -> Drawings:
             [measure(results.model, prune.remove_heads(results.params, g)) for g in gone]
         )
         arrays = {'importance': heads, 'shares': removed, 'left': left}
-    layers, short = evenly(depth, 24) if depth > 1 else [], results.model.clone(depth=depth - 1)
+    layers = evenly(depth, 24).tolist() if depth > 1 else []
+    short = results.model.clone(depth=depth - 1)
     kept = [[i for i in range(depth) if i != layer] for layer in layers]
     without = np.array([measure(short, prune.keep_layers(results.params, k)) for k in kept])
     arrays |= {'layers': np.array(layers), 'without': without}

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def draw(
         classes = np.unique(results.chosen)[:4]
 
         def of_classes(pixels: jax.Array) -> jax.Array:
-            logits = results.model.apply({'params': results.params}, inputs(pixels))
+            logits: Any = results.model.apply({'params': results.params}, inputs(pixels))
             return logits[jnp.arange(len(classes)), classes]
 
         titles += map(results.title, classes)

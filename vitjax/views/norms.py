@@ -16,7 +16,7 @@ def draw(results: Results) -> Drawings:
         results: results with the trunk's tokens.
     """
     length = np.asarray(tokens.norms(results.patches()))
-    layers = evenly(len(length), 3)
+    layers = evenly(len(length), 3).tolist()
     maps = length[layers].reshape(len(layers), -1, *results.grid)
     yield Drawing('norms', figures.norms(results.pictures, maps, layers=layers), {'norms': length})
 
