@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import SCRIPTS
 from PIL import Image
 
 from vitjax import models, views
@@ -202,6 +203,11 @@ def test_memory_grows_with_images_views_and_gradients(opened):
     assert views.gigabytes(vit, 3, 'heads') == pytest.approx(3 * one)
     assert views.gigabytes(vit, 1, 'relevance') == pytest.approx(2 * one)
     assert views.gigabytes(vit, 1, 'heads', 'norms') > one
+
+
+def test_every_registered_view_is_in_the_readme():
+    readme = (SCRIPTS.parent / 'README.md').read_text()
+    assert not [name for name in views.VIEWS if f'`{name}`' not in readme]
 
 
 def test_every_view_draws_from_options_that_it_names():

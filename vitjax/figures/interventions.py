@@ -109,7 +109,7 @@ def places(
     axis.plot(layers, exact[:, prefix:].mean(1), '^-', label='mean patch')
     axis.set(xlabel='layer', ylabel=fitted(measure, 1.2))
     number(axis)
-    axis.legend()
+    axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     headed(figure, title)
     return figure
 

@@ -100,10 +100,10 @@ def different_sets(
 def mean_of_sets(name: str, value: np.ndarray, sets: int, seed: int) -> tuple[float, float, float]:
     """Mean over sets and images of a measure [drawn, images], and its 95% interval.
 
-    Squares of two half-widths add: over images, as `summary` has them for the images' means over
-    the drawn sets (Wilson's, which is too wide where these are neither 0 nor 1); and over sets,
-    Student's with the correction for a finite number of `sets` (Cochran 1977, section 2.8), which
-    is 0 if all are drawn. One image, or one set of several, has no interval: NaN.
+    Squares of two half-widths add. Over images it is `summary`'s, for the images' means over the
+    drawn sets; Wilson's is too wide for means between 0 and 1. Over sets it is Student's with the
+    correction for a finite number of `sets` (Cochran 1977, section 2.8), 0 if all are drawn. One
+    image, or one of several sets, has no interval: NaN.
     """
     mean, low, high = map(float, summary({name: value.mean(0)}, seed).values())
     over_sets = 0.0

@@ -172,7 +172,7 @@ class Quantised(NamedTuple):
     """Attention weights in 8 bits each.
 
     Attributes:
-        codes: [..., queries, keys], uint8; int8 where weights are signed.
+        codes: [..., queries, keys], uint8; int8 for signed weights.
         tops: each row's largest magnitude in units, rounded up, uint16 [..., queries].
         unit: unit of `tops`.
         error: largest difference of a decoded weight from the original.
