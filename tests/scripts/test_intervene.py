@@ -96,7 +96,7 @@ def test_an_ablation_s_runs_alone_and_over_seeds(ablation, what, cell, tmp_path,
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ({'what': 'heads'}, 'say which images: --images FILE ... or --data; the model has no data'),
+        ({'what': 'heads'}, 'no images: give --images FILE ... or --data; the model has no data'),
         ({'what': 'steer', 'source': 'cat'}, 'steer needs --source and --toward, two classes'),
         (
             {'what': 'steer', 'source': 'cat', 'toward': 'cow', 'data': 'digits'},

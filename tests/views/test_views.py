@@ -159,7 +159,7 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
     ('what', 'options', 'message'),
     [
         (('attentoin',), {}, "no view is named 'attentoin'; close: attention"),
-        ((), {}, 'say what to draw: all, attention'),
+        ((), {}, 'nothing to draw: name views or groups: all, attention'),
         (('class-attention',), {}, 'class-attention: skipped: ViT has no class-attention layers'),
         (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, beside, blur"),
         (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
@@ -188,7 +188,7 @@ def test_images_that_are_none_are_errors(opened, photographs):
         with pytest.raises(ValueError, match=message):
             views.draw(opened['vit'], images, 'heads')
     bare = dataclasses.replace(opened['vit'].experiment, preprocessing=None)
-    with pytest.raises(ValueError, match='preprocessing must say'):
+    with pytest.raises(ValueError, match='preprocessing must describe'):
         views.draw(opened['vit']._replace(experiment=bare), photographs, 'heads')
 
 

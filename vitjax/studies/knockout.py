@@ -44,20 +44,13 @@ def knockout(
     if aside is not None:
         runner = dataclasses.replace(runner, loaded=registers.with_register(runner.loaded))
     model, params, trunk = runner.model, runner.params, runner.model.trunk
-    if not (trunk.class_token or trunk.class_tokens):
-        raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
+    grid = _grid(runner, regions, outliers, aside)
     stack = 'class_blocks' if trunk.class_tokens else 'blocks'
     path, blocks = f'{stack}/attention/weights', trunk.stacks['blocks']
     depth, _, _, queries, keys = runner.shapes[path]
-    grid = trunk.grid(*runner.samples.inputs.shape[1:3])
-    count = grid[0] * grid[1]
-    if not (1 <= regions <= min(grid) and 1 <= outliers < count):
-        rule = f'regions must be 1 to {min(grid)} and outliers 1 to {count - 1}'
-        raise ValueError(f'{rule}: got {regions}, {outliers}.')
-    if aside is not None and not 1 <= aside <= blocks:
-        raise ValueError(f'aside must be a layer, 1 to {blocks}: got {aside}.')
-    last = (aside or blocks) - 1  # the layer that tells outliers
+    last = (aside or blocks) - 1  # the layer whose norms tell outliers
     fixed, rng = cells(grid, regions), np.random.default_rng(runner.seed)
+    count = fixed.shape[1]
     # The class token's row alone: in a trunk it is the first, in class attention there is no other.
     cut_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
 
@@ -123,6 +116,21 @@ def knockout(
         'knockout', {**arrays, **extra}, tabulate(means, table), figure, policy, interval,
         tuple(said), runner.label('answer'),
     )  # fmt: skip
+
+
+def _grid(runner: Runner, regions: int, outliers: int, aside: int | None) -> tuple[int, int]:
+    """Rows and columns of patches, with the options checked against them."""
+    model, trunk = runner.model, runner.model.trunk
+    if not (trunk.class_token or trunk.class_tokens):
+        raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
+    grid, blocks = trunk.grid(*runner.samples.inputs.shape[1:3]), trunk.stacks['blocks']
+    count = grid[0] * grid[1]
+    if not (1 <= regions <= min(grid) and 1 <= outliers < count):
+        rule = f'regions must be 1 to {min(grid)} and outliers 1 to {count - 1}'
+        raise ValueError(f'{rule}: got {regions}, {outliers}.')
+    if aside is not None and not 1 <= aside <= blocks:
+        raise ValueError(f'aside must be a layer, 1 to {blocks}: got {aside}.')
+    return grid
 
 
 def cells(grid: tuple[int, int], side: int) -> np.ndarray:

@@ -72,7 +72,7 @@ def samples(
     if data is not None:
         source = dataclasses.replace(source or kinds.Source(), name=data)
     if source is None:
-        raise ValueError('say which images: --images FILE ... or --data; the model has no data.')
+        raise ValueError('no images: give --images FILE ... or --data; the model has no data.')
     found = kinds.load(source, split, prepared)
     count = len(found)
     rows = exactly(count, examples) if examples is not None else evenly(count, most or count)

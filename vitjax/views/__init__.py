@@ -114,7 +114,7 @@ def choose(names: Sequence[str]) -> list[str]:
     """
     known = ('all', *GROUPS, *VIEWS)
     if not names:
-        raise ValueError(f'say what to draw: {", ".join(known)}.')
+        raise ValueError(f'nothing to draw: name views or groups: {", ".join(known)}.')
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3)

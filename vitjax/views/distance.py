@@ -8,7 +8,7 @@ import numpy as np
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
 from vitjax.views.forward import WEIGHTS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 
 def draw(results: Results) -> Drawings:
@@ -17,10 +17,12 @@ def draw(results: Results) -> Drawings:
     Args:
         results: results with the trunk's attention weights.
     """
-    weights = results.trunk_weights()
+    weights, patch_size = results.trunk_weights(), results.trunk.patch_size
+    if patch_size is None:
+        raise NotApplicable(f'{results.kind} has no patches between which heads attend')
     distances = functools.partial(
         attention.mean_distance, weights,
-        grid=results.grid, prefix=results.trunk.prefix, patch_size=results.trunk.patch_size or 1,
+        grid=results.grid, prefix=results.trunk.prefix, patch_size=patch_size,
     )  # fmt: skip
     far, scaled = distances().mean(1), distances(renormalize=True).mean(1)
     entropy = attention.entropy(weights).mean(1)

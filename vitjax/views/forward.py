@@ -310,7 +310,7 @@ def forward_pass(
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:
     if experiment.preprocessing is None:
-        raise ValueError('experiment.preprocessing must say what the model expects: it is None.')
+        raise ValueError("experiment.preprocessing must describe the model's input: it is None.")
     return experiment.preprocessing
 
 
