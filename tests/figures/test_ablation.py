@@ -36,7 +36,7 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
     ((1200, 300), (1.1e12, 1.1002e12), '1.1 TFLOPs of training each'),
     ((1200, 300), (1e9, 4e9), ''),
 ])  # fmt: skip
-def test_what_cells_were_given_alike_is_their_steps_or_their_operations(steps, flops, said):
+def test_common_training_of_cells_is_their_steps_or_their_flops(steps, flops, said):
     assert alike(steps, flops) == said
 
 

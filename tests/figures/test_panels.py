@@ -64,7 +64,7 @@ def test_percent_ticks_say_exactly_where_they_stand(low, high, wanted):
     np.testing.assert_allclose(read, axis.get_yticks(), atol=1e-9)
 
 
-def test_an_axis_of_shares_ends_at_0_and_100_percent():
+def test_an_axis_of_fractions_ends_at_0_and_100_percent():
     figure, (axis,) = charts.charts(3, 2)
     axis.plot([0, 1], [0.0, 1.0], 'o')
     charts.percent(axis.yaxis)
@@ -72,7 +72,7 @@ def test_an_axis_of_shares_ends_at_0_and_100_percent():
     assert not axis.lines[0].get_clip_on()  # markers there are drawn whole
 
 
-def test_titles_are_broken_where_the_panel_ends_and_no_answer_is_taken_apart():
+def test_titles_are_wrapped_at_the_panel_and_predictions_stay_in_one_piece():
     title = 'a.jpg\npredicted: dog, 80%'
     assert fitted(title, 2) == title
     assert fitted(title, 1.2) == 'a.jpg\npredicted:\ndog, 80%'

@@ -1,4 +1,4 @@
-"""From run directories to files, as a user asks for them."""
+"""The command, from run directories to files."""
 
 import csv
 import inspect
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def test_photographs_to_files(folder):
-    """The command itself, with pixels of files in place of a data set."""
+    """A process of the command, on files instead of a data set."""
     call = [sys.executable, str(SCRIPT), 'run', 'patch', '--images', '0.png', '1.png', '2.png']
     done = subprocess.run([*call, '--out', 'o'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_photographs_to_files(folder):
 
 @pytest.fixture(scope='module')
 def ablation(tmp_path_factory):
-    """Two seeds of a model as an ablation leaves them, and one seed that is not finished."""
+    """Two finished seeds of a model and an unfinished one, as an ablation leaves them."""
     folder = tmp_path_factory.mktemp('ablation')
     for cell, model in CELLS.items():
         for seed in (0, 1, 2):
@@ -105,7 +105,7 @@ def test_an_ablation_s_runs_alone_and_over_seeds(ablation, what, cell, tmp_path,
         ({'what': 'knockout', 'aside': 3, 'images': ('0.png',), 'outliers': 1}, '1 to 2: got 3'),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(folder, monkeypatch, given: Any, message):
+def test_invalid_arguments_are_refused_in_a_line(folder, monkeypatch, given: Any, message):
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match=message) as error:
         intervene.main('run', out='out', regions=1, **given)

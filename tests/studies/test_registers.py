@@ -1,4 +1,4 @@
-"""Outliers moved to a register, against tokens of which it is known which they are."""
+"""Outliers moved to a register, against tokens with known roles."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_a_knockout_with_outliers_moved_aside():
     assert 'moved to a register at layer 2' in found.policy
 
 
-def test_what_cannot_be_moved_is_an_error():
+def test_layers_and_models_without_a_place_for_outliers_are_errors():
     with pytest.raises(ValueError, match='aside must be a layer, 1 to 3: got 4'):
         studies.run('knockout', Runner(opened(MODEL), GIVEN), regions=1, outliers=1, aside=4)
     cait = CaiT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3, class_depth=1)

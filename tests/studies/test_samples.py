@@ -15,14 +15,14 @@ from vitjax.studies.samples import samples
 
 @pytest.fixture
 def loaded():
-    """A run on digits, of which no parameter is needed: its test split has 359 images."""
+    """A run on digits without parameters; its test split has 359 images."""
     experiment = dataclasses.replace(TINY, preprocessing=Preprocessing(8, 1.0), data=Source())
     return runs.Loaded(experiment, {})
 
 
 @pytest.fixture
 def representation():
-    """Activations whose values are the rows that they are of."""
+    """Activations whose values are their rows."""
     data = load(Source(), 'test')
 
     def values(rows) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Studies of several seeds as one: against permuted heads, and seeds that are all alike."""
+"""Studies of several seeds as one, against permuted heads and equal seeds."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def test_heads_in_another_order_are_the_same_seed():
     assert "Kendall's W over seeds 1.00" in joined.said[0]
 
 
-def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
+def test_every_study_is_joined_by_the_keys_of_its_rows(tmp_path):
     runs = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2, 3)]
     made = {
         'lesion': [studies.run('lesion', Runner(run, GIVEN), draws=1) for run in runs],

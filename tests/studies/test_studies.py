@@ -1,4 +1,4 @@
-"""Studies against single interventions, and against parameters without what they take away."""
+"""Studies against single interventions, and against parameters without the ablated parts."""
 
 import dataclasses
 import functools
@@ -86,7 +86,7 @@ def test_a_mean_is_over_all_images_though_batches_are_small():
 
 @pytest.mark.parametrize('model', [VIT, PATCHCONVNET], ids=['vit', 'patchconvnet'])
 def test_memory_of_a_pass_is_within_its_bound(model):
-    """Of gradients, which take the most, at a size where arrays outweigh what is fixed."""
+    """Gradients take the most; the size makes arrays outweigh fixed costs."""
     big = model.clone(patch_size=2, width=32, depth=6)
     few, many = (jax.ShapeDtypeStruct((count, 32, 32, 3), 'float32') for count in (1, 3))
     params = random_params(big, few)
@@ -102,7 +102,7 @@ def test_memory_of_a_pass_is_within_its_bound(model):
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT])
-def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
+def test_all_tokens_of_another_image_at_the_last_layer_give_its_logits(model):
     found = studies.run('patch', Runner(opened(model), GIVEN), region=2)
     params, prefix = opened(model).params, model.trunk.prefix
     others = capture(model, params, np.roll(IMAGES, -1, 0), keep='norm')[0]
@@ -120,8 +120,8 @@ def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
         studies.run('patch', Runner(opened(model), GIVEN), region=3)
 
 
-def test_a_class_token_that_sees_no_patches():
-    """Cut from all patches, in class attention, it is the same for every image."""
+def test_a_class_token_cut_off_from_all_patches():
+    """In class attention it is then the same for every image."""
     found = studies.run('knockout', Runner(opened(CAIT), GIVEN), regions=2, outliers=1)
     names = list(found.arrays['regions'])
     assert names == ['1,1', '1,2', '2,1', '2,2', 'all', 'outliers', 'random']
@@ -172,7 +172,7 @@ def test_sets_of_layers_removed_at_random_are_all_there_are_or_all_different():
             assert {len(own) for own in sets} == {depth - count}
 
 
-def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_many():
+def test_a_mean_over_all_sets_of_one_layer_is_the_mean_over_layers():
     """Drawn with replacement, one of four sets came twice: 0.605 where the mean was 0.716."""
     found = studies.run('lesion', Runner(opened(VIT.clone(depth=4)), GIVEN), draws=4)
     skipped = np.mean([row['accuracy'] for row in found.rows if row['kind'] == 'skipped'])
@@ -190,7 +190,7 @@ def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_ma
 
 
 @pytest.mark.parametrize('count', [1, 2, 5])
-def test_figures_say_which_interval_they_have(count):
+def test_figures_name_their_interval(count):
     given = GIVEN.take(slice(0, count))
     lesion = studies.run('lesion', Runner(opened(VIT), given), draws=1)
     knockout = studies.run('knockout', Runner(opened(VIT), given), regions=1, outliers=1)
@@ -232,7 +232,7 @@ def test_models_without_attention_or_blocks_are_refused():
             studies.run(name, Runner(opened(model), GIVEN))
 
 
-def test_features_have_an_answer_too():
+def test_features_have_effects_too():
     model = VIT.clone(num_classes=0)
     bare = dataclasses.replace(GIVEN, labels=None)
     found = studies.run('heads', Runner(opened(model), bare))
@@ -243,7 +243,7 @@ def test_features_have_an_answer_too():
     ] == pytest.approx(1)
 
 
-def test_what_is_written_says_what_it_is(tmp_path):
+def test_files_describe_their_contents(tmp_path):
     found = studies.run('lesion', Runner(opened(VIT), GIVEN), draws=1)
     found.write(tmp_path, GIVEN, weights='w')
     with np.load(tmp_path / 'lesion.npz') as arrays:

@@ -1,4 +1,4 @@
-"""The page on which one points at patches: what is in it, and what a browser makes of it."""
+"""The explorer page: its contents, and its behaviour in a browser."""
 
 import base64
 import dataclasses
@@ -51,7 +51,7 @@ def captured(loaded, images):
 
 
 @pytest.mark.parametrize('sharpness', [0, 2, 20])
-def test_weights_in_8_bits_differ_by_what_is_said(sharpness):
+def test_weights_in_8_bits_differ_by_the_stated_error(sharpness):
     scores = np.random.default_rng(0).normal(0, sharpness, (2, 3, 50, 50))
     weights = scipy.special.softmax(scores, -1).astype(np.float32)
     stored = explorer.quantise(weights)
@@ -73,7 +73,7 @@ def test_a_row_of_zeros_stays_one():
 
 
 @pytest.mark.parametrize('name', ['vit', 'features', 'cait', 'multi'])
-def test_a_page_holds_what_was_captured(opened, photographs, name):
+def test_a_page_holds_the_captured_arrays(opened, photographs, name):
     loaded = opened[name]
     found = captured(loaded, photographs)
     (model,) = read(page_of(loaded, photographs))
@@ -108,7 +108,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
         assert image['lens'][-1][0][1] == pytest.approx(image['answer'][0][1], abs=1e-3)
 
 
-def test_maps_say_what_they_are_of(opened, photographs):
+def test_maps_have_titles_and_names_of_tokens(opened, photographs):
     def said(name):
         (model,) = read(page_of(opened[name], photographs))
         return {m['title']: (m['queries'], m['keys']) for m in model['images'][0]['maps']}
@@ -162,7 +162,7 @@ def test_names_are_never_markup(opened, photographs, tmp_path):
     assert {name for name, _ in model['images'][0]['answer']} == set(names)
 
 
-def test_what_cannot_be_shown_is_said_in_a_line(opened, photographs, monkeypatch):
+def test_reasons_for_no_page_are_one_line(opened, photographs, monkeypatch):
     with pytest.raises(
         ValueError, match='^explorer: skipped: ConvNet has no attention; see grad-cam'
     ):
@@ -179,7 +179,7 @@ def test_megabytes_are_those_of_the_weights(opened):
     assert explorer.megabytes(opened['convnet'], 2) == 0
 
 
-def test_what_a_page_is_made_of_is_installed():
+def test_the_files_of_a_page_are_installed():
     root = pathlib.Path(vitjax.__file__).parent
     settings = tomllib.loads((root.parent / 'pyproject.toml').read_text())
     (patterns,) = settings['tool']['setuptools']['package-data'].values()
@@ -252,7 +252,7 @@ def close(numbers, expected, error):
     np.testing.assert_allclose(numbers.ravel(), expected, rtol=0, atol=error + 5.1e-5)
 
 
-def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
+def test_pointing_shows_the_attention_of_a_patch(opened, photographs, visit):
     loaded = opened['vit']
     text = page_of(loaded, photographs)
     error = max(image['maps'][0]['error'] for image in read(text)[0]['images'])

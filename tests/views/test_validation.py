@@ -24,7 +24,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_models_that_answer_through_class_attention_have_a_picture(name):
+def test_models_with_class_attention_have_a_picture(name):
     prepared = Preprocessing(size=8, crop=1.0)
     experiment = dataclasses.replace(
         Experiment(), model=MODELS[name], preprocessing=prepared, classes=tuple('abcdefghij')

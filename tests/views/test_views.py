@@ -18,7 +18,7 @@ from vitjax.views import forward
 
 @pytest.fixture
 def draw(opened, photographs):
-    """Draws views of a model by name: `{drawing: arrays}`, and the reasons for those not drawn."""
+    """Draws views of a model by name: `{drawing: arrays}`, and the reasons for skipped views."""
 
     def run(name, *what, **options):
         reasons = []
@@ -114,7 +114,7 @@ def heading(loaded, photographs):
     return axes_of(drawing)[0].get_title()
 
 
-def test_positions_say_where_they_come_from(opened, photographs):
+def test_positions_name_their_origin(opened, photographs):
     vit = opened['vit']
     assert '(learned), 4x4' in heading(vit, photographs)
     other = vit._replace(changes=(SimpleNamespace(what='head'),))
@@ -124,8 +124,8 @@ def test_positions_say_where_they_come_from(opened, photographs):
     assert '(sine-cosine), 4x4' in heading(opened['features'], photographs)
 
 
-def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photographs, tmp_path):
-    """On the run's own test images, else likeness to the whole model."""
+def test_importance_is_accuracy_if_the_runs_images_are_there(opened, photographs, tmp_path):
+    """Accuracy on the run's own test images, else likeness to the whole model."""
     vit = opened['vit']
 
     def measured(**changes):
@@ -178,7 +178,7 @@ def test_errors_say_what_to_do(draw, what, options, message):
         draw('vit', *what, **options)
 
 
-def test_images_that_are_none_are_errors(opened, photographs):
+def test_invalid_images_are_errors(opened, photographs):
     for images, message in (
         ([], 'at least one image'),
         ('cat.png', "must be a list of images: got 'cat.png'"),
@@ -210,7 +210,7 @@ def test_every_registered_view_is_in_the_readme():
     assert not [name for name in views.VIEWS if f'`{name}`' not in readme]
 
 
-def test_every_view_draws_from_options_that_it_names():
+def test_options_and_groups_are_those_of_the_registry():
     assert views.VIEWS['rollout'].options == ('discard', 'smooth', 'scale')
     assert views.choose(['tokens', 'heads'])[0] == 'heads'
     assert views.choose(['all']) == list(views.VIEWS)

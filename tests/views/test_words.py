@@ -1,4 +1,4 @@
-"""What figures of views say, and what can be chosen of them."""
+"""Words in the views' figures, and arrays chosen by options."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def drawn(opened, photographs):
 
 
 def words(drawing):
-    """All that a figure says."""
+    """All text of a figure."""
     figure = drawing.figure
     said = [figure.get_suptitle()]
     for axis in figure.axes:
@@ -48,7 +48,7 @@ def test_maps_are_drawn_over_uniform_attention(drawn):
     np.testing.assert_allclose(picture, 17 * heads.arrays['maps'][0, 0], rtol=1e-6)
 
 
-def test_overlays_say_which_class_and_its_probability(drawn, opened, photographs):
+def test_overlays_name_the_class_and_its_probability(drawn, opened, photographs):
     said = words(drawn('vit', 'relevance')['relevance'])
     found = forward.forward_pass(opened['vit'], photographs)
     best = found.logits.argmax(1)[0]
@@ -78,7 +78,7 @@ def test_images_of_one_name_in_two_folders_are_told_apart(opened, photographs, t
     assert forward.forward_pass(opened['vit'], files).names == ('a/cat', 'b/cat')
 
 
-def test_without_a_head_they_say_what_was_differentiated(drawn):
+def test_figures_without_classes_name_the_target_of_gradients(drawn):
     said = words(drawn('features', 'relevance')['relevance'])
     assert 'half the squared length of the features' in said and 'predicted' not in said
     assert 'gradient of the logit' in words(drawn('convnet', 'grad-cam')['grad_cam'])
@@ -118,7 +118,7 @@ def test_activations_of_a_convolutional_network_have_its_poolings(drawn):
     np.testing.assert_array_equal(one['pool_1'], arrays['pool_1'][..., 3:])
 
 
-def test_what_learnt_from_grey_images_is_drawn_in_grey(drawn, opened, photographs):
+def test_a_model_of_grey_images_is_drawn_in_grey(drawn, opened, photographs):
     grey = [np.repeat(photo[..., :1], 3, -1) for photo in photographs]
     assert examples.grey(forward.forward_pass(opened['vit'], grey))
     assert not examples.grey(forward.forward_pass(opened['vit'], photographs))
@@ -129,8 +129,8 @@ def test_what_learnt_from_grey_images_is_drawn_in_grey(drawn, opened, photograph
     np.testing.assert_array_equal(pixels, pixels[..., :1].repeat(3, -1))
 
 
-def test_a_run_is_asked_for_its_own_images(opened, photographs):
-    """Digits are grey, whatever it is shown."""
+def test_grey_is_decided_by_the_runs_own_images(opened, photographs):
+    """Digits are grey, whatever the images of the results."""
     from vitjax.data.source import Source
 
     experiment = dataclasses.replace(

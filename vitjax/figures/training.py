@@ -10,6 +10,7 @@ from matplotlib.ticker import NullFormatter
 from vitjax.data.order import evenly
 from vitjax.figures.charts import charts, number, percent, write_cells
 from vitjax.figures.panels import overlay, panels, scaled, show
+from vitjax.figures.report import TITLES
 from vitjax.figures.style import WIDTH, Figure, styled
 from vitjax.figures.text import headed, named, short
 
@@ -23,7 +24,7 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
     Args:
         records: lines of `metrics.jsonl`, with `epoch`, `split` and the values.
     """
-    names = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
+    names = dict(TITLES)
     if all(record.get('top5', 1) == 1 for record in records):
         del names['top5']
     figure, axes = charts(WIDTH, 2.2, len(names))
