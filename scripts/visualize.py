@@ -71,7 +71,7 @@ def main(
     from vitjax.base.console import Console
     from vitjax.base.labels import labels
     from vitjax.views import explorer
-    from vitjax.views.seen import look
+    from vitjax.views.forward import forward_pass
 
     chosen = views.choose(what)
     changes: list[Any] = []
@@ -95,7 +95,8 @@ def main(
     if beside is not None:
         if 'explorer' not in chosen:
             raise ValueError(f'--beside is for explorer alone: got {" ".join(what)}.')
-        other = look(runs.load(beside, image_size=size), images, keep=[explorer.VIEW.keep])
+        opened = runs.load(beside, image_size=size)
+        other = forward_pass(opened, images, keep=[explorer.VIEW.keep])
     console, shown = Console(), loaded.experiment
     prepared: Any = shown.preprocessing
     console.say(command.described(shown.model, prepared.size))

@@ -28,7 +28,7 @@ ROOMS = {
         'pretrained', 'runs',
     },
     'studies': {
-        'base', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
+        'base', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
     },
     'plan': {'base', 'data', 'experiment', 'training'},
     'views': {

@@ -117,8 +117,8 @@ def test_predict(photo, wanted, run):
 
 
 def test_visualize(photo, wanted, run):
-    seen = views.look(runs.load(run), [photo])
-    same(seen.images[0], wanted)
+    results = views.forward_pass(runs.load(run), [photo])
+    same(results.images[0], wanted)
 
 
 def test_capture_and_similarity(photo, wanted, run):

@@ -24,8 +24,8 @@ from vitjax.figures import (
     training,
     watch,
 )
-from vitjax.figures.panels import named
 from vitjax.figures.style import drawable
+from vitjax.figures.text import named
 
 RNG = np.random.default_rng(0)
 PICTURES, MAPS = RNG.uniform(size=(2, 8, 8, 3)), RNG.uniform(size=(2, 2, 2))

@@ -52,7 +52,7 @@ def test_every_drawing_is_a_figure_and_its_arrays(run, photographs, tmp_path, ca
             assert getattr(image, 'n_frames', 1) == (3 if name.endswith('.gif') else 1)
     said = capsys.readouterr().out
     assert 'heads_over_depth.gif, heads_over_depth.npz' in said
-    assert 'class-attention: none: ViT has no class-attention layers' in said
+    assert 'class-attention: skipped: ViT has no class-attention layers' in said
     assert np.load(tmp_path / 'heads.npz')['maps'].shape == (2, 2, 4, 4)
 
 

@@ -25,7 +25,7 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
-def test_models_that_answer_through_class_attention_have_a_picture(name):
+def test_models_with_class_attention_have_a_picture(name):
     prepared = Preprocessing(size=8, crop=1.0)
     experiment = dataclasses.replace(
         Experiment(), model=MODELS[name], preprocessing=prepared, classes=tuple('abcdefghij')
@@ -46,4 +46,4 @@ def test_models_that_answer_through_class_attention_have_a_picture(name):
     assert titles[:3] == ['abcdefghij'[i] for i in data.labels[:3]]
     assert titles[3:6] == titles[6:9] == ['abcdefghij'[i] for i in found['predicted']]
     rows = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
-    assert rows == ['image', 'epoch 2', 'epoch 4', 'attention\n(uniform = 1)']
+    assert rows == ['image', 'epoch 2', 'epoch 4', 'attention / uniform']

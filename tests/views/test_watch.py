@@ -21,8 +21,8 @@ RECORDS = [
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
-def test_what_is_watched_is_cka_and_rank_of_what_capture_sees(model):
-    """Of images spread over the split, a few at a time, of the class token where there is one."""
+def test_watched_cka_and_rank_are_those_of_captured_layers(model):
+    """Images are evenly spaced, in small batches; CKA takes the class token if there is one."""
     data = kinds.load(Source(), 'test')
     experiment = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
     rows = np.linspace(0, len(data) - 1, 64).round().astype(int)
@@ -41,7 +41,7 @@ def test_what_is_watched_is_cka_and_rank_of_what_capture_sees(model):
 
 
 @pytest.mark.parametrize('kinds', [('cka', 'rank'), ('cka',), ('rank',)])
-def test_a_strip_and_a_film_of_what_was_watched(kinds, tmp_path):
+def test_a_strip_and_a_film_of_watched_layers(kinds, tmp_path):
     left = {'cka', 'rank'} - {*kinds}
     records = [{k: v for k, v in record.items() if k not in left} for record in RECORDS]
     figure, film = watch.drawings(records)

@@ -1,7 +1,7 @@
-"""Outlier tokens moved aside at test time, to a register that was never trained.
+"""Outlier tokens moved to a register at test time; the register was never trained.
 
 Large pretrained ViTs keep global information in a few patches whose norms stand out (Darcet et al.
-2024); an extra token takes them over without any training (Jiang et al. 2025, arXiv:2506.08010, who
+2024). An extra token takes them over without any training (Jiang et al. 2025, arXiv:2506.08010, who
 move the neurons that make them). Here whole tokens are moved, at one layer.
 """
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.base.types import Module
 from vitjax.inside.intervene import Edit
+from vitjax.models import ViT
 from vitjax.runs import Loaded
 
 PATCH, OUTLIER, REGISTER = 1, 2, 3
@@ -22,24 +22,23 @@ def with_register(loaded: Loaded) -> Loaded:
     """The model with one more register, the last before the patches, which enters as zeros.
 
     Raises:
-        ValueError: for a model without registers as a setting.
+        ValueError: for a model that is not a ViT.
     """
-    model: Module = loaded.experiment.model
-    if 'registers' not in vars(model):
+    model = loaded.experiment.model
+    if not isinstance(model, ViT):
         raise ValueError(f'moving outliers aside needs a ViT: {type(model).__name__} has no place.')
     embed = loaded.params['embed']
-    width: int = vars(model)['width']
-    own = np.asarray(embed.get('registers', np.zeros((0, width), np.float32)))
-    embed = {**embed, 'registers': np.concatenate([own, np.zeros((1, width), own.dtype)])}
-    model = model.clone(registers=vars(model)['registers'] + 1)
+    own = np.asarray(embed.get('registers', np.zeros((0, model.width), np.float32)))
+    embed = {**embed, 'registers': np.concatenate([own, np.zeros((1, model.width), own.dtype)])}
+    model = model.clone(registers=model.registers + 1)
     experiment = dataclasses.replace(loaded.experiment, model=model)
     return Loaded(experiment, {**loaded.params, 'embed': embed}, loaded.changes)
 
 
 def move(tokens: jax.Array, role: jax.Array) -> jax.Array:
-    """Tokens [B, N, D] with the mean of the outliers in the register, and that of the others there.
+    """Tokens [B, N, D] with the outliers' mean in the register, and the patches' mean in each.
 
-    `role` [B, N, 1] says of each token whether it is a `PATCH`, an `OUTLIER` or the `REGISTER`.
+    `role` [B, N, 1] marks each token as `PATCH`, `OUTLIER` or `REGISTER`.
     """
 
     def mean(kind: int) -> jax.Array:
@@ -51,7 +50,7 @@ def move(tokens: jax.Array, role: jax.Array) -> jax.Array:
 
 
 def edit(layer: int, depth: int, prefix: int, outliers: np.ndarray) -> Edit:
-    """The move of `outliers` [B, patches] where tokens leave a layer, from 0; of path `blocks`."""
+    """The move of `outliers` [B, patches] among the tokens leaving a layer, from 0, of `blocks`."""
     role = np.where(outliers, OUTLIER, PATCH)
     role = np.pad(role, ((0, 0), (prefix, 0)))
     role[:, prefix - 1] = REGISTER

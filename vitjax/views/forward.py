@@ -1,13 +1,11 @@
-"""What one pass through a model gave: all that a view draws from."""
+"""Results of one forward and backward pass; every view draws from these."""
 
 import dataclasses
 import difflib
-import inspect
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +14,14 @@ import scipy.special
 
 from vitjax.analysis import attention
 from vitjax.base.labels import labels
-from vitjax.base.types import Array, Arrays, Module, Params
+from vitjax.base.types import Arrays, Params
 from vitjax.data.preprocess import Preprocessing, normalise, read_squares
 from vitjax.experiment import Experiment
-from vitjax.figures.panels import named, short
-from vitjax.figures.style import Figure
+from vitjax.figures.text import named, short
 from vitjax.inside import capture
-from vitjax.models.base import Trunk
+from vitjax.models.base import Model, Trunk
 from vitjax.runs import Loaded
+from vitjax.views.view import NotApplicable
 
 # Captured paths, as regular expressions that views keep.
 WEIGHTS = 'blocks/attention/weights'
@@ -32,70 +30,22 @@ CLASS_WEIGHTS = 'class_blocks/attention/weights'
 MAPS = r'conv_\d+'
 HIDDEN = 'blocks/mlp/hidden'
 
-# Weights are drawn as multiples of 1/N, what each of N tokens would get of attention that has no
-# preference. A scale that ends no earlier than at DIM leaves such attention dim and flat.
-UNIFORM, DIM = 'attention\n(uniform = 1)', 3.0
-
-
-class NotApplicable(Exception):
-    """Why a view does not apply to a model, in one line."""
-
-
-class Drawing(NamedTuple):
-    """One figure of a view, and what it shows.
-
-    Attributes:
-        name: of its files, as in `heads_by_layer`.
-        figure: matplotlib's; a list of them is an animation, a string a page of HTML.
-        arrays: what is drawn, by name.
-    """
-
-    name: str
-    figure: Figure | list[Figure] | str
-    arrays: Mapping[str, Array]
-
-
-Drawings = Iterator[Drawing]
-
-
-class View(NamedTuple):
-    """What a view is; each file of this package defines one as `VIEW`.
-
-    Attributes:
-        group: `attention`, `tokens`, `gradients` or `page`.
-        draw: `Seen` to drawings; its keyword-only arguments are the view's options.
-        keep: regular expression of the captured paths that it reads; empty for a view of
-            parameters or pixels alone.
-        gradients: whether it also reads the target's gradients at those paths.
-    """
-
-    group: str
-    draw: Callable[..., Drawings]
-    keep: str = ''
-    gradients: bool = False
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the view's options."""
-        parameters = inspect.signature(self.draw).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What one pass through a model gave, and what went in.
+class Results:
+    """Results of one pass through a model, and its inputs.
 
     Attributes:
-        loaded: the model, its parameters, and what was changed to fit the image size.
-        names: of the images.
-        pixels: what the model sees, uint8 [B, H, W, 3].
+        loaded: the model, its parameters, and their changes to fit the image size.
+        names: names of the images.
+        pixels: the model's input before it is normalised, uint8 [B, H, W, 3].
         images: the same, normalised.
         logits: [B, classes], or features [B, D] of a model without classes.
         found: captured arrays by path, float32.
         grads: the target's gradients at the same paths; empty if no view reads them.
-        chosen: for each image the class that gradients are taken of, [B]; None for a model with
-            fewer than two classes.
-        asked: whether somebody chose that class; else it is each image's most likely.
+        chosen: class of each image whose logit is differentiated, [B]; None for a model with fewer
+            than two classes.
+        asked: True if the caller chose that class; else it is each image's most likely.
     """
 
     loaded: Loaded
@@ -109,7 +59,7 @@ class Seen:
     asked: bool = False
 
     @property
-    def model(self) -> Module:
+    def model(self) -> Model:
         """The module."""
         return self.loaded.experiment.model
 
@@ -120,12 +70,12 @@ class Seen:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What turned images into the model's input."""
+        """The way from images to the model's input."""
         return _preprocessing(self.loaded.experiment)
 
     @property
     def trunk(self) -> Trunk:
-        """What the model says of its trunk."""
+        """The model's description of its trunk."""
         return self.model.trunk
 
     @property
@@ -144,11 +94,11 @@ class Seen:
         return self.grid[0] // 2, self.grid[1] // 2
 
     def token(self, patch: tuple[int, int]) -> int:
-        """The index of a patch, given by row and column, among the trunk's tokens."""
+        """Index of a patch, a row and a column, among the trunk's tokens."""
         return self.trunk.prefix + patch[0] * self.grid[1] + patch[1]
 
     def image(self, number: int) -> int:
-        """The index from 0 of an image that a user counts from 1.
+        """Index from 0 of an image that a user counts from 1.
 
         Raises:
             ValueError: if there is no such image.
@@ -158,18 +108,18 @@ class Seen:
         return number - 1
 
     def title(self, index: int) -> str:
-        """The name of a class."""
+        """First name of a class."""
         classes = self.loaded.experiment.classes
         return classes[index].split(',')[0] if classes else f'class {index}'
 
     @property
     def titles(self) -> tuple[str, ...]:
-        """For each image its name, the class that gradients are taken of, and its probability."""
+        """Name of each image, the class whose logit is differentiated, and its probability."""
         return self._titles(self.chosen, 'asked' if self.asked else 'predicted')
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """For each image its name, the most likely class and its probability."""
+        """Name of each image, its most likely class and that class's probability."""
         return self._titles(None if self.chosen is None else self.logits.argmax(1), 'predicted')
 
     def _titles(self, classes: np.ndarray | None, how: str) -> tuple[str, ...]:
@@ -177,23 +127,21 @@ class Seen:
         if classes is None:
             values = [f'\nlogit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
             return tuple(f'{name}{value}' for name, value in zip(names, values, strict=True))
-        odds = self.probability[np.arange(len(classes)), classes]
-        said = [short(self.title(index), 18) for index in classes]
-        lines = zip(names, said, odds, strict=True)
-        return tuple(f'{name}\n{how}: {label}, {share:.0%}' for name, label, share in lines)
+        said = [self.answer(image, index, 18) for image, index in enumerate(classes)]
+        return tuple(f'{name}\n{how}: {text}' for name, text in zip(names, said, strict=True))
 
-    def answer(self, image: int, index: int) -> str:
-        """A class and its probability for an image."""
-        return f'{short(self.title(index), 14)}, {self.probability[image, index]:.0%}'
+    def answer(self, image: int, index: int, most: int = 14) -> str:
+        """A class, cut to `most` characters, and its probability for an image."""
+        return f'{short(self.title(index), most)}, {self.probability[image, index]:.0%}'
 
     @property
     def probability(self) -> np.ndarray:
-        """Of the classes [B, classes]: the softmax of `logits`."""
+        """Probabilities of the classes [B, classes]."""
         return scipy.special.softmax(self.logits.astype(np.float32), 1)
 
     @property
     def differentiated(self) -> str:
-        """What gradients are of, in words."""
+        """Target of the gradients, in words."""
         if self.chosen is not None:
             return "gradient of the class's logit"
         if self.model.num_classes == 1:
@@ -202,7 +150,7 @@ class Seen:
 
     @property
     def pictures(self) -> np.ndarray:
-        """What the model sees, 0 to 1."""
+        """The model's input before it is normalised, 0 to 1."""
         return self.pixels / 255.0
 
     def trunk_weights(self) -> jax.Array:
@@ -228,16 +176,16 @@ class Seen:
         return self.found['blocks']
 
     def patches(self) -> jax.Array:
-        """Of `tokens`, those of the patches."""
+        """Tokens of the patches, [L, B, patches, D]."""
         return self.tokens()[:, :, self.trunk.prefix :]
 
     def feature_maps(self) -> Arrays:
-        """A convolutional network's feature maps in order; empty for the others."""
+        """Feature maps of a convolutional network in order; empty for other models."""
         paths = [path for path in self.found if re.fullmatch(MAPS, path)]
         return {path: self.found[path] for path in sorted(paths, key=lambda p: int(p[5:]))}
 
     def stages(self) -> Arrays:
-        """A convolutional network's feature maps, pooled ones too, in the order they come in."""
+        """Feature maps of a convolutional network, pooled ones too, in the order of the pass."""
         paths = [path for path in self.found if re.fullmatch(rf'{MAPS}|pool_\d+', path)]
 
         def place(path: str) -> tuple[int, bool, int]:
@@ -260,15 +208,15 @@ class Seen:
         return values
 
     def answer_map(self, matrix: jax.Array | None, rows: jax.Array | None) -> np.ndarray:
-        """What the answer reads of the patches, [B, rows, columns].
+        """Scores with which the prediction reads the patches, [B, rows, columns].
 
         Args:
             matrix: token-to-token scores of the trunk [B, N, N]; None for a convolutional one.
-            rows: class-attention scores [B, K, 1 + N] where a model has such layers. Of one class
-                token for each class, it is the chosen class's that is read.
+            rows: class-attention scores [B, K, 1 + N]; None for a model without such layers. If
+                each class has its own token, the chosen class's is read.
 
         Raises:
-            NotApplicable: if there are neither.
+            NotApplicable: if both are None.
         """
         if rows is not None:
             own = 0 if rows.shape[1] == 1 else self.chosen
@@ -282,7 +230,7 @@ class Seen:
 
 
 def layer_index(layer: int | None, depth: int) -> int:
-    """The index from 0 of a layer that a user counts from 1; the last one's by default.
+    """Index from 0 of a layer that a user counts from 1; by default the last.
 
     Raises:
         ValueError: if there is no such layer.
@@ -299,7 +247,7 @@ def kept_paths(
 ) -> dict[str, tuple[int, ...]]:
     """Paths that match one of `keep`, with shapes for `count` images; computes nothing.
 
-    Where none matches it is the model's last path, as a capture has to keep something.
+    If none matches, it is the model's last path: a capture has to keep something.
 
     Raises:
         ValueError: if `at` is no path of the model.
@@ -309,32 +257,34 @@ def kept_paths(
     known = capture.paths(loaded.experiment.model, blank)
     if at is not None and at not in known:
         close = difflib.get_close_matches(at, known, n=4) or known
-        raise ValueError(f'at must be a captured path: {at!r} is none; close: {", ".join(close)}.')
+        raise ValueError(
+            f'at must be a captured path: {at!r} is not one; close: {", ".join(close)}.'
+        )
     pattern = re.compile('|'.join(filter(None, keep)) or '-')
     kept = {p: shape for p, shape in known.items() if p == at or pattern.fullmatch(p)}
     return kept or dict([list(known.items())[-1]])
 
 
-def look(
+def forward_pass(
     loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, keep: Sequence[str] = (),
     at: str | None = None, gradients: bool = False, target: str | int | None = None,
-) -> Seen:  # fmt: skip
-    """One pass through a model, and one back if `gradients` are needed.
+) -> Results:  # fmt: skip
+    """Runs one forward pass through a model, and one backward pass if `gradients` are needed.
 
     Args:
-        loaded: what `vitjax.runs.load` returns.
+        loaded: a model, as `vitjax.runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
         keep: regular expressions of paths to capture.
         at: one more path.
-        gradients: whether to take the target's gradients at those paths too.
-        target: class that they are taken of, by name or number; by default each image's most
-            likely.
+        gradients: take the target's gradients at those paths too.
+        target: class whose logit is differentiated, by name or number; by default each image's
+            most likely.
 
     Raises:
         ValueError: for an image that cannot be read, and a path or class that the model lacks.
     """
     experiment, params, _ = loaded
-    model: Module = experiment.model
+    model = experiment.model
     preprocessing = _preprocessing(experiment)
     pixels = read_squares(images, preprocessing)
     inputs = normalise(pixels, preprocessing)
@@ -355,22 +305,22 @@ def look(
         f'image {i + 1}' if isinstance(image, np.ndarray) else next(of_files)
         for i, image in enumerate(images)
     )
-    return Seen(loaded, names, pixels, inputs, logits, found, grads, chosen, asked)
+    return Results(loaded, names, pixels, inputs, logits, found, grads, chosen, asked)
 
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:
     if experiment.preprocessing is None:
-        raise ValueError('experiment.preprocessing must say what the model expects: it is None.')
+        raise ValueError("experiment.preprocessing must describe the model's input: it is None.")
     return experiment.preprocessing
 
 
 def class_index(experiment: Experiment, target: str | int, what: str = 'target') -> int:
-    """The index of a class, given by index, by name or by one of its names; errors say `what`.
+    """Index of a class, given as an index, a name or one of its names; errors name `what`.
 
     Raises:
         ValueError: if the model has no such class.
     """
-    count: int = experiment.model.num_classes  # type: ignore[attr-defined]
+    count = experiment.model.num_classes
     target = str(target)
     if count < 2:
         raise ValueError(f'{what} {target}: the model has no classes to choose from.')
@@ -386,7 +336,7 @@ def class_index(experiment: Experiment, target: str | int, what: str = 'target')
 
 
 def _goal(num_classes: int, index: int | None) -> Callable[[jax.Array], jax.Array]:
-    """What gradients are taken of: a class's logit, each image's largest, or the only one.
+    """Target of gradients: a class's logit, each image's largest, or the only one.
 
     Without classes, half the squared length of the features, whose gradient is the features.
     """

@@ -1,4 +1,4 @@
-"""Outliers moved to a register, against tokens of which it is known which they are."""
+"""Outliers moved to a register, against tokens with known roles."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from vitjax.inside.capture import capture
 from vitjax.inside.intervene import intervene
 from vitjax.models import CaiT, ViT
 from vitjax.runs import Loaded
-from vitjax.studies import aside
-from vitjax.studies.common import Samples
+from vitjax.studies import registers
+from vitjax.studies.runner import Runner
+from vitjax.studies.samples import Samples
 
 MODEL = ViT(patch_size=4, width=8, depth=3, num_heads=2, num_classes=3)
 IMAGES = normal(4, 8, 8, 3, seed=1)
@@ -25,11 +26,11 @@ def opened(model) -> Loaded:
 
 
 def test_outliers_go_to_the_register_and_leave_a_mean_behind():
-    loaded = aside.with_register(opened(MODEL))
+    loaded = registers.with_register(opened(MODEL))
     model, params = loaded.experiment.model, loaded.params
     assert params['embed']['registers'].shape == (1, 8) and not params['embed']['registers'].any()
     outliers = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
-    edits = {'blocks': aside.edit(1, 3, 2, outliers)}
+    edits = {'blocks': registers.edit(1, 3, 2, outliers)}
     _, found = capture(model, params, IMAGES, keep='blocks')
     _, moved = intervene(model, params, IMAGES, edits, keep='blocks')
     before, after = np.asarray(found['blocks'][1]), np.asarray(moved['blocks'][1])
@@ -43,16 +44,16 @@ def test_outliers_go_to_the_register_and_leave_a_mean_behind():
 
 
 def test_a_knockout_with_outliers_moved_aside():
-    found = studies.knockout(opened(MODEL), GIVEN, regions=1, outliers=1, aside=2)
+    found = studies.run('knockout', Runner(opened(MODEL), GIVEN), regions=1, outliers=1, aside=2)
     assert list(found.arrays['regions']) == ['1,1', 'all', 'outliers', 'random', 'register']
-    loaded = aside.with_register(opened(MODEL))
+    loaded = registers.with_register(opened(MODEL))
     model, params = loaded.experiment.model, loaded.params
     norms = np.asarray(found.arrays['norms'])
     assert norms.shape == (3, 4, 4)
     _, blocks = capture(model, params, IMAGES, keep='blocks')
     assert_close(norms, np.linalg.norm(blocks['blocks'][:, :, 2:], axis=-1))
     largest = norms[1] == norms[1].max(1, keepdims=True)
-    edits = {'blocks': aside.edit(1, 3, 2, largest)}
+    edits = {'blocks': registers.edit(1, 3, 2, largest)}
     _, now = intervene(model, params, IMAGES, edits, keep='norm')
     _, was = capture(MODEL, opened(MODEL).params, IMAGES, keep='norm')
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (now['norm'], was['norm']))
@@ -61,9 +62,9 @@ def test_a_knockout_with_outliers_moved_aside():
     assert 'moved to a register at layer 2' in found.policy
 
 
-def test_what_cannot_be_moved_is_an_error():
+def test_layers_and_models_without_a_place_for_outliers_are_errors():
     with pytest.raises(ValueError, match='aside must be a layer, 1 to 3: got 4'):
-        studies.knockout(opened(MODEL), GIVEN, regions=1, outliers=1, aside=4)
+        studies.run('knockout', Runner(opened(MODEL), GIVEN), regions=1, outliers=1, aside=4)
     cait = CaiT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3, class_depth=1)
     with pytest.raises(ValueError, match='needs a ViT: CaiT has no place'):
-        studies.knockout(opened(cait), GIVEN, aside=1)
+        studies.run('knockout', Runner(opened(cait), GIVEN), aside=1)
