@@ -13,7 +13,7 @@ from vitjax.report import page
 from vitjax.report.page import Html, join, tag
 from vitjax.report.predictions import Predictions, images
 from vitjax.report.run import Run
-from vitjax.views.seen import look
+from vitjax.views.forward import forward_pass
 
 MISTAKES = 18
 EXAMPLES = 4  # of correct images, and of mistakes
@@ -95,9 +95,9 @@ def attention(run: Run, found: Predictions) -> Html:
     ):
         if len(rows := rows[:fits]):
             pixels = [*np.asarray(data.images[rows])]
-            seen = look(loaded, pixels, keep=[view.keep], gradients=view.gradients)
+            results = forward_pass(loaded, pixels, keep=[view.keep], gradients=view.gradients)
             names = tuple(f'true: {found.classes[found.labels[row]]}' for row in rows)
-            drawings = view.draw(dataclasses.replace(seen, names=names))
+            drawings = view.draw(dataclasses.replace(results, names=names))
             drawn: Any = next(each.figure for each in drawings if each.name == figure)
             picture = page.picture(figures.png(drawn), 'png', f'{figure}, {kind}')
             shown.append(page.figure(picture, said, kind='half'))

@@ -9,8 +9,8 @@ from vitjax.base.types import Array
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
 from vitjax.inside.intervene import Edit
-from vitjax.inside.sweep import sweep
 from vitjax.inside.path import Path
+from vitjax.inside.sweep import sweep
 from vitjax.studies.runner import Row, Runner, Study
 from vitjax.studies.samples import Samples
 

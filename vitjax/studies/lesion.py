@@ -12,7 +12,13 @@ from vitjax.analysis import effects
 from vitjax.base.types import Array, Params
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.capture import NOTHING, run_embed, run_readout, with_explicit_attention, run_block
+from vitjax.inside.capture import (
+    NOTHING,
+    run_block,
+    run_embed,
+    run_readout,
+    with_explicit_attention,
+)
 from vitjax.models.base import Model
 from vitjax.studies.runner import (
     FRACTIONS,
