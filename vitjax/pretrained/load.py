@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from vitjax import experiment as experiments
 from vitjax import models
 from vitjax.base import fields
 from vitjax.base.types import Module, Params
@@ -228,7 +229,7 @@ def fit(
     """A trained model at other sizes: `resize`, with an experiment to match.
 
     Args:
-        experiment: the model's experiment; its preprocessing must be known.
+        experiment: the model's experiment.
         params: its parameters.
         image_size: side of its new images in pixels; None keeps it.
         patch_size: side of its new patches in pixels; None keeps it.
@@ -239,8 +240,7 @@ def fit(
         ValueError: as `resize` does, and for patches of a model that has none.
     """
     model: Module = experiment.model
-    prepared = experiment.preprocessing
-    assert prepared is not None
+    prepared = experiments.preprocessing(experiment)
     wanted, size = model, image_size or prepared.size
     if patch_size is not None:
         if model.trunk.patch_size is None:

@@ -80,7 +80,7 @@ def answers(run: Run) -> Answers:
     tested = run.last('test')
     if tested is not None:
         try:
-            known = runs.read_predictions(run.path)
+            known = runs.records.read_predictions(run.path)
             _require_numbers(known)
             correct = float((known['labels'] == known['predicted']).mean())
             if abs(correct - tested['accuracy']) < 1e-9:

@@ -18,7 +18,7 @@ from vitjax.base.labels import labels
 from vitjax.experiment import Experiment, to_json
 from vitjax.figures.ablation import words
 from vitjax.figures.report import TITLES, Curve
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 Path = str | pathlib.Path
 POINTS = 400  # of a curve at most: a page shows no more
@@ -122,7 +122,7 @@ def _order(run: pathlib.Path) -> tuple[str, int, str]:
 
 def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     read: list[Any] = []
-    for what in (runs.read_experiment, runs.read_metrics, _starts):
+    for what in (runs.read_experiment, runs.records.read_metrics, _starts):
         try:
             read.append(what(path))
         except (ValueError, OSError) as error:
@@ -131,7 +131,7 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     experiment, lines, starts = read
     records = [record for record in map(_possible, lines) if record]
     if wrong := len(lines) - len(records):
-        missing.append(f'{name}: {wrong} lines of {runs.METRICS} have impossible numbers')
+        missing.append(f'{name}: {wrong} lines of {runs.records.METRICS} have impossible numbers')
     run = Run(path, name, experiment or None, records, starts)
     if experiment and experiment.data is None:
         missing.append(f'{name}: was not trained here, so it has no metrics')
@@ -140,7 +140,8 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     elif records and run.last('test') is None:
         missing.append(f'{name}: is not finished, so what is said of it is of validation images')
     if records and not starts:
-        missing.append(f'{name}: has no {runs.ENVIRONMENT}: neither hardware nor commit is known')
+        file = runs.records.ENVIRONMENT
+        missing.append(f'{name}: has no {file}: neither hardware nor commit is known')
     return run
 
 
@@ -168,7 +169,7 @@ def _possible(record: Record) -> Record | None:
 
 
 def _starts(path: pathlib.Path) -> list[Record]:
-    return runs.read_notes(path, runs.ENVIRONMENT)
+    return runs.records.read_notes(path, runs.records.ENVIRONMENT)
 
 
 # ---- In groups ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from vitjax.data.source import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import training as figures
 from vitjax.inside.capture import capture, paths
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 from vitjax.views.seen import DIM, UNIFORM
 
 IMAGES = 8

@@ -15,7 +15,7 @@ from vitjax.data.source import Data
 from vitjax.experiment import Experiment
 from vitjax.figures import watch as figures
 from vitjax.inside.capture import capture, require_blocks
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 IMAGES, AT_ONCE = 64, 16
 
