@@ -20,8 +20,8 @@ from vitjax.pretrained import config as configs
 from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import HUB, beside, read
-from vitjax.pretrained.formats import AUGREG, FORMATS, Weights
-from vitjax.pretrained.recognise import Contents, contents, facts, facts_of, recognise, shapes
+from vitjax.pretrained.formats import AUGREG, Weights
+from vitjax.pretrained.recognise import Contents, contents, facts, fits, recognise, shapes
 from vitjax.pretrained.resize import Change, Grid, Report, resize
 
 _SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in the names of ViTs' files
@@ -79,31 +79,31 @@ def load(
     """
     weights, stated = read(path), stated or Stated()
     config = configs.read_config(beside(path, configs.FILES))
-    holds = contents(weights, None if model is None else type(models.named(model)))
-    name = model or _recognised(weights, holds, path, config, stated)
-    source = _model(holds, name, config, stated)
-    configs.require_claims(config, source, holds.num_classes)
+    found = contents(weights, None if model is None else type(models.named(model)))
+    name = model or _recognised(weights, found, path, config, stated)
+    source = _model(found, name, config, stated)
+    configs.require_claims(config, source, found.num_classes)
     own = vars(models.named(name)) if name else {}
     heads = vars(source).get('num_heads')
     heads = f', {heads} heads' if heads != own.get('num_heads') else ''
     if model is None or heads:
         report(Change('model', f'model: {name or "ViT"}{heads}'))
-    outputs = holds.num_classes if num_classes is None else num_classes
+    outputs = found.num_classes if num_classes is None else num_classes
     module = source.clone(num_classes=outputs)
     if patch_size is not None:
         module = fields.replace(module, 'patch_size', patch_size)
-    grid = stated.grid or _grid(holds, config)
+    grid = stated.grid or _grid(found, config)
     if image_size is None and grid and grid[0] != grid[1]:
-        sides = 'x'.join(str(side * (holds.patch_size or 1)) for side in grid)
+        sides = 'x'.join(str(side * (found.patch_size or 1)) for side in grid)
         raise ValueError(
             f'{path} is for images of {sides} pixels, and vitjax feeds squares: give --image-size.'
         )
-    size = image_size or config.size or holds.image_size or 224
+    size = image_size or config.size or found.image_size or 224
     prepared = preprocessing(name or 'vit', size, path, config.name)
     prepared = dataclasses.replace(prepared, **{**config.prepared, **_prepared(stated)})
     params = convert(weights, module, size, grid=grid, report=report)
     sizes = {'image_size': image_size, 'patch_size': patch_size, 'num_classes': num_classes}
-    if line := _assumed(path, holds, source, name, prepared, config, stated, sizes):
+    if line := _assumed(path, found, source, name, prepared, config, stated, sizes):
         report(Change('assumed', line))
     classes = config.classes if len(config.classes) == outputs else imagenet_classes()
     return Experiment(
@@ -119,36 +119,35 @@ def _prepared(stated: Stated) -> dict[str, Any]:
 
 
 def _recognised(
-    weights: Weights, holds: Contents, path: str | pathlib.Path, config: Config, stated: Stated
+    weights: Weights, found: Contents, path: str | pathlib.Path, config: Config, stated: Stated
 ) -> str:
     """The published model's name; empty for a ViT of another size whose heads are stated."""
     try:
         return recognise(weights, pathlib.Path(path, config.name) if config.name else path)
     except ValueError:
-        sizes = {'width', 'patch_size'} <= facts(holds).keys()
+        sizes = {'width', 'patch_size'} <= facts(found).keys()
         heads = stated.num_heads or config.num_heads
-        found = facts(holds).items()
-        known = any(found <= facts_of(models.named(name)).items() for name in models.NAMES)
-        if heads and sizes and FORMATS[holds.label][0] is models.ViT and not known:
+        known = any(fits(models.named(name), found) for name in models.NAMES)
+        if heads and sizes and found.format.model is models.ViT and not known:
             return ''
         raise
 
 
-def _model(holds: Contents, name: str, config: Config, stated: Stated) -> Module:
+def _model(found: Contents, name: str, config: Config, stated: Stated) -> Module:
     """The model of weights: of a published name, else a ViT of their shapes; as it is stated."""
     changes: dict[str, Any] = {'num_heads': stated.num_heads or config.num_heads}
     changes['norm_epsilon'] = config.norm_epsilon
     if name:
         model = models.named(name)
     else:
-        found = facts(holds)
+        sizes = facts(found)
         model = models.ViT(
-            patch_size=found['patch_size'], width=found['width'], depth=found['depth'],
-            registers=found['registers'], layer_scale=1.0 if found['layer_scale'] else None,
-            pool='distilled' if found['distilled'] else 'class',
+            patch_size=sizes['patch_size'], width=sizes['width'], depth=sizes['depth'],
+            registers=sizes['registers'], layer_scale=1.0 if sizes['layer_scale'] else None,
+            pool='distilled' if sizes['distilled'] else 'class',
         )  # fmt: skip
     if isinstance(model, models.ViT) and (config.path or not name):
-        changes |= shapes(holds)
+        changes |= shapes(found)
     known = fields.declared(type(model))
     for field, value in changes.items():
         if value is not None and field in known:
@@ -163,29 +162,29 @@ def _model(holds: Contents, name: str, config: Config, stated: Stated) -> Module
     return model
 
 
-def _grid(holds: Contents, config: Config) -> Grid | None:
+def _grid(found: Contents, config: Config) -> Grid | None:
     """Rows and columns of the patches of the position table; None for a square, or without one.
 
     Raises:
         ValueError: if the table has another number of rows than the configuration's grid.
     """
-    patch = holds.patch_size
-    if config.image is None or not patch or not holds.positions:
+    patch = found.patch_size
+    if config.image is None or not patch or not found.positions:
         return None
     high, wide = config.image
     grid = grid_of((high, wide), patch)
-    if grid[0] * grid[1] == holds.positions:
+    if grid[0] * grid[1] == found.positions:
         return grid
-    if config.resampled and holds.image_size:
+    if config.resampled and found.image_size:
         return None
     raise ValueError(
         f'{config.path}: images of {high}x{wide} pixels have {grid[0]}x{grid[1]} patches, the '
-        f'position table has rows for {holds.positions}.'
+        f'position table has rows for {found.positions}.'
     )
 
 
 def _assumed(
-    path: str | pathlib.Path, holds: Contents, model: Module, name: str, prepared: Preprocessing,
+    path: str | pathlib.Path, found: Contents, model: Module, name: str, prepared: Preprocessing,
     config: Config, stated: Stated, sizes: dict[str, int | None],
 ) -> str:  # fmt: skip
     """A line on what nobody states of weights, with the command that states it; empty if all is.
@@ -199,12 +198,13 @@ def _assumed(
             values = [f'{x:g}' for x in value] if isinstance(value, tuple) else [str(value)]
             text.append(f'{field} {", ".join(values)}')
             flags.append(f'--{field} {" ".join(values)}')
-    told = config.num_heads or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
-    if type(model) is models.ViT and holds.label != AUGREG and not told and not stated.num_heads:
+    told = stated.num_heads or config.num_heads
+    told = told or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
+    if type(model) is models.ViT and found.format is not AUGREG and not told:
         text.append(f'{model.num_heads} heads')
         flags.append(f'--num-heads {model.num_heads}')
-    if holds.image_size and holds.patch_size and not stated.grid and not config.image:
-        side = holds.image_size // holds.patch_size
+    if found.image_size and found.patch_size and not stated.grid and not config.image:
+        side = found.image_size // found.patch_size
         text.append(f'a grid of {side}x{side} patches')
         flags.append(f'--grid {side} {side}')
     if not text:
