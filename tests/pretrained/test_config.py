@@ -283,7 +283,7 @@ def test_a_repository_of_the_hub_brings_its_configuration(tmp_path, monkeypatch)
         ({'id2label': 7}, 'config.json'),
     ],
 )
-def test_what_contradicts_the_weights_or_the_model_is_refused_by_name(tmp_path, change, match):
+def test_a_contradiction_of_the_weights_or_the_model_is_refused_by_name(tmp_path, change, match):
     config = {**HUGGING, **change}
     path = folder(tmp_path, published.as_transformers(tiny()), config, PROCESSOR)
     with pytest.raises(ValueError, match=match) as error:
@@ -451,7 +451,7 @@ def test_without_a_configuration_one_line_says_what_is_assumed_and_how_to_state_
     assert runs.load(tmp_path / 'runs' / 'my vit tiny').experiment == experiment
 
 
-def test_what_a_user_states_stands_above_everything(vit_tiny):
+def test_a_users_statements_override_every_file(vit_tiny):
     stated = pretrained.Stated(
         num_heads=12, mean=ZERO, deviation=TWO, crop=0.5, interpolation='lanczos'
     )

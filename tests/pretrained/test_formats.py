@@ -1,5 +1,7 @@
 """The formats agree with each other; timm's is held to golden tensors in test_golden.py."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -80,7 +82,7 @@ def test_half_precision_becomes_float32():
 
 def test_tables_read_both_ways():
     """Splitting every parameter gives the file back, tensor by tensor."""
-    small = {'width': 12, 'depth': 2, 'num_heads': 3, 'num_classes': 5}
+    small: Any = {'width': 12, 'depth': 2, 'num_heads': 3, 'num_classes': 5}
     multi = models.PatchConvNet(width=16, depth=2, num_classes=3, class_tokens_per_class=True)
     vit = tiny()
     per_class = published.noise(published.patchconvnet(16, 2, classes=3, multi=True))

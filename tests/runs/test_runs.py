@@ -47,10 +47,10 @@ def test_a_run_has_no_other_model(written):
 
 
 @pytest.mark.parametrize('channels', [1, 4, 5])
-def test_what_could_not_be_read_again_is_not_written(tmp_path, channels):
+def test_parameters_that_load_would_refuse_are_not_written(tmp_path, channels):
     images = np.zeros((1, 8, 8, channels), np.float32)
     params = MODEL.init(jax.random.key(0), images)['params']
-    with pytest.raises(ValueError, match=rf'3 channels.*\n.*saved float32\[{16 * channels}, 8\]'):
+    with pytest.raises(ValueError, match=rf'3 channels.*\n.*is float32\[{16 * channels}, 8\]'):
         runs.write(tmp_path / 'run', EXPERIMENT, params)
     assert not any(tmp_path.iterdir())
 
@@ -63,7 +63,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, channels):
         ('{"model": {"type": "Swin"}}', "model.type must be 'ViT', .*: 'Swin'"),
     ],
 )
-def test_what_is_no_run(tmp_path, text, match):
+def test_other_directories_are_not_runs(tmp_path, text, match):
     if text is not None:
         (tmp_path / 'experiment.json').write_text(text)
     with pytest.raises(ValueError, match=match):
@@ -81,7 +81,7 @@ def test_what_is_no_run(tmp_path, text, match):
         ('{up}/capture', '(?s)has none.*is a capture'),
     ],
 )
-def test_what_is_no_run_says_what_to_give_instead(written, tmp_path, given, match):
+def test_the_error_for_another_path_says_which_one_to_give(written, tmp_path, given, match):
     (tmp_path / 'ablation' / 'cells' / 'depth-2' / 'seed_0').mkdir(parents=True)
     (tmp_path / 'capture').mkdir()
     for name in ('index.json', 'examples.npy'):

@@ -179,7 +179,8 @@ def require_same_examples(a: Activations, b: Activations) -> None:
     places = [(side.about.get('data'), side.about.get('split')) for side in (a, b)]
     if places[0] == places[1] != (None, None) and not any('done' in s.about for s in (a, b)):
         return  # both read now, from one place
-    one, other = (digests(np.concatenate([*by_batch(s.hashes, s.examples)])) for s in (a, b))
+    reads = (a.hashes, b.hashes)
+    one, other = (digests(np.concatenate([*by_batch(read, a.examples)])) for read in reads)
     if one['order'] == other['order']:
         return
     if one['images'] == other['images']:

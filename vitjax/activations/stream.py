@@ -105,8 +105,7 @@ def stream(
     Raises:
         ValueError: if `keep` matches nothing, or a path does not have the tokens or layers.
     """
-    model = experiment.model
-    prepared = preprocessing(experiment)
+    model, prepared = experiment.model, preprocessing(experiment)
     tokens = tokens or ('class' if model.trunk.class_token else 'mean')
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
@@ -115,46 +114,12 @@ def stream(
         blank: Any = jax.ShapeDtypeStruct((1, prepared.size, prepared.size, 3), jnp.float32)
         chosen = _span(layers, capture.require_match(model, blank, keep))
     forward = _forward(model, prepared, data.prepared, keep, tokens, chosen)
-    shape = (1, *data.images.shape[1:])
-    found = jax.eval_shape(forward, params, jax.ShapeDtypeStruct(shape, jnp.uint8))
-
-    def stack(path: str) -> Stack:
-        count, _, *rest = found[path].shape
-        if not Path(path).stack:
-            return Stack(path, (count, *rest), None)
-        first = chosen[0] if chosen else 0
-        return Stack(path, (count, *rest), (first, first + count - 1))
-
-    stacks = tuple(map(stack, sorted(found, key=network_order)))
-    devices = jax.local_devices()
-    mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
-    placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    split = NamedSharding(mesh, PartitionSpec('batch'))
-    step = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
-
-    @functools.lru_cache(maxsize=1)  # hashes and the forward pass read the same images
-    def images(rows: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(data.images[np.array(rows)])
-
-    def run(pixels: np.ndarray) -> dict[str, jax.Array]:
-        # The last batch is padded with its first image: a single shape is compiled.
-        padding = np.repeat(pixels[:1], step - len(pixels), axis=0)
-        found = forward(placed, jax.device_put(np.concatenate([pixels, padding]), split))
-        return {k: v[:, : len(pixels)] for k, v in found.items()} if len(padding) else found
-
-    def values(rows: np.ndarray) -> list[Array]:
-        pixels = images(tuple(rows))
-        parts = [run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
-        if len(parts) == 1:
-            return [parts[0][stack.path] for stack in stacks]
-        return [np.concatenate([p[stack.path] for p in parts], axis=1) for stack in stacks]
-
-    hashed = functools.cache(known or (lambda: data))
-
-    def hashes(rows: np.ndarray) -> np.ndarray:
-        pixels = hashed().images[rows] if known else images(tuple(rows))
-        return np.array([_hash(image) for image in pixels], np.uint64)
-
+    pixels = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), jnp.uint8)
+    found = jax.eval_shape(forward, params, pixels)
+    first = chosen[0] if chosen else 0
+    paths = sorted(found, key=network_order)
+    stacks = tuple(_stack(path, found[path].shape, first) for path in paths)
+    reader = _Reader(forward, params, data, paths, known, batch_size)
     facts = {
         'model': to_json(experiment)['model'],
         'weights': provenance.digest(params, end='\n'),
@@ -165,7 +130,66 @@ def stream(
         'tokens': tokens,
         **(about or {}),
     }
-    return Activations(stacks, len(data), values, hashes, data.labels, facts)
+    return Activations(stacks, len(data), reader.values, reader.hashes, data.labels, facts)
+
+
+def _stack(path: str, shape: tuple[int, ...], first: int) -> Stack:
+    count, _, *rest = shape
+    return Stack(path, (count, *rest), (first, first + count - 1) if Path(path).stack else None)
+
+
+class _Reader:
+    """Forward passes over chosen examples, sharded over this process's devices.
+
+    Args:
+        forward: maps parameters and pixels to arrays by path.
+        params: parameters of the model.
+        data: images.
+        paths: paths in the order in which `values` returns them.
+        known: returns the same images as hashes see them; None is `data`.
+        batch_size: images at a time on the devices.
+    """
+
+    def __init__(
+        self, forward: Callable[..., dict[str, jax.Array]], params: Params, data: Data,
+        paths: list[str], known: Callable[[], Data] | None, batch_size: int,
+    ):  # fmt: skip
+        devices = jax.local_devices()
+        kinds = (AxisType.Auto,)
+        mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=kinds, devices=devices)
+        self._forward, self._data, self._paths = forward, data, paths
+        self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        self._sharding = NamedSharding(mesh, PartitionSpec('batch'))
+        self._step = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
+        self._known = known and functools.cache(known)
+        self._rows, self._pixels = np.array([-1]), np.empty(0, np.uint8)
+
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        """Images of rows; hashes and the forward pass read the same ones in turn."""
+        if not np.array_equal(rows, self._rows):
+            self._rows, self._pixels = rows, np.asarray(self._data.images[rows])
+        return self._pixels
+
+    def values(self, rows: np.ndarray) -> list[Array]:
+        """Arrays [layers, n, ...] of n rows, one per path."""
+        pixels, step = self._images(rows), self._step
+        parts = [self._run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
+        if len(parts) == 1:
+            return [parts[0][path] for path in self._paths]
+        return [np.concatenate([part[path] for part in parts], axis=1) for path in self._paths]
+
+    def _run(self, pixels: np.ndarray) -> dict[str, jax.Array]:
+        # The last batch is padded with its first image: a single shape is compiled.
+        padding = np.repeat(pixels[:1], self._step - len(pixels), axis=0)
+        batch = jax.device_put(np.concatenate([pixels, padding]), self._sharding)
+        found = self._forward(self._params, batch)
+        return {k: v[:, : len(pixels)] for k, v in found.items()} if len(padding) else found
+
+    def hashes(self, rows: np.ndarray) -> np.ndarray:
+        """Hashes [n] uint64 of the images of n rows."""
+        images = self._known().images[rows] if self._known else self._images(rows)
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
+        return np.array([int.from_bytes(digest, 'little') for digest in digests], np.uint64)
 
 
 @functools.lru_cache(maxsize=8)
@@ -240,8 +264,3 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
         return value[:, :, 0]
     patches = value if tokens == 'all' else value[:, :, prefix:]
     return patches.mean(2) if tokens == 'mean' else patches
-
-
-def _hash(image: np.ndarray) -> int:
-    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, 'little')

@@ -25,10 +25,13 @@ _RESAMPLING = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  #
 # Defaults of transformers' image processors, as of version 5. `size` with a shortest edge resizes
 # the short side, `size` with a height and a width both sides.
 _PROCESSORS: dict[str, dict[str, Any]] = {
-    'ViT': {'size': {'height': 224, 'width': 224}, 'resample': 2, 'colours': HALF},
+    'ViT': {
+        'size': {'height': 224, 'width': 224}, 'resample': 2,
+        'image_mean': HALF[0], 'image_std': HALF[1],
+    },
     'DeiT': {
         'size': {'height': 256, 'width': 256}, 'crop_size': 224, 'do_center_crop': True,
-        'resample': 3, 'colours': IMAGENET,
+        'resample': 3, 'image_mean': IMAGENET[0], 'image_std': IMAGENET[1],
     },
     **dict.fromkeys(
         ('Bit', 'CLIP'),
@@ -203,25 +206,18 @@ def _of_processor(values: dict[str, Any]) -> dict[str, Any]:
     own = next((kind for kind in _PROCESSORS if name.startswith(kind)), None)
     if own is None and not {'size', 'resample', 'image_mean', 'image_std'} <= values.keys():
         raise ValueError(f'image_processor_type={name!r} must be one of {", ".join(_PROCESSORS)}.')
-    defaults = _PROCESSORS.get(own or '', {})
-
-    def get(name: str, otherwise: Any = None) -> Any:
-        value = values.get(name)
-        return defaults.get(name, otherwise) if value is None else value
-
-    for flag in ('do_resize', 'do_rescale'):
-        _require(flag, get(flag, True), (True,))
-    _require('do_pad', get('do_pad', False), (False,))
+    stated = {name: value for name, value in values.items() if value is not None}
+    get = (_PROCESSORS.get(own or '', {}) | stated).get
+    for flag, wanted in (('do_resize', True), ('do_rescale', True), ('do_pad', False)):
+        _require(flag, get(flag, wanted), (wanted,))
     factor = get('rescale_factor', 1 / 255)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise ValueError(f'rescale_factor must be 1/255: {factor}.')
-    mean, deviation = values.get('image_mean'), values.get('image_std')
+    mean, deviation = get('image_mean'), get('image_std')
     if not get('do_normalize', True):
         mean, deviation = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif mean is None or deviation is None:
-        if not defaults.get('colours'):
-            raise ValueError('image_mean and image_std must be stated: they are not.')
-        mean, deviation = defaults['colours']
+        raise ValueError('image_mean and image_std must be stated: they are not.')
     resample = get('resample')
     if not isinstance(resample, int) or not 0 <= resample < len(_RESAMPLING):
         raise ValueError(f'resample must be a number of Pillow, 0 to 5: {resample!r}.')

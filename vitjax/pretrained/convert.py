@@ -15,7 +15,16 @@ from vitjax.base.types import Array, Module
 from vitjax.models.base import Model
 from vitjax.pretrained.formats import Entry, Weights
 from vitjax.pretrained.recognise import Contents, contents
-from vitjax.pretrained.resize import Change, Grid, Report, misfits, resize, shapes_of, unflatten
+from vitjax.pretrained.resize import (
+    Change,
+    Grid,
+    Report,
+    misfits,
+    resize,
+    shape_texts,
+    shapes_of,
+    unflatten,
+)
 
 
 def convert(
@@ -85,7 +94,7 @@ class Parameter:
         return np.stack(layers) if self.entry.stacked else layers[0]
 
     def split(self, parameter: Array) -> dict[str, np.ndarray]:
-        """The file's tensors by name, views of the parameter where possible; inverse of `join`."""
+        """The file's tensors by name, views of the parameter if possible; inverse of `join`."""
         theirs, ours = self.entry.layouts
         out = {}
         layers = np.asarray(parameter) if self.entry.stacked else [np.asarray(parameter)]
@@ -156,7 +165,7 @@ def _require_match(found: Contents, parameters: Mapping[str, Parameter]) -> None
     wanted: dict[str, np.ndarray] = {}
     for each in parameters.values():
         wanted |= each.split(np.broadcast_to(np.float32(0), each.shape))  # takes no memory
-    lines = misfits(found.weights, wanted)
+    lines = misfits(shape_texts(found.weights), shape_texts(wanted))
     for name, value in ((n, found.weights[n]) for n in wanted if n in found.weights):
         if not jnp.issubdtype(value.dtype, jnp.floating):
             lines.append(f'  {name}: is {value.dtype}, must be floating point')

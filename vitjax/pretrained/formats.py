@@ -18,16 +18,10 @@ from vitjax.models.base import Model
 
 Weights = Mapping[str, np.ndarray]
 
-# einops patterns from a file's layout to ours. Axes: o(utputs), i(nputs), c(hannels), h(eigh)t and
-# w(idth) of a patch, y and x of a convolution's kernel.
+# einops patterns from a file's layout to ours. Axes: outputs, inputs, channels, height and width of
+# a patch, y and x of a convolution's kernel; d is the width of vectors and tokens.
 VECTOR = 'd -> d'
 TOKENS = '1 n d -> n d'
-DENSE = 'o i -> i o'
-CONVOLUTION = 'o c y x -> y x c o'
-ONE_BY_ONE = 'o i 1 1 -> i o'
-PATCH = 'o c h w -> (h w c) o'
-FLAX_PATCH = 'h w c o -> (h w c) o'
-FLAX_DENSE = 'i o -> i o'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +99,7 @@ def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
 
 
 def _dense(
-    path: str, *names: str, pattern: str = DENSE, bias: str = VECTOR, flax: bool = False
+    path: str, *names: str, pattern: str = 'o i -> i o', bias: str = VECTOR, flax: bool = False
 ) -> Table:
     """Both parameters of a module, which has PyTorch's names and layouts, or flax's."""
     ours = 'scale' if pattern == VECTOR else 'kernel'
@@ -117,11 +111,11 @@ def _dense(
 
 
 _norm = functools.partial(_dense, pattern=VECTOR)
-_patches = functools.partial(_dense, pattern=PATCH)
-_convolution = functools.partial(_dense, pattern=CONVOLUTION)
-_one_by_one = functools.partial(_dense, pattern=ONE_BY_ONE)
+_patches = functools.partial(_dense, pattern='o c h w -> (h w c) o')
+_convolution = functools.partial(_dense, pattern='o c y x -> y x c o')
+_one_by_one = functools.partial(_dense, pattern='o i 1 1 -> i o')
 _flax_norm = functools.partial(_dense, pattern=VECTOR, flax=True)
-_flax_dense = functools.partial(_dense, pattern=FLAX_DENSE, flax=True)
+_flax_dense = functools.partial(_dense, pattern='i o -> i o', flax=True)
 
 
 def _scales(name: str) -> Table:
@@ -239,7 +233,7 @@ _AUGREG_BLOCK = (
     *_flax_dense('mlp/output', 'MlpBlock_3/Dense_1'),
 )  # fmt: skip
 _AUGREG = (
-    *_flax_dense('embed/patch/projection', 'embedding', pattern=FLAX_PATCH),
+    *_flax_dense('embed/patch/projection', 'embedding', pattern='h w c o -> (h w c) o'),
     _tokens('embed/class_token', 'cls'),
     _tokens('embed/position/table', 'Transformer/posembed_input/pos_embedding'),
     *_nested('blocks/', 'Transformer/encoderblock_{i}/', _AUGREG_BLOCK),

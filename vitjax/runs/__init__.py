@@ -32,7 +32,7 @@ class Loaded(NamedTuple):
     """A trained model.
 
     Attributes:
-        experiment: the model, its preprocessing and class names, and where it came from.
+        experiment: experiment with the model, its preprocessing, class names and origin.
         params: parameters of the model.
         changes: `pretrained.Change` values of everything changed on the way, in order.
     """

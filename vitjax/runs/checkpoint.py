@@ -24,6 +24,7 @@ from orbax.checkpoint.path import atomicity
 
 from vitjax.base import files, quiet
 from vitjax.base.types import PyTree, TrainState
+from vitjax.pretrained.resize import misfits
 
 FOLDER = 'checkpoints'
 DIGESTS = 'digests.json'
@@ -111,6 +112,10 @@ def steps(run: Path) -> list[int]:
     return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
+def _folder(run: Path, step: int) -> pathlib.Path:
+    return pathlib.Path(run) / FOLDER / str(step)
+
+
 def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
     """Damage of a checkpoint's files in one line; None if there is none.
 
@@ -119,7 +124,7 @@ def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
         step: step of the checkpoint.
         skip: items, of `ITEMS`, that may be damaged.
     """
-    folder = pathlib.Path(run) / FOLDER / str(step)
+    folder = _folder(run, step)
     try:
         known = files.read_json(files.inside(run, f'{FOLDER}/{step}/{DIGESTS}'))
         for name, wanted in known.items():
@@ -162,7 +167,7 @@ def set_aside(run: Path) -> None:
             f'{pathlib.Path(run) / FOLDER} to train from the start.'
         )
     for step, reason in wrong.items():
-        folder = pathlib.Path(run) / FOLDER / str(step)
+        folder = _folder(run, step)
         if reason and step > max(whole):
             aside = files.inside(run, ASIDE)
             aside.mkdir(exist_ok=True)
@@ -170,11 +175,11 @@ def set_aside(run: Path) -> None:
             folder.rename(kept)
             files.warn(f'{reason}; resuming from step {max(whole)}, and that checkpoint is {kept}')
         elif reason and damage(run, step, skip=('opt_state',)):
-            raise ValueError(_best_is_damaged(reason, folder))
+            raise _best_is_damaged(reason, folder)
 
 
-def _best_is_damaged(reason: str, folder: pathlib.Path) -> str:
-    return f'{reason}: it may be the best checkpoint; delete {folder} to do without it.'
+def _best_is_damaged(reason: str, folder: pathlib.Path) -> ValueError:
+    return ValueError(f'{reason}: it may be the best checkpoint; delete {folder} to do without it.')
 
 
 def save(
@@ -319,12 +324,11 @@ def _load(run: Path, found: list[int], shapes: Any, which: str, item: str) -> An
         reason = damage(run, step, skip=others)
         if reason is None:
             return restore(run, step, {item: _placed(shapes)})[item]
-        folder = pathlib.Path(run) / FOLDER / str(step)
+        folder = _folder(run, step)
         if step == found[0] or not folder.exists():
-            raise ValueError(
-                f'no checkpoint of {run} is whole: {reason}.' if which == 'latest'
-                else _best_is_damaged(reason, folder)
-            )  # fmt: skip
+            if which == 'best':
+                raise _best_is_damaged(reason, folder)
+            raise ValueError(f'no checkpoint of {run} is whole: {reason}.')
         files.warn(f'{reason}; an older checkpoint is taken')
     raise ValueError(f'{run} has no checkpoint yet.')
 
@@ -334,7 +338,7 @@ def _best(run: Path, found: list[int]) -> int:
     ranks = {}
     for step in found:
         if reason := damage(run, step, skip=ITEMS):
-            raise ValueError(_best_is_damaged(reason, pathlib.Path(run) / FOLDER / str(step)))
+            raise _best_is_damaged(reason, _folder(run, step))
         path = files.inside(run, f'{FOLDER}/{step}/metrics/metrics')
         try:
             ranks[step] = float(files.read_json(path)['accuracy'])
@@ -367,15 +371,10 @@ def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
     """
 
     def kinds(tree: PyTree) -> dict[str, str]:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
         name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
         return {name(path): f'{x.dtype}{list(x.shape)}' for path, x in leaves}
 
-    old, new = kinds(saved), kinds(wanted)
-    wrong = [f'- {name} {new[name]}' for name in new if name not in old]
-    wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
-    both = [name for name in new if name in old]
-    wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
-    if wrong:
+    if wrong := misfits(kinds(saved), kinds(wanted)):
         lines = files.few(wrong)
         raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')

@@ -154,8 +154,8 @@ def cka(
 
     1 on itself. The biased estimate is 0 to 1; the unbiased one is around 0, also slightly below,
     for unrelated representations. Invariant to rotation, scale and shift of either side, and to a
-    permutation of the examples of both; not to other linear maps. All examples make one Gram matrix.
-    Cost, arguments and errors as `hsic`.
+    permutation of the examples of both; not to other linear maps. All examples make one Gram
+    matrix. Cost, arguments and errors as `hsic`.
 
     >>> rng = np.random.default_rng(0)
     >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
