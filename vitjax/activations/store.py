@@ -68,7 +68,8 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     with runs.lock(out, 'capturing'):
         wrong = _wrong(out, index, kinds)
-        _write_labels(labels, files.inside(out, LABELS))
+        with files.writing(files.inside(out, LABELS)) as file:
+            np.save(file, labels)
         if wrong.any() or 'order' not in index:
             _write(activations, activations.hashes, out, index, wrong, batch_size, report)
 
@@ -87,9 +88,8 @@ def _write(
             continue
         images[rows] = known = hashes(rows)
         values = map(np.asarray, activations.values(rows))
-        for i, (stack, file, value) in enumerate(
-            zip(activations.stacks, maps, values, strict=True)
-        ):
+        stacks = zip(activations.stacks, maps, values, strict=True)
+        for i, (stack, file, value) in enumerate(stacks):
             with np.errstate(over='ignore'):  # `_require_finite` names the layer
                 written = value.astype(file.dtype)
             _require_finite(stack, value, written)
@@ -205,16 +205,6 @@ def _allocate(path: pathlib.Path, shape: tuple[int, ...], kind: Any) -> None:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _write_labels(labels: np.ndarray, path: pathlib.Path) -> None:
-    try:
-        if _digest(files.array(path, labels.shape)) == _digest(labels):
-            return
-    except ValueError:
-        pass
-    with files.writing(path) as file:
-        np.save(file, labels)
 
 
 def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:

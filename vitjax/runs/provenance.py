@@ -38,20 +38,6 @@ def of_data(data: Data) -> Facts:
     }
 
 
-def of_splits(experiment: Experiment, load: Load) -> dict[str, Facts]:
-    """Identity of every split of an experiment's data.
-
-    Args:
-        experiment: experiment with its preprocessing.
-        load: reads a split of a source, as `data.kinds.load`.
-
-    Raises:
-        ValueError: as `load` does.
-    """
-    read = _splits(require_data(experiment), experiment.preprocessing, load)
-    return {split: of_data(data) for split, data in read.items()}
-
-
 def _splits(source: Source, prepared: Preprocessing | None, load: Load) -> dict[str, Data]:
     """Every split, read as a run reads it, so that `load` may return a cached one."""
     return {s: load(source, s, *(() if s == 'train' else (prepared,))) for s in SPLITS}
@@ -88,10 +74,19 @@ def digest(arrays: PyTree, facts: str = '', end: str = '') -> str:
 
 
 def of_run(experiment: Experiment, load: Load) -> Facts:
-    """Identity of data, weights and teacher of an experiment that is resolved against its data."""
+    """Identity of data, weights and teacher of an experiment that is resolved against its data.
+
+    Args:
+        experiment: experiment with its preprocessing.
+        load: reads a split of a source, as `data.kinds.load`.
+
+    Raises:
+        ValueError: as `load` and `of_weights` do.
+    """
+    read = _splits(require_data(experiment), experiment.preprocessing, load)
     paths = {'weights': experiment.weights, 'teacher': experiment.distill.teacher}
     others = {name: of_weights(path) for name, path in paths.items() if path is not None}
-    return {'data': of_splits(experiment, load), **others}
+    return {'data': {split: of_data(data) for split, data in read.items()}, **others}
 
 
 def recorded(run: Path) -> Facts | None:
@@ -167,12 +162,12 @@ def remark(run: Path, read: Mapping[str, Data]) -> str:
     """
     if not (pathlib.Path(run).is_dir() and checkpoint.steps(run)):
         return ''
-    old, now = recorded(run), {s: of_data(d) for s, d in read.items()}
-    names = [data.classes for data in read.values()]
-    classes = (runs.read_experiment(run).classes, names[0]) if names else None
-    found = differences(old, {'data': now}, classes) if old else []
-    said = f'the data of {run} changed since it was trained (then -> now): {"; ".join(found)}'
-    return said if found else ''
+    old, now = recorded(run), {split: of_data(data) for split, data in read.items()}
+    if not (old and read):
+        return ''
+    classes = runs.read_experiment(run).classes, next(iter(read.values())).classes
+    found = '; '.join(differences(old, {'data': now}, classes))
+    return f'the data of {run} changed since it was trained (then -> now): {found}' if found else ''
 
 
 def with_others(source: Source, read: Mapping[str, Data]) -> dict[str, Data]:
