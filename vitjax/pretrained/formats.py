@@ -85,11 +85,6 @@ class Format:
         """The entries by our path."""
         return {entry.path: entry for entry in self.entries}
 
-    @functools.cached_property
-    def by_name(self) -> Mapping[str, Entry]:
-        """The entries by each name in the file, `{i}` for the layer's number."""
-        return {name: entry for entry in self.entries for name in entry.names}
-
 
 def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
     return tuple(
@@ -98,9 +93,7 @@ def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
     )
 
 
-def _dense(
-    path: str, *names: str, pattern: str = 'o i -> i o', bias: str = VECTOR, flax: bool = False
-) -> Table:
+def _module(path: str, *names: str, pattern: str, bias: str = VECTOR, flax: bool = False) -> Table:
     """Both parameters of a module, which has PyTorch's names and layouts, or flax's."""
     ours = 'scale' if pattern == VECTOR else 'kernel'
     weight, dot = (ours, '/') if flax else ('weight', '.')
@@ -110,12 +103,13 @@ def _dense(
     )
 
 
-_norm = functools.partial(_dense, pattern=VECTOR)
-_patches = functools.partial(_dense, pattern='o c h w -> (h w c) o')
-_convolution = functools.partial(_dense, pattern='o c y x -> y x c o')
-_one_by_one = functools.partial(_dense, pattern='o i 1 1 -> i o')
-_flax_norm = functools.partial(_dense, pattern=VECTOR, flax=True)
-_flax_dense = functools.partial(_dense, pattern='i o -> i o', flax=True)
+_norm = functools.partial(_module, pattern=VECTOR)
+_dense = functools.partial(_module, pattern='o i -> i o')
+_patches = functools.partial(_module, pattern='o c h w -> (h w c) o')
+_convolution = functools.partial(_module, pattern='o c y x -> y x c o')
+_one_by_one = functools.partial(_module, pattern='o i 1 1 -> i o')
+_flax_norm = functools.partial(_module, pattern=VECTOR, flax=True)
+_flax_dense = functools.partial(_module, pattern='i o -> i o', flax=True)
 
 
 def _scales(name: str) -> Table:

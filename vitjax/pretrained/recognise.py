@@ -219,11 +219,12 @@ def _unwrapped(weights: Weights) -> dict[str, np.ndarray]:
 
 def _by_parameter(weights: Weights, format: Format) -> Held:
     """The tensors that a format knows, by our path and their name."""
+    paths = {name: entry.path for entry in format.entries for name in entry.names}
     held: Held = {}
     for name, value in weights.items():
         # Any number in a name may be what {i} counts.
         numbers = [found.span() for found in re.finditer(r'\d+', name)]
         for spelling in [name, *(f'{name[:a]}{{i}}{name[b:]}' for a, b in numbers)]:
-            if entry := format.by_name.get(spelling):
-                held.setdefault(entry.path, {})[name] = value
+            if spelling in paths:
+                held.setdefault(paths[spelling], {})[name] = value
     return held
