@@ -207,8 +207,9 @@ def matrices(
     chosen, other = list(map(similarity.find, metrics)), y or x
 
     @functools.cache
-    def sides() -> tuple[list[Array], list[Array] | None]:
-        return whole(x, samples, report), None if y is None else whole(y, samples, report)
+    def sides() -> tuple[list[Array], list[Array]]:
+        left = whole(x, samples, report)
+        return left, left if y is None else whole(y, samples, report)
 
     batches, size = len(_starts(x.examples, batch_size)), min(batch_size, x.examples)
     for metric in chosen:
