@@ -102,7 +102,7 @@ def main(
             writer.writerow([split, name, *(f'{v:.4f}' for v in shares), scored.support[i]])
     names = [f'confusion.{kind}' for kind in format]
     for name in names:
-        runs.save_figure(figures.confusion(matrix, held.classes), folder, name)
+        runs.records.save_figure(figures.confusion(matrix, held.classes), folder, name)
     figured = ', '.join(f'figures/{name}' for name in names)
     print(f'written: evaluation.json, evaluation.csv and {figured} in {folder}')
 

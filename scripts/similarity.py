@@ -7,17 +7,19 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.analysis.similarity import METRICS, find
 from vitjax.base.ranges import Count, Formats, Pattern, Positive, Range, Side
 from vitjax.pretrained import UNSTATED, Stated
 
-Metric = Literal['cka', 'rbf', 'cca', 'svcca', 'pwcca', 'procrustes', 'angle', 'rsa', 'knn']
+METAVAR = f'{{{",".join(METRICS)},MODULE:FUNCTION}} [...]'
 
 
 def main(
     a: Annotated[Positional[str], arg(metavar='A')],
     b: Annotated[Positional[str | None], arg(metavar='[B]')] = None, *, out: str | None = None,
-    metrics: Annotated[tuple[Metric, ...], Range(1)] = ('cka',), probe: bool = False,
-    data: str | None = None, split: Literal['train', 'validation', 'test'] = 'test',
+    metrics: Annotated[tuple[str, ...], Range(1), arg(metavar=METAVAR)] = ('cka',),
+    probe: bool = False, data: str | None = None,
+    split: Literal['train', 'validation', 'test'] = 'test',
     examples: Count | None = None, train_examples: Count | None = None, keep: Pattern | None = None,
     tokens: Literal['class', 'mean', 'patches', 'all'] | None = None,
     layers: tuple[Count, Count] | None = None, samples: Literal['image', 'token'] = 'image',
@@ -44,7 +46,7 @@ def main(
         a: a capture, a run, weights or a .npy file.
         b: the same; A itself without it.
         out: where to write; `similarity` inside A where A is a directory.
-        metrics: which to compute.
+        metrics: metrics to compute; a user's own is a function MODULE:FUNCTION.
         probe: read classes off every layer, instead.
         data: of runs and weights: digits, tfds:NAME, folder:PATH (with a folder for each class), or
             the path of a folder of images; a run has its own.
@@ -77,6 +79,8 @@ def main(
         raise ValueError(f'there is no {a}.')
     if out is None and not pathlib.Path(a).is_dir():
         raise ValueError(f'say where to write with --out: {a} is no directory.')
+    for metric in metrics:
+        find(metric)  # raises before anything is computed
     directory = pathlib.Path(out or f'{a}/similarity')
     a_size, b_size = (*size, None, None)[:2]
     open_side = functools.partial(
@@ -90,8 +94,8 @@ def main(
             raise ValueError('a probe of captures needs two: fitted on A, tested on B.')
         if not captured and b is not None:
             raise ValueError('a probe of a run or weights needs no B: it has the data of both.')
-        fitted = activations.evenly(open_side(a, split='train', size=a_size), train_examples)
-        tested = activations.evenly(open_side(b or a, split=split, size=a_size), examples)
+        fitted = activations.sample(open_side(a, split='train', size=a_size), train_examples)
+        tested = activations.sample(open_side(b or a, split=split, size=a_size), examples)
         say(console, fitted, tested)
         with console.progress('images', fitted.examples, now='compiling') as report:
             nearest = 20 if k is None else k
@@ -104,8 +108,8 @@ def main(
             print(f'{name:<{width}}', *(f'{value:>14.2%}' for value in row))
         print(f'written to {directory}')
         return
-    x = activations.evenly(open_side(a, split=split, size=a_size), examples)
-    y = None if b is None else activations.evenly(open_side(b, split=split, size=b_size), examples)
+    x = activations.sample(open_side(a, split=split, size=a_size), examples)
+    y = None if b is None else activations.sample(open_side(b, split=split, size=b_size), examples)
     if y is not None:
         activations.require_same_examples(x, y)
     say(console, *([x] if y is None else [x, y]))
@@ -116,9 +120,8 @@ def main(
         )  # fmt: skip
         for matrix in found:
             activations.write_matrix(matrix, x, y or x, directory, format)
-            values, (label, _) = matrix.values, activations.METRICS[matrix.metric]
-            title = matrix.title.replace('\n', ', ')
-            console.say(f'{label}: {len(matrix.x)} x {len(matrix.y)} layers, {title}')
+            values, title = matrix.values, matrix.title.replace('\n', ', ')
+            console.say(f'{matrix.metric.title}: {len(matrix.x)} x {len(matrix.y)} layers, {title}')
             low, high, last = values.min(), values.max(), values[-1, -1]
             console.say(f'  {low:.4f} to {high:.4f}; last with last {last:.4f}')
     print(f'written to {directory}')

@@ -135,7 +135,8 @@ def wait(process, ready):
 
 def same_run(out, whole):
     """Two runs have the same losses, gradients and parameters, to 1e-5."""
-    for found, wanted in zip(runs.read_metrics(out), runs.read_metrics(whole), strict=True):
+    both = map(runs.records.read_metrics, (out, whole))
+    for found, wanted in zip(*both, strict=True):
         assert (found['step'], found['split']) == (wanted['step'], wanted['split'])
         for name in ('loss', 'accuracy', *(['grad_norm'] if 'grad_norm' in wanted else [])):
             off = abs(found[name] - wanted[name]) / max(abs(wanted[name]), 1e-30)

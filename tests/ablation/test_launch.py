@@ -21,7 +21,7 @@ def table(path):
 
 
 def losses(run):
-    return [r['loss'] for r in runs.read_metrics(run)]
+    return [r['loss'] for r in runs.records.read_metrics(run)]
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +65,7 @@ def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
         dataclasses.replace(TINY, model=experiment.model, seed=1), tmp_path / 'run', quiet=True
     )
     np.testing.assert_allclose(losses(run), losses(tmp_path / 'run'), rtol=1e-4)
-    assert alone['accuracy'] == runs.read_metrics(run)[-1]['accuracy']
+    assert alone['accuracy'] == runs.records.read_metrics(run)[-1]['accuracy']
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_grad_cam_is_the_papers():
         close(got[image], np.maximum(total, 0))
 
 
-def test_grad_cam_is_zero_where_patches_no_longer_reach_the_logit(vit):
+def test_grad_cam_is_zero_if_patches_do_not_reach_the_logit(vit):
     model, images, params = vit
     _, found, grads = capture_gradients(model, params, images, first_class, keep='blocks')
     maps = [

@@ -27,7 +27,7 @@ def falling(monkeypatch):
 def answer(run):
     """All that a finished run says: its metrics but for times, its best and its last parameters."""
     timed = ('seconds', 'images_per_second')
-    lines = [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
+    lines = [{k: v for k, v in r.items() if k not in timed} for r in runs.records.read_metrics(run)]
     best, last = (runs.load(run, which=which).params for which in ('best', 'latest'))
     return lines, jax.tree.map(np.asarray, best), jax.tree.map(np.asarray, last)
 

@@ -46,15 +46,15 @@ def test_a_run_directory_holds_everything(finished):
         'learning_curves.png',
         'attention.png',
     }
-    assert [note['epoch'] for note in runs.read_notes(out, runs.ATTENTION)] == [3]
-    records = runs.read_metrics(out)
+    assert [note['epoch'] for note in runs.records.read_notes(out, runs.records.ATTENTION)] == [3]
+    records = runs.records.read_metrics(out)
     assert [r['step'] for r in records if r['split'] == 'validation'] == [20, 40, 60]
     assert [r['step'] for r in records if r['split'] == 'train'] == [20, 40, 50, 60]
     assert records[-1] == record and record['split'] == 'test' and record['step'] == STEPS
     for r in records:
         assert {'step', 'epoch', 'loss', 'accuracy', 'top5', 'seconds'} <= set(r)
     assert record['accuracy'] > 0.15  # 10 classes, 60 steps
-    (start,) = runs.read_notes(out, runs.ENVIRONMENT)
+    (start,) = runs.records.read_notes(out, runs.records.ENVIRONMENT)
     assert start['step'] == 0 and start['versions']['jax'] == jax.__version__
 
 
@@ -64,7 +64,7 @@ def test_the_test_record_is_the_best_parameters(finished):
     assert experiment.data and experiment.preprocessing
     data = kinds.load(experiment.data, 'test')
     logits = evaluate.predict(experiment.model, params, data, experiment.preprocessing, 100)
-    kept = runs.read_predictions(out)
+    kept = runs.records.read_predictions(out)
     np.testing.assert_array_equal(kept['labels'], data.labels)
     np.testing.assert_array_equal(kept['predicted'], logits.argmax(1))
     odds = np.asarray(jax.nn.softmax(logits))
@@ -178,7 +178,7 @@ def test_two_runs_in_one_directory_are_refused(tmp_path):
 
 
 def losses(out):
-    return [r['loss'] for r in runs.read_metrics(out) if r['split'] == 'train']
+    return [r['loss'] for r in runs.records.read_metrics(out) if r['split'] == 'train']
 
 
 @pytest.mark.slow
@@ -225,7 +225,7 @@ def test_seeds_stopped_go_on_from_the_checkpoint_they_share(tmp_path, monkeypatc
         assert (outs[seed] / 'watch.jsonl').read_text() == seen and seen.count('\n') == 3
         with Image.open(outs[seed] / 'figures' / 'watch.gif') as film:
             assert getattr(film, 'n_frames', 1) == 3
-    assert runs.tested(tmp_path / 'seed_5')
+    assert runs.records.tested(tmp_path / 'seed_5')
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def test_patience_stops_early_and_a_run_into_a_file_says_what_it_does(tmp_path, 
     assert compiled.startswith('compiled in ')
     evaluations = [line.split('  ')[0] for line in others if not line.startswith('training ')]
     assert evaluations == ['epoch 1', 'epoch 2', 'epoch 3']  # others are estimates
-    best = max(r['accuracy'] for r in runs.read_metrics(tmp_path / 'run')[:-1:2])
+    best = max(r['accuracy'] for r in runs.records.read_metrics(tmp_path / 'run')[:-1:2])
     assert stopped == (
         'stopped early after epoch 3 of 20: no validation accuracy above '
         f'{best:.2%}, of epoch 1, in 2 epochs (patience)'
@@ -378,7 +378,7 @@ def wait_for_lines(out, count, process):
 
 def values(run):
     timed = ('seconds', 'images_per_second')
-    return [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
+    return [{k: v for k, v in r.items() if k not in timed} for r in runs.records.read_metrics(run)]
 
 
 @pytest.fixture(scope='module')

@@ -43,7 +43,7 @@ def test_an_earlier_version_s_run_resumes_to_the_same_bits(tmp_path):
     loop.train(experiment, tmp_path / 'run', quiet=True)
     params = runs.load(tmp_path / 'run', which='latest').params
     got: Any = flax.traverse_util.flatten_dict(params, sep='/')
-    lines = values(runs.read_metrics(tmp_path / 'run'))
+    lines = values(runs.records.read_metrics(tmp_path / 'run'))
     with np.load(GOLDEN / 'resumed.npz') as file:
         exact = str(file['machine']) == machine()
         wanted = values(map(json.loads, str(file['metrics']).splitlines()))

@@ -42,7 +42,7 @@ def missing(page):
 
 def change(run, **values):
     """Replaces values in all lines of a run's metrics."""
-    lines = [{**r, **values} for r in runs.read_metrics(run)]
+    lines = [{**r, **values} for r in runs.records.read_metrics(run)]
     files.replace(run / 'metrics.jsonl', ''.join(map(files.line, lines)))
 
 
@@ -59,8 +59,8 @@ def seeds_of(run, folder, accuracies):
 def test_the_page_has_the_numbers_of_the_run(run):
     page = parsed([run])
     assert (run / 'report.html').exists() and not missing(page)
-    (tested,) = (r for r in runs.read_metrics(run) if r['split'] == 'test')
-    held = max(r['accuracy'] for r in runs.read_metrics(run) if r['split'] == 'validation')
+    (tested,) = (r for r in runs.records.read_metrics(run) if r['split'] == 'test')
+    held = max(r['accuracy'] for r in runs.records.read_metrics(run) if r['split'] == 'validation')
     row = page.rows[run.name]  # its name, and those of classes, have what HTML would read
     table = next(t for t in page.table if t[0] == run.name)
     assert table[2:6] == [
@@ -69,7 +69,7 @@ def test_the_page_has_the_numbers_of_the_run(run):
     ]  # fmt: skip
     parameters = sum(x.size for x in jax.tree.leaves(runs.load(run).params))
     assert row[0] == f'{parameters:,}'  # of cost, the last table with the run's name
-    kept, names = runs.read_predictions(run), runs.read_experiment(run).classes
+    kept, names = runs.records.read_predictions(run), runs.read_experiment(run).classes
     zero: Any = 0
     scores = sklearn.metrics.classification_report(
         kept['labels'], kept['predicted'], target_names=names, output_dict=True, zero_division=zero
@@ -84,7 +84,7 @@ def test_the_page_has_the_numbers_of_the_run(run):
     shown = f'{names[kept["predicted"][worst]]} {kept["probability"][worst]:.1%}'
     assert f'{shown}true: {names[kept["labels"][worst]]}' in page.said
     assert f'{wrong.sum()} of {len(wrong)} are wrong' in page.said
-    (start,) = runs.read_notes(run, runs.ENVIRONMENT)
+    (start,) = runs.records.read_notes(run, runs.records.ENVIRONMENT)
     assert page.rows['jax'] == [jax.__version__] and page.rows['commit'] == [start['commit']]
     assert page.tags.count('figcaption') >= 18 and page.tags.count('img') >= 18 + 4
 
@@ -117,7 +117,7 @@ def test_curves_are_means_over_seeds_at_each_epoch(run, tmp_path):
     for seed, loss in losses.items():
         shutil.copytree(run, tmp_path / f'{seed}')
         change(tmp_path / f'{seed}', loss=loss)
-    lines = runs.read_metrics(tmp_path / '2')
+    lines = runs.records.read_metrics(tmp_path / '2')
     lines = [r for r in lines if r['epoch'] < 3]  # stopped early
     files.replace(tmp_path / '2' / 'metrics.jsonl', ''.join(map(files.line, lines)))
     (group,) = grouped(collect([tmp_path / str(seed) for seed in losses], []))
@@ -147,7 +147,7 @@ def test_missing_parts_are_a_line(run, harm, said, kept):
 
 
 def test_an_unfinished_run_is_judged_by_validation_images(run):
-    lines = [r for r in runs.read_metrics(run) if r['split'] != 'test']
+    lines = [r for r in runs.records.read_metrics(run) if r['split'] != 'test']
     files.replace(run / 'metrics.jsonl', ''.join(map(files.line, lines)))
     page = parsed([run], attention=False)
     assert 'is not finished' in missing(page)
@@ -160,12 +160,12 @@ def predicted_classes(run, classes, *, images=6000, outputs=None):
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
     predicted = np.where(rng.uniform(size=images) < 0.5, labels, rng.integers(0, classes, images))
     values = {'labels': labels, 'predicted': predicted, 'probability': rng.uniform(size=images)}
-    runs.write_predictions(run, {name: each.tolist() for name, each in values.items()})
+    runs.records.write_predictions(run, {name: each.tolist() for name, each in values.items()})
     experiment = runs.read_experiment(run)
     names = tuple(f'class number {i}' for i in range(outputs))
     model = experiment.model.clone(num_classes=outputs)
     runs.write_experiment(run, dataclasses.replace(experiment, model=model, classes=names))
-    records = [r for r in runs.read_metrics(run)]
+    records = [r for r in runs.records.read_metrics(run)]
     for record in records:
         if record['split'] == 'test':
             record['accuracy'] = float((labels == predicted).mean())
@@ -272,10 +272,10 @@ def test_training_compute_counts_executed_operations_or_is_left_out(run, changed
 
 
 def test_non_numeric_predictions_are_computed_again(run):
-    count = len(runs.read_predictions(run)['labels'])
+    count = len(runs.records.read_predictions(run)['labels'])
     for wrong in ('x', 10**400, None, 0.5):
         values = {name: [wrong] * count for name in ('labels', 'predicted', 'probability')}
-        runs.write_predictions(run, values)
+        runs.records.write_predictions(run, values)
         (one,) = collect([run], [])
         assert len(predictions_of(one).labels) == count
 

@@ -102,7 +102,7 @@ def test_nothing_is_deleted_while_a_save_goes_on(tmp_path, params, monkeypatch):
     assert checkpoint.steps(tmp_path) == [1, 8]
 
 
-def test_the_average_is_loaded_where_there_is_one(tmp_path, params):
+def test_the_average_is_loaded_if_there_is_one(tmp_path, params):
     experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
     runs.write_experiment(tmp_path, experiment)
     average = jax.tree.map(lambda x: x + 1, params)
@@ -123,7 +123,7 @@ def test_optimizer_state_and_position_come_back(tmp_path, params):
     assert jax.tree.structure(found['opt_state']) == jax.tree.structure(state)
 
 
-def test_what_does_not_fit_is_named_with_both_shapes(tmp_path, params):
+def test_misfits_are_named_with_both_shapes(tmp_path, params):
     runs.write(tmp_path / 'run', EXPERIMENT, params)
     path = tmp_path / 'run' / 'experiment.json'
     values = json.loads(path.read_text())
@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_named_with_both_shapes(tmp_path, params):
     text = str(error.value)
     assert '- embed/registers float32[1, 8]' in text
     assert '+ blocks/attention/qkv/bias float32[2, 24]' in text
-    assert 'head/output/kernel: saved float32[8, 3], wanted float32[8, 5]' in text
+    assert 'head/output/kernel: is float32[8, 3], must be float32[8, 5]' in text
 
 
 def test_runs_without_checkpoints(tmp_path):

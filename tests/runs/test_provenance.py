@@ -295,7 +295,7 @@ def test_the_digest_of_a_weights_file_is_of_its_tensors(tmp_path):
     assert provenance.of_weights(tmp_path / 'c.safetensors') != same
 
 
-def test_differences_are_named_once_and_only_where_known():
+def test_differences_are_named_once_and_only_if_known():
     data = Data(np.zeros((4, 2, 2, 3), np.uint8), np.arange(4) % 2, ('a', 'b'), digest='x')
     old = {'data': {split: provenance.of_data(data) for split in ('train', 'test')}}
     assert provenance.differences(old, old) == []

@@ -9,7 +9,7 @@ from vitjax import runs
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
-from vitjax.runs import checkpoint
+from vitjax.runs import checkpoint, records
 
 MODEL = ViT(patch_size=4, width=8, depth=2, num_heads=2, num_classes=3)
 EXPERIMENT = Experiment(MODEL, preprocessing=Preprocessing(size=8), classes=('a', 'b', 'c'))
@@ -33,7 +33,7 @@ def test_a_run_opens_at_other_sizes_and_says_what_changed(written):
     loaded = runs.load(written, image_size=16, num_classes=5, report=told.append)
     assert loaded.experiment.model == MODEL.clone(num_classes=5)
     prepared = loaded.experiment.preprocessing
-    assert prepared is not None and prepared.size == loaded.experiment.augment.size == 16
+    assert prepared and prepared.size == loaded.experiment.augment.size == 16
     assert loaded.experiment.classes == ()
     assert [change.what for change in loaded.changes] == ['positions', 'head']
     assert list(loaded.changes) == told
@@ -47,10 +47,10 @@ def test_a_run_has_no_other_model(written):
 
 
 @pytest.mark.parametrize('channels', [1, 4, 5])
-def test_what_could_not_be_read_again_is_not_written(tmp_path, channels):
+def test_parameters_that_load_would_refuse_are_not_written(tmp_path, channels):
     images = np.zeros((1, 8, 8, channels), np.float32)
     params = MODEL.init(jax.random.key(0), images)['params']
-    with pytest.raises(ValueError, match=rf'3 channels.*\n.*saved float32\[{16 * channels}, 8\]'):
+    with pytest.raises(ValueError, match=rf'3 channels.*\n.*is float32\[{16 * channels}, 8\]'):
         runs.write(tmp_path / 'run', EXPERIMENT, params)
     assert not any(tmp_path.iterdir())
 
@@ -63,7 +63,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path, channels):
         ('{"model": {"type": "Swin"}}', "model.type must be 'ViT', .*: 'Swin'"),
     ],
 )
-def test_what_is_no_run(tmp_path, text, match):
+def test_other_directories_are_not_runs(tmp_path, text, match):
     if text is not None:
         (tmp_path / 'experiment.json').write_text(text)
     with pytest.raises(ValueError, match=match):
@@ -81,7 +81,7 @@ def test_what_is_no_run(tmp_path, text, match):
         ('{up}/capture', '(?s)has none.*is a capture'),
     ],
 )
-def test_what_is_no_run_says_what_to_give_instead(written, tmp_path, given, match):
+def test_the_error_for_another_path_says_which_one_to_give(written, tmp_path, given, match):
     (tmp_path / 'ablation' / 'cells' / 'depth-2' / 'seed_0').mkdir(parents=True)
     (tmp_path / 'capture').mkdir()
     for name in ('index.json', 'examples.npy'):
@@ -101,58 +101,6 @@ def test_experiments_of_earlier_versions_read():
     assert source is not None and source.name == 'digits'
 
 
-def record(step, split='train', loss=0.5):
-    return {'step': step, 'epoch': 0.0, 'split': split, 'loss': loss, 'accuracy': 0.5, 'seconds': 1}
-
-
-def test_lines_after_a_checkpoint_are_dropped(tmp_path, capsys):
-    for step in (1, 2, 3):
-        runs.append(tmp_path, record(step))
-    with (tmp_path / 'metrics.jsonl').open('a') as file:
-        file.write('{"step": 4, "spl')  # a kill in the middle of a line
-    assert [r['step'] for r in runs.read_metrics(tmp_path)] == [1, 2, 3]
-    assert [r['step'] for r in runs.rewind(tmp_path, 2)] == [1, 2]
-    assert [r['step'] for r in runs.read_metrics(tmp_path)] == [1, 2]
-    assert runs.tested(tmp_path) is None
-    runs.append(tmp_path, record(3, 'test', 0.1))
-    assert runs.tested(tmp_path) == record(3, 'test', 0.1)
-    assert runs.rewind(tmp_path, 0) == [] and runs.read_metrics(tmp_path) == []
-    assert capsys.readouterr().err == ''  # nothing was lost
-
-
-@pytest.mark.parametrize(
-    'content',
-    [
-        None,
-        b'',
-        b'thesis\n',
-        b'{"step": 1}\n[1]\n"a"\n3\nnull\n',
-        b'\xff\xfe\n' + json.dumps(record(2)).encode(),
-        json.dumps(record(1)).encode()[:50] + b'\n' + json.dumps(record(2)).encode() + b'\n',
-    ],
-)
-def test_lines_come_back_from_the_checkpoint(tmp_path, capsys, content):
-    kept = [record(1), record(2)]
-    path = tmp_path / 'metrics.jsonl'
-    if content is not None:
-        path.write_bytes(content)
-    assert runs.rewind(tmp_path, 2, kept) == kept == runs.read_metrics(tmp_path)
-    assert capsys.readouterr().err.count('\n') == 1
-    whole = path.read_bytes()
-    assert runs.rewind(tmp_path, 2, kept) == kept and path.read_bytes() == whole
-    assert capsys.readouterr().err == ''
-
-
-def test_a_run_with_a_damaged_line_is_not_finished(tmp_path):
-    for line in (record(1), record(1, 'validation'), record(1, 'test')):
-        runs.append(tmp_path, line)
-    path = tmp_path / 'metrics.jsonl'
-    whole = path.read_bytes()
-    assert runs.tested(tmp_path)
-    path.write_bytes(whole.replace(b'0.5', b'0.7', 1))
-    assert runs.tested(tmp_path) is None
-
-
 def test_links_do_not_lead_out_of_a_run(tmp_path, written):
     (tmp_path / 'metrics.txt').write_text('precious')
     run = tmp_path / 'run'
@@ -162,12 +110,12 @@ def test_links_do_not_lead_out_of_a_run(tmp_path, written):
     (run / 'checkpoints').symlink_to(written / 'checkpoints')
     (run / 'figures').symlink_to(tmp_path)
     for call in (
-        lambda: runs.append(run, record(1)),
-        lambda: runs.rewind(run, 1),
+        lambda: records.append(run, {'step': 1}),
+        lambda: records.rewind(run, 1),
         lambda: runs.read_experiment(run),
         lambda: runs.write_experiment(run, EXPERIMENT),
         lambda: checkpoint.steps(run),
-        lambda: runs.save_figure(None, run, 'a.png'),
+        lambda: records.save_figure(None, run, 'a.png'),
     ):
         with pytest.raises(ValueError, match=f'^{run}/.* leads out of {run}.$'):
             call()

@@ -83,6 +83,21 @@ def test_cka_of_a_capture(captures, capsys):
 
 
 @pytest.mark.slow
+def test_a_users_own_metric(captures, tmp_path, monkeypatch):
+    (tmp_path / 'own_gaps.py').write_text(
+        'import numpy as np\n'
+        'def gap(x, y):\n'
+        '    a, b = ([layer.mean() for stack in side for layer in stack] for side in (x, y))\n'
+        '    return np.abs(np.subtract.outer(a, b))\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    similarity.main(str(captures / 'test'), out=str(tmp_path), metrics=('own_gaps:gap',))
+    found = np.load(tmp_path / 'own_gaps.gap.npz')
+    assert found['own_gaps.gap'].shape == (3, 3) and (tmp_path / 'own_gaps.gap.png').exists()
+    with pytest.raises(ValueError, match="one of cka, .*, or MODULE:FUNCTION: 'gap'"):
+        similarity.main(str(captures / 'test'), out=str(tmp_path), metrics=('gap',))
+
+
 def test_two_runs_directly_write_nothing_but_the_result(run, captures, tmp_path):
     before = sorted(run.rglob('*'))
     similarity.main(str(run), str(run), out=str(tmp_path), keep='blocks|norm', tokens='mean')

@@ -68,7 +68,7 @@ def run(
     for cell, of_seeds in zip(made, folders, strict=True):
         for seed, folder in of_seeds.items():
             runs.require_same(dataclasses.replace(cell.experiment, seed=seed), folder)
-    waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
+    waiting = [i for i, f in enumerate(folders) if not all(map(runs.records.tested, f.values()))]
     console = Console(lines=not quiet, bars=not quiet)
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'

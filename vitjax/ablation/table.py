@@ -23,7 +23,7 @@ ACCURACIES = ('best_validation_accuracy', 'final_validation_accuracy', 'test_acc
 def _row(cell: Cell, outs: Runs) -> Row:
     """A cell as a row of the table, from what its folder holds."""
     row = {**settings(cell), 'status': 'waiting', 'reason': '', 'seeds': len(outs)}
-    if all(map(runs.tested, outs.values())):
+    if all(map(runs.records.tested, outs.values())):
         row['status'] = 'finished'
         return {**row, **cost(cell.experiment), **summary(outs)}
     failure = next(iter(outs.values())).parent / 'failure.txt'
@@ -39,7 +39,7 @@ def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
     return [
         {**settings(cell), **seed_summary(seed, run)}
         for seed, run in outs.items()
-        if runs.tested(run)
+        if runs.records.tested(run)
     ]
 
 
@@ -51,7 +51,7 @@ def finished(out: str | pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     """
     found: dict[str, dict[int, pathlib.Path]] = {}
     for run in (pathlib.Path(out) / 'cells').glob('*/seed_*'):
-        if runs.tested(run):
+        if runs.records.tested(run):
             found.setdefault(run.parent.name, {})[int(run.name.removeprefix('seed_'))] = run
     if not found:
         raise ValueError(f'an ablation has finished runs in cells/CELL/seed_K: {out} has none.')
@@ -91,7 +91,7 @@ def summary(outs: Runs) -> Row:
 
 def seed_summary(seed: int, run: pathlib.Path) -> Row:
     """What one finished run says: its accuracies, images seen, and the rate of its group."""
-    records = runs.read_metrics(run)
+    records = runs.records.read_metrics(run)
     held = [r['accuracy'] for r in records if r['split'] == 'validation']
     trained = [r for r in records if r['split'] == 'train' and 'images_per_second' in r]
     if not held or not trained:

@@ -25,7 +25,8 @@ from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
 from vitjax.loop import diagnosis, log
 from vitjax.loop.log import Position
-from vitjax.runs import Record, checkpoint, environment, provenance
+from vitjax.runs import checkpoint, environment, provenance
+from vitjax.runs.records import Record
 from vitjax.training import trainer
 from vitjax.training.step import LOSSES
 from vitjax.training.trainer import Metrics, Plan, Program, load_data
@@ -103,7 +104,7 @@ def train_seeds(
     for seed, out in folders.items():
         experiment = runs.with_head_of(out, experiment)
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
-    records = {seed: runs.tested(out) for seed, out in folders.items()}
+    records = {seed: runs.records.tested(out) for seed, out in folders.items()}
     for seed, record in records.items():
         if record:
             if changed := provenance.remark_on(folders[seed], experiment, load_data):
@@ -202,8 +203,8 @@ def _take_steps(plan: Plan, run: Program, outs: Runs, around: Around) -> Positio
             named = ', '.join(map(str, outs.values()))
             around.console.say(f'resumed from step {step} of {plan.total} in {named}')
         each = zip(outs.items(), kept, strict=True)
-        runs.note_start(outs.values(), at.step, around.devices)
-        records = {seed: runs.rewind(out, at.step, lines) for (seed, out), lines in each}
+        runs.records.note_start(outs.values(), at.step, around.devices)
+        records = {seed: runs.records.rewind(out, at.step, lines) for (seed, out), lines in each}
         if _ends(plan, at.step, records, around.console):
             return at
         spreads = len(outs) == 1 and plan.experiment.parallel != 'none'
@@ -288,12 +289,14 @@ def _evaluate(
         log.log(plan, at, 'validation', found[-1], out, records[seed])
         now = {'step': at.step, 'epoch': at.step / plan.per_epoch}
         if plan.draws(at.step) and (seen := validation.look(experiment, params, data)) is not None:
-            runs.note(out, {**now, **seen}, runs.ATTENTION)
+            runs.records.note(out, {**now, **seen}, runs.records.ATTENTION)
             if jax.process_index() == 0:
-                notes = runs.read_notes(out, runs.ATTENTION)
-                runs.save_figure(validation.strip(experiment, data, notes), out, 'attention.png')
+                notes = runs.records.read_notes(out, runs.records.ATTENTION)
+                strip = validation.strip(experiment, data, notes)
+                runs.records.save_figure(strip, out, 'attention.png')
         if experiment.watch:
-            runs.note(out, {**now, **watch.look(experiment, params, data)}, runs.WATCH)
+            watched = watch.look(experiment, params, data)
+            runs.records.note(out, {**now, **watched}, runs.records.WATCH)
     return found
 
 
@@ -368,12 +371,12 @@ def _finish(plan: Plan, at: Position, out: pathlib.Path, around: Around) -> Reco
     logits = predict(experiment.model, params, data, prepared, batch, devices, together=True)
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': 'test'}
     record |= {**scores(logits, data.labels), 'seconds': at.seconds}
-    runs.write_predictions(out, predictions(logits, data.labels))  # a run with a test line has them
-    runs.append(out, record)
-    curves = figures.learning_curves(runs.read_metrics(out))
-    runs.save_figure(curves, out, 'learning_curves.png')
-    if jax.process_index() == 0 and (seen := runs.read_notes(out, runs.WATCH)):
+    runs.records.write_predictions(out, predictions(logits, data.labels))  # a run with a test line has them
+    runs.records.append(out, record)
+    curves = figures.learning_curves(runs.records.read_metrics(out))
+    runs.records.save_figure(curves, out, 'learning_curves.png')
+    if jax.process_index() == 0 and (seen := runs.records.read_notes(out, runs.records.WATCH)):
         for figure, kind in zip(watch.drawings(seen), ('png', 'gif'), strict=True):
-            runs.save_figure(figure, out, f'watch.{kind}')
+            runs.records.save_figure(figure, out, f'watch.{kind}')
     around.console.say(log.result(record, len(experiment.classes), out))
     return record

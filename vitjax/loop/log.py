@@ -12,7 +12,7 @@ from vitjax.evaluate import unnamed_outputs
 from vitjax.experiment import require_data
 from vitjax.experiment.optim import trainable
 from vitjax.models.base import parameter_shapes
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 from vitjax.training.trainer import Metrics, Plan, load_data
 
 
@@ -73,7 +73,7 @@ def log(
     """Adds a line to a run's metrics, on disk and to `lines`."""
     record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': split, **values}
     lines.append({**record, 'seconds': at.seconds, **more})
-    runs.append(out, lines[-1])
+    runs.records.append(out, lines[-1])
 
 
 def log_training(

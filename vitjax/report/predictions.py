@@ -75,7 +75,7 @@ def predictions_of(run: Run) -> Predictions:
         raise ValueError('a run without its experiment cannot predict')
     if tested is not None:
         try:
-            found = runs.read_predictions(run.path)
+            found = runs.records.read_predictions(run.path)
             _require_numbers(found)
             accuracy = float((found['labels'] == found['predicted']).mean())
             if abs(accuracy - tested['accuracy']) < 1e-9:

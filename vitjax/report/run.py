@@ -9,7 +9,7 @@ from vitjax import runs
 from vitjax.base.files import first_line
 from vitjax.base.labels import labels
 from vitjax.experiment import Experiment
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 Path = str | pathlib.Path
 
@@ -100,11 +100,11 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
             missing.append(f'{name}: {first_line(error)}')
 
     experiment = read(runs.read_experiment)
-    lines = read(runs.read_metrics) or []
-    starts = read(runs.read_notes, runs.ENVIRONMENT) or []
+    lines = read(runs.records.read_metrics) or []
+    starts = read(runs.records.read_notes, runs.records.ENVIRONMENT) or []
     records = [record for record in map(_possible, lines) if record]
     if wrong := len(lines) - len(records):
-        missing.append(f'{name}: {wrong} lines of {runs.METRICS} have impossible numbers')
+        missing.append(f'{name}: {wrong} lines of {runs.records.METRICS} have impossible numbers')
     run = Run(path, name, experiment, records, starts)
     if experiment and experiment.data is None:
         missing.append(f'{name}: was not trained here, so it has no metrics')
@@ -113,7 +113,7 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     elif records and run.last('test') is None:
         missing.append(f'{name}: is not finished, so its predictions are of validation images')
     if records and not starts:
-        missing.append(f'{name}: has no {runs.ENVIRONMENT}: neither hardware nor commit is known')
+        missing.append(f'{name}: has no {runs.records.ENVIRONMENT}: neither hardware nor commit is known')
     return run
 
 

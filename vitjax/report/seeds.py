@@ -9,7 +9,7 @@ import numpy as np
 from vitjax.analysis.effects import student, student_share
 from vitjax.figures.report import TITLES, Curve
 from vitjax.report.groups import Group
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 POINTS = 400  # per curve; a page resolves no more
 

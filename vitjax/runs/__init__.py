@@ -1,20 +1,16 @@
-"""Run directories, and the one way to open a trained model, of a run or of published weights.
+"""Run directories, and the one way to open a trained model: from a run or from published weights.
 
 A run directory holds `experiment.json`, `metrics.jsonl`, `environment.jsonl`, `checkpoints/`,
-`figures/` and, once it is tested, `predictions.json`: JSON, Orbax checkpoints and PNG, which can be
-read without the code that wrote them.
+`figures/` and, after the test, `predictions.json`. These are JSON, Orbax checkpoints and PNG, which
+can be read without the code that wrote them.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import os
 import pathlib
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,27 +20,21 @@ from vitjax import experiment as experiments
 from vitjax import models, pretrained
 from vitjax.base import files
 from vitjax.base.types import Params
-from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
 from vitjax.experiment import Experiment, differences, from_json, sized_by_data, to_json
 from vitjax.models.base import parameter_shapes
-from vitjax.runs import checkpoint
-from vitjax.runs.environment import describe
+from vitjax.runs import checkpoint, records
 
 Path = str | pathlib.Path
-Record = dict[str, Any]  # one line of metrics.jsonl
-METRICS, WATCH, ATTENTION = 'metrics.jsonl', 'watch.jsonl', 'attention.jsonl'
-ENVIRONMENT, PREDICTIONS = 'environment.jsonl', 'predictions.json'
-NUMBERS = ('step', 'epoch', 'loss', 'accuracy', 'seconds')  # that every line has
 
 
 class Loaded(NamedTuple):
     """A trained model.
 
     Attributes:
-        experiment: its model, preprocessing and class names, and where it came from.
-        params: its parameters.
-        changes: what was changed on the way, as `pretrained.Change` values, in order.
+        experiment: experiment with the model, its preprocessing, class names and origin.
+        params: parameters of the model.
+        changes: `pretrained.Change` values of everything changed on the way, in order.
     """
 
     experiment: Experiment
@@ -60,19 +50,19 @@ def load(
 ) -> Loaded:  # fmt: skip
     """Opens a run directory or a file of published weights.
 
-    The experiment's model, preprocessing and class names are those of the parameters returned: the
-    moving average where a run keeps one. Parameters are on the first device, whatever number of
-    devices wrote them.
+    The experiment's model, preprocessing and class names are those of the parameters returned. A
+    run that keeps a moving average returns it. Parameters are on the first device, whatever number
+    of devices wrote them.
 
     Args:
-        path: a run directory, or what `pretrained.read` takes.
-        model: a published model's name where the weights do not say it; not for a run.
-        image_size: side in pixels of the images; None keeps what the model was made for.
-        patch_size: of the patches; None keeps it.
+        path: a run directory, or a path as `pretrained.read` takes it.
+        model: a published model's name if the weights do not tell it; not for a run.
+        image_size: side of the images in pixels; None keeps the model's.
+        patch_size: side of the patches in pixels; None keeps the model's.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
         stated: a user's statements about weights; not for a run.
-        which: of a run's checkpoints, `best` (by validation accuracy) or `latest`.
-        report: is called with each change as it is made.
+        which: checkpoint of a run, `best` (by validation accuracy) or `latest`.
+        report: called with each change as it is made.
 
     Raises:
         ValueError: if there is no such run or file, it is damaged, or does not fit its model or the
@@ -93,26 +83,28 @@ def load(
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = read_experiment(path)
-        size = experiment.augment.size
-        prepared = experiment.preprocessing or Preprocessing(size, crop=1.0)
-        experiment = dataclasses.replace(experiment, preprocessing=prepared)
         params = checkpoint.load(
             path,
-            parameter_shapes(experiment.model, prepared.size),
+            _shapes(experiment),
             which=which,
             item='ema' if experiment.optim.ema else 'params',
         )
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
-        if hint := _no_weights(pathlib.Path(path)):
+        if hint := _hint_for_weights(pathlib.Path(path)):
             raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
 
 
-def _no_weights(path: pathlib.Path) -> str:
-    """What to give instead of something that is neither a run nor weights; empty if it may be."""
+def _shapes(experiment: Experiment) -> Any:
+    """Shapes of the parameters of an experiment's model."""
+    return parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
+
+
+def _hint_for_weights(path: pathlib.Path) -> str:
+    """The argument to give for a path that is neither a run nor weights; empty if it may be one."""
     name = path.stem if path.suffix == '.py' else str(path)
     if name in experiments.known() and (path.suffix == '.py' or not path.exists()):
         return f'{path} is an experiment: scripts/train.py {path} makes a run of it, runs/{name}.'
@@ -124,15 +116,15 @@ def _no_weights(path: pathlib.Path) -> str:
     return ''
 
 
-def _no_run(path: pathlib.Path) -> str:
-    """Why a directory is no run, and what to give instead where that can be told."""
-    said = f'a run directory has an experiment.json: {path} has none.'
+def _hint_for_run(path: pathlib.Path) -> str:
+    """The reason why a directory is not a run, and the argument to give if it can be told."""
+    reason = f'a run directory has an experiment.json: {path} has none.'
     if one := next(path.glob('cells/*/seed_*'), None):
-        return f'{said}\nIt is an ablation: give one of its runs, as in {one}.'
+        return f'{reason}\nIt is an ablation: give one of its runs, as in {one}.'
     if (path / 'index.json').exists() and (path / 'examples.npy').exists():
-        return f'{said}\nIt is a capture, which scripts/similarity.py compares.'
+        return f'{reason}\nIt is a capture, which scripts/similarity.py compares.'
     around = next((up for up in path.parents if (up / 'experiment.json').exists()), None)
-    return f'{said}\nIt lies in the run {around}.' if around else said
+    return f'{reason}\nIt lies in the run {around}.' if around else reason
 
 
 def _require_finite(params: Params, path: Path) -> None:
@@ -152,7 +144,7 @@ def read_experiment(run: Path) -> Experiment:
     try:
         values = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(_no_run(pathlib.Path(run))) from None
+        raise ValueError(_hint_for_run(pathlib.Path(run))) from None
     try:
         return from_json(values)
     except ValueError as error:
@@ -165,12 +157,12 @@ def write_experiment(run: Path, experiment: Experiment) -> None:
 
 
 def write(run: Path, experiment: Experiment, params: Params) -> None:
-    """Writes parameters and their experiment as a run directory, whole or not at all.
+    """Writes parameters and their experiment as a run directory, complete or not at all.
 
     Args:
-        run: the directory: missing, or empty.
-        experiment: as `load` shall return it.
-        params: likewise.
+        run: a missing or empty directory.
+        experiment: the experiment that `load` shall return.
+        params: the parameters that `load` shall return.
 
     Raises:
         ValueError: if the directory holds anything, or the parameters are not those that `load`
@@ -179,9 +171,8 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
-    prepared = experiments.preprocessing(experiment)
-    wanted = parameter_shapes(experiment.model, prepared.size)
-    checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
+    what = 'what is to be written, for images of 3 channels,'
+    checkpoint.require_equal(what, params, _shapes(experiment))
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
         with checkpoint.writing(draft) as new:
@@ -191,7 +182,7 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
 def require_same(experiment: Experiment, run: Path) -> None:
     """Refuses a directory in which another experiment has begun to train.
 
-    A folder of images may have moved: `provenance.require_same` compares what is in it.
+    A folder of images may have moved: `provenance.require_same` compares its contents.
 
     Raises:
         ValueError: with every field that differs.
@@ -200,7 +191,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
     if files.is_empty(run):
         return
     known = read_experiment(run)
-    # What a run fills in from its data or weights is not the user's to differ in.
+    # A run fills these in from its data or weights: the user cannot differ in them.
     prepared = experiment.preprocessing
     if prepared is None or experiment.weights is not None:
         prepared = known.preprocessing
@@ -215,7 +206,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
     if known.data and asked.data and 'origin' in checkpoint.position(run):
         asked = dataclasses.replace(asked, data=_placed_as(asked.data, known.data))
     different = differences(known, asked)
-    if different and (checkpoint.steps(run) or read_metrics(run)):
+    if different and (checkpoint.steps(run) or records.read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
         raise ValueError(
             f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'
@@ -223,7 +214,7 @@ def require_same(experiment: Experiment, run: Path) -> None:
 
 
 def with_head_of(run: Path, experiment: Experiment) -> Experiment:
-    """An experiment with as many outputs as a run has that began with it, if data size its head."""
+    """An experiment with the outputs of the run that it began, if the data size its head."""
     if not (checkpoint.steps(run) and sized_by_data(experiment.model)):
         return experiment
     outputs = read_experiment(run).model.num_classes
@@ -231,7 +222,7 @@ def with_head_of(run: Path, experiment: Experiment) -> Experiment:
 
 
 def _placed_as(asked: Source, known: Source) -> Source:
-    """A source with the folder of another of its kind: a place, which digests may vouch for."""
+    """A source at the place of another of its kind; digests vouch for the images."""
     kinds = {source.name.partition(':')[0] for source in (asked, known)}
     name = known.name if kinds == {'folder'} else asked.name
     return dataclasses.replace(asked, name=name, dir=known.dir)
@@ -239,10 +230,10 @@ def _placed_as(asked: Source, known: Source) -> Source:
 
 @contextlib.contextmanager
 def lock(run: Path, doing: str = 'training') -> Iterator[None]:
-    """Keeps a second process out of the directory; the lock ends with the process, however it does.
+    """Keeps other processes out of a directory; the lock ends with the process, however it ends.
 
     Raises:
-        ValueError: if another process has it.
+        ValueError: if another process holds it.
     """
     directory = os.open(run, os.O_RDONLY)
     try:
@@ -253,163 +244,3 @@ def lock(run: Path, doing: str = 'training') -> Iterator[None]:
         raise ValueError(f'another process is {doing} in {run}.') from None
     finally:
         os.close(directory)
-
-
-# ---- Metrics -----------------------------------------------------------------------------------
-
-
-def read_metrics(run: Path) -> list[Record]:
-    """The lines of a run's `metrics.jsonl` that are whole; `rewind` mends the others."""
-    return _read_metrics(run)[0]
-
-
-def _read_metrics(run: Path) -> tuple[list[Record], int]:
-    """The whole lines of `metrics.jsonl`, and how many others there are."""
-    found, broken = files.read_lines(files.inside(run, METRICS))
-    records = [record for record in found if _is_record(record)]
-    return records, len(broken) + len(found) - len(records)
-
-
-def _is_record(values: Record) -> bool:
-    numbers = all(isinstance(values.get(name), int | float) for name in NUMBERS)
-    return numbers and values.get('split') in ('train', 'validation', 'test')
-
-
-def tested(run: Path) -> Record | None:
-    """The record of the test split, the last of a finished run; None before.
-
-    A run with damaged lines is not finished: resuming it restores them.
-    """
-    records, broken = _read_metrics(run)
-    return next((r for r in records[::-1] if r['split'] == 'test' and not broken), None)
-
-
-def rewind(run: Path, step: int, kept: list[Record] | None = None) -> list[Record]:
-    """Brings the files of lines back to a step; returns those of `metrics.jsonl`.
-
-    Later lines will be written again. What was wrong with those before is said on stderr.
-
-    Args:
-        run: the run directory.
-        step: training resumes from it.
-        kept: the lines up to it, as its checkpoint has them; None where that is of an earlier
-            version, which leaves those of the file that are whole.
-    """
-    found, broken = _read_metrics(run)
-    records = [record for record in found if record['step'] <= step and record['split'] != 'test']
-    if jax.process_index() == 0:
-        path = files.inside(run, METRICS)
-        if kept is not None and kept != records:
-            files.warn(f'{path} was damaged: its {len(kept)} lines are those of the checkpoint')
-        elif kept is None and broken > 1:  # a kill may have cut one
-            files.warn(f'{path} was damaged: {broken} lines are lost')
-        files.replace(path, ''.join(map(files.line, records if kept is None else kept)))
-        for name in (WATCH, ATTENTION):
-            if (path := files.inside(run, name)).exists():
-                seen = [record for record in read_notes(run, name) if record['step'] <= step]
-                files.replace(path, ''.join(map(files.line, seen)))
-    return records if kept is None else kept
-
-
-def append(run: Path, record: Record) -> None:
-    """Adds a line to `metrics.jsonl`, and to TensorBoard's events where tensorboardX is there."""
-    if jax.process_index() > 0:
-        return
-    run = pathlib.Path(run)
-    note(run, record, METRICS)
-    _add_event(run, record)
-
-
-def note(run: Path, record: Record, name: str) -> None:
-    """Adds a line to a file of JSON lines of a run."""
-    if jax.process_index() == 0:
-        with files.inside(run, name).open('a') as file:
-            file.write(files.line(record))
-
-
-def read_notes(run: Path, name: str) -> list[Record]:
-    """What `note` wrote to a file of a run, without lines that are damaged."""
-    found, broken = files.read_lines(path := files.inside(run, name))
-    records = [record for record in found if isinstance(record.get('step'), int)]
-    if lost := len(broken) + len(found) - len(records):
-        files.warn(f'{path} was damaged: {lost} lines are lost')
-    return records
-
-
-def note_start(outs: Iterable[Path], step: int, devices: Sequence[Any]) -> None:
-    """Adds a line to `environment.jsonl` of runs that start or resume: at which step, and where.
-
-    What is damaged in the file is left out, and said on stderr.
-    """
-    if jax.process_index() == 0:
-        record = {'step': step, **describe(devices)}
-        for run in outs:
-            records = [*read_notes(run, ENVIRONMENT), record]
-            files.replace(files.inside(run, ENVIRONMENT), ''.join(map(files.line, records)))
-
-
-def write_predictions(run: Path, values: Record) -> None:
-    """Writes `predictions.json`: what the best parameters say of each test image, and its digest.
-
-    Args:
-        run: the run directory.
-        values: as `evaluate.predictions` makes them.
-    """
-    if jax.process_index() == 0:
-        files.write_json(files.inside(run, PREDICTIONS), values)
-
-
-def read_predictions(run: Path) -> dict[str, np.ndarray]:
-    """What `write_predictions` wrote: arrays [N] by name.
-
-    Raises:
-        ValueError: if there is none, or it is damaged.
-    """
-    path = files.inside(run, PREDICTIONS)
-    try:
-        found = {name: np.array(values) for name, values in files.read_json(path).items()}
-    except FileNotFoundError:
-        raise ValueError(f'{run} has no {PREDICTIONS}.') from None
-    if len({values.shape for values in found.values()}) != 1 or len(found['labels'].shape) != 1:
-        raise ValueError(f'{path} must hold lists of one length: it does not.')
-    return found
-
-
-def _add_event(run: pathlib.Path, record: Record) -> None:
-    try:
-        from tensorboardX.proto import event_pb2
-    except ImportError:
-        return
-    protocol: Any = event_pb2
-    names = sorted(record.keys() - {'step', 'epoch', 'split', 'seconds'})
-    tags = {f'{name}/{record["split"]}': record[name] for name in names}
-    event = protocol.Event(wall_time=time.time(), step=record['step'])
-    for tag, value in tags.items():
-        event.summary.value.add(tag=tag, simple_value=value)
-    writer = _events(run)
-    writer.write_event(event)
-    writer.flush()
-
-
-@functools.lru_cache(maxsize=64)  # as many seeds as may train together
-def _events(run: pathlib.Path) -> Any:
-    # Not its SummaryWriter: its thread ends at a full disk, and then whoever writes waits for ever.
-    from tensorboardX.event_file_writer import EventsWriter
-
-    writer = EventsWriter(str(run / 'events'))
-    atexit.register(writer.close)
-    return writer
-
-
-def save_figure(figure: Any, run: Path, name: str) -> None:
-    """Writes a figure, or an animation, into the run's `figures/`, in one step."""
-    if jax.process_index() == 0:
-        files.inside(run, 'figures').mkdir(exist_ok=True)
-        path = files.inside(run, f'figures/{name}')
-        with files.writing(path) as file, tempfile.TemporaryDirectory() as folder:
-            if name.endswith('.gif'):  # matplotlib saves animations under a name only
-                film = pathlib.Path(folder) / name
-                figure.save(film, writer='pillow', dpi=100)
-                file.write(film.read_bytes())
-            else:
-                figure.savefig(file, format=path.suffix[1:])

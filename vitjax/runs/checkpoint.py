@@ -1,8 +1,8 @@
 """Orbax checkpoints of a run, verified against a digest before reading.
 
-A checkpoint is a folder `checkpoints/STEP`. Its `digests.json` has the SHA-256 of every file in it,
-and is there before the folder gets its name: a checkpoint without is of an earlier version, and is
-read unchecked. Orbax sees none that is damaged.
+A checkpoint is a folder `checkpoints/STEP`. Its `digests.json` has the SHA-256 of every file and is
+written before the folder gets its name. A checkpoint without it is of an earlier version and is
+read unchecked. Orbax never reads a damaged one.
 """
 
 import asyncio
@@ -24,11 +24,12 @@ from orbax.checkpoint.path import atomicity
 
 from vitjax.base import files, quiet
 from vitjax.base.types import PyTree, TrainState
+from vitjax.pretrained.resize import misfits
 
 FOLDER = 'checkpoints'
 DIGESTS = 'digests.json'
 DELETED = 'deleted'
-ASIDE = 'damaged'  # where a run keeps damaged checkpoints that it does without
+ASIDE = 'damaged'  # folder of a run for damaged checkpoints
 ITEMS = ('params', 'opt_state', 'ema', 'position')
 FULL = ('No space left on device', 'Disk quota exceeded', 'File too large')
 Path = str | pathlib.Path
@@ -41,7 +42,7 @@ def _accuracy(metrics: dict[str, float]) -> float:
 
 
 class _Draft(atomicity.AtomicRenameTemporaryPath):
-    """What orbax writes, a checkpoint or an item of one: it has another name until it is whole."""
+    """A checkpoint or item that orbax writes: it has another name until it is complete."""
 
     async def finalize(self) -> None:
         if self.get_final().parent.name == FOLDER:
@@ -50,7 +51,7 @@ class _Draft(atomicity.AtomicRenameTemporaryPath):
 
 
 def _write_digests(folder: pathlib.Path) -> None:
-    # Two files at its top change once more while it is renamed; what is in them is not read.
+    # Two files at the top change once more during the rename; their content is not read.
     written = sorted(p for p in folder.rglob('*') if p.is_file() and p.parent != folder)
     files.write_json(
         folder / DIGESTS, {str(p.relative_to(folder)): files.digest(p) for p in written}
@@ -59,15 +60,15 @@ def _write_digests(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
-    """The manager of a run's checkpoints, which keeps the latest and the best.
+    """Manager of a run's checkpoints, which keeps the latest and the best.
 
-    Leave its `with` block before the process ends: a save in flight is lost otherwise.
+    Leave the `with` block before the process ends: a save in flight is lost otherwise.
 
     Raises:
         ValueError: if the disk fills, or a save takes too long.
     """
     directory = files.inside(run, FOLDER).absolute()
-    # best_fn makes the manager write metrics to disk; what is kept is the policy's to say, since
+    # best_fn makes the manager write metrics to disk. The policy decides what to keep, since
     # best_fn with max_to_keep would delete the newest checkpoint.
     best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
@@ -96,30 +97,34 @@ def _failed(error: Exception) -> bool:
 
 
 def _empty(directory: pathlib.Path) -> None:
-    """Deletes the checkpoints that are not kept any more.
+    """Deletes the checkpoints that orbax moved aside.
 
-    Orbax moves them, in one step: one that it deletes is for some time a damaged one.
+    It moves them in one step: a checkpoint in the middle of being deleted would look damaged.
     """
     if jax.process_index() == 0:
         shutil.rmtree(directory / DELETED, ignore_errors=True)
 
 
 def steps(run: Path) -> list[int]:
-    """The steps that a run directory has checkpoints of, in order."""
+    """The steps of a run's checkpoints, in order."""
     folder = files.inside(run, FOLDER)
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(int(path.name) for path in found if path.name.isdecimal())
 
 
+def _folder(run: Path, step: int) -> pathlib.Path:
+    return pathlib.Path(run) / FOLDER / str(step)
+
+
 def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
-    """What is wrong with the files of a checkpoint, in one line; None where nothing is.
+    """Damage of a checkpoint's files in one line; None if there is none.
 
     Args:
         run: the run directory.
-        step: the checkpoint's.
-        skip: items that need not be whole, of `ITEMS`.
+        step: step of the checkpoint.
+        skip: items, of `ITEMS`, that may be damaged.
     """
-    folder = pathlib.Path(run) / FOLDER / str(step)
+    folder = _folder(run, step)
     try:
         known = files.read_json(files.inside(run, f'{FOLDER}/{step}/{DIGESTS}'))
         for name, wanted in known.items():
@@ -137,7 +142,7 @@ def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
 
 
 def position(run: Path) -> dict[str, Any]:
-    """The position that the newest checkpoint with a whole one holds; empty if there is none."""
+    """The newest undamaged position of a run's checkpoints; empty if there is none."""
     for step in reversed(steps(run)):
         with contextlib.suppress(ValueError, OSError):
             if damage(run, step, skip={*ITEMS} - {'position'}) is None:
@@ -146,13 +151,13 @@ def position(run: Path) -> dict[str, Any]:
 
 
 def set_aside(run: Path) -> None:
-    """Makes sure that the newest checkpoint is whole, before a run is resumed from it.
+    """Ensures that a run resumes from a whole checkpoint: moves newer, damaged ones aside.
 
-    Damaged ones that are newer are moved into the run's `damaged/`, which is said on stderr.
+    They go to the run's `damaged/`, with a line on stderr.
 
     Raises:
-        ValueError: if there are checkpoints and none is whole, or if one before the newest is not,
-            which is kept since it is the best; with what to delete.
+        ValueError: if there are checkpoints and none is whole, or if an older one is damaged, which
+            stays since it is the best; with what to delete.
     """
     wrong = {step: damage(run, step) for step in steps(run)}
     whole = [step for step, reason in wrong.items() if reason is None]
@@ -162,7 +167,7 @@ def set_aside(run: Path) -> None:
             f'{pathlib.Path(run) / FOLDER} to train from the start.'
         )
     for step, reason in wrong.items():
-        folder = pathlib.Path(run) / FOLDER / str(step)
+        folder = _folder(run, step)
         if reason and step > max(whole):
             aside = files.inside(run, ASIDE)
             aside.mkdir(exist_ok=True)
@@ -170,27 +175,32 @@ def set_aside(run: Path) -> None:
             folder.rename(kept)
             files.warn(f'{reason}; resuming from step {max(whole)}, and that checkpoint is {kept}')
         elif reason and damage(run, step, skip=('opt_state',)):
-            raise ValueError(_best_is_damaged(reason, folder))
+            raise _best_is_damaged(reason, folder)
 
 
-def _best_is_damaged(reason: str, folder: pathlib.Path) -> str:
-    return f'{reason}: it may be the best checkpoint; delete {folder} to do without it.'
+def _best_is_damaged(reason: str, folder: pathlib.Path) -> ValueError:
+    return ValueError(f'{reason}: it may be the best checkpoint; delete {folder} to do without it.')
 
 
 def save(
     manager: Manager, step: int, trees: dict[str, Any], position: dict[str, Any],
     metrics: dict[str, float] | None = None, *, wait: bool = False,
 ) -> None:  # fmt: skip
-    """Starts saving `trees` (`params` among them) and `position`, plain JSON values, at a step.
+    """Starts saving a checkpoint.
 
-    `metrics` with an `accuracy` makes the checkpoint a candidate for the best. `wait` returns when
-    it is written: for a process that has several managers.
+    Args:
+        manager: manager of the run, as `writing` yields it.
+        step: step of the checkpoint.
+        trees: its items, `params` among them.
+        position: plain JSON values.
+        metrics: metrics whose `accuracy` makes the checkpoint a candidate for the best.
+        wait: returns when it is written; for a process with several managers.
 
     Raises:
         ValueError: if the disk has no room for it.
     """
-    manager.wait_until_finished()  # until then the save before moves what is not kept to where
-    _empty(pathlib.Path(manager.directory))  # this deletes
+    manager.wait_until_finished()  # the previous save may still move checkpoints to be deleted
+    _empty(pathlib.Path(manager.directory))
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
     if free < needed:
@@ -200,8 +210,8 @@ def save(
         )
     items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items['position'] = ocp.args.JsonSave(position)
-    # Orbax numbers its work in the background by one counter for the whole process: two managers
-    # that save at a time wait for each other's folders.
+    # Orbax counts background work once per process: two managers that save at the same time wait
+    # for each other's folders.
     with _SAVING if wait else contextlib.nullcontext():
         manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
         if wait:
@@ -212,8 +222,8 @@ def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
     """Restores the items of `trees` (arrays, or shapes with shardings) and `position` at a step.
 
     Raises:
-        ValueError: if a tree in the checkpoint has other names, shapes or dtypes, with all of them;
-            if it cannot be read.
+        ValueError: if an item is missing or cannot be read; if it has other names, shapes or
+            dtypes, with the differences.
     """
     folder = files.inside(run, f'{FOLDER}/{step}').absolute()
     for name in trees:
@@ -233,17 +243,17 @@ def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _named(folder: pathlib.Path) -> Iterator[None]:
-    """Makes of whatever orbax raises a line: it has read a checkpoint that has no digests."""
+    """Turns any error of orbax into a line: a checkpoint without digests may be damaged."""
     try:
         yield
-    except jax.errors.JaxRuntimeError:  # no memory
+    except jax.errors.JaxRuntimeError:  # out of memory
         raise
     except Exception as error:
         raise ValueError(f'{folder} cannot be read: {files.first_line(error)}.') from None
 
 
 def trees(state: TrainState) -> dict[str, Any]:
-    """The items that a checkpoint keeps of a state; its step is the checkpoint's."""
+    """Items of a checkpoint of a state; its step is the checkpoint's."""
     items = {'params': state.params, 'opt_state': state.opt_state}
     return items if state.ema is None else {**items, 'ema': state.ema}
 
@@ -251,10 +261,13 @@ def trees(state: TrainState) -> dict[str, Any]:
 def latest(
     outs: Sequence[Path], like: list[TrainState]
 ) -> tuple[int, list[TrainState], list[dict[str, Any]]] | None:
-    """The last step that all of several runs have a checkpoint of, their states and positions.
+    """The last step of which all runs have a checkpoint, with their states and positions.
 
-    None where there is none. States are placed as those of `like`, one for each run, which may be
-    shapes. Checkpoints must be whole (`set_aside`).
+    None if there is no such step. Checkpoints must be whole (`set_aside`).
+
+    Args:
+        outs: run directories.
+        like: states, or their shapes, one per run; the restored states get their shardings.
 
     Raises:
         ValueError: as `restore` does.
@@ -274,13 +287,15 @@ def latest(
 
 
 def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -> Any:
-    """Parameters out of a run's checkpoints, on the first device.
+    """Parameters of a run's checkpoint, on the first device.
+
+    A run may save and delete checkpoints meanwhile; then they are listed again.
 
     Args:
         run: the run directory.
-        shapes: of the parameters, a tree of `jax.ShapeDtypeStruct`.
-        which: `best` by validation accuracy, or `latest`: the newest that is whole; what is wrong
-            with newer ones goes to stderr. A run may save meanwhile: they are listed again then.
+        shapes: tree of the parameters' `jax.ShapeDtypeStruct`.
+        which: `best` by validation accuracy, or `latest`: the newest whole one, with a line on
+            stderr for each newer one that is damaged.
         item: `params`, or `ema`, their moving average.
 
     Raises:
@@ -297,11 +312,11 @@ def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -
             before, found = found, steps(run)
             if {*before} <= {*found}:
                 raise
-            # A run that trains replaced some of them meanwhile.
+            # A training run replaced some of them meanwhile.
 
 
 def _load(run: Path, found: list[int], shapes: Any, which: str, item: str) -> Any:
-    """`load` from the checkpoints of some steps."""
+    """`load` from the checkpoints of the steps `found`."""
     others = {'params', 'opt_state', 'ema'} - {item}
     if which == 'best' and len(found) > 1:
         found = [_best(run, found)]
@@ -309,12 +324,11 @@ def _load(run: Path, found: list[int], shapes: Any, which: str, item: str) -> An
         reason = damage(run, step, skip=others)
         if reason is None:
             return restore(run, step, {item: _placed(shapes)})[item]
-        folder = pathlib.Path(run) / FOLDER / str(step)
+        folder = _folder(run, step)
         if step == found[0] or not folder.exists():
-            raise ValueError(
-                f'no checkpoint of {run} is whole: {reason}.' if which == 'latest'
-                else _best_is_damaged(reason, folder)
-            )  # fmt: skip
+            if which == 'best':
+                raise _best_is_damaged(reason, folder)
+            raise ValueError(f'no checkpoint of {run} is whole: {reason}.')
         files.warn(f'{reason}; an older checkpoint is taken')
     raise ValueError(f'{run} has no checkpoint yet.')
 
@@ -324,11 +338,11 @@ def _best(run: Path, found: list[int]) -> int:
     ranks = {}
     for step in found:
         if reason := damage(run, step, skip=ITEMS):
-            raise ValueError(_best_is_damaged(reason, pathlib.Path(run) / FOLDER / str(step)))
+            raise _best_is_damaged(reason, _folder(run, step))
         path = files.inside(run, f'{FOLDER}/{step}/metrics/metrics')
         try:
             ranks[step] = float(files.read_json(path)['accuracy'])
-        except FileNotFoundError:  # saved when it was asked to stop
+        except FileNotFoundError:  # saved by a run that was asked to stop
             ranks[step] = -1.0
         except (KeyError, TypeError):
             raise ValueError(f'{path} has no accuracy.') from None
@@ -336,7 +350,7 @@ def _best(run: Path, found: list[int]) -> int:
 
 
 def _placed(shapes: Any) -> Any:
-    """Shapes with a place: the first device, or a copy on every one where processes share a run."""
+    """Shapes placed on the first device, or replicated if processes share a run."""
     devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
     mesh = jax.sharding.Mesh(np.array(devices), ('device',))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -353,19 +367,14 @@ def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:
     """Checks that two trees have the same paths, shapes and dtypes.
 
     Raises:
-        ValueError: with the differences, of many the first three and their number.
+        ValueError: with the differences, shortened by `files.few`.
     """
 
     def kinds(tree: PyTree) -> dict[str, str]:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
         name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
         return {name(path): f'{x.dtype}{list(x.shape)}' for path, x in leaves}
 
-    old, new = kinds(saved), kinds(wanted)
-    wrong = [f'- {name} {new[name]}' for name in new if name not in old]
-    wrong += [f'+ {name} {old[name]}' for name in old if name not in new]
-    both = [name for name in new if name in old]
-    wrong += [f'  {n}: saved {old[n]}, wanted {new[n]}' for n in both if old[n] != new[n]]
-    if wrong:
+    if wrong := misfits(kinds(saved), kinds(wanted)):
         lines = files.few(wrong)
         raise ValueError(f'{what} does not fit the model (- missing, + surplus):\n{lines}')

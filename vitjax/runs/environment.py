@@ -18,16 +18,16 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def describe(devices: Sequence[Any]) -> dict[str, Any]:
-    """What a run's numbers may depend on beside its experiment, as plain JSON values.
+    """Circumstances besides its experiment that a run's numbers may depend on, as JSON values.
 
     Args:
-        devices: that the run trains on.
+        devices: devices that the run trains on.
 
     Returns:
-        `started` (UTC), `commit` of the project's checkout and whether code `changed` since, an
-        experiment's new file included (both None where it is no checkout), `python` and the
-        `versions` of packages, `system`, `cpu`, `cores` and `memory` (GB) of this process's
-        machine, `devices` and `processes`.
+        `started` (UTC); `commit` of the project's checkout, and `changed`, True if code differs
+        from it or an experiment file is new (both None outside a checkout); `python` and the
+        `versions` of packages; `system`, `cpu`, `cores` and `memory` (GB) of this process's
+        machine; `devices` and `processes`.
     """
     kinds = [device.device_kind for device in devices]
     named = (f'{kinds.count(kind)} x {kind}' for kind in dict.fromkeys(kinds))
@@ -40,9 +40,9 @@ def describe(devices: Sequence[Any]) -> dict[str, Any]:
 
 @functools.cache
 def software() -> dict[str, Any]:
-    """Versions of packages and of Python, and a digest of this project's code: plain JSON values.
+    """Versions of packages and of Python, and a digest of this project's code, as JSON values.
 
-    Processes of one run must have the same.
+    All processes of a run must agree in them.
     """
     out, root = hashlib.sha256(), pathlib.Path(__file__).parents[1]
     for path in sorted(root.rglob('*.py')):
@@ -68,7 +68,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _commit(root: pathlib.Path) -> tuple[str | None, bool | None]:
-    """The commit of a checkout, and whether its code differs: changed files of it, or new ones."""
+    """The commit of a checkout, and True if its code differs: changed files, or new ones."""
     if not (root / '.git').exists():  # installed, perhaps inside a checkout of something else
         return None, None
     try:

@@ -1,6 +1,6 @@
-"""Identity of all that a run is made from: the images of its splits, its weights, its teacher.
+"""Identity of the data that a run trains on, of its initial weights and of its teacher.
 
-A checkpoint records it, so that a run never goes on from other images than it began with.
+Checkpoints record it, so that a run never resumes on other images than it began with.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import numpy as np
 
 from vitjax import pretrained, runs
 from vitjax.base.files import first_line
+from vitjax.base.types import PyTree
 from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import SPLITS, Data, Source
@@ -24,11 +25,11 @@ from vitjax.runs import checkpoint
 Path = str | pathlib.Path
 Facts = dict[str, Any]
 Load = Callable[..., Data]  # takes a source, a split and a preprocessing
-SHOWN = 3  # class names of a message
+SHOWN = 3  # class names in a message
 
 
 def of_data(data: Data) -> Facts:
-    """Identity of a split: how many images, and digests of class names, labels and examples."""
+    """Identity of a split: number of images, and digests of class names, labels and examples."""
     return {
         'images': len(data),
         'classes': _sha(json.dumps(data.classes).encode()),
@@ -37,22 +38,8 @@ def of_data(data: Data) -> Facts:
     }
 
 
-def of_splits(experiment: Experiment, load: Load) -> dict[str, Facts]:
-    """Identity of every split of an experiment's data.
-
-    Args:
-        experiment: with its preprocessing.
-        load: reads a split of a source, as `sources.load`.
-
-    Raises:
-        ValueError: as `load` does.
-    """
-    read = _splits(require_data(experiment), experiment.preprocessing, load)
-    return {split: of_data(data) for split, data in read.items()}
-
-
 def _splits(source: Source, prepared: Preprocessing | None, load: Load) -> dict[str, Data]:
-    """Every split, read as a run reads it, so that `load` may have kept it."""
+    """Every split, read as a run reads it, so that `load` may return a cached one."""
     return {s: load(source, s, *(() if s == 'train' else (prepared,))) for s in SPLITS}
 
 
@@ -67,19 +54,39 @@ def of_weights(path: Path) -> str:
         facts, arrays = to_json(loaded.experiment)['preprocessing'], loaded.params
     else:
         facts, arrays = None, pretrained.read(path)
-    out = hashlib.sha256(json.dumps(facts).encode())
-    for name, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+    return digest(arrays, json.dumps(facts))[:32]
+
+
+def digest(arrays: PyTree, facts: str = '', end: str = '') -> str:
+    """SHA-256 of a tree of arrays: of their paths, dtypes, shapes and bytes.
+
+    Args:
+        arrays: the tree, as parameters.
+        facts: text that is digested first.
+        end: text after each array's path, dtype and shape; checkpoints and captures differ in it.
+    """
+    out = hashlib.sha256(facts.encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         leaf = np.ascontiguousarray(leaf)
-        out.update(f'{jax.tree_util.keystr(name)} {leaf.dtype} {leaf.shape}'.encode())
+        out.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}{end}'.encode())
         out.update(leaf.tobytes())
-    return out.hexdigest()[:32]
+    return out.hexdigest()
 
 
 def of_run(experiment: Experiment, load: Load) -> Facts:
-    """Identity of all that an experiment, resolved against its data, trains from."""
+    """Identity of data, weights and teacher of an experiment that is resolved against its data.
+
+    Args:
+        experiment: experiment with its preprocessing.
+        load: reads a split of a source, as `data.kinds.load`.
+
+    Raises:
+        ValueError: as `load` and `of_weights` do.
+    """
+    read = _splits(require_data(experiment), experiment.preprocessing, load)
     paths = {'weights': experiment.weights, 'teacher': experiment.distill.teacher}
     others = {name: of_weights(path) for name, path in paths.items() if path is not None}
-    return {'data': of_splits(experiment, load), **others}
+    return {'data': {split: of_data(data) for split, data in read.items()}, **others}
 
 
 def recorded(run: Path) -> Facts | None:
@@ -91,12 +98,12 @@ def recorded(run: Path) -> Facts | None:
 def differences(
     old: Facts, new: Facts, classes: tuple[Sequence[str], Sequence[str]] | None = None
 ) -> list[str]:
-    """Differences between what a run was made from and what is there now, in a few words each.
+    """Differences between what a run was trained on and what is there now, a few words each.
 
     Args:
         old: identity that a checkpoint records.
-        new: identity of what there is; only what it names is compared.
-        classes: names of the classes then and now, to be shown if they differ.
+        new: identity now; only its entries are compared.
+        classes: names of the classes then and now, printed if they differ.
     """
     found = []
     for split, now in new.get('data', {}).items():
@@ -122,16 +129,16 @@ def differences(
 def require_same(
     run: Path, facts: Facts, classes: Sequence[str], report: Callable[[str], object]
 ) -> None:
-    """Refuses to go on with a run from other images or weights than it began with.
+    """Refuses to resume a run on other images or weights than it began with.
 
     Args:
         run: the run directory.
-        facts: identity of what there is now, `of_run`.
+        facts: identity now, as `of_run` returns it.
         classes: names of the classes now.
-        report: takes a line if the run's checkpoints are of a version that did not record it.
+        report: called with a line if an earlier version wrote the run and recorded no identity.
 
     Raises:
-        ValueError: with what differs, and what to do.
+        ValueError: with the differences, and what to do.
     """
     if not checkpoint.steps(run):
         return
@@ -147,33 +154,33 @@ def require_same(
 
 
 def remark(run: Path, read: Mapping[str, Data]) -> str:
-    """A line that says how splits differ from those that a run was trained on; empty if not.
+    """A line on how splits differ from those that a run was trained on; empty if they do not.
 
     Args:
         run: a run directory, or weights, which record nothing.
-        read: data by their split.
+        read: data by split.
     """
     if not (pathlib.Path(run).is_dir() and checkpoint.steps(run)):
         return ''
-    old, now = recorded(run), {s: of_data(d) for s, d in read.items()}
-    names = [data.classes for data in read.values()]
-    classes = (runs.read_experiment(run).classes, names[0]) if names else None
-    found = differences(old, {'data': now}, classes) if old else []
-    said = f'the data of {run} changed since it was trained (then -> now): {"; ".join(found)}'
-    return said if found else ''
+    old, now = recorded(run), {split: of_data(data) for split, data in read.items()}
+    if not (old and read):
+        return ''
+    classes = runs.read_experiment(run).classes, next(iter(read.values())).classes
+    found = '; '.join(differences(old, {'data': now}, classes))
+    return f'the data of {run} changed since it was trained (then -> now): {found}' if found else ''
 
 
 def with_others(source: Source, read: Mapping[str, Data]) -> dict[str, Data]:
-    """Splits that were read with the others of their source, of which no image is decoded."""
+    """Splits that were read and the others of their source, without decoding images of those."""
     unread = dataclasses.replace(source, memory=0)
     return {**{s: kinds.load(unread, s) for s in SPLITS if s not in read}, **read}
 
 
 def remark_on(run: Path, experiment: Experiment, load: Load) -> str:
-    """`remark` about every split of a finished run, read as `experiment` says.
+    """`remark` on every split of a finished run, read as `experiment` declares.
 
     Raises:
-        ValueError: if `experiment` reads other data from another place.
+        ValueError: if `experiment` reads different data from another place.
     """
     known = runs.read_experiment(run)
     asked = require_data(experiment)

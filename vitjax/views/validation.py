@@ -14,7 +14,7 @@ from vitjax.experiment import Experiment, preprocessing
 from vitjax.figures import training as figures
 from vitjax.figures.attention import DIM, UNIFORM
 from vitjax.inside.capture import capture, paths
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 IMAGES = 8
 

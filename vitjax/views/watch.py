@@ -16,7 +16,7 @@ from vitjax.experiment import Experiment, preprocessing
 from vitjax.figures import watch as figures
 from vitjax.inside.capture import capture, require_blocks
 from vitjax.models.base import Model
-from vitjax.runs import Record
+from vitjax.runs.records import Record
 
 IMAGES, AT_ONCE = 64, 16
 

@@ -1,4 +1,4 @@
-"""What canonical correlations and Procrustes distance promise beyond their equations."""
+"""Properties of canonical correlations and Procrustes distance beyond their equations."""
 
 import numpy as np
 import pytest
