@@ -1,10 +1,11 @@
-"""Change what happens inside a trained model, and measure what its answers hang on."""
+"""Change what happens inside a trained model, and measure what its predictions depend on."""
 
 import functools
 import pathlib
 from typing import Annotated, Any, Literal
 
 import command
+from command import arguments as args
 from tyro.conf import Positional, arg
 
 from vitjax.base.ranges import Count, Formats, Positive, Seed, Side, Whole
@@ -14,53 +15,45 @@ What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    weights: args.Loaded,
     what: Annotated[Positional[What], arg(metavar='WHAT')], *, out: str,
-    images: tuple[str, ...] = (), data: str | None = None,
-    split: Literal['train', 'validation', 'test'] = 'test', examples: Count | None = None,
-    size: Side | None = None, model: str | None = None, region: Count = 1,
-    noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
-    aside: Whole | None = None, draws: Count = 5, source: str | None = None,
+    images: tuple[str, ...] = (), data: str | None = None, split: args.Split = 'test',
+    examples: Count | None = None, size: Side | None = None, model: str | None = None,
+    region: Count = 1, noise: Positive | None = None, regions: Count = 3, onward: bool = False,
+    outliers: Count = 8, aside: Whole | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
-    format: Formats = ('png',),
-    stated: Annotated[Stated, arg(name='')] = UNSTATED,
+    format: Formats = ('png',), stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
-    """Write what an intervention does: a figure WHAT.png, arrays WHAT.npz and a table WHAT.csv.
+    """Write the effects of an intervention: a figure WHAT.png, arrays WHAT.npz, a table WHAT.csv.
 
-    - heads: every head of every layer zero or its mean, exactly, beside the first-order estimate.
-    - patch: tokens of the next image, or of the image with noise, put in place by place.
-    - knockout: the class token's attention to regions cut, layer by layer.
-    - lesion: layers skipped, swapped, repeated and removed, and accuracy then.
-    - steer: the difference of two classes' means added at a layer.
+    - heads: zero or mean-ablate each head of each layer, and compare with the first-order estimate.
+    - patch: patch in tokens of the next image, or of the image with noise, position by position.
+    - knockout: cut the class token's attention to regions, layer by layer.
+    - lesion: skip, swap, repeat and remove layers, and measure accuracy.
+    - steer: add the difference of two classes' means at a layer.
 
-    Of an ablation's folder (scripts/ablate.py) each finished run, in OUT/CELL/seed_K, and in
-    OUT/CELL what holds over the seeds of a cell, with intervals over them.
+    For an ablation's folder (scripts/ablate.py), OUT/CELL/seed_K has each finished run, OUT/CELL
+    the effects over the seeds of a cell, with intervals over them.
 
     Args:
-        weights: a run directory, published weights (.safetensors, .npz, hf-hub:owner/name), or an
-            ablation's folder.
+        weights: run directory, an ablation's folder, or published weights: a .safetensors or .npz
+            file, a folder with model.safetensors and config.json, or hf-hub:owner/name.
         what: heads, patch, knockout, lesion or steer.
-        out: directory to write to.
-        images: photographs; without them images of `data`.
-        data: digits, tfds:NAME, folder:PATH (with a folder for each class); a run has its own.
-        split: of the data.
-        examples: number of images, evenly spread over the split; at most 256 without it.
-        size: side in pixels of what the model sees; positions are resampled.
-        model: the model's name where weights do not say it.
-        region: of patch, side in patches of what is put in at a time.
-        noise: of patch, deviation of the noise on normalised pixels, instead of other images.
-        regions: of knockout, cells each way.
-        onward: of knockout, cut at a layer and all after it.
-        outliers: of knockout, how many patches of the largest norm are cut together.
-        aside: of knockout, layer from 1 where these patches are moved to a register that was never
-            trained (Jiang et al. 2025); of a ViT.
-        draws: of lesion, random sets of layers of each size.
-        source: of steer, the class whose images are steered, by name or number.
-        toward: of steer, the class that they are steered to.
+        out: folder to write.
+        images: photographs; by default images of `data`.
+        examples: number of images, spread evenly over the split; by default at most 256.
+        region: patch: side, in patches, of the square patched in at a time.
+        noise: patch: deviation of noise on normalized pixels, which replaces the other images.
+        regions: knockout: regions per side of the image.
+        onward: knockout: cut at a layer and all after it.
+        outliers: knockout: number of patches with the largest norms that are cut together.
+        aside: knockout: layer, from 1, at which these patches are moved to a register that was
+            never trained (Jiang et al. 2025); ViT only.
+        draws: lesion: random sets of layers of each size.
+        source: steer: class whose images are steered, by name or number.
+        toward: steer: class that they are steered to.
         memory: gigabytes that a pass may take.
-        seed: of what is random, and of the bootstrap.
-        format: of figures.
-        stated: facts about weights that override the files beside them.
+        seed: seed of random choices and of the bootstrap.
     """
     from vitjax import ablation, runs, studies
     from vitjax.base.console import Console
@@ -70,14 +63,12 @@ def main(
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')
     console = Console()
     options: dict[str, Any] = {
-        'heads': {}, 'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
-        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers,
-                     'aside': aside}, 'steer': {},
-    }[what]  # fmt: skip
-    options |= {'memory': memory, 'seed': seed}
+        'patch': {'region': region, 'noise': noise}, 'lesion': {'draws': draws},
+        'knockout': {'regions': regions, 'onward': onward, 'outliers': outliers, 'aside': aside},
+    }.get(what, {}) | {'memory': memory, 'seed': seed}  # fmt: skip
 
     def study(path: str) -> tuple[Any, Any]:
-        """What the intervention does to one trained model, and the images it was made on."""
+        """Returns the intervention's effects on one trained model, and the images they are of."""
         loaded = runs.load(path, model=model, image_size=size, stated=stated)
         given = studies.samples(loaded, images, split=split, data=data, examples=examples, most=256)
         how, run = dict(options), functools.partial(vars(studies)[what], loaded)
@@ -90,8 +81,8 @@ def main(
                 run, studies.samples(loaded, split='train', data=data, most=4 * (examples or 256))
             )
             used = given if given.labels is None else given.take(given.labels == of)
-        model_of: Any = loaded.experiment.model
-        console.say(f'{path}: {command.described(model_of, given.inputs.shape[1])}')
+        described = command.described(loaded.experiment.model, given.inputs.shape[1])
+        console.say(f'{path}: {described}')
         with console.progress('images', total, now='compiling') as report:
             return run(given, report=report, **how), used
 
@@ -113,7 +104,7 @@ def main(
         each = {of: found for of, (found, _) in made.items()}
         try:
             joined = studies.across(each, given, cell=cell)
-        except ValueError as error:  # of this cell alone, as where there is one layer to compare
+        except ValueError as error:  # of this cell alone, as if it has one layer
             failed.append(str(error))
         else:
             write(joined, given, pathlib.Path(out, cell), weights)

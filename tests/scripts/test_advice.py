@@ -20,8 +20,7 @@ from vitjax.base import fields
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')
 OTHERS = {'--multiprocessing-fork', '--porcelain'}  # of Python and git
-COMMANDS = sorted({p.stem for p in SCRIPTS.glob('*.py')} - {'command', 'startup', 'tables'})
-BENCHMARKS = ('compile', 'attention', 'model', 'train', 'similarity', 'feed', 'intervene')
+COMMANDS = sorted(p.stem for p in SCRIPTS.glob('*.py'))
 EXPERIMENTS = {'train', 'ablate', 'plan'}
 
 
@@ -39,7 +38,7 @@ def literals(path):
                 yield node.value, node.lineno
 
 
-FILES = [*sorted((ROOT / 'vitjax').rglob('*.py')), *sorted(SCRIPTS.glob('*.py'))]
+FILES = [*sorted((ROOT / 'vitjax').rglob('*.py')), *sorted(SCRIPTS.rglob('*.py'))]
 STRINGS = [(path, text, line) for path in FILES for text, line in literals(path)]
 
 
@@ -52,10 +51,8 @@ def flags(script, name='digits'):
         kind = getattr(module, kind)
         return {*command.flags(kind, default=kind(experiment.find(name).experiment, 'out'))}
     if script == 'benchmark':
-        kinds = {'compile': module.compile_time, 'intervene': module.interventions}
-        kinds |= {n: getattr(module, n) for n in BENCHMARKS if n not in kinds}
         cli = tyro.extras.subcommand_cli_from_dict
-        found = [command.flags(kinds, cli=cli, args=[name]) for name in kinds]
+        found = [command.flags(module.SUBJECTS, cli=cli, args=[name]) for name in module.SUBJECTS]
         return {flag for each in found for flag in each}
     return {*command.flags(module.main)}
 
