@@ -52,7 +52,7 @@ def test_pure_functions_run_as_they_stand_on_smaller_images():
     assert made['grads']['blocks/attention/weights'].shape == (24, 1, 4, 4, 4)
     before = made['logits']
     exec(edits, made)
-    assert made['logits'].shape == before.shape and not np.allclose(made['logits'], before)
+    assert made['logits'].shape == before.shape and (made['logits'] != before).any()
 
 
 def test_numbers_to_expect_of_experiments_stand_in_their_files():
@@ -67,7 +67,7 @@ def test_numbers_to_expect_of_experiments_stand_in_their_files():
         files = [experiments.known()[name] for name in re.findall(r'\w+', names)]
         told = ' '.join(ast.get_docstring(ast.parse(file.read_text())) or '' for file in files)
         for number in re.findall(r'[\d.]+(?:%| s\b| images/s)', expected):
-            assert number in told, f'{names}: {number}'
+            assert number in ' '.join(told.split()), f'{names}: {number}'
 
 
 def test_every_experiment_has_a_row():
@@ -105,5 +105,5 @@ def test_commands_leave_nothing_that_git_shows(monkeypatch, capsys):
     found.pop(None)
     assert len(found) > 15 and {'plans/vit_cifar100', 'runs/digits'} <= found.keys()
     for out, command in found.items():
-        call = ['git', 'check-ignore', '--quiet', '--no-index', out]
+        call = ['git', 'check-ignore', '--quiet', '--no-index', f'{out}/file']
         assert subprocess.run(call, cwd=ROOT).returncode == 0, command
