@@ -25,7 +25,7 @@ class Ablation:
             the experiment's own grid().
         seeds: runs of each cell, which train together.
         match: flops gives each cell the training FLOPs of the experiment itself.
-        report: write report.html into `out` at the end.
+        report: write report.html into --out at the end.
         dry_run: list the cells with parameters, FLOPs and time, without training.
         launcher: devices of this machine, a cell at a time on each; processes, one per cell; or
             slurm, one job per cell (the cluster extra).

@@ -8,7 +8,7 @@ import command
 from command import arguments as args
 from tyro.conf import Positional, arg
 
-from vitjax.base.ranges import Count, Formats, Positive, Seed, Side, Whole
+from vitjax.base.ranges import Count, Formats, Positive, Seed, Side
 from vitjax.pretrained import UNSTATED, Stated
 
 What = Literal['heads', 'patch', 'knockout', 'lesion', 'steer']
@@ -20,7 +20,7 @@ def main(
     images: tuple[str, ...] = (), data: str | None = None, split: args.Split = 'test',
     examples: Count | None = None, size: Side | None = None, model: str | None = None,
     region: Count = 1, noise: Positive | None = None, regions: Count = 3, onward: bool = False,
-    outliers: Count = 8, aside: Whole | None = None, draws: Count = 5, source: str | None = None,
+    outliers: Count = 8, aside: Count | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
     format: Formats = ('png',), stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
@@ -40,7 +40,7 @@ def main(
             file, a folder with model.safetensors and config.json, or hf-hub:owner/name.
         what: heads, patch, knockout, lesion or steer.
         out: folder to write.
-        images: photographs; by default images of `data`.
+        images: photographs; by default images of --data.
         examples: number of images, spread evenly over the split; by default at most 256.
         region: patch: side, in patches, of the square patched in at a time.
         noise: patch: deviation of noise on normalized pixels, which replaces the other images.

@@ -182,19 +182,11 @@ def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
 
 def plain(each: Any) -> dict[str, Any]:
     """Returns a forecast as JSON values, with null for numbers that are not finite."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(v) for key, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     values = dataclasses.asdict(each)
     if each.report:
         values['report']['collectives'] = [c._asdict() for c in each.report.collectives]
-    derived = ('fits', 'step_seconds', 'utilisation', 'hours')
-    return finite({**values, **{name: getattr(each, name) for name in derived}})
+    values |= {n: getattr(each, n) for n in ('fits', 'step_seconds', 'utilisation', 'hours')}
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def _gb(size: float) -> str:

@@ -30,7 +30,7 @@ def main(
 
     A and B are captures (scripts/capture.py), run directories, published weights, or .npy files of
     [examples, features]; without B, A is compared with itself. Runs and weights are captured in
-    memory. `--data`, `--tokens`, `--layers` and `--size` apply to these alone.
+    memory. --data, --tokens, --layers and --size apply to these alone.
 
     cka and rbf (CKA with a Gaussian kernel) stream over batches, with 95% intervals over them. cca,
     svcca, pwcca, procrustes, angle (of procrustes), rsa and knn (mutual nearest neighbors) hold all

@@ -57,7 +57,7 @@ def train(
         out: folder for train.csv.
     """
     found = {name: find(name).experiment for name in experiments}
-    processes.partcores(math.gcd(*(batch_size or each.batch_size for each in found.values())))
+    processes.part_cores(math.gcd(*(batch_size or each.batch_size for each in found.values())))
     rows: list[tables.Row] = []
     for name, experiment in found.items():
         size = batch_size or experiment.batch_size
