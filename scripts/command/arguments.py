@@ -44,7 +44,7 @@ def described(main: Callable[..., Any]) -> str:
     own = main.__doc__ or ''
     if '\n    Args:\n' not in own:
         own += '\n    Args:\n'
-    shared = re.findall(r'^    (\w+): ((?:.|\n {8})+)', __doc__, re.MULTILINE)
+    shared = re.findall(r'^    (\w+): ((?:.|\n {8})+)', __doc__ or '', re.MULTILINE)
     for name, text in shared:
         if name in inspect.signature(main).parameters and f'\n        {name}: ' not in own:
             own = f'{own.rstrip()}\n        {name}: {" ".join(text.split())}\n'
