@@ -1,12 +1,13 @@
-"""Change what happens inside a trained model, and measure the effect on its predictions."""
+"""Change what happens inside a trained model, and measure what its predictions depend on."""
 
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import command
+from command import arguments as args
 from tyro.conf import Positional, arg
 
-from vitjax.base.ranges import Count, Formats, Positive, Seed, Side, Whole
+from vitjax.base.ranges import Count, Formats, Positive, Seed, Side
 from vitjax.pretrained import UNSTATED, Stated
 from vitjax.studies import STUDIES
 
@@ -17,47 +18,45 @@ else:
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    weights: args.Loaded,
     what: Annotated[Positional[What], arg(metavar='WHAT')], *, out: str,
-    images: tuple[str, ...] = (), data: str | None = None,
-    split: Literal['train', 'validation', 'test'] = 'test', examples: Count | None = None,
-    size: Side | None = None, model: str | None = None, region: Count = 1,
-    noise: Positive | None = None, regions: Count = 3, onward: bool = False, outliers: Count = 8,
-    aside: Whole | None = None, draws: Count = 5, source: str | None = None,
+    images: tuple[str, ...] = (), data: str | None = None, split: args.Split = 'test',
+    examples: Count | None = None, size: Side | None = None, model: str | None = None,
+    region: Count = 1, noise: Positive | None = None, regions: Count = 3, onward: bool = False,
+    outliers: Count = 8, aside: Count | None = None, draws: Count = 5, source: str | None = None,
     toward: str | None = None, memory: Positive = 3.0, seed: Seed = 0,
-    format: Formats = ('png',),
-    stated: Annotated[Stated, arg(name='')] = UNSTATED,
+    format: Formats = ('png',), stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write the effects of an intervention: a figure WHAT.png, arrays WHAT.npz, a table WHAT.csv.
 
-    Of an ablation's folder (scripts/ablate.py) each finished run, in OUT/CELL/seed_K, and in
-    OUT/CELL what holds over the seeds of a cell, with intervals over them.
+    - heads: zero or mean-ablate each head of each layer, and compare with the first-order estimate.
+    - patch: patch in tokens of the next image, or of the image with noise, position by position.
+    - knockout: cut the class token's attention to regions, layer by layer.
+    - lesion: skip, swap, repeat and remove layers, and measure accuracy.
+    - steer: add the difference of two classes' means at a layer.
+
+    For an ablation's folder (scripts/ablate.py), OUT/CELL/seed_K has each finished run, OUT/CELL
+    the effects over the seeds of a cell, with intervals over them.
 
     Args:
-        weights: a run directory, published weights (.safetensors, .npz, hf-hub:owner/name), or an
-            ablation's folder.
-        what: name of the study.
-        out: directory to write to.
-        images: photographs; without them images of `data`.
-        data: digits, tfds:NAME, folder:PATH (with a folder for each class); a run has its own.
-        split: split of the data.
-        examples: number of images, evenly spaced in the split; by default at most 256.
-        size: side in pixels of the model's input; positions are resampled.
-        model: the model's name, if the weights do not say it.
-        region: (patch) side in patches of the squares that are put in.
-        noise: (patch) deviation of the noise on normalised pixels, instead of other images.
-        regions: (knockout) cells each way.
-        onward: (knockout) cut at a layer and all after it.
-        outliers: (knockout) number of patches of the largest norm that are cut together.
-        aside: (knockout) layer from 1 where these patches are moved to a register that was never
-            trained (Jiang et al. 2025); needs a ViT.
-        draws: (lesion) random sets of layers of each size.
-        source: (steer) the class whose images are steered, by name or number.
-        toward: (steer) the class that they are steered to.
+        weights: run directory, an ablation's folder, or published weights: a .safetensors or .npz
+            file, a folder with model.safetensors and config.json, or hf-hub:owner/name.
+        what: heads, patch, knockout, lesion or steer.
+        out: folder to write.
+        images: photographs; by default images of --data.
+        examples: number of images, spread evenly over the split; by default at most 256.
+        region: patch: side, in patches, of the square patched in at a time.
+        noise: patch: deviation of noise on normalized pixels, which replaces the other images.
+        regions: knockout: regions per side of the image.
+        onward: knockout: cut at a layer and all after it.
+        outliers: knockout: number of patches with the largest norms that are cut together.
+        aside: knockout: layer, from 1, at which these patches are moved to a register that was
+            never trained (Jiang et al. 2025); ViT only.
+        draws: lesion: random sets of layers of each size.
+        source: steer: class whose images are steered, by name or number.
+        toward: steer: class that they are steered to.
         memory: gigabytes that a pass may take.
         seed: seed of random choices and of the bootstrap.
-        format: formats of the figure.
-        stated: facts about weights that override the files beside them.
     """
     from vitjax import ablation, runs, studies
     from vitjax.base.console import Console

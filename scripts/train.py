@@ -16,11 +16,11 @@ class Run:
     """An experiment and its run directory.
 
     Attributes:
-        out: the run directory.
-        report: write report.html into it at the end.
-        launcher: here; or as one job of a cluster, by slurm; or of several processes of this
-            machine. The last two need submitit.
-        job: settings of a job for submitit, as in `nodes=2 tasks_per_node=8 gpus_per_node=8`.
+        out: run directory; the same command resumes a run that was stopped.
+        report: write report.html into the run directory at the end.
+        launcher: here; processes, several of this machine; or slurm, one job of a cluster. The last
+            two need submitit (the cluster extra).
+        job: settings of the job for submitit, as in `nodes=2 tasks_per_node=8 gpus_per_node=8`.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -50,7 +50,7 @@ def main() -> int:
         print(stop)
         return stop.code
     model: Any = run.experiment.model
-    # A network without tokens has no attention to be seen.
+    # A network without tokens has no attention.
     views = 'all' if model.trunk.stacks else 'gradients activations'
     print(f'next:\n  {command.program(run.out, script="evaluate.py")}')
     look = command.program(run.out, *views.split(), script='visualize.py')
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def submit(run: Run) -> int:
-    """Submits the run as a job; waits for one of this machine."""
+    """Submits the run as a job; waits for a job of this machine."""
     from vitjax.loop import cluster
 
     assert run.launcher != 'here'
@@ -70,7 +70,7 @@ def submit(run: Run) -> int:
         return 0
     try:
         job.results()
-    except Exception as error:  # whatever a job died of
+    except Exception as error:  # any that the job raised
         trace = re.split(r'\n-+\n', str(error))[:2][-1]  # between rules; then where its logs are
         last = trace.strip().splitlines()[-1]
         raise ValueError(f'job {job.job_id} failed: {last}; see its logs.') from None

@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_refused(run, captures, tmp_path):
     with pytest.raises(ValueError, match='1294 and 144'):
         similarity.main(str(captures / 'train'), str(run), split='validation', out=out)
     np.save(tmp_path / 'x.npy', np.zeros((359, 4)))
-    with pytest.raises(ValueError, match='say where to write with --out'):
+    with pytest.raises(ValueError, match='--out must name a folder to write'):
         similarity.main(str(tmp_path / 'x.npy'))
     with pytest.raises(ValueError, match='x is the same for every example'):
         similarity.main(str(tmp_path / 'x.npy'), out=out)

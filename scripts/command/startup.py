@@ -1,9 +1,9 @@
-"""The process of a command, made ready before anything large is imported.
+"""Process of a command, prepared before anything large is imported.
 
 `command` imports this first. Nothing here runs in a process that only imports a command.
 
-On Linux a command starts Python once more, for pages of 2 MiB (`huge_pages`). `VITJAX_HUGE_PAGES=0`
-in the environment turns that off.
+On Linux a command restarts Python once, with pages of 2 MiB (`huge_pages`), which
+`VITJAX_HUGE_PAGES=0` in the environment turns off.
 """
 
 import contextlib
@@ -16,21 +16,19 @@ from typing import Any, NoReturn
 
 
 def is_command() -> bool:
-    """Returns True if this process was started to run a file of this folder."""
+    """Returns True if this process was started to run a file of `scripts/`."""
     started = getattr(sys.modules['__main__'], '__file__', None) or ''
     spawned = '--multiprocessing-fork' in sys.orig_argv  # a child has its parent's `__main__`
-    return os.path.isfile(started) and not spawned and _folder(started) == _folder(__file__)
-
-
-def _folder(file: str) -> str:
-    return os.path.dirname(os.path.realpath(file))
+    scripts = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    folder = os.path.dirname(os.path.realpath(started))
+    return os.path.isfile(started) and not spawned and folder == scripts
 
 
 def open_streams() -> None:
     """Opens closed standard streams on the null device.
 
-    The next file that anything opens would get the number of a closed one, and whatever XLA prints
-    to that number would go into the file.
+    The next file opened would get the number of a closed stream, and what XLA prints to that number
+    would go into the file.
     """
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
         try:
@@ -52,14 +50,14 @@ def require_folder() -> None:
 
 
 def huge_pages() -> None:
-    """Starts the command once more with huge pages for what malloc maps, on Linux with glibc.
+    """Restarts the command with huge pages for memory that malloc maps, on Linux with glibc.
 
-    XLA's CPU backend maps its memory anew at each step, and the kernel clears it page by page: on
-    two cores a step of `vit_cifar100` takes 0.87 of the time with pages of 2 MiB, one of a small
-    PatchConvNet 0.65. glibc reads this only from the environment that a process starts with.
+    XLA's CPU backend maps its memory anew at each step, and the kernel clears it page by page. With
+    pages of 2 MiB, on two cores, a step of `vit_cifar100` takes 0.87 of the time and one of a small
+    PatchConvNet 0.65. glibc reads the setting only from the environment that a process starts with.
 
-    Nothing is started again if `VITJAX_HUGE_PAGES` is 0, if `GLIBC_TUNABLES` says something of
-    `glibc.malloc.hugetlb`, or if Python was told to run anything but the command's file.
+    Nothing is restarted if `VITJAX_HUGE_PAGES` is 0, if `GLIBC_TUNABLES` sets
+    `glibc.malloc.hugetlb`, or if Python runs anything but the command's file.
     """
     tunables = os.environ.get('GLIBC_TUNABLES', '')
     if os.environ.get('VITJAX_HUGE_PAGES', '') not in ('', '1') or 'malloc.hugetlb' in tunables:
@@ -82,7 +80,7 @@ def huge_pages() -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line to standard error, if that takes it."""
+    """Prints a line to standard error, if it can be written."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -90,14 +88,14 @@ def say(text: str) -> None:
 
 
 def redirect(stream: Any) -> None:
-    """Sends what is left of a stream that cannot be written to the null device."""
+    """Sends the rest of a stream that cannot be written to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    """Handles Ctrl-C: KeyboardInterrupt, but the end of the process in the middle of an import.
+    """Handles Ctrl-C: raises KeyboardInterrupt, or ends the process in the middle of an import.
 
-    There is nothing to save there, and imports run callbacks that swallow exceptions.
+    An import has nothing to save, and runs callbacks that swallow exceptions.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith('<frozen importlib'):

@@ -1,4 +1,4 @@
-"""Rows of measurements, as benchmarks write them to CSV and print them."""
+"""Tables: rows of measurements printed, written as CSV, and fitted for their growth."""
 
 import csv
 import itertools
@@ -11,7 +11,7 @@ from vitjax.base.ranges import Formats
 
 Row = dict[str, Any]
 
-# How a column is headed in a printed table, and how much of its unit is 1 there.
+# The head of a column in a printed table, and its unit in that of the CSV.
 COLUMNS = {
     'compile_seconds': ('compile s', 1), 'seconds': ('ms', 1e-3), 'timm_seconds': ('timm ms', 1e-3),
     'bytes': ('MiB', 2**20), 'flops': ('GFLOP', 1e9), 'flops_per_second': ('GFLOP/s', 1e9),
@@ -20,10 +20,7 @@ COLUMNS = {
 
 
 def write(rows: list[Row], out: str | None, name: str) -> None:
-    """Writes the rows so far to OUT/NAME.csv, so that they are there if the next one is killed.
-
-    The last row is printed too: that much is done.
-    """
+    """Writes the rows so far to OUT/NAME.csv, in case the next is killed, and prints the last."""
     print(', '.join(f'{_head(k)} {_text(k, v)}' for k, v in rows[-1].items()), flush=True)
     if out:
         path = pathlib.Path(out) / f'{name}.csv'
@@ -35,7 +32,7 @@ def write(rows: list[Row], out: str | None, name: str) -> None:
 
 
 def table(*names: str) -> Any:
-    """An empty table, its columns flush right but for the first; rows come with `add_row`."""
+    """Returns an empty table with right-aligned columns after the first; `add_row` fills it."""
     from rich import box
     from rich.table import Column, Table
 
@@ -44,7 +41,7 @@ def table(*names: str) -> Any:
 
 
 def put(table: Any) -> None:
-    """Prints a table, however narrow the terminal is: a cut name says nothing."""
+    """Prints a table at its full width, since a cut name is useless in a narrow terminal."""
     from rich.console import Console
 
     Console(width=1000, markup=False, emoji=False, highlight=False).print(table)
@@ -60,14 +57,14 @@ def show(rows: list[Row]) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits, or whole from a thousand on; `-` for what is not finite."""
+    """Returns a number with three digits, whole from 1,000 on; `-` if it is not finite."""
     if not math.isfinite(value):
         return '-'
     return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def scaled(count: int) -> str:
-    """A count with three digits and a unit: 1.26 G."""
+    """Returns a count with three digits and a prefix: 1.26 G."""
     for unit, name in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if count >= unit:
             return f'{count / unit:.3g} {name}'
@@ -80,15 +77,15 @@ def growth(
 ) -> None:  # fmt: skip
     """Prints exponents of time and memory, with 95% intervals, and draws OUT/NAME.png.
 
-    Exponents that mean nothing are said below the table: of too few points, negative or unsure.
+    Lines below the table name exponents without a meaning: of too few points, negative, unsure.
 
     Args:
-        rows: with `pass`, `seconds` and `bytes`, NaN where memory ran out.
-        grown: the column that time and memory grow with; nothing is done if it has one value.
+        rows: rows with `pass`, `seconds` and `bytes`, NaN if memory ran out.
+        grown: column that time and memory grow with; if it has one value, nothing is done.
         names: two columns that name a curve.
-        out: directory to write to; None draws nothing.
-        name: of the figure.
-        formats: of the figure.
+        out: folder to write; None draws nothing.
+        name: name of the figure.
+        formats: file formats of the figure.
     """
     import numpy as np
 
