@@ -29,6 +29,7 @@ from typing import Any
 import tyro
 
 from vitjax.base import fields
+from vitjax.base.flags import flagged, registry
 
 
 def _cache() -> str | None:
@@ -82,6 +83,8 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
     # tyro keeps the line breaks inside an argument's description, and then breaks lines itself.
     call.__doc__ = re.sub(r'\n {12,}', ' ', main.__doc__ or '')
     vars(call)['__signature__'] = inspect.signature(main)
+    hints = typing.get_type_hints(main, include_extras=True)
+    call.__annotations__ = {name: flagged(kind) for name, kind in hints.items()}
     del vars(call)['__wrapped__']  # where it would look first
     return call
 
@@ -167,7 +170,7 @@ def program(*arguments: str, script: str | None = None) -> str:
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
     """Returns what tyro parses; prints what is wrong with the arguments in a line or two."""
     said, args = io.StringIO(), [*options.get('args', sys.argv[1:])]
-    options = {'prog': program(), **options}
+    options = {'prog': program(), 'registry': registry(), **options}
     if {'-h', '--help'} & {*args}:
         try:
             with _columns(max(60, shutil.get_terminal_size().columns)):  # tyro hangs at 1
@@ -230,7 +233,7 @@ def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> d
     if cli is not tyro.cli:
         args = [each for each in options.get('args', sys.argv[1:2]) if not each.startswith('-')][:1]
     with _columns(WIDE), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        cli(kind, **options | {'args': [*args, '--help']})
+        cli(kind, **options | {'args': [*args, '--help'], 'registry': registry()})
     # In a box or, in ASCII, indented; descriptions name flags after one space.
     rows = re.findall(
         r'(?:│ |  )((?:--[a-z][\w.-]*(?:, )?)+)([^│\n]*?)(?=  |│|\n)', shown.getvalue()

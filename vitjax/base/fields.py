@@ -12,9 +12,8 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from vitjax.base.ranges import Expression, Matching, Number, Range
+from vitjax.base.ranges import Range, Rule
 
-_RULES = Range, Number, Expression, Matching
 _LINEN = {'parent', 'name'}  # what linen adds to the fields of every module
 _KINDS: dict[Any, str] = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
@@ -136,7 +135,7 @@ def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
         origin, inside = typing.get_origin(kind), typing.get_args(kind)
         if origin is Annotated:
             kind, *metadata = inside
-            rules += [each for each in metadata if isinstance(each, _RULES)]
+            rules += [each for each in metadata if isinstance(each, Rule)]
         elif origin in (typing.Union, types.UnionType):
             (kind,) = (each for each in inside if each is not types.NoneType)
             optional = True

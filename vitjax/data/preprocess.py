@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vitjax.base.ranges import Finite, Positive, Side, number
+from vitjax.base.ranges import Finite, Positive, Range, Side
 from vitjax.data import images as files
 from vitjax.data.order import evenly
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = TypeVar('Array', np.ndarray, jax.Array)
 Colour = tuple[float, float, float]
-Crop = Annotated[float, number(0.01, 1)]
+Crop = Annotated[float, Range(0.01, 1)]
 Interpolation = Literal['bilinear', 'bicubic', 'lanczos']
 IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, deviation
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base import fields
-from vitjax.base.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
+from vitjax.base.ranges import Amount, Classes, Extent, Positive, Range, Rate, Ratio, Side
 from vitjax.layers.attend import Implementation
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
@@ -19,7 +19,7 @@ from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
 from vitjax.models.base import Arithmetic, Model, Trunk
 
-Registers = Annotated[int, whole(0, 1_024)]
+Registers = Annotated[int, Range(0, 1_024)]
 
 
 class ViT(Model):

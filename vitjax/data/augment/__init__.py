@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.keys import purpose
-from vitjax.base.ranges import Matching, Rate, Share, Side, number, whole
+from vitjax.base.ranges import Matching, Range, Rate, Share, Side
 from vitjax.data.augment import operations, policy
 from vitjax.data.augment.crop import ASPECTS, central
 
-Padding = Annotated[int, whole(0, 16_384)]
-Strength = Annotated[float, number(0, 1_000_000)]  # beyond which float32 only overflows
+Padding = Annotated[int, Range(0, 16_384)]
+Strength = Annotated[float, Range(0, 1_000_000)]  # beyond which float32 only overflows
 Policy = Annotated[
     str,
     Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
