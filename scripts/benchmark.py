@@ -35,7 +35,7 @@ from vitjax.data.augment import augment
 from vitjax.data.augment.crop import Crop
 from vitjax.data.feed import chunk_shape
 from vitjax.data.feed.stream import Workers
-from vitjax.data.kinds.folder import SUFFIXES
+from vitjax.data.images import SUFFIXES
 from vitjax.data.order import Order
 from vitjax.data.preprocess import Preprocessing, read_square
 from vitjax.data.source import Data, Encoded

@@ -247,7 +247,7 @@ def classify(
         raise ValueError('the model has no head, so there are no classes to predict.')
     prepared = experiment.preprocessing or Preprocessing()
     try:
-        pixels = preprocess.read_squares(images, prepared)
+        pixels = preprocess.squares(images, prepared)
     except ValueError as error:
         raise Unreadable(error) from None
     data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, prepared)

@@ -62,19 +62,6 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
     return path
 
 
-def expanded(path: Path) -> pathlib.Path:
-    """A path as a user writes it, with `~` and `~user` for home folders.
-
-    Raises:
-        ValueError: if nobody knows the home folder.
-    """
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError:
-        first = pathlib.Path(path).parts[0]
-        raise ValueError(f'{path}: {first} must be a home folder that is known here.') from None
-
-
 def is_empty(folder: Path) -> bool:
     """Returns whether a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)
@@ -288,6 +275,20 @@ def _check_of(record: Mapping[str, Any]) -> str:
 
 
 # ---- Reading -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reading(path: Path | None = None) -> Iterator[None]:
+    """Turns an OSError of the block into a ValueError that names a file.
+
+    Args:
+        path: the file; None takes the name from the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if path is None else path
+        raise ValueError(f'{name} cannot be read: {error.strerror}.') from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from vitjax import pretrained, runs
 from vitjax.base.files import first_line
 from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import SPLITS, Data, Source
+from vitjax.data.source import Data, Source
+from vitjax.data.splits import SPLITS
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.runs import checkpoint
 
