@@ -7,7 +7,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from vitjax.data import images, preprocess
+from vitjax.data import images, preprocess, statistics
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data
 

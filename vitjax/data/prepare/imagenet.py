@@ -13,16 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitjax.base.files import (
-    digest,
-    first_line,
-    is_empty,
-    line,
-    read_lines,
-    replace,
-    sweep,
-    writing,
-)
+from vitjax.base import files
 from vitjax.data import images
 from vitjax.data.images import InMemory
 from vitjax.data.paths import expanded, tfds_folder
@@ -180,7 +171,8 @@ def _shard(
     except Exception as error:  # ArrayRecord raises various errors when the disk is full
         free = shutil.disk_usage(path.parent).free
         advice = f'{free:,} bytes are free there; the same command goes on'
-        raise ValueError(f'{path} cannot be written: {files.first_line(error)}; {advice}.') from None
+        reason = files.first_line(error)
+        raise ValueError(f'{path} cannot be written: {reason}; {advice}.') from None
     return len(rows)
 
 
