@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import pathlib
 import resource
 import shutil
@@ -376,7 +375,7 @@ def feed(
     if not files:
         raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {folder}.')
     files = [*itertools.islice(itertools.cycle(files), max(len(files), batch))]
-    crop, count = Crop(size, 0.08), workers or os.cpu_count() or 1
+    crop, count = Crop(size, 0.08), workers or processes.cores()
     square = functools.partial(read_square, preprocessing=Preprocessing(size))
     order = Order((0,), len(files), batch)
     parts = [files[i : i + 32] for i in range(0, len(files), 32)]

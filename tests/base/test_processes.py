@@ -223,7 +223,7 @@ def test_cores_that_can_part_a_batch_evenly_are_devices(monkeypatch, cores, batc
 
 
 def test_jax_has_a_device_for_each_core():
-    code = """import jax; from vitjax import environment, processes
+    code = """import jax; from vitjax.base import processes; from vitjax.runs import environment
 processes.part_cores(2 * 840)  # one to eight divide the half of it
 print(jax.device_count('cpu'), environment.describe(jax.devices())['cores'])"""
     environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}

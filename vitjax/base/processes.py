@@ -141,10 +141,17 @@ def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> 
         return
     import jax
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    # Each holds the parameters and the moments.
-    count = max(n for n in range(1, min(cores or 1, 8) + 1) if n == 1 or batch_size % (2 * n) == 0)
+    most = min(cores(), 8)  # each holds the parameters and the moments
+    count = max(n for n in range(1, most + 1) if n == 1 or batch_size % (2 * n) == 0)
     jax.config.update('jax_num_cpu_devices', count)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def agreed(number: float) -> float:

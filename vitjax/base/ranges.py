@@ -56,26 +56,6 @@ class Range:
         return f'{"(" if self.above else "["}{self.low},{self.high}{")" if self.below else "]"}'
 
 
-@dataclasses.dataclass(frozen=True)
-class Matching:
-    """Text that a regular expression matches from end to end.
-
-    Attributes:
-        pattern: the expression.
-        rule: its meaning in words.
-    """
-
-    pattern: str
-    rule: str
-
-    def holds(self, value: str) -> bool:
-        """Returns True if the expression matches."""
-        return bool(re.fullmatch(self.pattern, value))
-
-    def __str__(self) -> str:
-        return self.rule
-
-
 class Expression:
     """Text that is a regular expression."""
 

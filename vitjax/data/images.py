@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitjax.base import quiet
 from vitjax.base.files import first_line
+from vitjax.base.processes import cores
 
 # The formats that are opened (no plugin that starts a program), with the suffixes of their files.
 FORMATS = {
@@ -29,7 +30,7 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGE = 2**24  # pixels from which an image is reduced while it is read
-THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside the GIL
+THREADS = ThreadPoolExecutor(cores(), 'images')  # Pillow works outside the GIL
 
 
 class InMemory(NamedTuple):

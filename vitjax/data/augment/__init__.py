@@ -9,21 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.keys import purpose
-from vitjax.base.ranges import Matching, Range, Rate, Share, Side
+from vitjax.base.ranges import Range, Rate, Share, Side
 from vitjax.data.augment import operations, policy
 from vitjax.data.augment.crop import ASPECTS, central
 
 Padding = Annotated[int, Range(0, 16_384)]
 Strength = Annotated[float, Range(0, 1_000_000)]  # beyond which float32 only overflows
-Policy = Annotated[
-    str,
-    Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
-]
+Policy = Annotated[str, policy.Named()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What a training image goes through; a strength of 0 is off.
+    """Augmentation of training images; a strength of 0 is off.
 
     Attributes:
         size: side in pixels of the model's input.
