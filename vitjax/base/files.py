@@ -93,7 +93,7 @@ def writing(
     Args:
         path: the file to write, in a folder that exists.
         mode: `wb`, or `w` for text in UTF-8.
-        newline: as `open` takes it.
+        newline: as in `open`.
 
     Raises:
         OSError: naming `path`, if it cannot be written or something other than a file is there.

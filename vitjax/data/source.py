@@ -25,12 +25,12 @@ class Source:
 
     Attributes:
         name: `digits`, `tfds:NAME` (as in tfds:cifar10) or `folder:PATH`.
-        dir: where TFDS has its prepared data; None takes TFDS_DATA_DIR or ~/tensorflow_datasets.
+        dir: folder of TFDS's prepared data; None takes TFDS_DATA_DIR or ~/tensorflow_datasets.
         validation: fraction of the training images held out if there is no validation split, or if
             that is tested on.
         test: fraction of all images held out if there is neither a test nor a validation split;
             data with a validation split alone, as ImageNet's, are tested on it.
-        size: side in pixels of the central squares that images of unequal sizes become.
+        size: side in pixels of the central squares cut from images of unequal sizes.
         memory: most bytes that images may take in memory. If that is too little for decoded images,
             they are decoded as needed; if it is too little for their files too, training images
             stream: worker processes read, cut out and decode them (extra `stream`).

@@ -26,7 +26,7 @@ class Labels(NamedTuple):
     """ImageNet's labels, from the package of TensorFlow Datasets.
 
     Attributes:
-        synsets: of the classes, in order.
+        synsets: the classes' synsets, in order.
         validation: a synset for each validation image, in the order of their numbers.
     """
 
