@@ -56,7 +56,7 @@ def main(
         source, model=model, data=data, split=split, size=size, square=square, keep=keep,
         tokens=tokens, layers=layers, batch_size=batch_size, stated=stated,
     )  # fmt: skip
-    found = activations.evenly(found, examples)
+    found = activations.subset(found, examples)
     console, about = Console(), found.about
     console.say(
         command.described(

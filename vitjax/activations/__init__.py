@@ -7,13 +7,13 @@ matrix, low, high = activations.cka(x, y)                 # [layers of x, layers
 """
 
 from vitjax.activations.compare import METRICS, cka, matrices, open_side, probes, whole
-from vitjax.activations.record import Activations, evenly, from_array, require_same_examples, select
+from vitjax.activations.record import Activations, from_array, require_same_examples, select, subset
 from vitjax.activations.results import write_matrix, write_probes
 from vitjax.activations.store import is_capture, read, write
 from vitjax.activations.stream import TOKENS, digest_of, of_path, stream
 
 __all__ = [
-    'METRICS', 'TOKENS', 'Activations', 'cka', 'digest_of', 'evenly', 'from_array', 'is_capture',
+    'METRICS', 'TOKENS', 'Activations', 'cka', 'digest_of', 'from_array', 'is_capture',
     'matrices', 'of_path', 'open_side', 'probes', 'read', 'require_same_examples', 'select',
-    'stream', 'whole', 'write', 'write_matrix', 'write_probes',
+    'stream', 'subset', 'whole', 'write', 'write_matrix', 'write_probes',
 ]  # fmt: skip

@@ -97,7 +97,7 @@ def select(activations: Activations, keep: str) -> Activations:
     return dataclasses.replace(activations, stacks=stacks, values=values)
 
 
-def evenly(activations: Activations, examples: int | None) -> Activations:
+def subset(activations: Activations, examples: int | None) -> Activations:
     """A number of the examples, spread evenly over all (`vitjax.data.order.exactly`).
 
     Args:

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from vitjax.data import notices
-from vitjax.data.kinds import load
-from vitjax.data.source import Source
+from vitjax.data.kinds import KINDS, load
+from vitjax.data.source import Data, Source
 from vitjax.data.splits import SPLITS, Splits
 
 
@@ -89,3 +89,17 @@ def test_the_cut_of_the_splits_stays_as_it_was():
 def test_a_place_for_data_that_have_none_is_refused():
     with pytest.raises(ValueError, match='--data.dir is for tfds:NAME alone: got digits'):
         load(Source('digits', dir='/x'), 'train')
+
+
+def test_a_kind_of_data_of_a_user_is_loaded_and_named(monkeypatch):
+    def circles(source, name, split, preprocessing):
+        return Data(np.full((2, 4, 4, 3), int(name), np.uint8), np.array([0, 1], np.int32), 'ab')
+
+    monkeypatch.setitem(KINDS, 'circles:RADIUS', circles)
+    assert load(Source('circles:3'), 'train').images[0, 0, 0, 0] == 3
+    with pytest.raises(ValueError, match="folder:PATH, circles:RADIUS: 'circles'"):
+        load(Source('circles'), 'train')
+
+
+def test_the_help_of_a_source_names_every_kind():
+    assert all(form in str(Source.__doc__) for form in KINDS)
