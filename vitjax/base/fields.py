@@ -67,8 +67,8 @@ def check(value: Any, kind: Any, path: str) -> None:
     kind, rules, optional = _parts(kind)
     if value is None and optional:
         return
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, typing.cast(type, kind)):
+    if _has_fields(kind):
+        if not isinstance(value, kind):
             raise _wrong(path, f'a {kind.__name__}', value)
         require(value, path)
     elif typing.get_origin(kind) is tuple:
@@ -80,15 +80,18 @@ def check(value: Any, kind: Any, path: str) -> None:
     else:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and (kind is bool or not isinstance(value, bool))
-        if kind is float:  # NaN is not below; a whole number may be beyond
-            fits = fits and abs(value) <= sys.float_info.max
+        fits = fits and (kind is not float or _finite(value))
         if fits and isinstance(value, str) and '\0' in value:  # which no path can have
             raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
 
 
-def _check_tuple(value: Any, kind: Any, rules: list[Rule], path: str) -> None:
+def _finite(value: Any) -> bool:
+    return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
+
+
+def _check_tuple(value: Any, kind: Any, rules: Sequence[Rule], path: str) -> None:
     inside = typing.get_args(kind)
     if inside[-1] is Ellipsis:
         length = 'values' + ''.join(f', {rule} of them' for rule in rules)
@@ -112,8 +115,7 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
     kind, _, optional = _parts(kind)
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
         return tuple(values)
-    made = dataclasses.is_dataclass(values) or (values is None and optional)
-    if made or not dataclasses.is_dataclass(kind):
+    if not _has_fields(kind) or _has_fields(values) or (values is None and optional):
         return values
     check(values, dict, path)
     known, inside = declared(kind), {}
@@ -122,6 +124,10 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
             raise _unknown(_join(path, name), [*known], [_join(path, each) for each in known])
         inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
+
+
+def _has_fields(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
 
 
 def _parts(kind: Any) -> tuple[Any, list[Rule], bool]:

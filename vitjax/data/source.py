@@ -173,8 +173,10 @@ def decoded(
     """
     if preprocessing is None and source.size:
         preprocessing = Preprocessing(source.size, crop=1.0)
-    square = functools.partial(read_square, preprocessing=preprocessing)
-    encoded = Encoded(files, square if preprocessing else images.read)
+    decode: Callable[[File], np.ndarray] = images.read
+    if preprocessing:
+        decode = functools.partial(read_square, preprocessing=preprocessing)
+    encoded = Encoded(files, decode)
     if np.prod(encoded.shape, dtype=float) <= source.memory:
         return encoded[:]
     encoded.streams = size() > source.memory

@@ -72,7 +72,9 @@ def shrink(
     with progress('images', len(files)) as show:
         before = len(files) - len(todo)
         for start in range(0, len(todo), SOME):
-            written = images.THREADS.map(lambda pair: _write(*pair, size), todo[start:][:SOME])
+            written = images.THREADS.map(
+                lambda pair: _write(pair[0], pair[1], size), todo[start:][:SOME]
+            )
             for done, _ in enumerate(written, before + start + 1):
                 show(done)
     return len(files)
