@@ -44,7 +44,7 @@ def main(
         weights, model=model, data=data, split=split, size=size, square=square, keep=keep,
         tokens=tokens, layers=layers, batch_size=batch_size, stated=stated,
     )  # fmt: skip
-    found = activations.sample(found, examples)
+    found = activations.subset(found, examples)
     console, about = Console(), found.about
     captured = from_json({'model': about['model']}).model
     console.say(command.described(captured, about['preprocessing']['size']))

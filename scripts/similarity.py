@@ -80,8 +80,8 @@ def main(
             raise ValueError('a probe of captures needs two: fitted on A, tested on B.')
         if not captured and b is not None:
             raise ValueError('a probe of a run or weights needs no B: it has the data of both.')
-        fitted = activations.sample(open_side(a, split='train', size=a_size), train_examples)
-        tested = activations.sample(open_side(b or a, split=split, size=a_size), examples)
+        fitted = activations.subset(open_side(a, split='train', size=a_size), train_examples)
+        tested = activations.subset(open_side(b or a, split=split, size=a_size), examples)
         say(console, fitted, tested)
         with console.progress('images', fitted.examples, now='compiling') as report:
             nearest = 20 if k is None else k
@@ -94,8 +94,8 @@ def main(
             print(f'{name:<{width}}', *(f'{value:>14.2%}' for value in row))
         print(f'written to {directory}')
         return
-    x = activations.sample(open_side(a, split=split, size=a_size), examples)
-    y = None if b is None else activations.sample(open_side(b, split=split, size=b_size), examples)
+    x = activations.subset(open_side(a, split=split, size=a_size), examples)
+    y = None if b is None else activations.subset(open_side(b, split=split, size=b_size), examples)
     if y is not None:
         activations.require_same_examples(x, y)
     say(console, *([x] if y is None else [x, y]))

@@ -55,7 +55,7 @@ ONLY_IN = {
     'matplotlib': {'figures'},
     'orbax': {'runs/checkpoint'},
     'tensorflow_datasets': {'data/kinds/tfds', 'data/prepare'},
-    'tyro': {'experiment', 'base/ranges'},
+    'tyro': {'base/flags'},
     'rich': {'base/console'},
     'tensorboardX': {'runs'},
     'submitit': {'ablation', 'loop/cluster'},

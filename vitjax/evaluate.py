@@ -263,7 +263,7 @@ def classify(
         raise ValueError('the model has no head, so there are no classes to predict.')
     preprocessing = experiment.preprocessing or Preprocessing()
     try:
-        pixels = preprocess.read_squares(images, preprocessing)
+        pixels = preprocess.squares(images, preprocessing)
     except ValueError as error:
         raise Unreadable(error) from None
     data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, preprocessing)

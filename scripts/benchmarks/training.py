@@ -5,7 +5,6 @@ import functools
 import itertools
 import math
 import multiprocessing
-import os
 import pathlib
 import statistics
 import time
@@ -26,7 +25,7 @@ from vitjax.data.augment import augment
 from vitjax.data.augment.crop import Crop
 from vitjax.data.feed import chunk_shape
 from vitjax.data.feed.stream import Workers
-from vitjax.data.kinds.folder import SUFFIXES
+from vitjax.data.images import SUFFIXES
 from vitjax.data.order import Order
 from vitjax.data.preprocess import Preprocessing, read_square
 from vitjax.data.source import Data, Encoded
@@ -137,7 +136,7 @@ def feed(
     if not files:
         raise ValueError(f'{folder} must have images ({", ".join(SUFFIXES)}): it has none.')
     files = [*itertools.islice(itertools.cycle(files), max(len(files), batch))]
-    crop, count = Crop(size, 0.08), workers or os.cpu_count() or 1
+    crop, count = Crop(size, 0.08), workers or processes.cores()
     square = functools.partial(read_square, preprocessing=Preprocessing(size))
     order = Order((0,), len(files), batch)
     parts = [files[i : i + 32] for i in range(0, len(files), 32)]

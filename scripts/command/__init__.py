@@ -30,6 +30,7 @@ from command import arguments
 from command.guard import guard
 from command.parse import close_flags, flags, parse, program
 from vitjax.base import fields
+from vitjax.base.flags import flagged
 
 __all__ = [
     'as_flags', 'checked', 'close_flags', 'described', 'flag', 'flags', 'guard', 'of_experiment',
@@ -93,6 +94,8 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
 
     call.__doc__ = arguments.described(main)
     vars(call)['__signature__'] = inspect.signature(main)
+    hints = typing.get_type_hints(main, include_extras=True)
+    call.__annotations__ = {name: flagged(kind) for name, kind in hints.items()}
     del vars(call)['__wrapped__']  # tyro would look there first
     return call
 

@@ -15,6 +15,7 @@ from typing import Any
 import tyro
 
 from vitjax.base import fields
+from vitjax.base.flags import registry
 
 ENVIRONMENT = (
     'environment: VITJAX_TRACEBACK=1 shows where an error was raised. VITJAX_HUGE_PAGES=0 leaves\n'
@@ -41,7 +42,7 @@ def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> A
         options: further arguments of `cli`.
     """
     said, args = io.StringIO(), [*options.get('args', sys.argv[1:])]
-    options = {'prog': program(), **options}
+    options = {'prog': program(), 'registry': registry(), **options}
     if {'-h', '--help'} & {*args}:
         try:
             with _columns(max(60, shutil.get_terminal_size().columns)):  # tyro hangs at 1
@@ -96,7 +97,7 @@ def flags(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> d
     if cli is not tyro.cli:
         args = [each for each in options.get('args', sys.argv[1:2]) if each[:1] != '-'][:1]
     with _columns(WIDE), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        cli(kind, **options | {'args': [*args, '--help']})
+        cli(kind, **options | {'args': [*args, '--help'], 'registry': registry()})
     # In a box or, in ASCII, indented; descriptions name flags after one space.
     rows = re.findall(
         r'(?:│ |  )((?:--[a-z][\w.-]*(?:, )?)+)([^│\n]*?)(?=  |│|\n)', shown.getvalue()

@@ -20,7 +20,7 @@ def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_pat
     with pytest.raises(ValueError, match='of different ones'):
         activations.require_same_examples(back, stream_of(vit, changed))
     with pytest.raises(ValueError, match='21 and 20'):
-        activations.require_same_examples(back, activations.sample(same, 20))
+        activations.require_same_examples(back, activations.subset(same, 20))
 
 
 def test_a_representation_from_elsewhere(tmp_path, captured):

@@ -29,13 +29,13 @@ def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
     assert back.names == ['embed', 'blocks 1', 'blocks 2', 'blocks 3']
     np.testing.assert_array_equal(back.labels, data.labels)
     assert activations.select(back, 'blocks').names == back.names[1:]
-    some = activations.sample(back, 3)
+    some = activations.subset(back, 3)
     np.testing.assert_array_equal(read_all(some)[1], read_all(back)[1][:, [0, 10, 20]])
     np.testing.assert_array_equal(some.labels, data.labels[[0, 10, 20]])
     with pytest.raises(ValueError, match="'norm' matches none of embed, blocks"):
         activations.select(back, 'norm')
     with pytest.raises(ValueError, match='from 1 to 21, the images there are: 22'):
-        activations.sample(back, 22)
+        activations.subset(back, 22)
 
 
 def test_float16_takes_half_and_says_what_does_not_fit(vit, data, captured, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from vitjax.data import images, preprocess
+from vitjax.data import images, preprocess, statistics
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data
 
@@ -269,14 +269,14 @@ def test_normalise_in_numbers():
 def test_statistics_are_those_of_all_pixels(count):
     pixels = np.random.default_rng(0).integers(0, 200, (count, 4, 5, 3), np.uint8) + 10
     data = Data(pixels, np.zeros(count, np.int32), ())
-    mean, deviation = preprocess.statistics(data)
+    mean, deviation = statistics.moments(data)
     np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(deviation, (pixels / 255).std((0, 1, 2)), atol=1e-6)
 
 
 def test_images_are_grey_when_every_one_is():
     def found(pixels):
-        return preprocess.is_grey(Data(pixels, np.zeros(len(pixels), np.int32), ()))
+        return statistics.is_grey(Data(pixels, np.zeros(len(pixels), np.int32), ()))
 
     grey = np.repeat(np.random.default_rng(0).integers(0, 256, (3000, 4, 5, 1), np.uint8), 3, -1)
     assert found(grey)

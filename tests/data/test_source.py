@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from vitjax.data.kinds import load
-from vitjax.data.prepare import cifar
+from vitjax.data.prepare import records
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import SPLITS, Source
+from vitjax.data.source import Source
+from vitjax.data.splits import SPLITS
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_prepared_data_have_a_digest(tmp_path):
     def known(place, labels=(0, 1, 1, 0, 1, 0), names=('cat', 'dog'), images=pixels, **more):
         directory = tmp_path / place / 'it' / '1.0.0'
         directory.mkdir(parents=True)
-        cifar.write_tfds(directory, 'it', {'train': (images, list(labels))}, list(names))
+        records.write(directory, 'it', {'train': (images, list(labels))}, list(names))
         source = Source('tfds:it', dir=str(tmp_path / place), **more)
         return load(source, 'train').digest
 

@@ -17,7 +17,7 @@ from faults.conftest import same
 
 from vitjax import activations, pretrained, runs
 from vitjax.base import files
-from vitjax.data import kinds
+from vitjax.data import kinds, paths
 from vitjax.data.prepare import cifar, imagenet, shrink
 from vitjax.data.source import Source
 from vitjax.runs import checkpoint
@@ -112,7 +112,7 @@ def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
         with pytest.raises(ValueError, match='~nosuch must be a home folder') as error:
             call()
         assert '\n' not in str(error.value)
-    assert files.expanded('~/x') == pathlib.Path.home() / 'x'
+    assert paths.expanded('~/x') == pathlib.Path.home() / 'x'
     assert os.listdir() == [] and not (tmp_path / 'out').exists()
 
 

@@ -34,7 +34,7 @@ def representation():
 
 @pytest.mark.parametrize('examples', [1, 2, 7, 256, 358, 359])
 def test_similarity_and_intervene_take_the_same_examples(loaded, representation, examples):
-    compared = activations.sample(representation, examples)
+    compared = activations.subset(representation, examples)
     intervened = samples(loaded, examples=examples)
     rows = compared.values(np.arange(examples))[0].ravel()
     assert intervened.names == tuple(f'test[{row}]' for row in rows)
@@ -44,7 +44,7 @@ def test_similarity_and_intervene_take_the_same_examples(loaded, representation,
 def test_more_examples_than_the_split_has_are_refused_by_both(loaded, representation):
     match = 'examples must be from 1 to 359, the images there are: 1,000'
     with pytest.raises(ValueError, match=match):
-        activations.sample(representation, 1000)
+        activations.subset(representation, 1000)
     with pytest.raises(ValueError, match=match):
         samples(loaded, examples=1000)
     assert len(samples(loaded, most=1000).names) == 359

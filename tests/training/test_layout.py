@@ -57,7 +57,7 @@ def run(way, data, model, optim, steps=10, devices=None, *, each=False):
 
 def batches(seed, steps):
     """Rows [steps, seeds = 1, batch]."""
-    return order.batches(seed, 0, steps, count=64, batch_size=16)[:, None]
+    return order.Order((seed,), 64, 16).rows(0, steps)
 
 
 @pytest.fixture(scope='module')

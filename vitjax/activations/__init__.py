@@ -7,13 +7,13 @@ matrix, low, high = activations.cka(x, y)                 # [layers of x, layers
 """
 
 from vitjax.activations.compare import cka, matrices, open_side, probes, whole
-from vitjax.activations.record import Activations, from_array, require_same_examples, sample, select
+from vitjax.activations.record import Activations, from_array, require_same_examples, select, subset
 from vitjax.activations.results import write_matrix, write_probes
 from vitjax.activations.store import is_capture, read, write
 from vitjax.activations.stream import TOKENS, of_path, stream
 
 __all__ = [
     'TOKENS', 'Activations', 'cka', 'from_array', 'is_capture', 'matrices', 'of_path', 'open_side',
-    'probes', 'read', 'require_same_examples', 'sample', 'select', 'stream', 'whole', 'write',
+    'probes', 'read', 'require_same_examples', 'select', 'stream', 'subset', 'whole', 'write',
     'write_matrix', 'write_probes',
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def select(activations: Activations, keep: str) -> Activations:
     return dataclasses.replace(activations, stacks=stacks, values=values)
 
 
-def sample(activations: Activations, examples: int | None) -> Activations:
+def subset(activations: Activations, examples: int | None) -> Activations:
     """Examples spread evenly over all, chosen by `vitjax.data.order.exactly`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Console output of commands: lines, and progress as a bar or as more lines."""
+"""Console output of commands: lines, and progress as a bar or as lines."""
 
 import contextlib
 import math
@@ -12,18 +12,18 @@ import rich.progress
 import rich.table
 import rich.text
 
-EVERY = 60.0  # seconds after the last line at which, without a terminal, another one is due
+EVERY = 60.0  # seconds between lines of progress without a terminal
 SETTLED = 2.0  # seconds of work after which an estimate is worth printing
-Update = Callable[..., None]  # takes how many are done, and as `now` a few words
+Update = Callable[..., None]  # takes the number done, and as `now` a few words
 
 
 class Console:
-    """Prints lines, and how far work is: on a terminal a bar, elsewhere (a file, a pipe) lines.
+    """Printer of lines and progress: a bar on a terminal, lines elsewhere (a file, a pipe).
 
     Args:
-        lines: print what is said; without it nothing but how far work is.
-        bars: show how far work is.
-        name: what stands before the name of any work, as in `[2/6] depth-2: training`.
+        lines: print lines.
+        bars: show progress.
+        name: prefix of the name of any work, as in `[2/6] depth-2: training`.
     """
 
     def __init__(self, *, lines: bool = True, bars: bool = True, name: str = ''):
@@ -40,21 +40,21 @@ class Console:
             self._print(str(text))
 
     def _print(self, text: str) -> None:
-        coding = getattr(sys.stdout, 'encoding', None) or 'utf-8'  # a file's name may be no text
+        coding = getattr(sys.stdout, 'encoding', None) or 'utf-8'  # a file's name may not be text
         self._rich.print(text.encode(coding, 'backslashreplace').decode(coding))
         self._last = time.monotonic()
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, *, done: int = 0, now: str = '') -> Iterator[Update]:
-        """Shows how far work is; yields what to call with how many of `total` are done.
+        """Shows progress; yields a function that takes the number done of `total`.
 
-        Time before the first call is taken for compilation: estimates leave it out.
+        Estimates leave out the time before the first call, which is mostly compilation.
 
         Args:
-            what: is counted.
-            total: how many there are.
-            done: how many were done before.
-            now: what happens until the first call.
+            what: name of the things counted.
+            total: number of them.
+            done: number done before.
+            now: words shown until the first call.
         """
         what = f'{self.name}: {what}' if self.name else what
         shown = self._rich.is_terminal and not self._rich.is_dumb_terminal
@@ -76,8 +76,8 @@ class Console:
             yield self._in_lines(what, total)
 
     def _in_lines(self, what: str, total: int) -> Update:
-        """Prints an estimate once there is one, then a line whenever none came for a while."""
-        start: tuple[float, int] | None = None  # when the first call came, and what was done then
+        """Prints an estimate once there is one, then a line for each `EVERY` seconds of silence."""
+        start: tuple[float, int] | None = None  # time and number done of the first call
         last, estimated = 0, False
 
         def update(done: int, *_: Any, now: str = '') -> None:
@@ -99,7 +99,7 @@ class Console:
 
 
 class _Cut(rich.progress.TextColumn):
-    """Text that gives way where the terminal is narrow."""
+    """Text that is cut on a narrow terminal."""
 
     def render(self, task: rich.progress.Task) -> rich.text.Text:
         text = super().render(task)

@@ -1,21 +1,21 @@
-"""Dotted fields of nested frozen dataclasses, linen modules among them: `model.depth`.
+"""Dotted fields of nested frozen dataclasses, linen modules included: `model.depth`.
 
-By path they are read, replaced, compared, and held against what they are declared to be.
+They are read, replaced and compared by path, and checked against their declared types.
 """
 
 import dataclasses
 import difflib
 import functools
+import itertools
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from vitjax.base.ranges import Expression, Matching, Number, Range
+from vitjax.base.ranges import Range, Rule
 
-_RULES = Range, Number, Expression, Matching
-_LINEN = {'parent', 'name'}  # what linen adds to the fields of every module
+_LINEN = {'parent', 'name'}  # which linen adds to every module
 _KINDS: dict[Any, str] = {
     bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
     dict: 'an object with named fields',
@@ -24,7 +24,7 @@ _KINDS: dict[Any, str] = {
 
 @functools.cache
 def declared(kind: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are the user's to set, with their declared types."""
+    """The fields of a dataclass that users may set, with their declared types."""
     types = {field.name: field.type for field in dataclasses.fields(kind)}
     if any(isinstance(type, str) for type in types.values()):
         types |= typing.get_type_hints(kind, include_extras=True)
@@ -33,27 +33,27 @@ def declared(kind: Any) -> dict[str, Any]:
 
 
 def names(tree: Any) -> list[str]:
-    """The fields of a dataclass that are the user's to set; of anything else none."""
+    """The fields of a dataclass that users may set; none of anything else."""
     return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
 
 
-# ---- Held against what is declared -------------------------------------------------------------
+# ---- Checks ------------------------------------------------------------------------------------
 
 
 def require(tree: Any, path: str = '') -> None:
     """Checks every field of a dataclass, and of those inside it.
 
     Raises:
-        ValueError: for the first that is wrong, as `check`.
+        ValueError: as `check`, for the first field that is wrong.
     """
     for name, kind in declared(type(tree)).items():
         check(getattr(tree, name), kind, _join(path, name))
 
 
 def check(value: Any, kind: Any, path: str) -> None:
-    """Checks a value, and all that is inside it, against a declared type and its range.
+    """Checks a value, and all values inside it, against a declared type and its rules.
 
-    A whole number may stand for any number, true and false for none. No number is infinite or NaN.
+    A whole number is a number; true and false are not. No number is infinite or NaN.
 
     >>> from vitjax.base.ranges import Extent
     >>> check((4, 8), tuple[Extent, ...], 'widths')
@@ -62,7 +62,7 @@ def check(value: Any, kind: Any, path: str) -> None:
     ValueError: widths.1 must be a whole number, from 1 to 65,536: 0.
 
     Raises:
-        ValueError: the path, the rule and the value, in one line.
+        ValueError: naming the path, the rule and the value, in one line.
     """
     kind, rules, optional = _parts(kind)
     if value is None and optional:
@@ -81,7 +81,7 @@ def check(value: Any, kind: Any, path: str) -> None:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and (kind is bool or not isinstance(value, bool))
         fits = fits and (kind is not float or _finite(value))
-        if fits and isinstance(value, str) and '\0' in value:  # no path has one
+        if fits and isinstance(value, str) and '\0' in value:  # which no path can have
             raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
@@ -91,25 +91,26 @@ def _finite(value: Any) -> bool:
     return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
 
 
-def _check_tuple(value: Any, kind: Any, rules: list[Any], path: str) -> None:
+def _check_tuple(value: Any, kind: Any, rules: Sequence[Rule], path: str) -> None:
     inside = typing.get_args(kind)
     if inside[-1] is Ellipsis:
         length = 'values' + ''.join(f', {rule} of them' for rule in rules)
+        inside = itertools.repeat(inside[0])
     else:
         length, rules = f'{len(inside)} values', [Range(len(inside), len(inside))]
     if not isinstance(value, tuple) or not all(rule.holds(len(value)) for rule in rules):
         if value == ():
             raise ValueError(f'{path} must be a list of {length}: it has none.')
         raise _wrong(path, f'a list of {length}', value)
-    for i, item in enumerate(value):
-        check(item, inside[0] if inside[-1] is Ellipsis else inside[i], f'{path}.{i}')
+    for i, (item, each) in enumerate(zip(value, inside, strict=False)):
+        check(item, each, f'{path}.{i}')
 
 
 def make(kind: Any, values: Any, path: str = '') -> Any:
-    """A dataclass, with those inside it, from JSON values; `require` checks it.
+    """Makes a dataclass, with those inside it, from JSON values; `require` checks it.
 
     Raises:
-        ValueError: for a field that does not exist, and for what has no fields where some belong.
+        ValueError: if a field does not exist, or a value without fields stands for a dataclass.
     """
     kind, _, optional = _parts(kind)
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
@@ -129,14 +130,15 @@ def _has_fields(value: Any) -> bool:
     return dataclasses.is_dataclass(value)
 
 
-def _parts(kind: Any) -> tuple[Any, list[Any], bool]:
-    """A declared type without what surrounds it, its rules, and whether it may be None."""
-    rules, optional = [], False
+def _parts(kind: Any) -> tuple[Any, list[Rule], bool]:
+    """A declared type without annotations, its rules, and True if it may be None."""
+    rules: list[Rule] = []
+    optional = False
     while True:
         origin, inside = typing.get_origin(kind), typing.get_args(kind)
         if origin is Annotated:
             kind, *metadata = inside
-            rules += [each for each in metadata if isinstance(each, _RULES)]
+            rules += [each for each in metadata if isinstance(each, Rule)]
         elif origin in (typing.Union, types.UnionType):
             (kind,) = (each for each in inside if each is not types.NoneType)
             optional = True
@@ -161,7 +163,7 @@ def get(tree: Any, path: str) -> Any:
     """The value of a dotted field.
 
     Raises:
-        ValueError: for a field that does not exist, with the close ones.
+        ValueError: if the field does not exist, with similar ones.
 
     Example:
         >>> from vitjax.models import ViT
@@ -169,11 +171,11 @@ def get(tree: Any, path: str) -> Any:
         >>> get(Experiment(ViT(depth=3)), 'model.depth')
         3
     """
-    at, value = '', tree
+    value = tree
     for name in path.split('.'):
         if name not in names(value):
             raise _unknown(path, names(value), paths(tree))
-        at, value = _join(at, name), getattr(value, name)
+        value = getattr(value, name)
     return value
 
 
@@ -181,22 +183,20 @@ def replace(tree: Any, path: str, value: Any) -> Any:
     """A copy of `tree` with one dotted field replaced.
 
     Raises:
-        ValueError: for a field that does not exist, with the close ones.
+        ValueError: if the field does not exist, with similar ones.
     """
-    get(tree, path)  # an unknown field is named by its whole path
-    first, _, rest = path.partition('.')
-    inner = replace(getattr(tree, first), rest, value) if rest else value
-    return dataclasses.replace(tree, **{first: inner})
+    get(tree, path)  # names an unknown field by its whole path
+    parent, _, name = path.rpartition('.')
+    if not parent:
+        return dataclasses.replace(tree, **{name: value})
+    return replace(tree, parent, dataclasses.replace(get(tree, parent), **{name: value}))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Where two nested dicts differ, by dotted name: `['model.depth: 6 -> 8']`."""
+    """Differences of two nested dicts by dotted name: `['model.depth: 6 -> 8']`."""
     a, b = leaves(old), leaves(new)
-    return [
-        f'{name}: {a.get(name)} -> {b.get(name)}'
-        for name in sorted({*a, *b})
-        if a.get(name) != b.get(name)
-    ]
+    pairs = {name: (a.get(name), b.get(name)) for name in sorted({*a, *b})}
+    return [f'{name}: {x} -> {y}' for name, (x, y) in pairs.items() if x != y]
 
 
 def paths(tree: Any, at: str = '') -> list[str]:
@@ -222,7 +222,7 @@ _FOREIGN = {
 
 
 def close(path: str, known: Sequence[str]) -> list[str]:
-    """Known paths that a mistyped or foreign one may mean, the likeliest first, at most three.
+    """Known paths that a mistyped or foreign one may mean: at most three, the likeliest first.
 
     >>> close('lr', ['optim.peak', 'optim.decay', 'model.depth'])
     ['optim.peak']

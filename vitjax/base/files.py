@@ -3,9 +3,9 @@
 Digests protect against disks, kills and accidents, not against people: a file and its digest that
 were both changed by hand are accepted.
 
-A file or folder is written as a draft beside its place and then renamed. A draft is named by a
-random token and the token's own hash, which no file of anybody else's has by accident, and is
-locked until its writer ends: one that has such a name and no lock was left by a killed process.
+A file or folder is written as a draft beside its place and then renamed. A draft's name is a random
+token and the token's hash, which no other file has by accident. Its writer locks it until the end:
+a draft without a lock was left by a killed process.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ import secrets
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -29,29 +30,29 @@ import numpy as np
 from vitjax.base.types import DType
 
 Path = str | pathlib.Path
-DIGEST = 'digest'  # the field of a JSON file that says what the other fields hash to
-DRAFT = '.vitjax-draft'  # suffix of the files and folders that are still being written
-CHECK = 'check'  # the field of a line of JSON with the CRC-32 of the others
+DIGEST = 'digest'  # field of a JSON file with the hash of the others
+DRAFT = '.vitjax-draft'  # suffix of files and folders that are being written
+CHECK = 'check'  # field of a line of JSON with the CRC-32 of the others
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line without its full stop: its type's name where it is silent."""
+    """An error's message in one line without its full stop; its type if it has no message."""
     text = str(error).strip().splitlines()
     return text[0][:200].rstrip('.') if text else type(error).__name__
 
 
 def few(lines: Sequence[str]) -> str:
-    """Lines for a message: all of up to nine, else the first three and the number of the others."""
+    """Lines for a message: up to nine, or the first three and the number of the others."""
     return '\n'.join(lines if len(lines) < 10 else [*lines[:3], f'and {len(lines) - 3:,} more'])
 
 
 def warn(text: str) -> None:
-    """Says on stderr what was wrong and is mended, in one line."""
+    """Prints a line on stderr about a fault that is mended."""
     print(f'warning: {text}', file=sys.stderr)
 
 
 def inside(folder: Path, name: Path) -> pathlib.Path:
-    """`folder / name`, for names that come out of a file and links that anybody may have made.
+    """`folder / name`, for names that were read from a file, and links made by others.
 
     Raises:
         ValueError: if it leads out of the folder, by `..`, as an absolute path or through a link.
@@ -62,21 +63,8 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
     return path
 
 
-def expanded(path: Path) -> pathlib.Path:
-    """A path as a user writes it, with `~` and `~user` for home folders.
-
-    Raises:
-        ValueError: if nobody knows the home folder.
-    """
-    try:
-        return pathlib.Path(path).expanduser()
-    except RuntimeError:
-        first = pathlib.Path(path).parts[0]
-        raise ValueError(f'{path}: {first} must be a home folder that is known here.') from None
-
-
 def is_empty(folder: Path) -> bool:
-    """Returns whether a folder is missing, or holds nothing but drafts of this package."""
+    """Returns True if a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)
     if not folder.exists():
         return True
@@ -105,33 +93,23 @@ def writing(
     Args:
         path: the file to write, in a folder that exists.
         mode: `wb`, or `w` for text in UTF-8.
-        newline: as `open` takes it.
+        newline: as in `open`.
 
     Raises:
         OSError: naming `path`, if it cannot be written or something other than a file is there.
     """
     path = pathlib.Path(path)
-    draft = None
-    try:
-        if path.exists() and not path.is_file():  # a rename would replace a device, too
-            kind = 'a directory' if path.is_dir() else 'a device, socket or pipe'
-            raise OSError(f'a file cannot be written where there is {kind}: {path}')
-        _sweep_once(path.parent.absolute())
-        draft, descriptor = _new_draft(path.parent, _create_file)
-        raw = _Draft(draft, 'w', opener=functools.partial(_opened, descriptor))
+    if path.exists() and not path.is_file():  # a rename would replace a device, too
+        kind = 'a directory' if path.is_dir() else 'a device, socket or pipe'
+        raise OSError(f'a file cannot be written where there is {kind}: {path}')
+    _sweep_once(path.parent.absolute())
+    with _draft(path, _create_file) as (draft, descriptor):
+        # The descriptor itself stays open, and the draft locked, until it is renamed.
+        raw = _PythonFile(draft, 'w', opener=lambda *_: os.dup(descriptor))
         binary: Any = io.BufferedWriter(raw)
         with binary if mode == 'wb' else io.TextIOWrapper(binary, 'utf-8', newline=newline) as file:
             yield file
-            file.flush()
-            os.fsync(descriptor)
-            draft.replace(path)  # while it is locked
-        draft = None
-    except OSError as error:
-        raise _naming(path, error) from None
-    finally:
-        if draft is not None:
-            with contextlib.suppress(OSError):
-                draft.unlink()
+        os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -146,38 +124,45 @@ def writing_folder(path: Path) -> Iterator[pathlib.Path]:
     Raises:
         OSError: naming `path`, if it cannot be written or something is there.
     """
-    path = pathlib.Path(os.path.realpath(path))  # a link to an empty folder is the user's choice
+    path = pathlib.Path(os.path.realpath(path))  # users may link to an empty folder
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (path.parent, path):
+        sweep(folder)
+    with _draft(path, _create_folder) as (draft, _):
+        yield draft
+
+
+@contextlib.contextmanager
+def _draft(
+    path: pathlib.Path, create: Callable[[pathlib.Path], int]
+) -> Iterator[tuple[pathlib.Path, int]]:
+    """Makes a locked draft of `path`, renamed after the block and removed after an error."""
     draft = descriptor = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (path.parent, path):
-            sweep(folder)
-        draft, descriptor = _new_draft(path.parent, _create_folder)
-        yield draft
-        draft.rename(path)  # which replaces an empty folder, and no other
+        draft, descriptor = _new_draft(path.parent, create)
+        yield draft, descriptor
+        draft.rename(path)  # replaces a file or an empty folder, nothing else
         draft = None
     except OSError as error:
         raise _naming(path, error) from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                draft.unlink()
         if descriptor is not None:
             os.close(descriptor)
 
 
-class _Draft(io.FileIO):
+class _PythonFile(io.FileIO):
     """A file that is written through Python alone.
 
-    Pillow writes JPEGs into the descriptor itself, and takes what a full disk cuts short for whole.
+    Pillow writes JPEGs into the descriptor itself, and ignores that a full disk cuts them short.
     """
 
     def fileno(self) -> int:
         """Hides the descriptor."""
         raise io.UnsupportedOperation('fileno')
-
-
-def _opened(descriptor: int, *_: Any) -> int:
-    return descriptor
 
 
 def sweep(folder: Path) -> None:
@@ -198,7 +183,7 @@ _NAME = re.compile(rf'\.([0-9a-f]{{16}})([0-9a-f]{{8}}){re.escape(DRAFT)}')
 
 
 def _is_draft(name: str) -> bool:
-    """Returns whether `_new_draft` made a name: it has a token and the token's hash."""
+    """Returns True if `_new_draft` made a name: it has a token and the token's hash."""
     found = _NAME.fullmatch(name)
     return found is not None and found[2] == _seal(found[1])
 
@@ -207,10 +192,12 @@ def _seal(token: str) -> str:
     return hashlib.sha256(f'{token}{DRAFT}'.encode()).hexdigest()[:8]
 
 
-def _new_draft(folder: pathlib.Path, create: Any) -> tuple[pathlib.Path, int]:
+def _new_draft(
+    folder: pathlib.Path, create: Callable[[pathlib.Path], int]
+) -> tuple[pathlib.Path, int]:
     """A new draft in a folder and its open, locked descriptor."""
     while True:
-        token = secrets.token_hex(8)  # and not its target's name, which may be as long as can be
+        token = secrets.token_hex(8)  # the target's own name may be of the greatest length
         draft = folder / f'.{token}{_seal(token)}{DRAFT}'
         try:
             descriptor = create(draft)
@@ -290,12 +277,26 @@ def _check_of(record: Mapping[str, Any]) -> str:
 # ---- Reading -----------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def reading(path: Path | None = None) -> Iterator[None]:
+    """Turns an OSError of the block into a ValueError that names a file.
+
+    Args:
+        path: the file; None takes the name from the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename if path is None else path
+        raise ValueError(f'{name} cannot be read: {error.strerror}.') from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, without its digest; one that has none is taken as it is.
+    """A JSON object, without its digest, which it may lack.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no JSON object, or not what its digest says.
+        FileNotFoundError: if there is no file.
+        ValueError: if it is no JSON object, or differs from its digest.
     """
     try:
         values = json.loads(pathlib.Path(path).read_bytes())
@@ -313,9 +314,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The records of a file of JSON lines that are whole, and the numbers of the lines that aren't.
+    """The intact records of a file of JSON lines, and the numbers, from 1, of damaged lines.
 
-    A line without a check is taken as it is; a file that is not there has none. Lines count from 1.
+    A line may lack its check. A missing file has no lines.
     """
     try:
         lines = pathlib.Path(path).read_bytes().splitlines()
@@ -336,21 +337,21 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def array(path: Path, shape: tuple[int, ...] | None = None, dtype: DType = None) -> np.ndarray:
-    """A `.npy` as a memory map to read, after its header was held against the size of the file.
+    """A `.npy` as a read-only memory map, after its header was compared with the file's size.
 
     Args:
         path: the file.
-        shape: what it must be; None takes any.
-        dtype: likewise.
+        shape: required shape; None takes any.
+        dtype: required type; None takes any.
 
     Raises:
-        ValueError: if there is no such file, it is no whole array of numbers, or of another kind.
+        ValueError: if the file is missing, no whole array of numbers, or of another kind.
     """
     try:
         with open(path, 'rb') as file:
             found = npy_header(file)
             size, needed = os.fstat(file.fileno()).st_size, file.tell() + _bytes(*found)
-    except Exception as error:  # of numpy's parsing of a header anything may come
+    except Exception as error:  # numpy's parsing of a header can raise any
         reason = first_line(error) if not isinstance(error, OSError) else error.strerror
         raise ValueError(f'{path} is no whole array of numbers: {reason}.') from None
     if size != needed:
@@ -363,16 +364,14 @@ def array(path: Path, shape: tuple[int, ...] | None = None, dtype: DType = None)
 
 
 def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that the header of an open `.npy` says; what follows is the array.
+    """Shape and dtype in the header of an open `.npy`, which is left at the array.
 
     Raises:
         ValueError: for anything but numbers and text. Numpy may raise others.
     """
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
+    known = np.lib.format
+    version = known.read_magic(file)
+    read = {(1, 0): known.read_array_header_1_0, (2, 0): known.read_array_header_2_0}
     if version not in read:
         raise ValueError(f'its header is of version {version}')
     shape, _, dtype = read[version](file)
@@ -382,7 +381,4 @@ def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    out = dtype.itemsize
-    for side in shape:  # as Python's integers, which do not overflow
-        out *= side
-    return out
+    return math.prod(map(int, shape)) * dtype.itemsize  # Python's integers do not overflow

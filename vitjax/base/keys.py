@@ -1,4 +1,4 @@
-"""Named random streams from one seed: none is stored, each can be had again.
+"""Named random streams from one seed, derived on demand and never stored.
 
 A run folds, in this order, starting from `jax.random.key(seed)`:
 
@@ -16,9 +16,9 @@ A run folds, in this order, starting from `jax.random.key(seed)`:
 A fresh head on pretrained weights starts from `jax.random.key(seed)` too, and folds in each
 parameter's path as a purpose.
 
-What is drawn on the host takes NumPy's generator: an epoch's order of examples is seeded with
-(seed, epoch), a streamed example's crop with (seed, CRC-32 of 'crop', step, its index in the global
-batch), and which examples are held out for validation with 0, the same for every run.
+Draws on the host take NumPy's generator. An epoch's order of examples is seeded with (seed, epoch);
+a streamed example's crop with (seed, CRC-32 of 'crop', step, its index in the global batch); the
+cut of held-out splits with 0, the same for every run.
 """
 
 import zlib
@@ -27,7 +27,7 @@ import jax
 
 
 def purpose(key: jax.Array, name: str) -> jax.Array:
-    """The key for one purpose, named by a checksum that is the same in every process.
+    """The key for one purpose, folded in by a checksum that is the same in every process.
 
     >>> key = jax.random.key(0)
     >>> jax.random.key_data(purpose(key, 'init')).tolist()

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 Path = str | pathlib.Path
 
-# Suffixes that say nothing to a reader; those of other names may be part of them, as in `lr0.1`.
+# Suffixes that tell a reader nothing; others may be part of the name, as in `lr0.1`.
 _SUFFIXES = re.compile(
     r'(?<=[^/])\.(safetensors|npz|npy|jpe?g|png|webp|gif|bmp|tiff?|avif|ppm|pgm)$', re.IGNORECASE
 )
-# Names that many folders have in common; the folder above says which one it is.
+# Names that many folders share; the folder above tells them apart.
 _COMMON = re.compile(r'seed_\d+|(pytorch_|flax_)?model|weights|checkpoint|best|latest')
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
     """The shortest last parts of paths that tell each from the others.
 
-    Parts are those of absolute paths: a trailing slash, `.` and `..` make no difference, and links
-    keep their own name. The suffix of a file of weights or an image is left out, unless it alone
-    tells two files apart. Equal paths have equal labels.
+    Paths are made absolute: a trailing slash, `.` and `..` make no difference, and links keep their
+    own name. The suffix of a file of weights or an image is left out, unless it alone tells two
+    files apart. Equal paths have equal labels.
 
     >>> labels(['runs/a/seed_0', 'runs/b/seed_0/', 'runs/c'])
     ['a/seed_0', 'b/seed_0', 'c']

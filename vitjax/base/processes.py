@@ -14,49 +14,40 @@ import numpy as np
 
 from vitjax.base import fields
 
-SHOWN = 4  # differences that a message names
-HEARTBEAT = 10  # seconds after which a process that is silent counts as dead
-_LOST = (
-    'gloo',
-    'nccl',
-    'connection',
-    'heartbeat',
-    'unavailable',
-    'coordination',
-    'peer',
-    'barrier',
-)
-joined = False  # whether this process is one of several
+SHOWN = 4  # differences named in a message
+HEARTBEAT = 10  # seconds of silence after which a process counts as dead
+_LOST = 'gloo nccl connection heartbeat unavailable coordination peer barrier'.split()
+joined = False  # True in one of several processes
 
 
 def start(parallel: str, batch_size: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Spreads a training: `join`, or else `part_cores` where its mode parts each batch.
+    """Joins other processes, or else makes devices of cores if the mode shards each batch.
 
     Args:
-        parallel: an experiment's.
-        batch_size: images a step, of all devices.
-        environment: this process's, or what to take for it.
+        parallel: an experiment's mode.
+        batch_size: images a step, over all devices.
+        environment: environment variables.
 
     Raises:
-        ValueError, RuntimeError: as `join` does.
+        ValueError, RuntimeError: as `join`.
     """
     if not join(environment) and parallel in ('auto', 'pmap'):
         part_cores(batch_size, environment)
 
 
 def join(environment: Mapping[str, str] = os.environ) -> bool:
-    """Makes this process one of several, where its environment says that it is.
+    """Joins the distributed job that the environment describes.
 
     Under Slurm (`srun`), Open MPI and on TPU there is nothing to set: jax finds the others itself.
-    Elsewhere `JAX_COORDINATOR_ADDRESS` (host and port of the first), `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` say it. Processes on CPUs speak through gloo. To be called before anything
-    asks jax for its devices.
+    Elsewhere set `JAX_COORDINATOR_ADDRESS` (host and port of the first), `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID`. Processes on CPUs communicate through gloo. Call it before anything asks jax
+    for its devices.
 
     Returns:
-        Whether it is.
+        True if this process is one of several.
 
     Raises:
-        ValueError: for numbers that are none, or of which one is missing.
+        ValueError: if a number is missing, or not a number.
         RuntimeError: if the others do not come.
     """
     global joined
@@ -82,7 +73,7 @@ def join(environment: Mapping[str, str] = os.environ) -> bool:
     return joined
 
 
-# What jax's own threads print, and then abort, when another process is gone.
+# Filter for the lines that jax's own threads print before they abort this process.
 _GONE = """
 import re, signal, sys
 for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
@@ -111,9 +102,9 @@ elif not said:
 
 
 def _relay_errors() -> None:
-    """Sends this process's stderr through a child that says in a line that another one is gone.
+    """Sends this process's stderr through a child that reports a lost process in a line.
 
-    Jax's threads say it in 17 lines and abort this process, whatever Python does.
+    Jax's own threads print 17 lines and abort this process; Python cannot prevent it.
     """
     sys.stderr.flush()
     child = subprocess.Popen(
@@ -125,30 +116,36 @@ def _relay_errors() -> None:
 
 
 def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Makes a device of each core of the CPU, 8 at most, where these can part a batch evenly.
+    """Makes a device of each CPU core, 8 at most, if these shard a batch evenly.
 
-    A core with a part of the batch of its own is faster than all of them at one operation after
-    the other (`sharding.SLICE`). Has no effect where other devices are used, or the number of the
-    CPU's devices is set already (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`). To be called before anything
-    asks jax for its devices.
+    A core with its own shard is faster than all of them at one operation after the other
+    (`layout.SLICE`). Has no effect on other devices, or if the number of CPU devices is set already
+    (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`). Call it before anything asks jax for its devices.
 
     Args:
         batch_size: images a step. Mixup pairs them, so that each device has an even number.
-        environment: where the number may be set.
+        environment: environment variables.
     """
     flags = environment.get('XLA_FLAGS', '')
     if 'JAX_NUM_CPU_DEVICES' in environment or 'host_platform_device_count' in flags:
         return
     import jax
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    # Each holds the parameters and the moments.
-    count = max(n for n in range(1, min(cores or 1, 8) + 1) if n == 1 or batch_size % (2 * n) == 0)
+    most = min(cores(), 8)  # each holds the parameters and the moments
+    count = max(n for n in range(1, most + 1) if n == 1 or batch_size % (2 * n) == 0)
     jax.config.update('jax_num_cpu_devices', count)
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
 def agreed(number: float) -> float:
-    """The largest that any process has, in float32: what all of them go on with alike."""
+    """The largest number of any process, in float32, for all of them to continue with."""
     import jax
 
     if jax.process_count() == 1:
@@ -159,7 +156,7 @@ def agreed(number: float) -> float:
 
 
 class Disagreement(ValueError):
-    """Processes of one run that were started differently; every one of them raises it."""
+    """Error of processes of one run that were started differently; all of them raise it."""
 
 
 def require_agreement(
@@ -169,11 +166,10 @@ def require_agreement(
 
     Args:
         values: JSON values of this process; nested ones are named by dotted path.
-        gathered: takes bytes, of one length in all processes, and returns those of each; None asks
-            the processes of jax.
+        gathered: all-gather of bytes of one length; None uses jax's.
 
     Raises:
-        Disagreement: in all processes, with the names of what differs, if any differ.
+        Disagreement: in all processes if any values differ, naming them.
     """
     if gathered is None:
         import jax
@@ -198,7 +194,7 @@ def require_agreement(
 
 
 def _gathered(content: bytes) -> list[bytes]:
-    """The content that each process has, of one length in all of them."""
+    """All-gather of bytes of one length."""
     from jax.experimental import multihost_utils
 
     each = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
@@ -206,7 +202,7 @@ def _gathered(content: bytes) -> list[bytes]:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
+    """Returns True if an error means that another process is gone."""
     text = str(error).lower()
     return joined and any(word in text for word in _LOST)
 
@@ -219,14 +215,14 @@ def _number(name: str, environment: Mapping[str, str]) -> int | None:
 
 
 def _tasks(environment: Mapping[str, str]) -> int:
-    """Processes of the step that a cluster's launcher started this one in; 1 outside of one."""
+    """Number of processes of this one's step on a cluster; 1 outside of a cluster."""
     names = 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'
     found = [environment[name] for name in names if environment.get(name, '').isdigit()]
     return max(map(int, found), default=1)
 
 
 def _on_tpu(environment: Mapping[str, str]) -> bool:
-    """Whether jax will run on TPUs that are here, which may belong to a pod."""
+    """Returns True if jax will run on local TPUs, which may belong to a pod."""
     wanted = environment.get('JAX_PLATFORMS', '')
     present = any(pathlib.Path(f'/dev/{name}').exists() for name in ('accel0', 'vfio/0'))
     has = importlib.util.find_spec('libtpu') is not None

@@ -1,7 +1,7 @@
-"""Silence for what other packages print on our behalf, without a change to the host program.
+"""Silence for the output of other packages, without a change to the host program.
 
-Each function is a context. It may be entered by several threads at a time and more than once: what
-it adds to the process it adds once, and takes away when the last one leaves.
+Each function is a context. Several threads may enter it, and more than once: its change to the
+process is made once, and undone when the last one leaves.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _LOCK = threading.Lock()
-_users: dict[Any, list[Any]] = {}  # by what is added: how many use it, and what takes it away
+_users: dict[Any, list[Any]] = {}  # by change: number of users, and the function that undoes it
 LINGER = 10.0  # seconds in which the threads of a save that failed may still report
 
 
@@ -25,7 +25,7 @@ def _shared(
     key: Any, add: Callable[[], Callable[[], None]],
     lingers: Callable[[Exception], bool] = lambda error: False,
 ) -> Iterator[None]:  # fmt: skip
-    """Adds something while anybody is inside, and some seconds longer after errors that linger."""
+    """Makes a change while anybody is inside, and for `LINGER` seconds after some errors."""
     with _LOCK:
         if key not in _users:
             _users[key] = [0, add()]
@@ -59,11 +59,11 @@ def warning(category: type[Warning], message: str = '') -> contextlib.AbstractCo
 def orbax(
     fails: Callable[[Exception], bool] = lambda error: False,
 ) -> contextlib.AbstractContextManager[None]:
-    """Drops what orbax logs and warns of: errors that it raises as well, and files never written.
+    """Drops orbax's logs and warnings of errors that it also raises, and of unwritten files.
 
     Args:
-        fails: whether an error is of a save. Its threads then report the writes that are left to an
-            event loop that is closed, with a traceback for each, for some seconds more.
+        fails: returns True for an error of a save. Its threads then report the remaining writes to
+            a closed event loop, with a traceback for each, for some seconds more.
     """
     return _shared('orbax', _hush, fails)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class Stop(Exception):
-    """Raised by a run that was asked to stop, once its checkpoint is written."""
+    """Error of a run that was asked to stop, raised once its checkpoint is written."""
 
     signal: int
     step: int
@@ -28,7 +28,7 @@ class Stop(Exception):
 def signals() -> Iterator[list[int]]:
     """Collects SIGTERM, Ctrl-C and SIGHUP instead of ending the process; a second one ends it.
 
-    A signal that is ignored stays so: `nohup` and shells start commands that ignore SIGHUP.
+    Ignored signals stay ignored: `nohup` and shells start commands that ignore SIGHUP.
     """
     caught: list[int] = []
     wanted = [signal.SIGTERM, signal.SIGINT]
@@ -38,7 +38,7 @@ def signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: Any) -> None:
         if number != signal.SIGTERM and number != signal.SIGINT:  # the terminal is gone
-            for terminal in terminals:  # on which a line would raise before the checkpoint is saved
+            for terminal in terminals:  # else a line raises before the checkpoint is saved
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         caught.append(number)
         signal.signal(number, before[signal.Signals(number)])

@@ -12,7 +12,7 @@ Key: TypeAlias = jax.Array  # a typed key: `jax.random.key`, `split`, `fold_in`
 Format: TypeAlias = Literal['png', 'pdf', 'svg']  # of a figure's file
 DType: TypeAlias = Any  # whatever numpy takes for one: 'bfloat16', jnp.float32, array.dtype
 
-Module: TypeAlias = Any  # a linen module, where flax is not imported
+Module: TypeAlias = Any  # a linen module, for rooms that do not import flax
 
 PyTree: TypeAlias = Any  # nested containers with arrays as their leaves
 Params: TypeAlias = Mapping[str, Any]  # of one model: nested by module name, leaves are Array
@@ -21,7 +21,7 @@ Arrays: TypeAlias = dict[str, jax.Array]  # by captured path: 'blocks/attention/
 
 
 def stacked(path: Sequence[Any]) -> bool:
-    """Whether a parameter's path leads into a stack: its first axis is then the depth."""
+    """Returns True if a parameter's path leads into a stack: its first axis is the depth."""
     return any(str(getattr(entry, 'key', '')).endswith('blocks') for entry in path)
 
 

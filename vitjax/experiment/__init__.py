@@ -5,13 +5,11 @@ import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-from typing import Any, Literal
-
-import tyro
+from typing import Annotated, Any, Literal
 
 from vitjax import models
 from vitjax.base import fields
-from vitjax.base.ranges import Count, Epochs, Seed, Steps, Whole
+from vitjax.base.ranges import Count, Epochs, Hidden, Seed, Steps, Whole
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
@@ -72,8 +70,8 @@ class Experiment:
     watch: tuple[Watched, ...] = ()
     parallel: Literal['auto', 'none', 'pmap', 'fsdp'] = 'auto'
     weights: str | None = None
-    preprocessing: tyro.conf.Suppress[Preprocessing | None] = None
-    classes: tyro.conf.Suppress[tuple[str, ...]] = ()
+    preprocessing: Annotated[Preprocessing | None, Hidden()] = None
+    classes: Annotated[tuple[str, ...], Hidden()] = ()
 
 
 def require_data(experiment: Experiment) -> Source:

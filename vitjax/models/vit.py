@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base import fields
-from vitjax.base.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
+from vitjax.base.ranges import Amount, Classes, Extent, Positive, Range, Rate, Ratio, Side
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
@@ -19,7 +19,7 @@ from vitjax.layers.stack import stack
 from vitjax.models.base import Arithmetic, Model, Trunk
 from vitjax.ops import Implementation
 
-Registers = Annotated[int, whole(0, 1_024)]
+Registers = Annotated[int, Range(0, 1_024)]
 
 
 class ViT(Model):

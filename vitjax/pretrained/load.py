@@ -12,7 +12,7 @@ from vitjax import models
 from vitjax.base import fields
 from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
-from vitjax.data.prepare.imagenet import classes as imagenet_classes
+from vitjax.data.classes import imagenet as imagenet_classes
 from vitjax.data.preprocess import IMAGENET, Preprocessing
 from vitjax.experiment import Experiment
 from vitjax.layers.embed import grid_of

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from vitjax.base.processes import cores
+
 CODE = ('vitjax', 'experiments/*.py', 'scripts', 'pyproject.toml')  # not gallery and results
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
@@ -62,7 +64,7 @@ def _machine() -> dict[str, Any]:
         'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
         'system': platform.platform(),
         'cpu': _cpu(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None,
+        'cores': cores(),
         'memory': _memory(),
     }
 

@@ -18,7 +18,8 @@ from vitjax.base.files import first_line
 from vitjax.base.types import PyTree
 from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import SPLITS, Data, Source
+from vitjax.data.source import Data, Source
+from vitjax.data.splits import SPLITS
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.runs import checkpoint
 

@@ -17,8 +17,9 @@ from vitjax.base.types import Module, Params, PyTree, TrainState
 from vitjax.data import feed, kinds
 from vitjax.data.augment import Augment, augment, require_one_crop
 from vitjax.data.order import steps_per_epoch
-from vitjax.data.preprocess import Preprocessing, is_grey, statistics
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data, Encoded
+from vitjax.data.statistics import is_grey, moments
 from vitjax.experiment import (
     Experiment,
     distill,
@@ -138,7 +139,7 @@ def plan(experiment: Experiment, report: Callable[[Any], object] = print) -> Pla
     elif given is not None:
         prepared = given
     else:
-        mean, deviation = statistics(data)
+        mean, deviation = moments(data)
         prepared = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
     # Grey is what the training images are: of a model that saw no colour, weights for it are as
     # they began.

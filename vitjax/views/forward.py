@@ -15,7 +15,7 @@ import scipy.special
 from vitjax.analysis import attention
 from vitjax.base.labels import labels
 from vitjax.base.types import Arrays, Params
-from vitjax.data.preprocess import Preprocessing, normalise, read_squares
+from vitjax.data.preprocess import Preprocessing, normalise, squares
 from vitjax.experiment import Experiment
 from vitjax.figures.text import named, short
 from vitjax.inside import capture
@@ -286,7 +286,7 @@ def forward_pass(
     experiment, params, _ = loaded
     model = experiment.model
     preprocessing = _preprocessing(experiment)
-    pixels = read_squares(images, preprocessing)
+    pixels = squares(images, preprocessing)
     inputs = normalise(pixels, preprocessing)
     pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=at)))
     index = None if target is None else class_index(experiment, target)

@@ -1,13 +1,13 @@
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vitjax.base import fields
+from vitjax.data.augment import Augment, augment, policy
 from vitjax.data.augment import operations as op
-from vitjax.data.augment import policy
 
 FILL = jnp.array([10.0, 20, 30])
 
@@ -29,12 +29,29 @@ def share_of(out, want):
 
 @pytest.mark.parametrize('name', ['rand', 'rand-m9-mstd0.5-inc1', 'rand-m0-n3-p0.25-inc0', 'three'])
 def test_names_that_are_policies(name):
-    assert re.fullmatch(policy.PATTERN, name)
+    assert policy.Named().holds(name)
 
 
 @pytest.mark.parametrize('name', ['Three', 'rand-m11', 'rand-m', 'rand-x1', 'rand-p2', 'rand-n0'])
 def test_names_that_are_none(name):
-    assert not re.fullmatch(policy.PATTERN, name)
+    assert not policy.Named().holds(name)
+    with pytest.raises(ValueError, match="policy must be 'three', or RandAugment as in"):
+        policy.apply(name, jax.random.key(0), jnp.zeros((2, 2, 3)), FILL)
+
+
+def test_a_policy_of_a_user_is_checked_and_applied(monkeypatch):
+    monkeypatch.setitem(
+        policy.POLICIES, 'invert', policy.Policy('invert', "'invert'", lambda n, k, x, f: 255 - x)
+    )
+    fields.require(Augment(policy='invert'))
+    images, labels = jnp.full((1, 4, 4, 3), 55, jnp.uint8), jnp.zeros(1, int)
+    plain = ((0.0,) * 3, (1.0,) * 3)
+    out, _ = augment(
+        Augment(4, policy='invert'), plain, 2, jax.random.key(0), images, labels, jnp.arange(1)
+    )
+    np.testing.assert_allclose(out, 200 / 255, rtol=1e-6)
+    with pytest.raises(ValueError, match="augment.policy must be .*, or 'invert': 'x'"):
+        fields.require(Augment(policy='x'), 'augment')
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vitjax.data import feed
-from vitjax.data.order import batches
+from vitjax.data.order import Order
 from vitjax.data.source import Data, Encoded
 
 COUNT, BATCH, TOTAL = 20, 4, 23
@@ -30,7 +30,7 @@ def examples(chunk):
 
 def shown(data, seeds, seconds=10.0):
     """Labels [steps, seeds, batch] of all steps, and how many steps each chunk had."""
-    order = feed.Order(seeds, COUNT, BATCH)
+    order = Order(seeds, COUNT, BATCH)
     source = feed.feed(data, order, lambda *arrays: arrays, until)
     pace, labels, steps = feed.Pace(seconds), [], []
     for chunk in feed.chunks(source, 0, until, pace):
@@ -46,7 +46,7 @@ def shown(data, seeds, seconds=10.0):
 
 @pytest.mark.parametrize('seeds', [(3,), (0, 7)])
 def test_every_way_shows_the_examples_of_the_order(data, seeds):
-    wanted = np.stack([batches(s, 0, TOTAL, count=COUNT, batch_size=BATCH) for s in seeds], 1)
+    wanted = Order(seeds, COUNT, BATCH).rows(0, TOTAL)
     for source in (data, encoded(data)):
         labels, steps = shown(source, seeds)
         np.testing.assert_array_equal(labels, wanted)
@@ -60,15 +60,15 @@ def test_chunks_double_at_most_and_end_where_there_is_something_to_do(data):
 
 def test_what_is_decoded_for_a_chunk_is_bounded(data, monkeypatch):
     monkeypatch.setattr(feed, 'BYTES', 3 * BATCH * 48)
-    source = feed.feed(encoded(data), feed.Order((0,), COUNT, BATCH), lambda *a: a, until)
+    source = feed.feed(encoded(data), Order((0,), COUNT, BATCH), lambda *a: a, until)
     assert source.most == 3
     chunk = source.take(0, 3)
     assert chunk.data[0].shape == (3, 1, BATCH, 4, 4, 3)
 
 
 def test_processes_take_slices_of_the_same_batches(data):
-    whole = feed.Order((1,), COUNT, BATCH).rows(2, 3, 5)
-    parts = [feed.Order((1,), COUNT, BATCH, p, 2).rows(2, 3, 5) for p in range(2)]
+    whole = Order((1,), COUNT, BATCH).rows(2, 3, 5)
+    parts = [Order((1,), COUNT, BATCH, p, 2).rows(2, 3, 5) for p in range(2)]
     np.testing.assert_array_equal(np.concatenate(parts, -1), whole)
     assert (whole[3:] == 0).all()
 

@@ -5,7 +5,8 @@ import sklearn.datasets
 
 from vitjax.data.kinds import load
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import SPLITS, Source
+from vitjax.data.source import Source
+from vitjax.data.splits import SPLITS
 
 
 def test_digits_are_split_without_overlap():

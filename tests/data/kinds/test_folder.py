@@ -7,8 +7,9 @@ from PIL import Image
 
 from vitjax.data import images
 from vitjax.data.kinds import folder, load
-from vitjax.data.preprocess import Preprocessing, read_squares
-from vitjax.data.source import SPLITS, Encoded, Source
+from vitjax.data.preprocess import Preprocessing, squares
+from vitjax.data.source import Encoded, Source
+from vitjax.data.splits import SPLITS
 
 
 def write_images(folder, count, size=(12, 10), suffix='.png', seed=0):
@@ -102,7 +103,7 @@ def test_files_become_squares_of_the_model(tmp_path, memory):
     data = load(source, 'train', prepared)
     assert data.prepared == prepared and isinstance(data.images, Encoded) == (memory == 1)
     files = sorted(tmp_path.rglob('*.*'))
-    np.testing.assert_array_equal(data.images[np.arange(4)], read_squares(files, prepared))
+    np.testing.assert_array_equal(data.images[np.arange(4)], squares(files, prepared))
     assert load(source, 'train').prepared is None  # squares of data.size are not the model's
 
 
@@ -123,9 +124,7 @@ def test_photographs_have_no_labels(tmp_path):
     assert (len(data), data.classes, list(data.labels)) == (3, (), [-1] * 3)
     assert data.prepared == prepared
     files = sorted(tmp_path.glob('*.*'))
-    np.testing.assert_array_equal(
-        data.images[np.array([2, 0])], read_squares(files, prepared)[[2, 0]]
-    )
+    np.testing.assert_array_equal(data.images[np.array([2, 0])], squares(files, prepared)[[2, 0]])
     with pytest.raises(ValueError, match='must name a folder of images: .*none does not exist'):
         folder.photographs(tmp_path / 'none', prepared)
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import source as sources
-from vitjax.data.kinds import load
-from vitjax.data.source import SPLITS, Source
+from vitjax.data import notices
+from vitjax.data.kinds import KINDS, load
+from vitjax.data.source import Data, Source
+from vitjax.data.splits import SPLITS, Splits
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_a_class_that_a_random_split_misses_is_said(tmp_path, capsys):
 
 def test_nothing_is_said_of_splits_with_every_class(tmp_path, capsys):
     of_classes(tmp_path, {'a': 20, 'b': 20})
-    sources.tell.cache_clear()
+    notices.tell.cache_clear()
     for split in SPLITS:
         load(Source(f'folder:{tmp_path}', validation=0.4), split)
         load(Source(), split)
@@ -80,11 +81,25 @@ def test_splits_without_images_are_refused(tmp_path):
 
 def test_the_cut_of_the_splits_stays_as_it_was():
     """Runs that are there were trained on the rows of this permutation."""
-    rows = sources.chosen(Source(), 'validation', count=20, present=['train'])
-    assert rows.tolist() == [17, 18]
-    assert sources.chosen(Source(), 'test', count=20, present=['train']).tolist() == [1, 9, 14, 15]
+    cut = Splits()
+    assert cut.rows(Source(), 'validation', 20).tolist() == [17, 18]
+    assert cut.rows(Source(), 'test', 20).tolist() == [1, 9, 14, 15]
 
 
 def test_a_place_for_data_that_have_none_is_refused():
     with pytest.raises(ValueError, match='--data.dir is for tfds:NAME alone: got digits'):
         load(Source('digits', dir='/x'), 'train')
+
+
+def test_a_kind_of_data_of_a_user_is_loaded_and_named(monkeypatch):
+    def circles(source, name, split, preprocessing):
+        return Data(np.full((2, 4, 4, 3), int(name), np.uint8), np.array([0, 1], np.int32), 'ab')
+
+    monkeypatch.setitem(KINDS, 'circles:RADIUS', circles)
+    assert load(Source('circles:3'), 'train').images[0, 0, 0, 0] == 3
+    with pytest.raises(ValueError, match="folder:PATH, circles:RADIUS: 'circles'"):
+        load(Source('circles'), 'train')
+
+
+def test_the_help_of_a_source_names_every_kind():
+    assert all(form in str(Source.__doc__) for form in KINDS)

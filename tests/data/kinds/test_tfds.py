@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitjax.data import source as sources
+from vitjax.data import notices, paths
 from vitjax.data.kinds import load
-from vitjax.data.prepare import cifar
+from vitjax.data.prepare import records
 from vitjax.data.preprocess import Preprocessing, squares
-from vitjax.data.source import SPLITS, Encoded, Source
+from vitjax.data.source import Encoded, Source
+from vitjax.data.splits import SPLITS
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def prepared_data(tmp_path):
         pixels = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
         directory = tmp_path / name / '1.0.0'
         directory.mkdir(parents=True)
-        cifar.write_tfds(directory, name, {'train': (pixels, [0, 1, 1])}, ['cat', 'dog'])
+        records.write(directory, name, {'train': (pixels, [0, 1, 1])}, ['cat', 'dog'])
         made[name] = pixels
     return tmp_path, made
 
@@ -45,7 +46,7 @@ def test_what_is_still_being_written_is_not_read(prepared_data, name):
     (directory / 'equal' / '1.0.0').rename(directory / 'equal' / name)
     with pytest.raises(ValueError, match='equal is not prepared in'):
         load(source('equal', directory), 'train')
-    cifar.write_tfds(
+    records.write(
         directory / 'equal', 'equal', {'train': (made['equal'], [0, 1, 1])}, ['cat', 'dog']
     )
     assert len(load(source('equal', directory), 'train')) == 3
@@ -56,7 +57,7 @@ def test_a_test_split_with_secret_labels_is_none(tmp_path):
     directory.mkdir(parents=True)
     pixels = [np.full((6, 6, 3), value, np.uint8) for value in range(10)]
     splits = {'train': (pixels[:5], [0] * 5), 'validation': (pixels[5:7], [0, 0])}
-    cifar.write_tfds(directory, 'secret', splits | {'test': (pixels[7:], [-1] * 3)}, ['cat'])
+    records.write(directory, 'secret', splits | {'test': (pixels[7:], [-1] * 3)}, ['cat'])
     secret = Source('tfds:secret', dir=str(tmp_path), validation=0.2)
     assert [len(load(secret, split)) for split in SPLITS] == [4, 1, 2]
     np.testing.assert_array_equal(load(secret, 'test').images, pixels[5:7])
@@ -104,7 +105,7 @@ def written(directory, splits, name='it', labels=(0, 1), classes=('cat', 'dog'))
         split: ([np.full((6, 6, 3), grey, np.uint8)] * count, [labels[i % 2] for i in range(count)])
         for grey, (split, count) in enumerate(splits.items())
     }
-    cifar.write_tfds(directory, name, made, [*classes])
+    records.write(directory, name, made, [*classes])
     return Source(f'tfds:{name}', dir=str(directory.parents[1]), validation=0.25)
 
 
@@ -124,7 +125,7 @@ def test_usual_names_of_validation_splits_are_read(tmp_path, capsys, name):
 
 @pytest.fixture(autouse=True)
 def _everything_is_said_again():
-    sources.tell.cache_clear()
+    notices.tell.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_secret_labels_are_said(tmp_path, capsys):
     directory.mkdir(parents=True)
     pixels = [np.zeros((6, 6, 3), np.uint8)] * 4
     splits = {'train': (pixels, [0] * 4), 'test': (pixels, [-1] * 4)}
-    cifar.write_tfds(directory, 'it', splits, ['cat'])
+    records.write(directory, 'it', splits, ['cat'])
     load(Source('tfds:it', dir=str(tmp_path), validation=0.25, test=0.25), 'test')
     said = 'tfds:it: splits not read: test (its labels are secret)\n'
     assert capsys.readouterr().err == said
@@ -171,7 +172,7 @@ def test_the_command_prepares_what_was_asked_where_it_was_asked(
     words = shlex.split(str(error.value).splitlines()[1])
     asked = {'imagenet2012': ['imagenet', '--from', 'ARCHIVES']}.get(name, [name.split('/')[0]])
     assert words[2:] == asked + (['--dir', directory] if directory else [])
-    assert f'is not prepared in {cifar.data_dir(directory)};' in str(error.value)
+    assert f'is not prepared in {paths.tfds_folder(directory)};' in str(error.value)
 
 
 @pytest.mark.parametrize(

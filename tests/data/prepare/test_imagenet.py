@@ -11,14 +11,14 @@ import pytest
 from data.prepare.test_tar import header
 from PIL import Image
 
-from vitjax.data import images
-from vitjax.data.prepare import imagenet
+from vitjax.data import classes, images
+from vitjax.data.prepare import imagenet, listing
 
 SAMPLE = pathlib.Path(__file__).parents[4] / 'shared' / 'imagenet_sample'
 
 
 def test_imagenet_classes():
-    names = imagenet.classes()
+    names = classes.imagenet()
     assert len(names) == 1000
     known = {0: 'tench', 1: 'goldfish', 281: 'tabby', 285: 'Egyptian cat', 999: 'toilet tissue'}
     assert {i: names[i] for i in known} == known
@@ -28,7 +28,7 @@ def test_imagenet_classes():
 @pytest.mark.skipif(not SAMPLE.exists(), reason='needs ../shared/imagenet_sample')
 def test_imagenet_classes_are_in_the_order_of_their_synsets():
     files = sorted(path.stem for path in SAMPLE.glob('*.jpg'))
-    assert [f.split('_', 1)[1].replace('_', ' ') for f in files] == list(imagenet.classes())
+    assert [f.split('_', 1)[1].replace('_', ' ') for f in files] == list(classes.imagenet())
 
 
 SYNSETS = ['n01440764', 'n01443537', 'n01484850']
@@ -44,11 +44,11 @@ def jpeg(seed, mode='RGB', kind='JPEG'):
 @pytest.fixture
 def small(monkeypatch):
     """An ImageNet of three classes, with an image in CMYK and one that is a PNG."""
-    monkeypatch.setattr(imagenet, 'COUNTS', {'train': 9, 'validation': 4})
+    monkeypatch.setattr(listing, 'COUNTS', {'train': 9, 'validation': 4})
     monkeypatch.setattr(imagenet, 'SHARDS', {'train': 4, 'validation': 2})
     of_validation = [SYNSETS[i] for i in (2, 0, 0, 1)]
-    labels = imagenet._Labels(SYNSETS, of_validation)
-    monkeypatch.setattr(imagenet._Labels, 'read', lambda: labels)
+    labels = listing.Labels(SYNSETS, of_validation)
+    monkeypatch.setattr(listing.Labels, 'read', lambda: labels)
     odd = {'n01440764_1.JPEG': ('CMYK',), 'n01484850_2.JPEG': ('RGB', 'PNG')}
     train = {
         f'{synset}_{i}.JPEG': jpeg(3 * k + i, *odd.get(f'{synset}_{i}.JPEG', ('RGB',)))
@@ -159,11 +159,11 @@ def test_what_is_no_imagenet_is_refused(source, small, tmp_path, monkeypatch):
         assert not (tmp_path / 'data' / 'imagenet2012' / '5.1.0').exists()
 
     with monkeypatch.context() as patch:
-        patch.setattr(imagenet, 'COUNTS', {'train': 10, 'validation': 4})
+        patch.setattr(listing, 'COUNTS', {'train': 10, 'validation': 4})
         refused('ImageNet has 10 train images: .* has 9')
-        patch.setattr(imagenet, 'COUNTS', {'train': 9, 'validation': 4})
-        labels = imagenet._Labels([*SYNSETS, 'n99999999'], small[2])
-        patch.setattr(imagenet._Labels, 'read', lambda: labels)
+        patch.setattr(listing, 'COUNTS', {'train': 9, 'validation': 4})
+        labels = listing.Labels([*SYNSETS, 'n99999999'], small[2])
+        patch.setattr(listing.Labels, 'read', lambda: labels)
         refused('n99999999 differs')
     archive = source / 'ILSVRC2012_img_train.tar'
     if archive.exists():
@@ -214,10 +214,10 @@ def test_data_source_reads_it_by_its_name(source, small, tmp_path):
 
 def rename(source, split, names):
     """Renames images of a split in a source of archives or folders."""
-    archive = source / imagenet.ARCHIVES[split]
+    archive = source / listing.ARCHIVES[split]
     if not archive.exists():
         for old, new in names.items():
-            (path,) = (source / imagenet.FOLDERS[split][0]).rglob(old)
+            (path,) = (source / listing.FOLDERS[split][0]).rglob(old)
             path.rename(path.with_name(new))
         return
     inner = {}
@@ -402,7 +402,7 @@ def test_a_draft_of_others_is_not_taken_over(source, refused, tmp_path):
 @pytest.mark.parametrize('size', [-1, -512, -1024, 2**40])
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_an_archive_whose_sizes_cannot_be_ends(source, refused, split, size):
-    archive = source / imagenet.ARCHIVES[split]
+    archive = source / listing.ARCHIVES[split]
     name = f'{SYNSETS[0]}.tar' if split == 'train' else 'ILSVRC2012_val_00000001.JPEG'
     rule = rf'{archive.name} is not the published one: .* in it has .* bytes: .* can follow'
     archive.write_bytes(header(name) * (split != 'train') + header(name, size) + bytes(1024))
@@ -424,7 +424,7 @@ def test_an_inner_archive_does_not_reach_beyond_its_end(source, refused):
 @archived
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_more_images_than_there_are_end(source, refused, split):
-    archive = source / imagenet.ARCHIVES[split]
+    archive = source / listing.ARCHIVES[split]
     if split == 'train':
         inner = header(f'{SYNSETS[0]}_1.JPEG') * 5000 + bytes(1024)
         content = header(f'{SYNSETS[0]}.tar', len(inner)) + inner
@@ -437,12 +437,12 @@ def test_more_images_than_there_are_end(source, refused, split):
 @pytest.mark.parametrize('kind', ['fifo', 'folder', 'nothing', 'empty'])
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_what_is_no_archive_is_a_line(source, refused, split, kind):
-    archive = source / imagenet.ARCHIVES[split]
+    archive = source / listing.ARCHIVES[split]
     if archive.exists():
         archive.unlink()
-        wanted = rf'must have {re.escape(archive.name)} or a folder {imagenet.FOLDERS[split][0]}'
+        wanted = rf'must have {re.escape(archive.name)} or a folder {listing.FOLDERS[split][0]}'
     else:
-        path = next((source / imagenet.FOLDERS[split][0]).rglob('*.JPEG'))
+        path = next((source / listing.FOLDERS[split][0]).rglob('*.JPEG'))
         path.unlink()
         archive, wanted = path, 'an image must be a file|ImageNet has . '
         wanted += '|cannot be read'
@@ -466,6 +466,6 @@ def test_a_source_that_is_no_folder_is_a_line(tmp_path, small):
 
 def test_classes_are_readable_where_they_are_imagenets():
     synsets = [f'n{i:08d}' for i in range(1440764, 1441764)]
-    assert imagenet.readable(synsets) == imagenet.classes()
-    assert imagenet.readable(synsets[:3]) == tuple(synsets[:3])
-    assert imagenet.readable(['cat', 'dog']) == ('cat', 'dog')
+    assert classes.readable(synsets) == classes.imagenet()
+    assert classes.readable(synsets[:3]) == tuple(synsets[:3])
+    assert classes.readable(['cat', 'dog']) == ('cat', 'dog')

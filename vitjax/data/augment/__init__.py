@@ -9,33 +9,30 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.keys import purpose
-from vitjax.base.ranges import Matching, Rate, Share, Side, number, whole
+from vitjax.base.ranges import Range, Rate, Share, Side
 from vitjax.data.augment import operations, policy
 from vitjax.data.augment.crop import ASPECTS, central
 
-Padding = Annotated[int, whole(0, 16_384)]
-Strength = Annotated[float, number(0, 1_000_000)]  # beyond which float32 only overflows
-Policy = Annotated[
-    str,
-    Matching(policy.PATTERN, "'three', or RandAugment as in 'rand-m9-mstd0.5-inc1'"),
-]
+Padding = Annotated[int, Range(0, 16_384)]
+Strength = Annotated[float, Range(0, 1_000_000)]  # beyond which float32 only overflows
+Policy = Annotated[str, policy.Named()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What a training image goes through; a strength of 0 is off.
+    """Augmentation of training images; a strength of 0 is off.
 
     Attributes:
         size: side in pixels of the model's input.
         enlarge: side in pixels that images are resized to before a random crop to `size`; None is
             `size`, no crop.
-        area: smallest share of an image's area that is cropped at random and resized to `size`,
+        area: smallest fraction of an image's area that is cropped at random and resized to `size`,
             with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842), as torchvision
-            draws it; 0 crops none. Of images that stream (`Source.memory`) the whole is cropped,
-            else the central square.
+            draws it; 0 crops none. Images that stream (`Source.memory`) are cropped from the whole,
+            others from the central square.
         padding: pixels of zeros around the resized image before the random crop.
         flip: probability of a horizontal flip.
-        shift: largest translation as a share of the side, each way.
+        shift: largest translation as a fraction of the side, each way.
         rotation: largest rotation in turns, each way (0.02 is 7.2 degrees).
         zoom: largest relative change of scale, each way.
         contrast: largest relative change of contrast, each way.
@@ -45,7 +42,7 @@ class Augment:
         jitter: largest relative change of brightness, contrast and saturation, in random order.
         erase: probability that a box of noise takes 1/50 to 1/3 of an image (Zhong et al. 2020,
             arXiv:1708.04896).
-        cutout: side of the erased square as a share of the image's.
+        cutout: side of the erased square as a fraction of the image's.
         mixup: alpha of mixup's Beta distribution (Zhang et al. 2018).
         cutmix: alpha of CutMix's Beta distribution (Yun et al. 2019).
         smoothing: label smoothing.
@@ -77,13 +74,13 @@ def augment(
     """A training batch: images [B, S, S, 3] float32, normalised, and soft labels [B, num_classes].
 
     Every image's variation is a function of `key` and its `index` alone, so a batch comes out the
-    same on any number of devices. Of images that are not square the central square is taken, as
-    at evaluation. One bilinear resample resizes, crops, flips, shifts, rotates and zooms (after
-    the crop by `area`, which has its own); it reflects at the image's edges, or is black beyond
-    them where `padding` is set. (Evaluation
-    resizes bicubically: see `vitjax.data.preprocess`.) Mixup and CutMix pair the neighbours 2i and
-    2i+1; with both, each pair draws one of them. The policy and the jitter work on whole numbers
-    0..255, as Pillow does; erasing and cutout come once an image is normalised.
+    same on any number of devices. Images that are not square lose all but their central square, as
+    at evaluation. The crop by `area` has a resample of its own. After it, one bilinear resample
+    resizes, crops, flips, shifts, rotates and zooms; it reflects at the image's edges, or is black
+    beyond them if `padding` is set. (Evaluation resizes bicubically: see `vitjax.data.preprocess`.)
+    Mixup and CutMix pair the neighbours 2i and 2i+1; with both, each pair draws one of them. The
+    policy and the jitter work on whole numbers 0..255, as Pillow does. Erasing and cutout follow
+    normalisation.
 
     >>> pixels = jnp.zeros((2, 12, 8, 3), jnp.uint8)
     >>> normalisation, labels = ((0.5,) * 3, (0.25,) * 3), jnp.array([0, 3])
@@ -95,18 +92,18 @@ def augment(
     ((2, 8, 8, 3), [[0.625, 0.125, 0.125, 0.125], [0.125, 0.125, 0.125, 0.625]])
 
     Args:
-        settings: strengths; where all are 0 this is a plain bilinear resize. They may be traced
-            numbers, which count as on whatever their value: one program for all strengths but 0.
+        settings: strengths; all 0 is a plain bilinear resize. Traced strengths count as on at any
+            value: one compiled program serves all of them.
         normalisation: mean and deviation per channel, of pixels in 0..1.
         num_classes: length of a soft label.
-        key: of this step.
+        key: the step's key.
         images: [B, H, W, 3] uint8.
         labels: [B] integers.
         index: [B] position of each image in the global batch.
 
     Raises:
-        ValueError: for mixup or CutMix on an odd number of images, and for `area` beside another
-            crop.
+        ValueError: if mixup or CutMix gets an odd number of images, or `area` is set besides
+            another crop.
     """
     require_one_crop(settings)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
@@ -134,10 +131,10 @@ def augment(
 
 
 def require_one_crop(settings: Augment) -> None:
-    """Refuses `area` beside another crop.
+    """Checks that `area` is the only crop.
 
     Raises:
-        ValueError: with the other.
+        ValueError: if another crop is set, naming it.
     """
     if _on(settings.area):
         for name in ('shift', 'padding', 'enlarge'):
@@ -183,7 +180,7 @@ def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
 def _affine(
     settings: Augment, shape: tuple[int, ...], key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Where an output pixel is read: at `matrix @ position + offset`, from centre to centre.
+    """Matrix and offset of an output pixel's source: `matrix @ position + offset`.
 
     Positions are (row, column), counted from the centre of the output and of the input. Composed
     from the output inwards: the crop's corner and the shift move it within the resized image of
@@ -199,8 +196,8 @@ def _affine(
     mirrored = jnp.where(jax.random.uniform(flip) < settings.flip, -1.0, 1.0)
     matrix *= jnp.stack([jnp.ones(()), mirrored])  # a step to the right goes left
     scale = jnp.array(shape) / full  # input pixels per pixel of the resized image
-    # A crop starts at a whole pixel. From centre to centre that is a whole number of pixels where
-    # the room around the crop is even, and half a pixel more where it is odd.
+    # A crop starts at a whole pixel. From centre to centre that is a whole number of pixels if the
+    # room around the crop is even, and half a pixel more if it is odd.
     room = (full - settings.size) / 2 + settings.padding
     low = -(full - settings.size) // 2 - settings.padding + (full - settings.size) % 2 / 2
     corner = jax.random.randint(crop, (2,), 0, round(2 * room) + 1) + low
@@ -223,9 +220,9 @@ def crop_box(
 
     Args:
         shape: height and width of the image.
-        area: smallest share of its area.
-        draws: [2, 10] uniform in 0..1, of areas and of aspects.
-        place: [2] uniform in 0..1, of the corner.
+        area: smallest fraction of its area.
+        draws: [2, 10] uniform in 0..1, for areas and aspects.
+        place: [2] uniform in 0..1, for the corner.
     """
     share = area + (1 - area) * draws[0]
     low, high = map(math.log, ASPECTS)
@@ -297,8 +294,8 @@ def _mix(
 ) -> tuple[jax.Array, jax.Array]:
     """Mixes each image with its neighbour, by mixup or CutMix; `keys` has one for each pair.
 
-    Both images of a pair are mixed with the same share, each into the other (`x[::-1]`), so that
-    the pair's sum is kept.
+    Both images of a pair are mixed with the same weight, each into the other (`x[::-1]`), so that
+    the pair's sum stays.
     """
 
     def pair(key: jax.Array, x: jax.Array, soft: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -19,8 +19,8 @@ class Crop:
     """A random resized crop of whole images (Szegedy et al. 2015, arXiv:1409.4842).
 
     Attributes:
-        size: side in pixels of what is made of the box.
-        area: smallest share of the image's area.
+        size: side in pixels of the result.
+        area: smallest fraction of the image's area.
     """
 
     size: int
@@ -29,15 +29,15 @@ class Crop:
     def __call__(self, file: File, random: np.random.Generator) -> np.ndarray:
         """A box of an image file, resized to uint8 [size, size, 3].
 
-        A JPEG is decoded at 1/2, 1/4 or 1/8 where the box has that many pixels to spare. Boxes are
+        A JPEG is decoded at 1/2, 1/4 or 1/8 if the box has that many pixels to spare. Boxes are
         shrunk by averages over areas and enlarged bilinearly.
 
         Args:
-            file: as `vitjax.data.images.read` takes it.
-            random: what the box is drawn from.
+            file: file for `vitjax.data.images.read`.
+            random: generator that draws the box.
 
         Raises:
-            ValueError: for a file that cannot be read, by name.
+            ValueError: if the file cannot be read, by name.
         """
         import cv2
 
@@ -103,10 +103,10 @@ def central(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def require_opencv() -> None:
-    """Refuses to go on without the extra.
+    """Checks that the extra `stream` is installed.
 
     Raises:
-        ValueError: with the command that installs it.
+        ValueError: if not, with the command that installs it.
     """
     try:
         import cv2  # noqa: F401
@@ -129,7 +129,7 @@ def _content(file: File) -> bytes:
 def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG that OpenCV reads as Pillow does; None for all other files.
 
-    Those are upright, in grey or colour and whole: of a truncated one OpenCV makes something grey.
+    It is upright, in grey or colour, and whole: OpenCV fills the rest of a truncated one with grey.
     """
     if content[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in content[-64:]:
         return None
@@ -138,5 +138,5 @@ def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
             if image.mode not in ('RGB', 'L') or image.getexif().get(0x0112, 1) != 1:
                 return None
             return image.height, image.width
-    except Exception:  # `images.read` says what is wrong with it
+    except Exception:  # `images.read` reports the fault
         return None

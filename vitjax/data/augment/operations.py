@@ -55,7 +55,7 @@ def sharpness(image: jax.Array, factor: Scalar) -> jax.Array:
 def autocontrast(image: jax.Array) -> jax.Array:
     """Each channel stretched to 0..255: `ImageOps.autocontrast`.
 
-    That falls 1 short where a product of its doubles is not quite the whole number it should be.
+    Pillow's result is 1 less if a product of its doubles falls just below a whole number.
     """
     low, high = image.min((0, 1)), image.max((0, 1))
     stretched = (255 * (image - low).astype(int)) // jnp.maximum(high - low, 1).astype(int)
@@ -103,9 +103,9 @@ def transform(image: jax.Array, matrix: jax.Array, offset: jax.Array, fill: jax.
 
     Args:
         image: [H, W, 3].
-        matrix: [2, 2], of (row, column) from the image's centre.
-        offset: [2]: an output pixel at p reads the input at `matrix @ p + offset`.
-        fill: [3], where that lies outside.
+        matrix: [2, 2], acts on (row, column) from the image's centre.
+        offset: [2]; an output pixel at p reads the input at `matrix @ p + offset`.
+        fill: [3], colour of pixels read outside.
     """
     return jnp.floor(sample(image, image.shape[:2], matrix, offset, fill) + 1e-3)
 
@@ -116,7 +116,7 @@ def sample(
 ) -> jax.Array:  # fmt: skip
     """Bilinear samples of an image [H, W, C] on a grid of `shape`, as `transform` places it.
 
-    Positions beyond the edges read `fill`; where it is None they are mirrored, edge pixels
+    Positions beyond the edges read `fill`, or are mirrored if it is None, with edge pixels
     repeated. An edge pixel covers half a pixel beyond itself.
     """
     height, width = image.shape[:2]
@@ -143,10 +143,10 @@ def sample_upright(
     image: jax.Array, shape: tuple[int, ...], matrix: jax.Array, offset: jax.Array,
     fill: float | None = None,
 ) -> jax.Array:  # fmt: skip
-    """What `sample` returns where `matrix` is diagonal, and `fill` None or 0.
+    """`sample` for a diagonal `matrix` and a `fill` of None or 0.
 
-    Rows and columns are then resampled one after the other, by products of matrices: gathers of
-    single pixels are slow on accelerators.
+    Rows and columns are resampled one after the other, by products of matrices: gathers of single
+    pixels are slow on accelerators.
     """
 
     def weights(pixels: int, size: int, step: jax.Array, offset: jax.Array) -> jax.Array:
@@ -173,7 +173,7 @@ def resize_box(image: jax.Array, corner: jax.Array, box: jax.Array, size: int) -
         image: [H, W, C].
         corner: top and left of the box, whole pixels.
         box: its height and width, whole pixels.
-        size: of the output.
+        size: side of the output.
     """
 
     def weights(pixels: int, start: jax.Array, extent: jax.Array) -> jax.Array:

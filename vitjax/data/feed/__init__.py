@@ -1,7 +1,7 @@
-"""Rows of a data set to arrays on the devices, some steps at a time: resident, or read ahead.
+"""Training images on the devices, some steps at a time: resident, or read ahead.
 
-A feed is asked for the steps from one on, and answers with a chunk of them. How many steps a chunk
-has is the caller's to choose, up to where it has something else to do.
+A feed returns a chunk of steps from a given one on. The caller chooses the chunk's length, up to
+the step at which it evaluates, saves or stops.
 """
 
 import math
@@ -20,18 +20,18 @@ from vitjax.data.source import Data, Encoded
 STEPS = 256  # of a chunk, at most
 BYTES = 2**27  # of images decoded for one chunk, when not all of them fit
 
-Put = Callable[[np.ndarray, np.ndarray], Any]  # images and labels to the devices
+Put = Callable[[np.ndarray, np.ndarray], Any]  # moves images and labels to the devices
 
 
 class Chunk(NamedTuple):
-    """Some steps' examples.
+    """Examples of some steps.
 
     Attributes:
-        steps: how many.
-        data: images and labels, on the devices: all there are, [N, H, W, 3] and [N], or those of
-            each step, [K, seeds, batch, H, W, 3] and [K, seeds, batch].
-        rows: [K, seeds, batch], of which the first `steps` say which examples a step takes. K is
-            the same for every chunk: one compiled program takes them all.
+        steps: number of steps.
+        data: images and labels on the devices: the whole set, [N, H, W, 3] and [N], or one batch
+            per step, [K, seeds, batch, H, W, 3] and [K, seeds, batch].
+        rows: [K, seeds, batch] rows of each step's examples; those after the first `steps` are
+            unused. K is the same for every chunk: one compiled program takes them all.
     """
 
     steps: int
@@ -40,17 +40,17 @@ class Chunk(NamedTuple):
 
 
 class Feed(Protocol):
-    """A way of feeding steps."""
+    """Source of chunks."""
 
-    most: int  # steps a chunk may have
+    most: int  # steps of the longest chunk
 
     def take(self, step: int, steps: int) -> Chunk:
-        """The steps from `step` on: `steps` of them, or as many as were made ready before."""
+        """The chunk of `steps` steps from `step` on; one that was read ahead may be shorter."""
         ...
 
 
 class Resident:
-    """All images stay on the devices; a chunk is rows alone."""
+    """Feed of images that all stay on the devices; a chunk is rows alone."""
 
     most = STEPS
 
@@ -63,18 +63,17 @@ class Resident:
 
 
 class Ahead:
-    """Images are read for the chunks to come while the devices take the steps of this one.
+    """Feed that reads the next chunks while the devices take the steps of this one.
 
     Args:
-        read: is called with a step, how many there are from there on, and an array for their
-            images, [steps x seeds x batch, H, W, 3]. Steps are read in their order, but for the
-            first, by one thread.
-        shape: of all the images, [N, H, W, 3], as they are read.
-        labels: of all.
-        order: which come when.
-        put: images and labels of steps to the devices.
-        until: as `feed` takes it.
-        ahead: how many chunks are read, and on the devices, before they are asked for.
+        read: fills an array [steps x seeds x batch, H, W, 3] with the images of `steps` steps from
+            `step` on; called by one thread, in the order of steps after the first.
+        shape: [N, H, W, 3] of all images as they are read.
+        labels: [N] of all images.
+        order: rows of each step.
+        put: moves images and labels of steps to the devices.
+        until: as in `feed`.
+        ahead: chunks to read, and move to the devices, before they are asked for.
     """
 
     def __init__(
@@ -86,17 +85,17 @@ class Ahead:
         self._shape = shape[1:]
         self.most = _steps_ahead(shape, order.batch_size * len(order.seeds))
         self._pool = ThreadPoolExecutor(1)
-        self._coming: deque[tuple[int, int, Future[Chunk]]] = deque()  # step, steps, what is read
+        self._coming: deque[tuple[int, int, Future[Chunk]]] = deque()  # with step and steps
 
     def take(self, step: int, steps: int) -> Chunk:
         """See `Feed`."""
         if not self._coming or self._coming[0][0] != step:
             self._coming.clear()
             self._submit(step, steps)
-        _, taken, ready = self._coming.popleft()
-        after = step + taken
-        for first, of_chunk, _ in self._coming:
-            after = first + of_chunk
+        last, taken, ready = self._coming.popleft()
+        if self._coming:
+            last, taken, _ = self._coming[-1]
+        after = last + taken
         while len(self._coming) < self._ahead and (left := self._until(after) - after) > 0:
             self._submit(after, min(steps, left))
             after += min(steps, left)
@@ -117,17 +116,17 @@ def feed(
     data: Data, order: Order, put: Put, until: Callable[[int], int], crop: Crop | None = None,
     *, room: bool = True,
 ) -> Feed:  # fmt: skip
-    """The way to feed a data set: resident where its decoded images fit in memory.
+    """The feed of a data set: resident if its decoded images fit in memory.
 
-    Where not even the encoded ones do, they stream.
+    Images stream if not even the encoded ones fit.
 
     Args:
         data: the images and labels.
-        order: which come when.
-        put: a chunk's data, images and labels, to the devices.
-        until: step to the step at which a chunk that begins there has to end, at most.
-        crop: what workers make of images that stream; None is what the data decode to.
-        room: whether memory has room for decoded images on every device.
+        order: rows of each step.
+        put: moves a chunk's images and labels to the devices.
+        until: maps a step to the last step at which a chunk that begins there may end.
+        crop: random crop of images that stream; None decodes as the data do.
+        room: True if decoded images fit in the memory of every device.
     """
     images = data.images
     if not isinstance(images, Encoded) and room:
@@ -137,7 +136,7 @@ def feed(
         return Ahead(workers.read, workers.shape, data.labels, order, put, until, ahead=2)
 
     def read(step: int, steps: int, out: np.ndarray) -> None:
-        out[:] = images[order.rows(step, steps, steps).ravel()]
+        out[:] = images[order.rows(step, steps).ravel()]
 
     return Ahead(read, images.shape, data.labels, order, put, until)
 
@@ -145,12 +144,12 @@ def feed(
 def chunk_shape(
     shape: tuple[int, ...], batch_size: int, *, resident: bool
 ) -> tuple[tuple[int, ...], int]:
-    """The shape of a chunk's labels on the devices, and the K of its rows, for one seed.
+    """Shape of a chunk's labels on the devices, and the K of its rows, for one seed.
 
     Args:
-        shape: of the images, [N, H, W, 3].
+        shape: [N, H, W, 3] of the images.
         batch_size: images a step.
-        resident: whether all of them stay on the devices.
+        resident: True if all of them stay on the devices.
     """
     if resident:
         return shape[:1], STEPS
@@ -163,7 +162,7 @@ def _steps_ahead(shape: tuple[int, ...], batch: int) -> int:
 
 
 def chunks(source: Feed, step: int, until: Callable[[int], int], pace: 'Pace') -> Iterator[Chunk]:
-    """All chunks from a step on, until `until` gives no more steps."""
+    """Yields all chunks from a step on, until `until` returns no later step."""
     while (left := until(step) - step) > 0:
         chunk = source.take(step, min(pace.steps, source.most, left))
         yield chunk
@@ -171,7 +170,7 @@ def chunks(source: Feed, step: int, until: Callable[[int], int], pace: 'Pace') -
 
 
 class Pace:
-    """How many steps a chunk should have, for it to last about so many seconds."""
+    """Number of steps of the next chunk, for it to last about so many seconds."""
 
     def __init__(self, seconds: float):
         self.seconds, self.steps = seconds, 1

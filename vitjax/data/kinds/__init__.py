@@ -1,40 +1,53 @@
-"""The table of the kinds of data, and `load`."""
+"""Registry of the kinds of data, and `load`.
+
+A kind of data of your own is an entry of `KINDS`, made in your experiment file:
+
+    def circles(source: Source, name: str, split: str, preprocessing: Preprocessing | None) -> Data:
+        ...
+
+    KINDS['circles:RADIUS'] = circles  # experiments then take --data.name circles:3
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 
 from vitjax.base import fields
-from vitjax.data import source as sources
 from vitjax.data.kinds import digits, folder, tfds
+from vitjax.data.notices import listed, tell
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import SPLITS, Data, Source
+from vitjax.data.source import Data, Source
+from vitjax.data.splits import SPLITS
 
-# The forms of a source's name. Each is read by a function of the source, what follows the colon,
-# the split, and a model's preprocessing or None.
-KINDS = {'digits': digits.load, 'tfds:NAME': tfds.load, 'folder:PATH': folder.load}
+# By the form of a source's name. A reader takes the source, the name after the colon, the split,
+# and a model's preprocessing or None.
+KINDS: dict[str, Callable[[Source, str, str, Preprocessing | None], Data]] = {
+    'digits': digits.load, 'tfds:NAME': tfds.load, 'folder:PATH': folder.load,
+}  # fmt: skip
 
 
 def load(source: Source, split: str, preprocessing: Preprocessing | None = None) -> Data:
     """One split of a source: `train`, `validation` or `test`.
 
-    If a source has no validation or test split, the shares that it asks for are held out by one
-    fixed permutation, the same for every seed (`source.home`). Lines on stderr name what of the
-    source is not read, the split that stands in for a test split, and classes that a split lacks.
+    If a source has no validation or test split, its fractions are held out by one fixed
+    permutation, the same for every seed (`splits.Splits`). Lines on stderr name the parts of the
+    source that are not read, the split used for testing, and classes that a split lacks.
 
     >>> data = load(Source('digits'), 'test')
     >>> data.images.shape, data.labels[:5].tolist(), data.prepared
     ((359, 8, 8, 3), [1, 3, 4, 6, 7], None)
 
     Args:
-        source: which images.
-        split: which of them.
+        source: images to load.
+        split: one of `SPLITS`.
         preprocessing: a model's. Image files, and TFDS images of no fixed size, are resized and
-            cut for it as they are decoded, whatever `source.size` is, and the data say so in
-            `prepared`. Other images stay as they are, for the device to resize.
+            cut for it as they are decoded, whatever `source.size` is, and `Data.prepared` is set.
+            Other images stay as they are, for the device to resize.
 
     Raises:
-        ValueError: for an unknown source or split, data that are not there (with the command that
-            prepares them), folders that cannot be told apart, an empty class folder, an unreadable
-            image, and images of unequal sizes.
+        ValueError: if the source or split is unknown, its data are missing (with the command that
+            prepares them), folders cannot be told apart, a class folder is empty, an image is
+            unreadable, or images have unequal sizes.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {", ".join(SPLITS)}: {split!r}.')
@@ -52,11 +65,11 @@ def load(source: Source, split: str, preprocessing: Preprocessing | None = None)
 
 
 def _tell_missing(source: Source, split: str, data: Data) -> None:
-    """Says which classes have no images in a split: one cut at random can miss a small class."""
+    """Names the classes without images in a split: a random cut can miss a small class."""
     counts = np.bincount(data.labels, minlength=len(data.classes))
     missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
     if missing:
-        sources.tell(
+        tell(
             f'{source.name}: no images of {len(missing):,} of {len(counts):,} classes in the '
-            f'{split} split: {sources.listed(missing)}'
+            f'{split} split: {listed(missing)}'
         )

@@ -1,4 +1,4 @@
-"""Smaller copies of photographs, so that every training after that decodes less."""
+"""Smaller copies of photographs, so that every later training decodes less."""
 
 import os
 import pathlib
@@ -8,43 +8,44 @@ from typing import Any
 
 from PIL import Image
 
-from vitjax.base.files import expanded, read_json, write_json, writing
+from vitjax.base.files import read_json, write_json, writing
 from vitjax.data import images
-from vitjax.data.kinds.folder import HIDDEN, OURS, SUFFIXES, Accounting
-from vitjax.data.prepare.cifar import unseen
+from vitjax.data.images import SUFFIXES
+from vitjax.data.kinds.accounting import OURS, Accounting
+from vitjax.data.paths import expanded
+from vitjax.data.prepare import silent
 
 QUALITY = 95  # of the JPEGs written
-SOME = 4096  # files that threads are given at a time
+SOME = 4096  # files submitted to the threads at a time
 LINKS = 4  # in one path; no data set needs as many
-(RECORD,) = OURS  # JSON in the folder written: the settings of its images
+(RECORD,) = OURS  # a JSON file in `out`: the settings of its images
 
 
 def shrink(
     source: str | pathlib.Path, out: str | pathlib.Path, size: int = 256, *,
-    progress: Callable[..., Any] = unseen, report: Callable[[str], object] = print,
+    progress: Callable[..., Any] = silent, report: Callable[[str], object] = print,
 ) -> int:  # fmt: skip
     """Writes all images of a folder, and of those in it, as JPEGs with a short side of `size`.
 
-    Folders and names stay, and `.jpg` is added to names of other files than JPEGs. JPEGs that are
-    as small already are copied. Links in the source are followed; hidden files and folders are not
-    read. Each image is written in one step and takes its source's time of change: the same command
+    Folders and names stay; names of other files than JPEGs get a `.jpg`. JPEGs that are small
+    enough are copied. Links in the source are followed; hidden files and folders are not read.
+    Each image is written in one step and takes its source's time of change: the same command
     continues after a kill, and makes no image twice.
 
     Args:
         source: the folder.
         out: the folder to write, outside the other.
-        size: in pixels.
+        size: short side in pixels.
         progress: as in `vitjax.data.prepare.cifar.prepare`.
         report: called with a line about files that are not read, if there are any.
 
     Returns:
-        Number of the images of `source`, all of which are now in `out`.
+        Number of source images, all of which are now in `out`.
 
     Raises:
-        ValueError: for a `source` that is not a folder or has no images; two images whose names
-            give one; an `out` inside of `source`, with links, or with images that this command,
-            with the same `source` and `size`, did not write; an image that cannot be read. The
-            message has the name.
+        ValueError: if `source` is not a folder or has no images; two images would get one name;
+            `out` is inside of `source`, has links, or images that this command did not write with
+            the same `source` and `size`; or an image cannot be read. The message has the name.
     """
     source, out = expanded(source), expanded(out)
     if size < 2:
@@ -61,16 +62,16 @@ def shrink(
         raise ValueError(f'there are no images ({", ".join(SUFFIXES)}) in {source}.')
     if said := unread.counts():
         report(f'{source}: {said}')
-    targets = _targets(source, out, files)
     settings = {'size': size, 'from': os.path.realpath(source), 'quality': QUALITY}
+    pairs = [*zip(files, _targets(source, out, files), strict=True)]
     begun = _begun(out, settings)
-    todo = [i for i, pair in enumerate(zip(files, targets, strict=True)) if not _done(*pair, begun)]
+    todo = [pair for pair in pairs if not _done(*pair, begun)]
     if not begun:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / RECORD, settings)
 
-    def write(i: int) -> None:
-        _write(files[i], targets[i], size)
+    def write(pair: tuple[pathlib.Path, pathlib.Path]) -> None:
+        _write(*pair, size)
 
     with progress('images', len(files)) as show:
         before = len(files) - len(todo)
@@ -82,45 +83,33 @@ def shrink(
 
 
 def _images(source: pathlib.Path, out: str, files: Accounting) -> Iterator[pathlib.Path]:
-    """Image files of a folder and of those in it; counts the other files by kind.
+    """Yields the image files of a folder and of those in it; counts the other files by kind.
 
     Args:
         source: the folder.
         out: real path of the folder to write.
-        files: takes the counts.
+        files: counts of other files.
     """
     waiting: list[tuple[pathlib.Path, tuple[str, ...], int]] = [(source, (), 0)]
     while waiting:
-        folder, above, links = waiting.pop()  # the real paths of those around it, and links passed
+        folder, above, links = waiting.pop()  # with its parents' real paths, and links passed
         real = os.path.realpath(folder)
         if real in above:  # a link back
             continue
-        if links > LINKS:  # folders that link to each other have as many paths as permutations
+        if links > LINKS:  # folders that link to each other have a path for each permutation
             raise ValueError(f'a folder must lie behind {LINKS} links or fewer: {folder}.')
         if pathlib.Path(real).is_relative_to(out):
             raise ValueError(f'--out must lie outside of --from: {folder} leads to {out}.')
-        try:
-            paths = [*folder.iterdir()]
-        except OSError as error:
-            raise ValueError(f'{folder} cannot be read: {error.strerror}.') from None
-        for path in paths:
-            if path.name.startswith('.') or path.name.lower() in HIDDEN:
-                files.count('hidden', path)
-            elif path.is_dir():
-                waiting.append((path, (*above, real), links + path.is_symlink()))
-            elif not path.is_file():
-                broken = path.is_symlink() and not path.exists()
-                files.unread['broken links' if broken else 'not files'] += 1
-            elif path.suffix.lower() in SUFFIXES:
-                yield path
-            else:
-                files.unread[path.suffix or 'no suffix'] += 1
+        folders, names = files.entries(folder)
+        for path in map(folder.joinpath, folders):
+            waiting.append((path, (*above, real), links + path.is_symlink()))
+        yield from map(folder.joinpath, names)
 
 
 def _targets(
     source: pathlib.Path, out: pathlib.Path, files: Sequence[pathlib.Path]
 ) -> list[pathlib.Path]:
-    """The file in `out` for each image, no two the same, and all of them below real folders."""
+    """The file in `out` for each image, all different, and none below a link."""
     owner: dict[pathlib.Path, pathlib.Path] = {}
     folders: dict[pathlib.Path, pathlib.Path] = {}
     for file in files:
@@ -143,7 +132,11 @@ def _targets(
 
 
 def _begun(out: pathlib.Path, settings: dict[str, Any]) -> bool:
-    """Returns whether `out` was begun with these settings; False if it is not begun."""
+    """Returns True if `out` was begun with these settings, False if it was not begun.
+
+    Raises:
+        ValueError: if it was begun with others.
+    """
     try:
         known = read_json(out / RECORD)
     except (FileNotFoundError, NotADirectoryError):
@@ -156,7 +149,7 @@ def _begun(out: pathlib.Path, settings: dict[str, Any]) -> bool:
 
 
 def _done(file: pathlib.Path, target: pathlib.Path, begun: bool) -> bool:
-    """Returns whether an image is written already."""
+    """Returns True if an image is written already."""
     try:
         there = target.lstat()
     except FileNotFoundError:
@@ -173,13 +166,13 @@ def _done(file: pathlib.Path, target: pathlib.Path, begun: bool) -> bool:
 
 
 def _as_kept(kept: int, time: int) -> bool:
-    """Returns whether a file system may have kept a time, in nanoseconds, as `kept`."""
+    """Returns True if a file system may have stored a time, in nanoseconds, as `kept`."""
     # ext4 keeps all digits, NTFS steps of 100 ns, exFAT of 10 ms, FAT of 2 s.
     return any(kept == time // step * step for step in (1, 100, 1_000, 10**7, 10**9, 2 * 10**9))
 
 
 def _write(file: pathlib.Path, target: pathlib.Path, size: int) -> None:
-    time = file.stat().st_mtime_ns  # of the bytes read next: a later change is then seen
+    time = file.stat().st_mtime_ns  # taken before reading, so that a later change shows
     pixels = images.read(file, short_side=size)
     sides = pixels.shape[1::-1]
     target.parent.mkdir(parents=True, exist_ok=True)

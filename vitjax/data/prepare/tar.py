@@ -14,10 +14,10 @@ class Member(NamedTuple):
     """A file, folder or link in an archive.
 
     Attributes:
-        name: of any length.
+        name: its path, of any length.
         start: first byte of its content in the file read.
         size: number of bytes of its content.
-        regular: whether it is a file.
+        regular: True for a file.
     """
 
     name: str
@@ -27,17 +27,17 @@ class Member(NamedTuple):
 
 
 def members(file: io.BufferedIOBase, end: int) -> Iterator[Member]:
-    """The members of an archive, from where a file is open; each step goes forward in it.
+    """Yields the members of an archive from a file's position on, always moving forward.
 
-    `tarfile` follows sizes below zero backwards, for ever, takes headers of any size into memory,
+    `tarfile` follows sizes below zero backwards, for ever, reads headers of any size into memory,
     and takes a damaged header for the end of an archive.
 
     Args:
-        file: is only read, and sought forward: it may be a compressed file.
-        end: no content may go beyond this byte of it.
+        file: readable file, which may be compressed: it is only sought forward.
+        end: byte of it that no content may pass.
 
     Raises:
-        ValueError: for a header that is damaged, or of a size that cannot be.
+        ValueError: if a header is damaged, or its size is impossible.
     """
     at, name = file.tell(), ''
     while True:
