@@ -37,6 +37,12 @@ def names(tree: Any) -> list[str]:
     return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
 
 
+@functools.cache
+def reals(kind: Any) -> list[str]:
+    """The fields of a dataclass that are declared as `float`."""
+    return [name for name, each in declared(kind).items() if _parts(each)[0] is float]
+
+
 # ---- Held against what is declared -------------------------------------------------------------
 
 

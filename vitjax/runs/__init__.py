@@ -26,7 +26,15 @@ from vitjax.base import files
 from vitjax.base.types import Params
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
-from vitjax.experiment import Experiment, differences, from_json, sized_by_data, to_json
+from vitjax.experiment import (
+    Experiment,
+    Prepared,
+    differences,
+    from_json,
+    prepared,
+    sized_by_data,
+    to_json,
+)
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint
 from vitjax.runs.environment import describe
@@ -47,7 +55,7 @@ class Loaded(NamedTuple):
         changes: what was changed on the way, as `pretrained.Change` values, in order.
     """
 
-    experiment: Experiment
+    experiment: Prepared
     params: Params
     changes: tuple[Any, ...] = ()
 
@@ -93,12 +101,10 @@ def load(
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = read_experiment(path)
-        size = experiment.augment.size
-        prepared = experiment.preprocessing or Preprocessing(size, crop=1.0)
-        experiment = dataclasses.replace(experiment, preprocessing=prepared)
+        experiment = prepared(experiment)
         params = checkpoint.load(
             path,
-            parameter_shapes(experiment.model, prepared.size),
+            parameter_shapes(experiment.model, experiment.preprocessing.size),
             which=which,
             item='ema' if experiment.optim.ema else 'params',
         )
@@ -108,7 +114,7 @@ def load(
             raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
-    return Loaded(experiment, params, tuple(changes))
+    return Loaded(prepared(experiment), params, tuple(changes))
 
 
 def _no_weights(path: pathlib.Path) -> str:
