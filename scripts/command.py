@@ -161,7 +161,8 @@ def program(*arguments: str, script: str | None = None) -> str:
     It can be typed where this command was.
     """
     file = sys.argv[0] if script is None else os.path.join(os.path.dirname(sys.argv[0]), script)
-    return shlex.join(['python', file, *(each for each in arguments if each[:1] != '-')])
+    named = [each for each in arguments if each[:1] != '-']
+    return shlex.join(['python', file, *named, *IMPORTED])
 
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
@@ -197,6 +198,8 @@ def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> A
 
 
 ENVIRONMENT = (
+    '--import MODULE imports a module, or a file, whose models, losses or optimizers are named\n'
+    'MODULE:NAME.\n'
     'environment: VITJAX_TRACEBACK=1 shows where an error came from; VITJAX_HUGE_PAGES=0 leaves\n'
     'GLIBC_TUNABLES alone, which commands set for pages of 2 MiB, starting Python once more.'
 )
@@ -360,6 +363,7 @@ def guard(call: Callable[[], int | None]) -> None:
         typing.cast(Any, stream).reconfigure(line_buffering=True, errors='backslashreplace')
     code, failed, lost = 1, True, None
     try:
+        import_named()
         code, failed = call() or 0, False
     except SystemExit as error:
         code = error.code
@@ -387,6 +391,27 @@ def guard(call: Callable[[], int | None]) -> None:
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)  # jax would wait for the others
     sys.exit(code)
+
+
+IMPORTED: list[str] = []  # --import MODULE, as the command line had them
+
+
+def import_named() -> None:
+    """Takes every `--import MODULE` from the command line, and imports it.
+
+    Raises:
+        ValueError: for a module that cannot be imported, and without one.
+    """
+    while at := next((i for i, each in enumerate(sys.argv) if each.split('=')[0] == '--import'), 0):
+        flag, equals, name = sys.argv[at].partition('=')
+        name = name if equals else ''.join(sys.argv[at + 1 : at + 2])
+        if not name or name.startswith('-'):
+            raise ValueError(f'{flag} expects a module, or the path of its file.')
+        del sys.argv[at : at + (1 if equals else 2)]
+        IMPORTED.extend(['--import', name])
+        from vitjax.experiment import registry
+
+        registry.require(name)
 
 
 def _unwritable(text: str = '') -> OSError | None:

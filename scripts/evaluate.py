@@ -54,7 +54,6 @@ def main(
         raise ValueError(f'{run} was not trained here: say which images with --data.')
     if not experiment.classes:
         raise ValueError(f'{run} knows no classes to be evaluated on.')
-    assert experiment.preprocessing is not None
     held = kinds.load(source, split, experiment.preprocessing)
     evaluate.require_same_classes(held, experiment.classes)
     if held.classes != experiment.classes:

@@ -20,6 +20,7 @@ from vitjax.data.kinds import load
 from vitjax.data.source import Data, Source
 from vitjax.experiment.distill import Distill
 from vitjax.experiment.optim import Optim
+from vitjax.training import trainer
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, provenance
 
@@ -265,7 +266,7 @@ def test_weights_that_were_replaced_are_refused(copy, tmp_path, what):
     assert known and what not in known
     begun_with = {**known, what: provenance.of_weights(first)}
     write(1)
-    found = provenance.of_run(loop.trainer.plan(experiment).experiment, loop.load_data)
+    found = provenance.of_run(trainer.make(experiment).experiment, loop.load_data)
     assert {name: found[name] == begun_with[name] for name in found} == {'data': True, what: False}
     said = {'weights': 'the initial weights', 'teacher': "the teacher's weights"}[what]
     assert provenance.differences(begun_with, found) == [said]

@@ -14,7 +14,7 @@ from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models import CaiT, ViT
 from vitjax.runs import checkpoint
 from vitjax.training import layout
-from vitjax.training.step import Recipe, Split, init_state, train_step
+from vitjax.training.step import WHOLE, Recipe, Split, init_state, train_step
 
 SGD = Optim(name='sgd', peak=0.1, end=0.1, warmup=0.0, clip=0.0)
 NORMAL = ((0.5,) * 3, (0.25,) * 3)
@@ -43,7 +43,7 @@ def start(model, optim):
     return state, functools.partial(step_of, Recipe(model=model, tx=tx, augment=vary))
 
 
-def step_of(recipe, state, batch, key, split=Split()):  # noqa: B008  (immutable)
+def step_of(recipe, state, batch, key, split=WHOLE):
     return train_step(state, batch, key, dataclasses.replace(recipe, split=split))
 
 
@@ -52,10 +52,10 @@ def copied(state):
     return jax.tree.map(jnp.copy, state)
 
 
-def take(made, step, placed, data, rows, count, keys=(jax.random.key(1),)):
+def take(made, step, placed, data, rows, count, keys=None):
     """Some steps in a layout, on data that it has placed."""
-    states = made.fetch(placed)
-    return made.run(made.wrap(step, states[0]), placed, data, rows, count, keys)
+    program, keys = made.wrap(step, made.fetch(placed)[0]), keys or [jax.random.key(1)]
+    return made.run(program, placed, data, rows, count, keys)
 
 
 def run(way, data, model, optim, steps=10, devices=None, *, each=False):
@@ -251,7 +251,7 @@ def test_several_seeds_have_their_own_data_of_each_step(data, rule):
 
 @pytest.mark.parametrize('each', [False, True])
 def test_the_program_to_lower_for_several_seeds_is_the_one_that_runs(data, each):
-    (one, step), rows, made = start(MODEL, SGD), batches(0, 4), for_seeds('seeds', 2)
+    one, rows, made = start(MODEL, SGD)[0], batches(0, 4), for_seeds('seeds', 2)
     shapes = [x[rows][:, 0] if each else x for x in data]
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes)
     planned = made.abstract([one] * 2, shapes, 4, [jax.random.key(s) for s in (1, 2)])[:2]

@@ -15,11 +15,13 @@ import numpy as np
 from vitjax.base import fields
 from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
-from vitjax.data.source import Encoded
-from vitjax.experiment import Experiment, require_data, with_length
+from vitjax.experiment import Experiment, preprocessing, require_data, resolved, with_length
 from vitjax.models.base import parameter_shapes
 from vitjax.plan.flops import Counted, executed_flops, model_flops
 from vitjax.training import trainer
+from vitjax.training.layout import layout
+from vitjax.training.resolve import load_data, sized, teacher
+from vitjax.training.trainer import Trainer
 
 Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
 Row = dict[str, Any]
@@ -133,24 +135,35 @@ def cost(experiment: Experiment) -> Row:
     Raises:
         ValueError: if the model does not fit its images.
     """
-    images = trainer.load_data(require_data(experiment), 'train')
-    experiment, size = trainer.sized(experiment, images), experiment.augment.size
-    shapes = parameter_shapes(experiment.model, size)
-    steps = trainer.total_steps(experiment, len(images))
+    made = _trainer(experiment)
+    model, size = made.experiment.model, made.experiment.augment.size
+    shapes = parameter_shapes(model, size)
     return {
         'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
-        'flops': model_flops(experiment.model, size),
-        'steps': steps,
-        'train_flops': steps * _step_flops(experiment),
+        'flops': model_flops(model, size),
+        'steps': made.total,
+        'train_flops': made.total * _step_flops(experiment),
     }
+
+
+def _trainer(experiment: Experiment) -> Trainer:
+    """The trainer of an experiment for what does not depend on pixels and initial weights."""
+    data = load_data(require_data(experiment), 'train')
+    experiment = resolved(sized(experiment, data), preprocessing(experiment), data.classes)
+    alone = layout('none', batch_size=experiment.batch_size)
+    seeds = (experiment.seed,)
+    return Trainer(experiment, data, alone, seeds, teacher=teacher(experiment))
 
 
 @functools.lru_cache(maxsize=1024)
 def _step_flops(experiment: Experiment) -> int:
-    images = trainer.load_data(require_data(experiment), 'train').images
-    streams = isinstance(images, Encoded) and images.streams
-    experiment, shape, _ = trainer.delivered(experiment, images.shape, streams)
-    step, shapes = trainer.one_step(experiment, shape, Counted)
+    made = _trainer(experiment)
+    counted: Any = Counted(made.experiment.model)
+    taught = made.teacher and made.teacher._replace(model=Counted(made.teacher.model))
+    step, shapes = made.abstract_step()
+    step = dataclasses.replace(
+        step, model=counted, teacher=taught and (taught.model, taught.normal)
+    )
     return executed_flops(step, *shapes)
 
 
@@ -215,15 +228,14 @@ def plan(
 
 def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
     """Seconds that a training step of all seeds takes on this machine, compilation apart."""
-    plan = trainer.plan(experiment, report=lambda change: None)
-    first = experiment.seed
-    run = trainer.program(plan, range(first, first + seeds), jax.devices()[:1])
+    first, devices = experiment.seed, jax.devices()[:1]
+    made = trainer.make(experiment, range(first, first + seeds), devices, report=lambda line: None)
     pace, took = feed.Pace(seconds=1.0), []
-    state, _ = run.run(run.put(run.init()), run.feed.take(0, 1)._replace(steps=0))  # compiles
+    placed, _ = made.run(made.init(), made.feed.take(0, 1)._replace(steps=0))  # compiles
     for _ in range(repeats + 1):
-        chunk = run.feed.take(0, min(pace.steps, run.feed.most, plan.total))
+        chunk = made.feed.take(0, min(pace.steps, made.feed.most, made.total))
         start = time.perf_counter()
-        state, _ = run.run(state, chunk)
+        placed, _ = made.run(placed, chunk)
         took.append(time.perf_counter() - start)
         pace.note(chunk.steps, took[-1])
         took[-1] /= chunk.steps

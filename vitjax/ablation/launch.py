@@ -21,10 +21,11 @@ from vitjax.base import fields, files
 from vitjax.base.console import Console, duration
 from vitjax.base.signals import Stop, signals
 from vitjax.base.types import Format
-from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.experiment import Experiment, find, from_json, registry, to_json
+from vitjax.experiment import hooks as hooks_of
 from vitjax.loop import cluster
 from vitjax.runs import provenance
-from vitjax.training import trainer
+from vitjax.training.resolve import load_data
 
 Runs = dict[int, pathlib.Path]  # the run directory of each seed
 Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
@@ -33,7 +34,7 @@ Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its run
 def run(
     made: Sequence[Cell], seeds: int, out: str | pathlib.Path, *, launcher: str = 'devices',
     settings: Mapping[str, Any] | None = None, quiet: bool = False,
-    formats: Sequence[Format] = ('png',),
+    formats: Sequence[Format] = ('png',), hooks: str | None = None,
 ) -> list[Row]:  # fmt: skip
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
@@ -51,7 +52,8 @@ def run(
             need submitit.
         settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
         quiet: print nothing.
-        formats: of figures.
+        formats: file formats of figures.
+        hooks: the experiment's file, if it has `hooks`, which training calls.
 
     Returns:
         A row for each cell: its settings; `status` (finished, failed with its `reason`, or
@@ -73,10 +75,10 @@ def run(
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
-    trainer.load_data.cache_clear()  # the data may have changed since this process read them
+    load_data.cache_clear()  # the data may have changed since this process read them
     for i in {*range(len(made))} - {*waiting}:
         for folder in folders[i].values():
-            if changed := provenance.remark_on(folder, made[i].experiment, trainer.load_data):
+            if changed := provenance.remark_on(folder, made[i].experiment, load_data):
                 console.say(changed)
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
@@ -94,9 +96,9 @@ def run(
     work, start = {i: _work(made[i].experiment) for i in waiting}, time.monotonic()
     jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
     if launcher == 'devices':
-        _on_devices(jobs, note, console)
+        _on_devices(jobs, note, console, hooks)
     else:
-        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
+        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console, hooks)
     rows = table.write(out, made, folders)
     table.draw(out, made, folders, rows, formats)
     return rows
@@ -119,6 +121,7 @@ def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
 def train_cell(
     experiment: Experiment, outs: Mapping[int, pathlib.Path], *, console: Console | None = None,
     devices: Sequence[Any] | None = None, caught: list[int] | None = None,
+    hooks: Sequence[loop.Hook] = (),
 ) -> None:  # fmt: skip
     """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
 
@@ -130,7 +133,7 @@ def train_cell(
     folder = next(iter(outs.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'failure.txt').unlink(missing_ok=True)
-    options: Any = {'console': console, 'devices': devices, 'caught': caught}
+    options: Any = {'console': console, 'devices': devices, 'caught': caught, 'hooks': hooks}
     try:
         try:
             loop.train_seeds(experiment, outs, **options)
@@ -145,7 +148,9 @@ def train_cell(
         files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{traceback.format_exc()}')
 
 
-def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
+def _on_devices(
+    jobs: Sequence[Trained], note: Any, console: Console, hooks: str | None
+) -> None:
     """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
     together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
@@ -153,7 +158,7 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
     free: queue.Queue[list[Any]] = queue.Queue()
     for place in places[: max(1, len(jobs))]:
         free.put(place)
-    alone = free.qsize() == 1
+    alone, called = free.qsize() == 1, hooks_of(find(hooks)) if hooks else ()
     begun = itertools.count(1)
 
     with signals() as caught, contextlib.ExitStack() as stack:
@@ -167,7 +172,8 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
                     cell = next(iter(job[2].values())).parent.name
                     name = f'[{next(begun)}/{len(jobs)}] {cell}'
                     own = Console(lines=False, bars=alone and console.bars, name=name)
-                    train_cell(job[1], job[2], console=own, devices=place, caught=caught)
+                    options: Any = {'console': own, 'devices': place, 'caught': caught}
+                    train_cell(job[1], job[2], hooks=called, **options)
             finally:
                 free.put(place)
             return job[0]
@@ -187,7 +193,7 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
 
 def _on_cluster(
     jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: Any,
-    settings: Mapping[str, Any], console: Console,
+    settings: Mapping[str, Any], console: Console, hooks: str | None,
 ) -> None:  # fmt: skip
     """Cells as jobs of submitit, each in a process of its own."""
     executor = cluster.executor(folder, launcher, settings)
@@ -203,7 +209,8 @@ def _on_cluster(
             show(len(jobs) - len(calls) - len(running))
             while calls and len(running) < most:
                 i, text, outs = calls.pop(0)
-                running[i] = (executor.submit(Job(), text, outs), outs)
+                arguments = text, outs, [*registry.imported], hooks
+                running[i] = (executor.submit(Job(), *arguments), outs)
             for i, (job, outs) in list(running.items()):
                 if job.done():
                     del running[i]
@@ -222,16 +229,22 @@ def _on_cluster(
 class Job:
     """A cell as a job: a scheduler that stops it before its time starts it again."""
 
-    def __call__(self, text: str, outs: dict[int, str]) -> None:
-        """Trains the cell whose experiment is `text`."""
-        experiment = from_json(json.loads(text))
-        train_cell(experiment, {seed: pathlib.Path(out) for seed, out in outs.items()})
+    def __call__(
+        self, text: str, outs: dict[int, str], imports: Sequence[str] = (),
+        hooks: str | None = None,
+    ) -> None:  # fmt: skip
+        """Trains the cell whose experiment is `text`; the rest as in `cluster.Training`."""
+        for name in imports:
+            registry.require(name)
+        called = hooks_of(find(hooks)) if hooks else ()
+        folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
+        train_cell(from_json(json.loads(text)), folders, hooks=called)
 
-    def checkpoint(self, text: str, outs: dict[int, str]) -> Any:
-        """What submitit submits again for a job that ran out of time: it resumes."""
+    def checkpoint(self, *args: Any) -> Any:
+        """The job that submitit submits again after one that ran out of time: it resumes."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, text, outs)
+        return DelayedSubmission(self, *args)
 
 
 def note_lost(job: Any, outs: dict[int, str]) -> None:

@@ -203,6 +203,18 @@ def known() -> dict[str, pathlib.Path]:
     return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
+def hooks(module: ModuleType) -> tuple[Callable[..., Any], ...]:
+    """The hooks of an experiment's file; none if it has no `hooks`.
+
+    Raises:
+        ValueError: if they are not a tuple of functions.
+    """
+    found = vars(module).get('hooks', ())
+    if not isinstance(found, tuple) or not all(map(callable, found)):
+        raise ValueError(f'hooks of {module.__file__} must be a tuple of functions: {found!r}.')
+    return found
+
+
 def find(name: str) -> ModuleType:
     """The module of an experiment: a file of `experiments/` by its name, or any file by its path.
 

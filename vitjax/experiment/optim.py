@@ -17,7 +17,7 @@ from vitjax.experiment import registry
 
 
 def adamw(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), whose decay the learning rate scales."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
     return _decayed(_adam(settings), settings, rate)
 
 

@@ -77,12 +77,13 @@ def require(name: str) -> None:
 
 def load(path: pathlib.Path) -> ModuleType:
     """Returns the module of a file, imported under the file's name if no other module has it."""
+    path = path.absolute()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     there = sys.modules.get(path.stem)
     if there is None or getattr(there, '__file__', None) == module.__file__:
         sys.modules[path.stem] = module
-        imported.append(str(path.absolute()))
+        imported.append(str(path))
     spec.loader.exec_module(module)
     return module

@@ -5,13 +5,14 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.experiment import Experiment, find, from_json, registry, to_json
+from vitjax.experiment import hooks as hooks_of
 
 Launcher = Literal['processes', 'slurm']
-_PORTS = 61_440, 4_096  # as jax chooses one under Slurm: the first, and how many
+_PORTS = 61_440, 4_096  # first and count, as jax chooses one under Slurm
 
 
 def executor(
@@ -20,9 +21,9 @@ def executor(
     """An executor of submitit.
 
     Args:
-        folder: where jobs have their files and logs.
+        folder: folder of the jobs' files and logs.
         launcher: `slurm`, or `processes` of this machine.
-        settings: its parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
+        settings: its parameters, `{'slurm_partition': 'gpu', 'timeout_min': 60}` for instance.
 
     Raises:
         ValueError: without submitit, and for a setting that it refuses.
@@ -48,19 +49,32 @@ class Training:
     A scheduler that stops it before its time starts it again.
     """
 
-    def __call__(self, text: str, out: str, report: bool = True) -> None:
+    def __call__(
+        self, text: str, out: str, report: bool = True, imports: Sequence[str] = (),
+        hooks: str | None = None,
+    ) -> None:  # fmt: skip
         """Trains the experiment that is `text` in `out`.
 
+        Args:
+            text: the experiment as JSON.
+            out: run directory.
+            report: write report.html into it at the end.
+            imports: users' modules, as `registry.require` takes them.
+            hooks: file of the experiment whose `hooks` are called.
+
         Raises:
-            Exception: whatever ended it; one of several processes leaves without, unless all stop.
+            Exception: whatever ended it. One of several processes exits without raising, unless all
+                stop.
         """
         from vitjax import loop
         from vitjax.base import processes
 
+        for name in imports:
+            registry.require(name)
         experiment = from_json(json.loads(text))
         processes.start(experiment.parallel, experiment.batch_size, _environment())
         try:
-            loop.train(experiment, out)
+            loop.train(experiment, out, hooks=hooks_of(find(hooks)) if hooks else ())
             if report:
                 from vitjax import report as reports
 
@@ -73,15 +87,15 @@ class Training:
             sys.stderr.flush()
             os._exit(1)  # jax would wait for the others
 
-    def checkpoint(self, text: str, out: str, report: bool = True) -> Any:
-        """What submitit submits again for a job that ran out of time: it resumes."""
+    def checkpoint(self, *args: Any) -> Any:
+        """The job that submitit submits again after one that ran out of time: it resumes."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, text, out, report)
+        return DelayedSubmission(self, *args)
 
 
 def _environment() -> Mapping[str, str]:
-    """This process's, with what says where the others are; Slurm's own says it already."""
+    """This process's environment, with the address of the others; Slurm's has it already."""
     import submitit
 
     here = submitit.JobEnvironment()
@@ -98,12 +112,12 @@ def _environment() -> Mapping[str, str]:
 
 def train(
     experiment: Experiment, out: str | pathlib.Path, launcher: Launcher,
-    settings: Mapping[str, Any] | None = None, *, report: bool = True,
+    settings: Mapping[str, Any] | None = None, *, report: bool = True, hooks: str | None = None,
 ) -> Any:  # fmt: skip
     """Submits a run as one job.
 
     Its tasks (`nodes` times `tasks_per_node` of `settings`) are processes that train as one. Its
-    logs are in `OUT-jobs`.
+    logs are in `OUT-jobs`. `hooks` is the experiment's file, if it has any.
 
     Returns:
         submitit's job.
@@ -116,4 +130,5 @@ def train(
     out = pathlib.Path(out).absolute()
     runs.require_same(experiment, out)
     jobs = executor(out.with_name(f'{out.name}-jobs'), launcher, settings)
-    return jobs.submit(Training(), json.dumps(to_json(experiment)), str(out), report)
+    text = json.dumps(to_json(experiment))
+    return jobs.submit(Training(), text, str(out), report, [*registry.imported], hooks)

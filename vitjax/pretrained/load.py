@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from vitjax import experiment as experiments
 from vitjax import models
 from vitjax.base import fields
 from vitjax.base.types import Module, Params
@@ -239,8 +240,7 @@ def fit(
         ValueError: as `resize` does, and for patches of a model that has none.
     """
     model: Module = experiment.model
-    prepared = experiment.preprocessing
-    assert prepared is not None
+    prepared = experiments.preprocessing(experiment)
     wanted, size = model, image_size or prepared.size
     if patch_size is not None:
         if model.trunk.patch_size is None:

@@ -14,7 +14,7 @@ from vitjax.report import answered, found, page, sections
 from vitjax.report.answers import answers, changed
 from vitjax.report.found import Group
 from vitjax.report.page import Html, tag
-from vitjax.training.trainer import load_data
+from vitjax.training.resolve import load_data
 from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']

@@ -155,7 +155,6 @@ def attention(run: Run, given: Answers) -> Html:
     view, name = _VIEWS.get(reads, _ROLLOUT)
     loaded = runs.load(run.path, report=lambda change: None)
     experiment, data = loaded.experiment, images(run.experiment, given.split)
-    assert experiment.preprocessing is not None
     if data.prepared is not None:  # cut already
         own = dataclasses.replace(experiment.preprocessing, crop=1.0)
         loaded = loaded._replace(experiment=dataclasses.replace(experiment, preprocessing=own))

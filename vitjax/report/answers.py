@@ -12,7 +12,7 @@ from vitjax.data.source import Data
 from vitjax.experiment import Experiment, require_data
 from vitjax.report.found import Run
 from vitjax.runs import provenance
-from vitjax.training.trainer import load_data
+from vitjax.training.resolve import load_data
 
 
 class Answers(NamedTuple):
@@ -90,7 +90,6 @@ def answers(run: Run) -> Answers:
     split = 'test' if tested else 'validation'
     experiment, params, _ = runs.load(run.path, report=lambda change: None)
     data, prepared = images(experiment, split), experiment.preprocessing
-    assert prepared is not None
     batch = experiment.batch_size
     logits = evaluate.predict(experiment.model, params, data, prepared, batch)
     evaluate.require_finite(logits)

@@ -24,7 +24,6 @@ from vitjax import experiment as experiments
 from vitjax import models, pretrained
 from vitjax.base import files
 from vitjax.base.types import Params
-from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
 from vitjax.experiment import (
     Experiment,
@@ -185,8 +184,7 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
-    prepared = experiments.preprocessing(experiment)
-    wanted = parameter_shapes(experiment.model, prepared.size)
+    wanted = parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
     checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)

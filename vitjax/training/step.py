@@ -84,6 +84,9 @@ class Split(NamedTuple):
     gather: Callable[[Any], Any] = lambda params: params
 
 
+WHOLE = Split()  # on one device
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that a training step does to a state, a batch and a key.
@@ -112,7 +115,7 @@ class Recipe:
     ema: float | jax.Array = 0.0
     accumulate: int = 1
     trainable: PyTree = None
-    split: Split = Split()
+    split: Split = WHOLE
 
 
 def train_step(

@@ -23,7 +23,7 @@ from vitjax.experiment.loss import LOSSES
 from vitjax.experiment.optim import Optim, optimizer, trainable
 from vitjax.training.layout import Layout, layout
 from vitjax.training.resolve import Normal, Teacher, resolve, total_steps
-from vitjax.training.step import Metrics, Recipe, Split, init_state, train_step
+from vitjax.training.step import WHOLE, Metrics, Recipe, Split, init_state, train_step
 
 LOG_STEPS = 50  # training steps that one line of metrics averages over
 
@@ -47,7 +47,7 @@ class Step:
     teacher: tuple[Module, Normal] | None
 
     def __call__(
-        self, state: TrainState, batch: PyTree, numbers: dict[str, Any], split: Split = Split()
+        self, state: TrainState, batch: PyTree, numbers: dict[str, Any], split: Split = WHOLE
     ) -> tuple[TrainState, Metrics]:
         """One step, whose numbers are `Trainer.numbers` of one seed."""
         key = jax.random.wrap_key_data(numbers['key'])
@@ -145,6 +145,11 @@ class Trainer:
     def total(self) -> int:
         """Steps in all."""
         return total_steps(self.experiment, self.images.shape[0])
+
+    @property
+    def epochs(self) -> float:
+        """Epochs in all."""
+        return self.total / self.per_epoch
 
     @property
     def every(self) -> int:

@@ -10,7 +10,7 @@ from vitjax.base.types import Array, Module, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import training as figures
 from vitjax.inside.capture import capture, paths
 from vitjax.runs import Record
@@ -35,7 +35,7 @@ def require(experiment: Experiment) -> None:
         )
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] | None:
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | None:
     """The last layer's class-token attention on a few images of `data`.
 
     Returns:
@@ -62,10 +62,9 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] |
     }  # fmt: skip
 
 
-def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
+def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
     """A figure of what `look` found, a row an epoch: lines of `attention.jsonl`."""
     prepared = experiment.preprocessing
-    assert prepared is not None
     pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
     names = dict(enumerate(experiment.classes))
@@ -78,8 +77,7 @@ def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
     )  # fmt: skip
 
 
-def _inputs(experiment: Experiment, data: Data) -> Array:
-    assert experiment.preprocessing is not None
+def _inputs(experiment: Prepared, data: Data) -> Array:
     images = data.images[_rows(data)]
     return preprocess.finish(jnp.asarray(images), experiment.preprocessing, data.prepared)
 

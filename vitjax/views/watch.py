@@ -12,7 +12,7 @@ from vitjax.base.types import Module, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import watch as figures
 from vitjax.inside.capture import capture, require_blocks
 from vitjax.runs import Record
@@ -30,7 +30,7 @@ def require(experiment: Experiment) -> None:
         require_blocks(experiment.model)
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
     """What `experiment.watch` asks for, on 64 images spread evenly over `data`.
 
     Returns:
@@ -41,7 +41,6 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
     """
     model: Module = experiment.model
     prepared = experiment.preprocessing
-    assert prepared is not None
     rows = evenly(len(data), IMAGES)
     inputs = preprocess.finish(jnp.asarray(data.images[rows]), prepared, data.prepared)
     parts = [_layers(model, params, inputs[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)]
