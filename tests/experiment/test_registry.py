@@ -59,7 +59,6 @@ def command(script, *arguments):
     return done.returncode, done.stdout
 
 
-@pytest.mark.slow
 def test_a_users_own_model_loss_optimizer_and_hook(tmp_path):
     file, run = tmp_path / 'my_models.py', tmp_path / 'run'
     file.write_text(OWN.replace('{name}', 'my_models'))
@@ -70,7 +69,7 @@ def test_a_users_own_model_loss_optimizer_and_hook(tmp_path):
     assert written['model']['type'] == 'my_models:Mine' and written['loss'] == 'my_models:focal'
     code, said = command('evaluate.py', run)
     assert code == 1 and said.splitlines()[-2:] == [
-        f"error: {run / 'experiment.json'}: model.type must be of a module that is imported: "
+        f'error: {run / "experiment.json"}: model.type must be of a module that is imported: '
         "'my_models:Mine' is not.",
         'Add --import my_models to the command, or the path of its file.',
     ]

@@ -157,7 +157,8 @@ def test_transformers_configuration_is_read_of_any_size(tmp_path):
     assert experiment.classes == ('cat', 'dog', 'owl', 'emu', 'yak')
     runs.write(tmp_path / 'run', experiment, opened(path)[1])
     assert to_json(runs.load(tmp_path / 'run').experiment) == to_json(experiment)
-    assert to_json(runs.load(path, report=str).experiment) == to_json(experiment)  # the folder itself
+    itself = runs.load(path, report=str).experiment  # of the folder
+    assert to_json(itself) == to_json(experiment)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from vitjax.data.kinds import load
 from vitjax.data.source import Data, Source
 from vitjax.experiment.distill import Distill
 from vitjax.experiment.optim import Optim
-from vitjax.training import trainer
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, provenance
+from vitjax.training import trainer
 
 
 def images(folder, classes='abc', count=12, seed=0):

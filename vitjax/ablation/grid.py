@@ -1,4 +1,4 @@
-"""A grid of settings: its cells, what each of them costs, and about how long it takes."""
+"""Grid of settings: its cells, their cost, and an estimate of their time."""
 
 import contextlib
 import dataclasses
@@ -6,13 +6,14 @@ import functools
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from vitjax.base import fields
+from vitjax.base.console import Progress, silent
 from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
 from vitjax.experiment import Experiment, preprocessing, require_data, resolved, with_length
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One point of the grid: what it sets, and the experiment that this makes."""
+    """One point of the grid: its settings, and the experiment with them."""
 
     settings: tuple[tuple[str, Any], ...]
     experiment: Experiment
@@ -41,7 +42,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """Where its runs are, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
+        """Folder of its runs, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
         return ','.join(f'{path}-{word(value)}' for path, value in self.settings) or 'base'
 
 
@@ -49,12 +50,12 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
     """Every combination of a grid's values, the last axis fastest.
 
     Args:
-        experiment: what all cells share.
-        grid: values for each dotted field, as in `model.depth`. A value may be a whole `model`.
+        experiment: the experiment that the grid changes.
+        grid: values of each dotted field, such as `model.depth`. A value may be a whole `model`.
 
     Raises:
-        ValueError: for a field that does not exist or does not take a value, an axis without
-            values, two values of an axis that read the same, or an axis that undoes an earlier one.
+        ValueError: for an unknown field, a value that it does not take, an axis without values, two
+            values of an axis with one label, or an axis that replaces another.
     """
     for first, later in itertools.combinations(grid, 2):
         if first.startswith(f'{later}.') or {first, later} == {'steps', 'epochs'}:
@@ -75,7 +76,7 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
 
 
 def require_seeds(made: Sequence[Cell], seeds: int) -> None:
-    """Checks that each cell has a seed for each of its runs.
+    """Checks that the cells' seeds are in range.
 
     Raises:
         ValueError: if there are too many seeds, or none.
@@ -97,7 +98,7 @@ def replaced(experiment: Experiment, path: str, value: Any) -> Experiment:
 
 
 def settings(cell: Cell) -> Row:
-    """What a cell sets, as a row of the table has it."""
+    """Settings of a cell, as in a row of the table."""
     return {path: value if isinstance(value, int | float) else label(value)
             for path, value in cell.settings}  # fmt: skip
 
@@ -112,7 +113,7 @@ def label(value: Any) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as part of a folder's name, of characters that no shell and no `ls` quotes."""
+    """A value in characters that neither shells nor `ls` quote, for a folder's name."""
     return re.sub(r'[^\w.+-]', '_', label(value), flags=re.ASCII)
 
 
@@ -129,8 +130,8 @@ def cost(experiment: Experiment) -> Row:
 
     Returns:
         `parameters`; `flops` of one image's forward pass; `steps`; `train_flops` of one seed's
-        training, 2 for each multiply-add of what its steps execute: augmentation, both passes as
-        far as parameters train, teacher and optimizer. Models are `flops.Counted`.
+        training, 2 a multiply-add: augmentation, both passes as far as parameters train, teacher
+        and optimizer. Models are `flops.Counted`.
 
     Raises:
         ValueError: if the model does not fit its images.
@@ -170,8 +171,8 @@ def _step_flops(experiment: Experiment) -> int:
 def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     """Cells whose training executes as many operations as `reference`'s, each by its own `steps`.
 
-    Operations are those of `cost`'s `train_flops`. Cells whose model does not fit its images stay
-    as they are.
+    Operations are `cost`'s `train_flops`. Cells whose model does not fit its images stay as they
+    are.
     """
     budget = cost(reference)['train_flops']
     out = []
@@ -183,19 +184,16 @@ def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     return out
 
 
-def plan(
-    made: Sequence[Cell], seeds: int, report: Callable[..., object] = lambda done, now='': None
-) -> list[Row]:
-    """What each cell takes, and about how long its training will: nothing is trained.
+def plan(made: Sequence[Cell], seeds: int, report: Progress = silent) -> list[Row]:
+    """Cost of each cell, and an estimate of its training time; nothing is trained.
 
-    The time of a step is measured at the cells with the least and the most arithmetic, and drawn as
-    a line between them; evaluation and compilation are left out.
+    The time of a step is measured at the cells with the least and the most arithmetic, and
+    interpolated between them. Evaluation and compilation are left out.
 
     Args:
         made: the cells, as `cells` makes them.
-        seeds: of each cell.
-        report: takes how many are done of the cells and the two measurements, and as `now` what
-            comes next.
+        seeds: runs of each cell.
+        report: takes how many of the cells and the two measurements are done.
 
     Returns:
         For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
@@ -227,7 +225,7 @@ def plan(
 
 
 def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
-    """Seconds that a training step of all seeds takes on this machine, compilation apart."""
+    """Seconds of a training step of all seeds on this machine, without compilation."""
     first, devices = experiment.seed, jax.devices()[:1]
     made = trainer.make(experiment, range(first, first + seeds), devices, report=lambda line: None)
     pace, took = feed.Pace(seconds=1.0), []

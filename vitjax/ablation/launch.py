@@ -39,18 +39,17 @@ def run(
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
     A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped,
-    others resume from their last checkpoint. A cell that fails is recorded with its reason, its
-    traceback in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it
-    again.
+    others resume from their last checkpoint. A cell that fails does not stop the others: its row
+    has the reason, `cells/CELL/failure.txt` the traceback, and the next call tries it again.
 
     Args:
         made: the cells, as `cells` makes them.
-        seeds: runs of a cell, with the experiment's seed and those after it.
-        out: the folder of the ablation.
+        seeds: runs of a cell; their seeds are the experiment's and those after it.
+        out: folder of the ablation.
         launcher: `devices`: on this process's devices, a cell on each at a time; `processes`: each
             cell in a process of its own on this machine; `slurm`: each cell as a job. The last two
             need submitit.
-        settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
+        settings: submitit's parameters, such as `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
         quiet: print nothing.
         formats: file formats of figures.
         hooks: the experiment's file, if it has `hooks`, which training calls.
@@ -83,7 +82,7 @@ def run(
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
     def note(i: int) -> None:
-        """One more cell has ended: the table is as good as it can be."""
+        """Writes the table after a cell ends, and prints its result."""
         rows = table.write(out, made, folders)
         said = rows[i]['reason'] or table.said(rows[i])
         ended.append(work[i])
@@ -105,16 +104,16 @@ def run(
 
 
 def _work(experiment: Experiment) -> int:
-    """Operations of one seed's training; 0 of what cannot be trained."""
+    """Operations of one seed's training; 0 if it cannot be trained."""
     try:
         return cost(experiment)['train_flops']
-    except Exception:  # its training says what it is
+    except Exception:  # its training reports the error
         return 0
 
 
 def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
-    first, former = cell.experiment.seed, out / 'cells' / cell.name
-    folder = former if former.is_dir() else out / 'cells' / cell.folder  # as they were called once
+    first, former = cell.experiment.seed, out / 'cells' / cell.name  # of an earlier version
+    folder = former if former.is_dir() else out / 'cells' / cell.folder
     return {s: folder / f'seed_{s}' for s in range(first, first + seeds)}
 
 
@@ -123,7 +122,7 @@ def train_cell(
     devices: Sequence[Any] | None = None, caught: list[int] | None = None,
     hooks: Sequence[loop.Hook] = (),
 ) -> None:  # fmt: skip
-    """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
+    """Trains all seeds of one cell; a failure is written to the cell's folder, not raised.
 
     Seeds that do not fit in memory together train one after the other.
 
@@ -144,14 +143,12 @@ def train_cell(
                 loop.train_seeds(experiment, {seed: out}, **options)
     except Stop:
         raise
-    except Exception as error:  # whatever it is, it is this cell's alone
+    except Exception as error:  # whatever it is, other cells go on
         files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{traceback.format_exc()}')
 
 
-def _on_devices(
-    jobs: Sequence[Trained], note: Any, console: Console, hooks: str | None
-) -> None:
-    """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
+def _on_devices(jobs: Sequence[Trained], note: Any, console: Console, hooks: str | None) -> None:
+    """Trains cells on this process's devices, one on each at a time, or each on all if it asks."""
     together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
     places = [local] if together else [[device] for device in local]
@@ -195,9 +192,9 @@ def _on_cluster(
     jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: Any,
     settings: Mapping[str, Any], console: Console, hooks: str | None,
 ) -> None:  # fmt: skip
-    """Cells as jobs of submitit, each in a process of its own."""
+    """Trains cells as jobs of submitit, each in a process of its own."""
     executor = cluster.executor(folder, launcher, settings)
-    # A job gets plain values: what it imports is its own.
+    # A job gets plain values: it imports in its own process.
     calls = [
         (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs
     ]
@@ -248,7 +245,7 @@ class Job:
 
 
 def note_lost(job: Any, outs: dict[int, str]) -> None:
-    """Notes the failure of a job that died without saying why in the cell's folder."""
+    """Writes the failure of a job that died without writing one to the cell's folder."""
     folder = pathlib.Path(next(iter(outs.values()))).parent
     error = job.exception()
     if error is not None and not (folder / 'failure.txt').exists():
