@@ -8,7 +8,7 @@ import pytest
 from helpers import SCRIPTS, TINY
 
 from vitjax import runs
-from vitjax.experiment import Experiment, find, from_json, registry, to_json
+from vitjax.experiment import Experiment, find, from_json, imports, registry, to_json
 from vitjax.experiment.loss import LOSSES
 from vitjax.experiment.optim import OPTIMIZERS
 
@@ -121,9 +121,10 @@ def test_a_run_directory_is_never_on_the_import_path(tmp_path, monkeypatch):
 def test_a_file_of_its_own_is_a_module_by_its_name(tmp_path, monkeypatch):
     file = tmp_path / 'house_models.py'
     file.write_text(OWN.replace('{name}', 'house_models'))
-    monkeypatch.setattr(registry, 'imported', [])
+    monkeypatch.setattr(registry, 'imported', {})
     module = find(str(file))
-    assert registry.imported == [str(file)] and sys.modules['house_models'] is module
+    assert imports(module.experiment) == [str(file)] and imports(TINY) == []
+    assert sys.modules['house_models'] is module
     again = from_json(to_json(module.experiment))
     assert type(again.model) is module.Mine and to_json(again) == to_json(module.experiment)
     assert registry.find('loss', LOSSES, 'house_models:focal') is module.focal

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 import queue
 import time
@@ -21,7 +20,7 @@ from vitjax.base import fields, files
 from vitjax.base.console import Console, duration
 from vitjax.base.signals import Stop, signals
 from vitjax.base.types import Format
-from vitjax.experiment import Experiment, find, from_json, registry, to_json
+from vitjax.experiment import Experiment, find
 from vitjax.experiment import hooks as hooks_of
 from vitjax.loop import cluster
 from vitjax.runs import provenance
@@ -194,9 +193,9 @@ def _on_cluster(
 ) -> None:  # fmt: skip
     """Trains cells as jobs of submitit, each in a process of its own."""
     executor = cluster.executor(folder, launcher, settings)
-    # A job gets plain values: it imports in its own process.
     calls = [
-        (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs
+        (i, cluster.pack(experiment, hooks), {seed: str(out) for seed, out in outs.items()})
+        for i, experiment, outs in jobs
     ]
     running = {}
     # Several processes on one machine share its cores: one cell at a time.
@@ -206,8 +205,7 @@ def _on_cluster(
             show(len(jobs) - len(calls) - len(running))
             while calls and len(running) < most:
                 i, text, outs = calls.pop(0)
-                arguments = text, outs, [*registry.imported], hooks
-                running[i] = (executor.submit(Job(), *arguments), outs)
+                running[i] = (executor.submit(Job(), text, outs), outs)
             for i, (job, outs) in list(running.items()):
                 if job.done():
                     del running[i]
@@ -223,25 +221,14 @@ def _on_cluster(
             time.sleep(0.5)
 
 
-class Job:
-    """A cell as a job: a scheduler that stops it before its time starts it again."""
+class Job(cluster.Job):
+    """A cell as a job."""
 
-    def __call__(
-        self, text: str, outs: dict[int, str], imports: Sequence[str] = (),
-        hooks: str | None = None,
-    ) -> None:  # fmt: skip
-        """Trains the cell whose experiment is `text`; the rest as in `cluster.Training`."""
-        for name in imports:
-            registry.require(name)
-        called = hooks_of(find(hooks)) if hooks else ()
+    def __call__(self, text: str, outs: dict[int, str]) -> None:
+        """Trains the cell whose experiment `text` packs."""
+        experiment, hooks = cluster.unpack(text)
         folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
-        train_cell(from_json(json.loads(text)), folders, hooks=called)
-
-    def checkpoint(self, *args: Any) -> Any:
-        """The job that submitit submits again after one that ran out of time: it resumes."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, *args)
+        train_cell(experiment, folders, hooks=hooks)
 
 
 def note_lost(job: Any, outs: dict[int, str]) -> None:

@@ -191,6 +191,14 @@ def from_json(values: Any) -> Experiment:
     return experiment
 
 
+def imports(experiment: Experiment) -> list[str]:
+    """Users' modules that an experiment names, as `registry.require` takes them."""
+    values = to_json(experiment)
+    named = values['model']['type'], values['loss'], values['optim']['name']
+    modules = {name.partition(':')[0] for name in named if ':' in name}
+    return [registry.imported.get(module, module) for module in sorted(modules)]
+
+
 def differences(old: Experiment, new: Experiment) -> list[str]:
     """The fields in which two experiments differ, as `model.depth: 6 -> 8`."""
     return fields.differences(to_json(old), to_json(new))

@@ -17,7 +17,7 @@ from vitjax.base.ranges import Matching
 
 OWN = r'[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*'  # MODULE:NAME
 
-imported: list[str] = []  # users' modules and files, which a job in another process needs too
+imported: dict[str, str] = {}  # users' files by the module's name
 
 
 def names(known: Iterable[str]) -> Matching:
@@ -70,7 +70,6 @@ def require(name: str) -> None:
             load(pathlib.Path(name))
         else:
             importlib.import_module(name)
-            imported.append(name)
     except (ImportError, OSError) as error:
         raise ValueError(f'--import must name a module or its file: {name}: {error}.') from None
 
@@ -84,6 +83,6 @@ def load(path: pathlib.Path) -> ModuleType:
     there = sys.modules.get(path.stem)
     if there is None or getattr(there, '__file__', None) == module.__file__:
         sys.modules[path.stem] = module
-        imported.append(str(path))
+        imported[path.stem] = str(path)
     spec.loader.exec_module(module)
     return module

@@ -107,8 +107,10 @@ def train_seeds(
         runs.require_same(dataclasses.replace(experiment, seed=seed), out)
     records = {seed: runs.tested(out) for seed, out in folders.items()}
     pending = {seed: out for seed, out in folders.items() if not records[seed]}
-    for seed in folders.keys() - pending.keys():
-        out, record = folders[seed], records[seed]
+    for seed, record in records.items():
+        if record is None:
+            continue
+        out = folders[seed]
         if changed := provenance.remark_on(out, experiment, load_data):
             console.say(changed)
         console.say(f'{out} is finished: nothing was left to do.')

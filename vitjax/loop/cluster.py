@@ -5,10 +5,10 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitjax.experiment import Experiment, find, from_json, registry, to_json
+from vitjax.experiment import Experiment, find, from_json, imports, registry, to_json
 from vitjax.experiment import hooks as hooks_of
 
 Launcher = Literal['processes', 'slurm']
@@ -43,24 +43,41 @@ def executor(
     return made
 
 
-class Training:
-    """A run as a job of one process or several, on one machine or several.
+def pack(experiment: Experiment, hooks: str | None = None) -> str:
+    """An experiment as a job gets it: plain values, since the job imports in its own process.
 
-    A scheduler that stops it before its time starts it again.
+    Args:
+        experiment: any.
+        hooks: file of the experiment, if it has `hooks`.
     """
+    values = {'experiment': to_json(experiment), 'imports': imports(experiment), 'hooks': hooks}
+    return json.dumps(values)
 
-    def __call__(
-        self, text: str, out: str, report: bool = True, imports: Sequence[str] = (),
-        hooks: str | None = None,
-    ) -> None:  # fmt: skip
-        """Trains the experiment that is `text` in `out`.
 
-        Args:
-            text: the experiment as JSON.
-            out: run directory.
-            report: write report.html into it at the end.
-            imports: users' modules, as `registry.require` takes them.
-            hooks: file of the experiment whose `hooks` are called.
+def unpack(text: str) -> tuple[Experiment, tuple[Any, ...]]:
+    """The experiment that was packed, its users' modules imported, and its hooks."""
+    values = json.loads(text)
+    for name in values['imports']:
+        registry.require(name)
+    called = hooks_of(find(values['hooks'])) if values['hooks'] else ()
+    return from_json(values['experiment']), called
+
+
+class Job:
+    """A job; a scheduler that stops it before its time starts it again."""
+
+    def checkpoint(self, *args: Any) -> Any:
+        """The job that submitit submits again after one that ran out of time: it resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *args)
+
+
+class Training(Job):
+    """A run as a job of one process or several, on one machine or several."""
+
+    def __call__(self, text: str, out: str, report: bool = True) -> None:
+        """Trains the experiment that `text` packs in `out`.
 
         Raises:
             Exception: whatever ended it. One of several processes exits without raising, unless all
@@ -69,12 +86,10 @@ class Training:
         from vitjax import loop
         from vitjax.base import processes
 
-        for name in imports:
-            registry.require(name)
-        experiment = from_json(json.loads(text))
+        experiment, hooks = unpack(text)
         processes.start(experiment.parallel, experiment.batch_size, _environment())
         try:
-            loop.train(experiment, out, hooks=hooks_of(find(hooks)) if hooks else ())
+            loop.train(experiment, out, hooks=hooks)
             if report:
                 from vitjax import report as reports
 
@@ -86,12 +101,6 @@ class Training:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)  # jax would wait for the others
-
-    def checkpoint(self, *args: Any) -> Any:
-        """The job that submitit submits again after one that ran out of time: it resumes."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, *args)
 
 
 def _environment() -> Mapping[str, str]:
@@ -130,5 +139,4 @@ def train(
     out = pathlib.Path(out).absolute()
     runs.require_same(experiment, out)
     jobs = executor(out.with_name(f'{out.name}-jobs'), launcher, settings)
-    text = json.dumps(to_json(experiment))
-    return jobs.submit(Training(), text, str(out), report, [*registry.imported], hooks)
+    return jobs.submit(Training(), pack(experiment, hooks), str(out), report)
