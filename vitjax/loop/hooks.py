@@ -117,8 +117,9 @@ def require_finite(moment: Moment) -> None:
             manager.wait_until_finished()
         moment.console.say(f'{name} is {value} at step {step}: looking for the module')
         before = diagnosis.replayed(moment.trainer, moment.outs, step - 1, moment.caught)
-        params, where = before and on_host(before[place].params), ''
-        if params:
+        where = ''
+        if before:
+            params = on_host(before[place].params)
             where = diagnosis.of_run(moment.trainer, params, moment.trainer.data)
         raise diagnosis.diverged(name, value, step, [*moment.outs.values()][place], where)
 

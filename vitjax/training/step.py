@@ -183,7 +183,7 @@ def _objective(
         return (1 - recipe.share) * recipe.loss(logits, soft) + recipe.share * value, logits
 
 
-def _average(recipe: Recipe, state: TrainState, params: Params) -> PyTree:
+def _average(recipe: Recipe, state: TrainState, params: PyTree) -> PyTree:
     """The parameters' moving average after an update; None if the run keeps none."""
     if state.ema is None:
         return None
