@@ -131,6 +131,8 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
         for field, declared in fields.declared(kind).items():
             # An experiment's flags have no prefix.
             _check(getattr(asked, field), declared, '' if field == 'experiment' else field)
+    for name in experiments.imports(asked.experiment):
+        IMPORTED.extend([] if name in IMPORTED else ['--import', name])
     return asked, module
 
 
@@ -393,7 +395,7 @@ def guard(call: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-IMPORTED: list[str] = []  # --import MODULE, as the command line had them
+IMPORTED: list[str] = []  # --import MODULE ..., which the next commands of a run need too
 
 
 def import_named() -> None:

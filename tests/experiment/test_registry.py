@@ -77,7 +77,7 @@ def test_a_users_own_model_loss_optimizer_and_hook(tmp_path):
     assert code == 0 and 'accuracy' in said, said
     resumed = command('train.py', file, '--no-report', '--out', run)
     assert resumed[0] == 0 and 'is finished' in resumed[1]
-    assert f'--import {file}' not in resumed[1]
+    assert f'evaluate.py {run} --import {file}' in resumed[1]  # what to do next
 
 
 def test_a_name_of_a_module_that_is_not_imported_is_refused(tmp_path):
