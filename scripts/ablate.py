@@ -9,6 +9,7 @@ import command
 from command import tables
 from tyro.conf import AvoidSubcommands, arg
 
+from vitjax import experiment as experiments
 from vitjax.base import fields
 from vitjax.base.console import Console, duration
 from vitjax.base.ranges import Formats, Range, Seeds
@@ -75,6 +76,7 @@ def main() -> int:
         rows = ablation.run(
             made, asked.seeds, asked.out, launcher=asked.launcher,
             settings=settings, formats=asked.format,
+            hooks=module.__file__ if experiments.hooks(module) else None,
         )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')

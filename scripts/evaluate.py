@@ -46,7 +46,6 @@ def main(
         raise ValueError(f'--data must name images: {weights} was not trained here and has none.')
     if not experiment.classes:
         raise ValueError(f'the model must have classes to be evaluated on: {weights} has none.')
-    assert experiment.preprocessing is not None
     held = kinds.load(source, split, experiment.preprocessing)
     evaluate.require_same_classes(held, experiment.classes)
     if held.classes != experiment.classes:

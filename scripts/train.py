@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import AvoidSubcommands, arg
 
+from vitjax import experiment as experiments
 from vitjax.experiment import Experiment
 
 
@@ -33,15 +34,15 @@ class Run:
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
     usage = '[--out DIR] [--no-report] [--launcher slurm --job NAME=VALUE ...] [overrides]'
-    run, _ = command.of_experiment(Run, 'runs', usage=usage, does='')
+    run, module = command.of_experiment(Run, 'runs', usage=usage, does='')
     if run.launcher != 'here':
-        return submit(run)
+        return submit(run, module)
     from vitjax import loop
     from vitjax.base import processes
 
     processes.start(run.experiment.parallel, run.experiment.batch_size)
     try:
-        loop.train(run.experiment, run.out)
+        loop.train(run.experiment, run.out, hooks=experiments.hooks(module))
         if run.report:
             from vitjax import report
 
@@ -58,13 +59,16 @@ def main() -> int:
     return 0
 
 
-def submit(run: Run) -> int:
-    """Submits the run as a job; waits for a job of this machine."""
+def submit(run: Run, module: Any) -> int:
+    """Submits the run as a job; waits for one of this machine."""
     from vitjax.loop import cluster
 
     assert run.launcher != 'here'
     given = command.settings(run.job)
-    job = cluster.train(run.experiment, run.out, run.launcher, given, report=run.report)
+    job = cluster.train(
+        run.experiment, run.out, run.launcher, given, report=run.report,
+        hooks=module.__file__ if experiments.hooks(module) else None,
+    )  # fmt: skip
     print(f'job {job.job_id} is submitted; its logs: {job.paths.stdout}, {job.paths.stderr}')
     if run.launcher == 'slurm':
         return 0

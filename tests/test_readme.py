@@ -30,7 +30,7 @@ def snippets(page):
 
 @pytest.mark.slow
 def test_the_notebook_runs_as_it_stands(capsys):
-    plan = trainer.plan(experiments.find('digits').experiment)
+    plan = trainer.make(experiments.find('digits').experiment)
     model = plan.experiment.model
     params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write('runs/digits', plan.experiment, params)

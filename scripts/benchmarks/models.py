@@ -204,14 +204,15 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     tx, outputs = optimizer(Optim(), 1000), jax.eval_shape(run, params, images).shape[-1]
     devices = cores(batch)
     soft = jnp.eye(batch // len(devices), outputs)
-    settings: dict[str, Any] = {'model': network, 'tx': tx, 'augment': lambda _, x, *__: (x, soft)}
+    split = training.WHOLE
     if len(devices) > 1:
-        slices = layout.slices(len(soft), devices[0])
-        settings |= {'axis': layout.AXIS, 'slices': slices}
+        split = training.Split(layout.AXIS, layout.slices(len(soft), devices[0]))
+    augmented = lambda _, x, *__: (x, soft)  # noqa: E731
+    recipe = training.Recipe(model=network, tx=tx, augment=augmented, split=split)
 
     def steps(params: Any, images: jax.Array) -> training.TrainState:
         def step(_: jax.Array, state: training.TrainState) -> training.TrainState:
-            return training.train_step(state, example, jax.random.key(0), **settings)[0]
+            return training.train_step(state, example, jax.random.key(0), recipe)[0]
 
         example = {'image': images, 'label': None, 'index': None}
         state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))

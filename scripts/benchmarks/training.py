@@ -29,12 +29,12 @@ from vitjax.data.images import SUFFIXES
 from vitjax.data.order import Order
 from vitjax.data.preprocess import Preprocessing, read_square
 from vitjax.data.source import Data, Encoded
-from vitjax.experiment import find
+from vitjax.experiment import find, resolved
+from vitjax.experiment.loss import cross_entropy
 from vitjax.experiment.optim import optimizer
 from vitjax.ops import Implementation
 from vitjax.plan import timing
-from vitjax.training import step as training
-from vitjax.training import trainer
+from vitjax.training import layout, trainer
 
 
 def train(
@@ -80,24 +80,23 @@ def _parts(
     labels = np.arange(batch, dtype=np.int32) % network.num_classes
     mean, deviation = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     prepared = Preprocessing(settings.size, 1.0, mean=mean, deviation=deviation)
-    changes = {'model': network, 'preprocessing': prepared, 'batch_size': batch}
-    experiment = dataclasses.replace(experiment, **changes)
-    plan = trainer.Plan(experiment, Data(pixels, labels, ()), 1000, 1, 1000)
-    run = trainer.program(plan, [0], cores(batch))
-    step, numbers = trainer.training_step(experiment, plan.total)
-    key, (state,) = jax.random.key(0), run.init()
-    given = {'key': jax.random.key_data(key), **numbers}
+    changes = {'model': network, 'batch_size': batch, 'steps': 1000, 'epochs': None}
+    experiment = resolved(dataclasses.replace(experiment, **changes), prepared)
+    spread = layout.layout(experiment.parallel, cores(batch), batch_size=batch)
+    run = trainer.Trainer(experiment, Data(pixels, labels, ()), spread, (0,))
+    key, (state,) = jax.random.key(0), run.layout.fetch(run.init())
+    state = jax.tree.map(jnp.asarray, jax.device_get(state))  # on one device
     index = jnp.arange(batch)
     vary = functools.partial(augment, settings, (mean, deviation), network.num_classes)
     images, soft = jax.jit(vary)(key, pixels, labels, index)
-    tx = optimizer(experiment.optim, plan.total)
+    tx = optimizer(experiment.optim, run.total)
     example = {'image': pixels, 'label': labels, 'index': index}
 
     def loss(params: Any) -> jax.Array:
         rngs = {'dropout': key}
         with ops.entered():
             logits = network.apply({'params': params}, images, True, rngs=rngs)
-        return training.cross_entropy(logits, soft)
+        return cross_entropy(logits, soft)
 
     def seconds(fn: Callable[..., Any], *args: Any) -> float:
         return timing.seconds(jax.jit(fn), args, repeats)
@@ -106,9 +105,9 @@ def _parts(
     yield 'forward', seconds(loss, state.params)
     yield 'forward+backward', seconds(jax.value_and_grad(loss), state.params)
     yield 'optimizer', seconds(tx.update, state.params, state.opt_state, state.params)
-    yield 'step', seconds(step, state, example, given)
+    yield 'step', seconds(run.step, state, example, run.numbers[0])
     chunk = run.feed.take(0, repeats)
-    here, _ = run.run(run.put([state]), chunk._replace(steps=0))
+    here, _ = run.run(run.init(), chunk._replace(steps=0))
     start = time.perf_counter()
     run.run(here, chunk)
     yield 'step in the loop', (time.perf_counter() - start) / repeats

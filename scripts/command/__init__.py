@@ -28,7 +28,7 @@ from tyro.conf import Positional
 
 from command import arguments
 from command.guard import guard
-from command.parse import close_flags, flags, parse, program
+from command.parse import IMPORTED, close_flags, flags, parse, program
 from vitjax.base import fields
 from vitjax.base.flags import flagged
 
@@ -141,6 +141,8 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
         for field, declared in fields.declared(kind).items():
             # An experiment's flags have no prefix.
             _check(getattr(asked, field), declared, '' if field == 'experiment' else field)
+    for name in experiments.imports(asked.experiment):
+        IMPORTED.extend([] if name in IMPORTED else ['--import', name])
     return asked, module
 
 

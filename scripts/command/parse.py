@@ -18,10 +18,31 @@ from vitjax.base import fields
 from vitjax.base.flags import registry
 
 ENVIRONMENT = (
+    '--import MODULE imports a module, or a file, whose models, losses or optimizers are named\n'
+    'MODULE:NAME.\n'
     'environment: VITJAX_TRACEBACK=1 shows where an error was raised. VITJAX_HUGE_PAGES=0 leaves\n'
     'GLIBC_TUNABLES alone; commands otherwise restart Python once with it set for pages of 2 MiB.'
 )
+IMPORTED: list[str] = []  # --import MODULE ..., which the next commands of a run need too
 WIDE = 10_000  # columns, at which tyro breaks no word of an error
+
+
+def import_named() -> None:
+    """Takes every `--import MODULE` from the command line, and imports it.
+
+    Raises:
+        ValueError: if a module cannot be imported, or is missing.
+    """
+    while at := next((i for i, each in enumerate(sys.argv) if each.split('=')[0] == '--import'), 0):
+        flag, equals, name = sys.argv[at].partition('=')
+        name = name if equals else ''.join(sys.argv[at + 1 : at + 2])
+        if not name or name.startswith('-'):
+            raise ValueError(f'{flag} expects a module, or the path of its file.')
+        del sys.argv[at : at + (1 if equals else 2)]
+        IMPORTED.extend(['--import', name])
+        from vitjax.experiment import registry
+
+        registry.require(name)
 
 
 def program(*arguments: str, script: str | None = None) -> str:
@@ -30,7 +51,8 @@ def program(*arguments: str, script: str | None = None) -> str:
     It can be typed in the folder in which this command was.
     """
     file = sys.argv[0] if script is None else os.path.join(os.path.dirname(sys.argv[0]), script)
-    return shlex.join(['python', file, *(each for each in arguments if each[:1] != '-')])
+    named = [each for each in arguments if each[:1] != '-']
+    return shlex.join(['python', file, *named, *IMPORTED])
 
 
 def parse(kind: Any, *, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:

@@ -152,14 +152,14 @@ def test_cells_share_the_devices(finished, tmp_path):
     assert len(jax.devices()) == 8
     out, rows = finished
     used = set()
-    step = layout.spread
+    make = layout.layout
 
-    def noted(*args, **options):
-        used.update(options['devices'])
-        return step(*args, **options)
+    def noted(way, devices, **options):
+        used.update(devices)
+        return make(way, devices, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, 'spread', noted)
+        patch.setattr(loop, 'layout', noted)
         again = ablation.run(ablation.cells(TINY, GRID), 2, tmp_path, quiet=True)
     assert len(used) == 2  # the third cell fails before
     for a, b in zip(rows, again, strict=True):

@@ -69,20 +69,18 @@ def test_a_step_adds_the_teachers_loss(trained_teacher):
     still = dataclasses.replace(TINY.augment, shift=0.0)
     model = TINY.model.clone(dropout=0.0, pool='distilled', drop_path=0.0)
     experiment = dataclasses.replace(TINY, model=model, distill=settings, augment=still)
-    plan = trainer.plan(experiment, report=lambda _: None)
-    built = trainer.program(plan, [0], jax.devices()[:1])
+    built = trainer.make(experiment, [0], jax.devices()[:1], report=lambda _: None)
     (state,) = built.init()
     first = jax.tree.map(jnp.copy, state.params)
-    _, metrics = built.run(built.put([state]), built.feed.take(0, 1))
+    _, metrics = built.run((state,), built.feed.take(0, 1))
     rows = built.feed.take(0, 1).rows[0, 0]  # of all examples, which are resident
-    prepared = plan.experiment.preprocessing
-    assert prepared is not None
-    pixels = plan.data.images[rows] / np.float32(255)
+    prepared = built.experiment.preprocessing
+    pixels = built.data.images[rows] / np.float32(255)
     images = (pixels - prepared.mean) / np.array(prepared.deviation)
     theirs = (pixels - teacher.normal[0]) / np.array(teacher.normal[1])
     labels, taught = model.apply({'params': first}, jnp.asarray(images), method='answers')
     answer = teacher.model.apply({'params': teacher.params}, jnp.asarray(theirs, jnp.float32))
-    entropy = -np.log(softmax(np.asarray(labels))[np.arange(len(rows)), plan.data.labels[rows]])
+    entropy = -np.log(softmax(np.asarray(labels))[np.arange(len(rows)), built.data.labels[rows]])
     want = (1 - share) * entropy.mean() + share * said(settings, taught, answer)
     assert metrics['loss'][0, 0] == pytest.approx(want, rel=1e-4)
 
@@ -92,7 +90,7 @@ def test_a_teacher_has_the_students_classes(trained_teacher):
         TINY, model=TINY.model.clone(num_classes=12), distill=Distill(str(trained_teacher.run))
     )
     with pytest.raises(ValueError, match='has 10, model.num_classes=12'):
-        trainer.plan(experiment, report=lambda _: None)
+        trainer.make(experiment, report=lambda _: None)
 
 
 @pytest.fixture(scope='module')

@@ -56,7 +56,7 @@ def test_differences_name_the_fields():
 @pytest.mark.parametrize(
     ('values', 'match'),
     [
-        ({'model': {'type': 'Swin'}}, "'ViT', .* or 'VGG16': 'Swin'"),
+        ({'model': {'type': 'Swin'}}, "'ViT', .*'VGG16' or MODULE:NAME: 'Swin'"),
         ({'model': {'type': 'ViT', 'deep': 1}}, "no field 'model.deep'; there are model.depth"),
         ({'model': {'type': 'ViT'}, 'epoch': 1}, "no field 'epoch'; there are epochs"),
     ],
@@ -82,7 +82,7 @@ def test_experiments_are_found_by_name_and_by_path(tmp_path):
         find(str(path))
     with pytest.raises(ValueError, match="no experiment 'digit'; there are cait_cifar10"):
         find('digit')
-    with pytest.raises(ValueError, match=r'is no experiment: name one, and --weights w\.npz'):
+    with pytest.raises(ValueError, match=r'is a weights file: .* with --weights w\.npz'):
         find('w.npz')
     (tmp_path / 'experiment.json').touch()
     with pytest.raises(ValueError, match='is a run, not an experiment: .* --weights'):

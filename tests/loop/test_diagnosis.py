@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from helpers import random_params
 
+from vitjax.experiment.loss import cross_entropy
 from vitjax.loop import diagnosis
 from vitjax.models import CaiT, ConvNet, ViT
-from vitjax.training.step import cross_entropy
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
 LABELS = np.arange(3)

@@ -5,14 +5,18 @@ import pathlib
 import numpy as np
 import pytest
 
-from vitjax.data.source import Data
-from vitjax.experiment import Experiment
+from vitjax.data.preprocess import Preprocessing
+from vitjax.data.source import Data, Source
+from vitjax.experiment import Experiment, resolved
 from vitjax.loop import log
 from vitjax.loop.log import Position
-from vitjax.training.trainer import Plan
+from vitjax.training.layout import layout
+from vitjax.training.trainer import Trainer
 
-NOTHING = Data(np.zeros((4, 1, 1, 3), np.uint8), np.zeros(4, np.int32), ())
-PLAN = Plan(Experiment(batch_size=4), NOTHING, total=100, per_epoch=10, every=30)
+NOTHING = Data(np.zeros((40, 1, 1, 3), np.uint8), np.zeros(40, np.int32), ())
+ASKED = Experiment(data=Source(), batch_size=4, epochs=10, evaluate_every=3)
+ALONE = layout('none', batch_size=4)
+TRAINER = Trainer(resolved(ASKED, Preprocessing()), NOTHING, ALONE, (0,))
 
 
 def metrics(*losses):
@@ -30,8 +34,10 @@ def test_means_are_those_of_the_steps_since_the_last_line():
 
 def test_a_checkpoint_keeps_what_the_next_line_averages_over():
     at = Position(40, 1.0).after(metrics(0.1, 0.7, 1 / 3), 0.3)
-    kept = [json.loads(json.dumps(at.to_json(PLAN, seed))) for seed in (0, 1)]
+    kept = [json.loads(json.dumps(at.to_json(TRAINER, seed))) for seed in (0, 1)]
     assert kept[0]['epoch'] == 4 and kept[0]['index'] == 3
+    logged = Position(48, 1.0).after(metrics(0.1, 0.7), 0.3)  # whose line is written
+    assert logged.step == 50 and 'since' not in logged.to_json(TRAINER, 0)
     back = log.from_json(43, kept)
     assert (back.step, back.seconds, back.took) == (43, at.seconds, at.took)
     np.testing.assert_array_equal(back.since[0]['loss'], at.since[0]['loss'])
@@ -55,9 +61,9 @@ def test_positions_of_earlier_versions_have_no_such_steps():
         (100, 100, True, True),
     ],
 )
-def test_a_plan_says_what_is_due(step, until, logs, evaluates):
-    assert PLAN.until(step) == until
-    assert PLAN.logs(step) is logs and PLAN.evaluates(step) is evaluates
+def test_a_trainer_says_what_is_due(step, until, logs, evaluates):
+    assert TRAINER.until(step) == until
+    assert TRAINER.logs(step) is logs and TRAINER.evaluates(step) is evaluates
 
 
 def test_top_5_is_said_of_more_classes_than_that():
@@ -75,12 +81,13 @@ def test_top_5_is_said_of_more_classes_than_that():
      (2, (0.5, 0.4, 0.6), False), (2, (), False)],
 )  # fmt: skip
 def test_a_run_ends_when_patience_does(patience, accuracies, stops):
-    plan = dataclasses.replace(PLAN, experiment=Experiment(batch_size=4, patience=patience))
+    patient = dataclasses.replace(TRAINER.experiment, patience=patience)
+    trainer = dataclasses.replace(TRAINER, experiment=patient)
     records = [
         {'split': split, 'epoch': i + 1, 'accuracy': accuracy if split == 'validation' else 1 + i}
         for i, accuracy in enumerate(accuracies) for split in ('train', 'validation')
     ]  # fmt: skip
-    said = log.stopped_early(plan, records)
+    said = log.stopped_early(trainer, records)
     assert (said is not None) == stops
     if said:
         assert 'after epoch 3 of 10' in said and 'above 50.00%, of epoch 1, in 2 epochs' in said

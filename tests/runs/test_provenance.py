@@ -22,6 +22,7 @@ from vitjax.experiment.distill import Distill
 from vitjax.experiment.optim import Optim
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, provenance
+from vitjax.training import trainer
 
 
 def images(folder, classes='abc', count=12, seed=0):
@@ -276,7 +277,7 @@ def test_weights_that_were_replaced_are_refused(copy, tmp_path, what):
     assert known and what not in known
     begun_with = {**known, what: provenance.of_weights(first)}
     write(1)
-    found = provenance.of_run(loop.trainer.plan(experiment).experiment, loop.load_data)
+    found = provenance.of_run(trainer.make(experiment).experiment, loop.load_data)
     assert {name: found[name] == begun_with[name] for name in found} == {'data': True, what: False}
     said = {'weights': 'the initial weights', 'teacher': "the teacher's weights"}[what]
     assert provenance.differences(begun_with, found) == [said]

@@ -25,12 +25,14 @@ import numpy as np
 from vitjax import models, ops
 from vitjax.data.augment import Augment, augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.data.source import Data, Source
+from vitjax.experiment import Experiment, resolved
+from vitjax.experiment.loss import cross_entropy
 from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models.base import parameter_shapes
 from vitjax.plan import machines, target
 from vitjax.training import layout, trainer
-from vitjax.training.step import cross_entropy, eval_step, init_state, train_step
+from vitjax.training.step import Recipe, eval_step, init_state, train_step
 
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
@@ -112,26 +114,17 @@ def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> 
     model = model.clone(dtype='bfloat16', **wide)
     devices = where.devices if way != 'none' else where.devices[:1]
     experiment = Experiment(
-        model=model, augment=Augment(size=size), parallel=way, batch_size=11 * len(devices),
-        preprocessing=Preprocessing(size),
+        model=model, data=Source(), augment=Augment(size=size), parallel=way, steps=100,
+        batch_size=11 * len(devices),
     )  # fmt: skip
-    step, numbers = trainer.training_step(experiment, 100)
-    given = [{'key': np.asarray(jax.random.key_data(jax.random.key(i))), **numbers}
-             for i in range(seeds)]  # fmt: skip
-    state = jax.eval_shape(
-        lambda: init_state(
-            jax.random.key(0), model=model, tx=optimizer(experiment.optim, 100),
-            image_shape=(size, size, 3),
-        )
-    )  # fmt: skip
-    ways = layout.spread(
-        way, step, given, [state] * seeds, batch_size=experiment.batch_size, devices=devices
-    )
-    data = (
-        jax.ShapeDtypeStruct((50, size, size, 3), np.uint8),
-        jax.ShapeDtypeStruct((50,), np.int32),
-    )
-    function, arguments = ways.program(data, 4)
+    experiment = resolved(experiment, Preprocessing(size))
+    made = layout.layout(way, devices, batch_size=experiment.batch_size, seeds=seeds)
+    # As many images as a batch has: a trainer needs an epoch of one step.
+    count = experiment.batch_size
+    images = trainer.Images((count, size, size, 3))
+    data = Data(images, np.zeros(count, np.int32), ())
+    program = trainer.Trainer(experiment, data, made, tuple(range(seeds)))
+    function, arguments = program.abstract()
     report(way, {'dtype': 'bfloat16', 'seeds': seeds}, where, function, *arguments)
 
 
@@ -170,7 +163,8 @@ def training(model: Any, size: int) -> tuple[Any, ...]:
     }
 
     def step(state: Any, batch: Any, seed: Any) -> Any:
-        return train_step(state, batch, jax.random.key(seed), model=model, tx=tx, augment=vary)
+        recipe = Recipe(model=model, tx=tx, augment=vary)
+        return train_step(state, batch, jax.random.key(seed), recipe)
 
     return step, state, batch, jax.ShapeDtypeStruct((), jnp.int32)
 

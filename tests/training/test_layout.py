@@ -14,7 +14,7 @@ from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models import CaiT, ViT
 from vitjax.runs import checkpoint
 from vitjax.training import layout
-from vitjax.training.step import init_state, train_step
+from vitjax.training.step import WHOLE, Recipe, Split, init_state, train_step
 
 SGD = Optim(name='sgd', peak=0.1, end=0.1, warmup=0.0, clip=0.0)
 NORMAL = ((0.5,) * 3, (0.25,) * 3)
@@ -27,7 +27,7 @@ MODELS = {
 }
 
 
-TOGETHER = ['_in_turn', '_together']  # several seeds: as on CPU, and as on accelerators
+SEEDS = ['none', 'seeds']  # several seeds: as on CPU, and as on accelerators
 
 
 @pytest.fixture(scope='module')
@@ -40,19 +40,34 @@ def start(model, optim):
     tx = optimizer(optim, 10)
     vary = functools.partial(augment, Augment(size=8, flip=0.5, mixup=0.3), NORMAL, 5)
     state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
-    step = functools.partial(train_step, model=model, tx=tx, augment=vary)
-    return state, step
+    return state, functools.partial(step_of, Recipe(model=model, tx=tx, augment=vary))
+
+
+def step_of(recipe, state, batch, key, split=WHOLE):
+    return train_step(state, batch, key, dataclasses.replace(recipe, split=split))
+
+
+def copied(state):
+    """A state that a run may use up."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def take(made, step, placed, data, rows, count, keys=None):
+    """Some steps in a layout, on data that it has placed."""
+    program, keys = made.wrap(step, made.fetch(placed)[0]), keys or [jax.random.key(1)]
+    return made.run(program, placed, data, rows, count, keys)
 
 
 def run(way, data, model, optim, steps=10, devices=None, *, each=False):
     """Steps on all data, or (`each`) on those that come with the steps."""
     state, step = start(model, optim)
-    spread = layout.spread(way, step, [jax.random.key(1)], [state], batch_size=16, devices=devices)
+    made = layout.layout(way, devices, batch_size=16)
     rows = batches(0, steps)
     data = tuple(x[rows] for x in data) if each else data
-    state, metrics = spread.run(spread.put([state]), spread.put_data(*data), rows, steps)
-    (state,) = spread.get(state)
-    return state, {name: np.asarray(values)[:, 0] for name, values in metrics.items()}
+    placed = made.place([state])
+    placed, metrics = take(made, step, placed, made.place_batch(*data), rows, steps)
+    (state,) = made.fetch(placed)
+    return state, {name: values[:, 0] for name, values in metrics.items()}
 
 
 def batches(seed, steps):
@@ -96,25 +111,17 @@ def test_dropout_differs_per_device(data):
     images = jnp.repeat(data[0][:1], 8, axis=0)[:, None]
     batch = {'image': images, 'label': jnp.zeros((8, 1), int), 'index': jnp.arange(8)[:, None]}
 
-    def step(state, batch):
-        vary = functools.partial(augment, Augment(size=8), NORMAL, 5)
-        _, metrics = train_step(
-            state, batch, jax.random.key(0), model=model, tx=tx, augment=vary, axis='batch'
-        )
-        return metrics['loss']
+    vary = functools.partial(augment, Augment(size=8), NORMAL, 5)
+    recipe = Recipe(model=model, tx=tx, augment=vary)
 
-    averaged = np.asarray(jax.pmap(step, 'batch', in_axes=(None, 0))(state, batch))
+    def step(state, batch, split):
+        return step_of(recipe, state, batch, jax.random.key(0), split)[1]['loss']
+
+    split = functools.partial(step, split=Split('batch'))
+    averaged = np.asarray(jax.pmap(split, 'batch', in_axes=(None, 0))(state, batch))
     assert np.ptp(averaged) == 0
-    alone = jax.jit(
-        lambda s, b: train_step(
-            s,
-            b,
-            jax.random.key(0),
-            model=model,
-            tx=tx,
-            augment=functools.partial(augment, Augment(size=8), NORMAL, 5),
-        )[1]['loss']  # fmt: skip
-    )(state, jax.tree.map(lambda x: x[0], batch))
+    one = jax.tree.map(lambda x: x[0], batch)
+    alone = jax.jit(functools.partial(step, split=Split()))(state, one)
     assert abs(averaged[0] - alone) > 1e-3  # one shared mask would make the mean one device's loss
 
 
@@ -158,8 +165,9 @@ def test_fsdp_never_has_the_whole_of_anything_large(data):
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
     sizes = {}
     for way in ('pmap', 'fsdp'):
-        spread = layout.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
-        function, arguments = spread.program(shapes, 4)
+        made = layout.layout(way, batch_size=16)
+        arguments = made.abstract([state], shapes, 4, [jax.random.key(1)])
+        function = made.wrap(step, state)
         sizes[way] = function.lower(*arguments).compile().memory_analysis()
     assert sizes['pmap'].argument_size_in_bytes > 3 * whole  # with two moments
     assert sizes['fsdp'].argument_size_in_bytes < 1.1 * 3 * whole / 8
@@ -176,23 +184,23 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
     rows = batches(0, 4)
     states = {}
     for way in (writes, reads):
-        spread = layout.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
-        arrays = spread.put_data(*data)
-        here = spread.put([jax.tree.map(jnp.copy, state)])
+        made = layout.layout(way, batch_size=16)
+        arrays = made.place_batch(*data)
+        here = made.place([copied(state)])
         if way == reads:
-            (empty,) = spread.get(here)
+            (empty,) = made.fetch(here)
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), empty.params
             )
             found = checkpoint.restore(tmp_path, 2, {'params': shapes})['params']
             two = jnp.asarray(2, jnp.int32)
-            here = spread.put([dataclasses.replace(empty, step=two, params=found)])
-            here, _ = spread.run(here, arrays, np.roll(rows, -2, axis=0), 2)
+            here = made.place([dataclasses.replace(empty, step=two, params=found)])
+            here, _ = take(made, step, here, arrays, np.roll(rows, -2, axis=0), 2)
         else:
-            here, _ = spread.run(here, arrays, rows, 2)
+            here, _ = take(made, step, here, arrays, rows, 2)
             with checkpoint.writing(tmp_path) as manager:
-                checkpoint.save(manager, 2, {'params': spread.get(here)[0].params}, {})
-        states[way] = jax.tree.map(np.asarray, spread.get(here)[0].params)
+                checkpoint.save(manager, 2, {'params': made.fetch(here)[0].params}, {})
+        states[way] = jax.tree.map(np.asarray, made.fetch(here)[0].params)
     whole, _ = run('none', data, MODEL, SGD, 4)
     whole = jax.tree.map(np.asarray, whole.params)
     off = optax.tree.norm(optax.tree.sub(states[reads], whole)) / optax.tree.norm(whole)
@@ -205,19 +213,17 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, data, writes, read
 def test_the_program_to_lower_is_the_one_that_runs(data, way, each):
     data = tuple(x[batches(0, 4)] for x in data) if each else data
     state, step = start(MODEL, SGD)
-    spread = layout.spread(way, step, [jax.random.key(1)], [state], batch_size=16)
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data]
-    function, arguments = spread.program(tuple(shapes), 4)
-    here = spread.put([jax.tree.map(jnp.copy, state)])
-    given = here, spread.put_data(*data)
-    if way == 'none':
-        given = here[0], given[1][0]  # of the one seed
+    made = layout.layout(way, batch_size=16)
+    shapes = [jax.ShapeDtypeStruct((*x.shape[:1], *x.shape[1 + each :]), x.dtype) for x in data]
+    function = made.wrap(step, state)
+    arguments = made.abstract([state], tuple(shapes), 4, [jax.random.key(1)])
+    given = made.place([copied(state)])[0], made.place_batch(*data)[0]
     for planned, real in zip(jax.tree.leaves(arguments[:2]), jax.tree.leaves(given), strict=True):
         assert (planned.shape, planned.dtype) == (real.shape, real.dtype)
-        assert way == 'pmap' or planned.sharding == real.sharding
+        assert planned.sharding == real.sharding
     after, metrics = jax.eval_shape(function, *arguments)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, given[0])
-    assert metrics['loss'].shape == ((8, 4) if way == 'pmap' else (4,))
+    assert metrics['loss'].shape == (4,)
     function.lower(*arguments)
 
 
@@ -228,26 +234,38 @@ def test_data_of_each_step_are_the_same_steps_and_a_device_has_its_part(data, on
     whole, wanted = one_device['vit']
     np.testing.assert_allclose(metrics['loss'], wanted['loss'], rtol=1e-5)
     assert distance(state.params, whole.params) < 1e-5
-    first, step = start(MODEL, SGD)
-    spread = layout.spread(way, step, [jax.random.key(1)], [first], batch_size=16)
-    arrays = spread.put_data(*(x[batches(0, 10)] for x in data))
+    arrays = layout.layout(way, batch_size=16).place_batch(*(x[batches(0, 10)] for x in data))
     images = jax.tree.leaves(arrays)[0]
     part = 1 if way == 'none' else len(jax.devices())
     assert images.addressable_shards[0].data.size == 10 * 16 * 8 * 8 * 3 / part
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('way', TOGETHER)
-def test_several_seeds_have_their_own_data_of_each_step(data, way, monkeypatch):
-    monkeypatch.setattr(layout, '_in_turn', getattr(layout, way))
+def for_seeds(rule, seeds):
+    """The layout of several seeds on one device, as on CPU or as on accelerators."""
+    return dataclasses.replace(layout.layout('none', batch_size=16, seeds=seeds), rule=rule)
+
+
+@pytest.mark.parametrize('rule', SEEDS)
+def test_several_seeds_have_their_own_data_of_each_step(data, rule):
     (one, step), rows = start(MODEL, SGD), np.concatenate([batches(s, 4) for s in (0, 1)], 1)
-    keys, found = [jax.random.key(s) for s in (1, 2)], []
+    keys, found, made = [jax.random.key(s) for s in (1, 2)], [], for_seeds(rule, 2)
     for given in (data, tuple(x[rows] for x in data)):
-        spread = layout.spread('none', step, keys, [one] * 2, batch_size=16)
-        put = spread.put([jax.tree.map(jnp.copy, one) for _ in keys])
-        found.append(spread.run(put, spread.put_data(*given), rows, 4)[1]['loss'])
+        placed, batch = made.place([copied(one), copied(one)]), made.place_batch(*given)
+        found.append(take(made, step, placed, batch, rows, 4, keys)[1]['loss'])
     np.testing.assert_allclose(*found, rtol=1e-6)
     assert np.shape(found[0]) == (4, 2)
+
+
+@pytest.mark.parametrize('each', [False, True])
+def test_the_program_to_lower_for_several_seeds_is_the_one_that_runs(data, each):
+    one, rows, made = start(MODEL, SGD)[0], batches(0, 4), for_seeds('seeds', 2)
+    shapes = [x[rows][:, 0] if each else x for x in data]
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes)
+    planned = made.abstract([one] * 2, shapes, 4, [jax.random.key(s) for s in (1, 2)])[:2]
+    given = tuple(x[np.repeat(rows, 2, 1)] for x in data) if each else data
+    real = made.place([copied(one), copied(one)])[0], made.place_batch(*given)[0]
+    assert jax.tree.map(jnp.shape, planned) == jax.tree.map(jnp.shape, real)
 
 
 def test_count_stops_early_and_does_not_recompile(data):
@@ -258,15 +276,14 @@ def test_count_stops_early_and_does_not_recompile(data):
         traced.append(1)
         return step(*args, **options)
 
-    spread = layout.spread('none', counted, [jax.random.key(1)], [state], batch_size=16)
-    arrays = spread.put_data(*data)
-    rows = batches(0, 6)
-    whole, metrics = spread.run(spread.put([jax.tree.map(jnp.copy, state)]), arrays, rows, 6)
+    made = layout.layout('none', batch_size=16)
+    arrays, rows = made.place_batch(*data), batches(0, 6)
+    whole, metrics = take(made, counted, made.place([copied(state)]), arrays, rows, 6)
     once = len(traced)
-    part, first = spread.run(spread.put([jax.tree.map(jnp.copy, state)]), arrays, rows, 2)
+    part, first = take(made, counted, made.place([copied(state)]), arrays, rows, 2)
     np.testing.assert_array_equal(first['loss'][:2], metrics['loss'][:2])
-    assert np.isnan(first['loss'][2:]).all() and int(spread.get(part)[0].step) == 2
-    part, _ = spread.run(part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
+    assert np.isnan(first['loss'][2:]).all() and int(made.fetch(part)[0].step) == 2
+    part, _ = take(made, counted, part, arrays, np.concatenate([rows[2:], rows[:2]]), 4)
     for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(traced) == once
@@ -275,9 +292,10 @@ def test_count_stops_early_and_does_not_recompile(data):
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_steps(data):
     state, step = start(MODEL, Optim(name='sgd', peak=1e30, warmup=0.0, clip=0.0))
-    spread = layout.spread('none', step, [jax.random.key(1)], [state], batch_size=16)
-    state, metrics = spread.run(spread.put([state]), spread.put_data(*data), batches(0, 8), 8)
-    taken = int(spread.get(state)[0].step)
+    made = layout.layout('none', batch_size=16)
+    placed, arrays = made.place([state]), made.place_batch(*data)
+    placed, metrics = take(made, step, placed, arrays, batches(0, 8), 8)
+    taken = int(made.fetch(placed)[0].step)
     assert taken < 8 and np.isfinite(metrics['loss'][: taken - 1]).all()
     assert not np.isfinite(metrics['loss'] + metrics['grad_norm'])[taken - 1]
 
@@ -291,9 +309,8 @@ def test_a_loss_that_is_not_finite_stops_the_steps(data):
     ],
 )
 def test_bad_ways(way, batch, seeds, match):
-    state, step = start(MODEL, SGD)
     with pytest.raises(ValueError, match=match):
-        layout.spread(way, step, [jax.random.key(0)] * seeds, [state] * seeds, batch_size=batch)
+        layout.layout(way, batch_size=batch, seeds=seeds)
 
 
 @pytest.mark.slow
@@ -302,33 +319,30 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
     state, step = start(MODEL, Optim(peak=1e-3, warmup=0.0))
     keys = [jax.random.key(i) for i in range(3)]
     rows = np.concatenate([batches(i, 4) for i in range(3)], 1)
-    alone = []
+    alone, made = [], layout.layout('none', batch_size=16)
+    arrays = made.place_batch(*data)
     for i, key in enumerate(keys):
-        spread = layout.spread('none', step, [key], [state], batch_size=16)
-        copy = spread.put([jax.tree.map(jnp.copy, state)])
-        alone.append(spread.run(copy, spread.put_data(*data), rows[:, i : i + 1], 4)[1]['loss'])
-    for way in TOGETHER:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, '_in_turn', getattr(layout, way))
-            spread = layout.spread('auto', step, keys, [state] * 3, batch_size=16)
-        replicas = spread.put([jax.tree.map(jnp.copy, state) for _ in keys])
-        replicas, metrics = spread.run(replicas, spread.put_data(*data), rows, 3)
+        placed = made.place([copied(state)])
+        alone.append(take(made, step, placed, arrays, rows[:, i : i + 1], 4, [key])[1]['loss'])
+    for rule in SEEDS:
+        made = for_seeds(rule, 3)
+        arrays = made.place_batch(*data)
+        replicas = made.place([copied(state) for _ in keys])
+        replicas, metrics = take(made, step, replicas, arrays, rows, 3, keys)
         assert metrics['loss'].shape == (4, 3) and np.isnan(metrics['loss'][3]).all()
-        replicas, more = spread.run(replicas, spread.put_data(*data), rows[3:], 1)
+        replicas, more = take(made, step, replicas, arrays, rows[3:], 1, keys)
         losses = np.concatenate([metrics['loss'][:3], more['loss']])
         np.testing.assert_allclose(losses, np.concatenate(alone, 1), rtol=1e-4)
-        assert [int(of_seed.step) for of_seed in spread.get(replicas)] == [4, 4, 4]
+        assert [int(of_seed.step) for of_seed in made.fetch(replicas)] == [4, 4, 4]
 
 
-@pytest.mark.parametrize('way', TOGETHER)
-def test_a_seed_that_diverges_is_seen(data, way, monkeypatch):
+@pytest.mark.parametrize('rule', SEEDS)
+def test_a_seed_that_diverges_is_seen(data, rule):
     state, step = start(MODEL, SGD)
-    keys = [jax.random.key(i) for i in range(2)]
-    monkeypatch.setattr(layout, '_in_turn', getattr(layout, way))
-    spread = layout.spread('none', step, keys, [state] * 2, batch_size=16)
+    keys, made = [jax.random.key(i) for i in range(2)], for_seeds(rule, 2)
     head = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), state.params['head'])
     wild = dataclasses.replace(state, params={**state.params, 'head': head})
-    wild, tame = (jax.tree.map(jnp.copy, s) for s in (wild, state))
+    placed = made.place([copied(state), copied(wild)])
     rows = np.concatenate([batches(0, 4)] * 2, 1)
-    _, metrics = spread.run(spread.put([tame, wild]), spread.put_data(*data), rows, 4)
+    _, metrics = take(made, step, placed, made.place_batch(*data), rows, 4, keys)
     assert np.isnan(metrics['loss'][1:, 1]).all() and np.isfinite(metrics['loss'][0, 0])

@@ -1,5 +1,6 @@
 """What the compiled program of `fsdp` gathers and keeps, read from its text."""
 
+import dataclasses
 import functools
 import re
 
@@ -11,7 +12,7 @@ from vitjax.data.augment import Augment, augment
 from vitjax.experiment.optim import Optim, optimizer
 from vitjax.models import CaiT, PatchConvNet, ViT
 from vitjax.training import layout
-from vitjax.training.step import init_state, train_step
+from vitjax.training.step import Recipe, init_state, train_step
 
 DEPTH, BATCH = 3, 8 * 11  # no size of a parameter is a multiple of 11
 MODELS = {
@@ -25,23 +26,27 @@ KINDS = 'all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter'
 
 
 @functools.cache
-def spread(name):
+def training(name):
     model = MODELS[name]
     tx = optimizer(Optim(peak=1e-3), 10)
     vary = functools.partial(augment, Augment(size=16), ((0.5,) * 3, (0.5,) * 3), model.num_classes)
     start = functools.partial(
         init_state, jax.random.key(0), model=model, tx=tx, image_shape=(16, 16, 3), ema=True
     )
-    step = functools.partial(train_step, model=model, tx=tx, augment=vary)
-    state = jax.eval_shape(start)
-    return layout.spread('fsdp', step, [jax.random.key(1)], [state], batch_size=BATCH), state
+    recipe, state = Recipe(model=model, tx=tx, augment=vary), jax.eval_shape(start)
+
+    def step(state, batch, key, split):
+        return train_step(state, batch, key, dataclasses.replace(recipe, split=split))
+
+    return step, state
 
 
 @functools.cache
 def compiled(name):
     data = jax.ShapeDtypeStruct((100, 16, 16, 3), np.uint8), jax.ShapeDtypeStruct((100,), np.int32)
-    function, arguments = spread(name)[0].program(data, 2)
-    return function.lower(*arguments).compile()
+    (step, state), made = training(name), layout.layout('fsdp', batch_size=BATCH)
+    arguments = made.abstract([state], data, 2, [jax.random.key(1)])
+    return made.wrap(step, state).lower(*arguments).compile()
 
 
 def collectives(text):
@@ -65,7 +70,7 @@ def test_weights_are_gathered_and_no_activation_is(name):
 @pytest.mark.parametrize('name', MODELS)
 def test_no_device_holds_a_whole_stack_of_weights_moments_or_gradients(name):
     """Nor the copies that the forward pass gathered, for the backward pass."""
-    text, (_, state) = compiled(name).as_text(), spread(name)
+    text, (_, state) = compiled(name).as_text(), training(name)
     stacks = {leaf.shape for leaf in jax.tree.leaves(state.params['blocks'])}
     split = {shape for shape in stacks if np.prod(shape[1:]) >= 2**14}
     assert split
@@ -75,7 +80,7 @@ def test_no_device_holds_a_whole_stack_of_weights_moments_or_gradients(name):
 
 @pytest.mark.parametrize('name', MODELS)
 def test_each_device_is_given_its_part(name):
-    _, state = spread(name)
+    _, state = training(name)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     whole = sum(
         leaf.size * leaf.dtype.itemsize

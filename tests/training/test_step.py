@@ -12,18 +12,12 @@ from helpers import normal
 from vitjax.data.augment import Augment, augment
 from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.loss import binary_cross_entropy, cross_entropy
 from vitjax.experiment.optim import Optim, optimizer, trainable
 from vitjax.models import CaiT, ViT
 from vitjax.models.base import Arithmetic
 from vitjax.training import trainer
-from vitjax.training.step import (
-    binary_cross_entropy,
-    cross_entropy,
-    eval_step,
-    init_state,
-    require_gradients,
-    train_step,
-)
+from vitjax.training.step import Recipe, eval_step, init_state, require_gradients, train_step
 
 MODEL = ViT(patch_size=4, width=16, depth=2, num_heads=2, num_classes=7, dropout=0.1)
 VARY = functools.partial(augment, Augment(size=8, flip=0.5), ((0.5,) * 3, (0.25,) * 3), 7)
@@ -46,10 +40,8 @@ def make(optim=Optim(warmup=0.0), steps=20, **more):  # noqa: B008  (frozen)
         jax.random.key(0), model=MODEL, tx=tx, image_shape=(8, 8, 3), ema=bool(optim.ema)
     )
     mask = None if optim.train == '.*' else trainable(state.params, optim.train)
-    step = functools.partial(
-        train_step, model=MODEL, tx=tx, augment=VARY, ema=optim.ema, trainable=mask, **more
-    )
-    return state, jax.jit(step)
+    recipe = Recipe(model=MODEL, tx=tx, augment=VARY, ema=optim.ema, trainable=mask, **more)
+    return state, jax.jit(functools.partial(train_step, recipe=recipe))
 
 
 def distance(a, b):
@@ -155,7 +147,8 @@ def test_accumulation_equals_one_large_batch(batch):
         optim = Optim(name='sgd', peak=0.1, end=0.1, warmup=0.0, clip=0.0, accumulate=accumulate)
         tx = optimizer(optim, 4)
         state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
-        step = jax.jit(functools.partial(train_step, model=model, tx=tx, augment=vary))
+        recipe = Recipe(model=model, tx=tx, augment=vary)
+        step = jax.jit(functools.partial(train_step, recipe=recipe))
         for part in np.split(np.arange(8), accumulate):
             state, _ = step(state, {k: v[part] for k, v in batch.items()}, jax.random.key(0))
         ends.append(state.params)
@@ -167,7 +160,7 @@ def test_bfloat16_computes_in_16_bits_and_keeps_parameters_in_32(batch):
     model = MODEL.clone(dtype='bfloat16', dropout=0.0)
     tx = optimizer(Optim(warmup=0.0), 4)
     state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
-    step = functools.partial(train_step, model=model, tx=tx, augment=VARY)
+    step = functools.partial(train_step, recipe=Recipe(model=model, tx=tx, augment=VARY))
     new, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     assert {x.dtype for x in jax.tree.leaves(new.params)} == {jnp.dtype('float32')}
     assert metrics['loss'].dtype == jnp.float32 and np.isfinite(metrics['loss'])
@@ -223,10 +216,11 @@ def test_float16_is_refused_in_training_and_answers_in_inference(batch):
     state = init_state(jax.random.key(0), model=model, tx=tx, image_shape=(8, 8, 3))
     for given in (model, model.clone(dtype=jnp.float16)):
         with pytest.raises(ValueError, match='float16 is for inference'):
-            train_step(state, batch, jax.random.key(0), model=given, tx=tx, augment=VARY)
+            recipe = Recipe(model=given, tx=tx, augment=VARY)
+            train_step(state, batch, jax.random.key(0), recipe)
     experiment = Experiment(model.clone(num_classes=10), Source('digits'), steps=1)
     with pytest.raises(ValueError, match='float16 is for inference'):
-        trainer.plan(experiment)
+        trainer.make(experiment)
     images = normal(4, 8, 8, 3)
     logits, whole = (eval_step(state.params, images, model=m) for m in (model, MODEL))
     np.testing.assert_allclose(logits, whole, atol=2e-3)

@@ -4,8 +4,8 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
 
 import rich.console
 import rich.progress
@@ -14,7 +14,17 @@ import rich.text
 
 EVERY = 60.0  # seconds between lines of progress without a terminal
 SETTLED = 2.0  # seconds of work after which an estimate is worth printing
-Update = Callable[..., None]  # takes the number done, and as `now` a few words
+
+
+class Progress(Protocol):
+    """A report of progress, as everything that takes long calls it."""
+
+    def __call__(self, done: int, total: int = 0, /, *, now: str = '') -> object:
+        """Takes how many are done, of how many if that was unknown before, and what comes next."""
+
+
+def silent(done: int, total: int = 0, /, *, now: str = '') -> None:
+    """Shows no progress."""
 
 
 class Console:
@@ -45,8 +55,10 @@ class Console:
         self._last = time.monotonic()
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int, *, done: int = 0, now: str = '') -> Iterator[Update]:
-        """Shows progress; yields a function that takes the number done of `total`.
+    def progress(
+        self, what: str, total: int, *, done: int = 0, now: str = ''
+    ) -> Iterator[Progress]:
+        """Shows how far work is; yields what to call with how many of `total` are done.
 
         Estimates leave out the time before the first call, which is mostly compilation.
 
@@ -59,7 +71,7 @@ class Console:
         what = f'{self.name}: {what}' if self.name else what
         shown = self._rich.is_terminal and not self._rich.is_dumb_terminal
         if not self.bars:
-            yield lambda done, *_, now='': None
+            yield silent
         elif sys.stdout.isatty() and shown:
             whole = rich.table.Column(no_wrap=True)
             columns = (
@@ -71,16 +83,16 @@ class Console:
             )
             with rich.progress.Progress(*columns, console=self._rich, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, now=now)
-                yield lambda done, *_, now='': bar.update(task, completed=done, now=now)
+                yield lambda done, _=0, /, *, now='': bar.update(task, completed=done, now=now)
         else:
             yield self._in_lines(what, total)
 
-    def _in_lines(self, what: str, total: int) -> Update:
-        """Prints an estimate once there is one, then a line for each `EVERY` seconds of silence."""
-        start: tuple[float, int] | None = None  # time and number done of the first call
+    def _in_lines(self, what: str, total: int) -> Progress:
+        """Prints an estimate once there is one, then a line whenever none came for a while."""
+        start: tuple[float, int] | None = None  # when the first call came, and what was done then
         last, estimated = 0, False
 
-        def update(done: int, *_: Any, now: str = '') -> None:
+        def update(done: int, _: int = 0, /, *, now: str = '') -> None:
             nonlocal start, last, estimated
             clock = time.monotonic()
             if start is None or done < last:  # the same work over other things starts anew

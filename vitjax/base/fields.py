@@ -37,7 +37,13 @@ def names(tree: Any) -> list[str]:
     return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
 
 
-# ---- Checks ------------------------------------------------------------------------------------
+@functools.cache
+def reals(kind: Any) -> list[str]:
+    """The fields of a dataclass that are declared as `float`."""
+    return [name for name, each in declared(kind).items() if _parts(each)[0] is float]
+
+
+# ---- Held against what is declared -------------------------------------------------------------
 
 
 def require(tree: Any, path: str = '') -> None:

@@ -1,4 +1,4 @@
-"""Distillation: what a frozen teacher says of the training images, as a part of the loss."""
+"""Distillation: loss against a frozen teacher's logits on the training images."""
 
 import dataclasses
 from typing import Literal
@@ -12,17 +12,17 @@ from vitjax.base.ranges import Positive, Share
 
 @dataclasses.dataclass(frozen=True)
 class Distill:
-    """A teacher's part of the loss.
+    """Settings of the loss against a teacher.
 
     A ViT with `pool='distilled'` learns from the teacher with its second head and from the labels
-    with its first (DeiT); every other model does both with its one.
+    with its first (DeiT). Every other model has one head for both.
 
     Attributes:
         teacher: run directory or published weights with the same classes; None trains without.
         kind: `hard` takes the teacher's likeliest class as the label (Touvron et al. 2021c,
-            arXiv:2012.12877, equation 3), `soft` its whole answer (equation 2; Hinton et al. 2015).
-        share: of the teacher in the loss; the labels have the rest.
-        temperature: that logits are divided by in `soft`.
+            arXiv:2012.12877, equation 3), `soft` its distribution (equation 2; Hinton et al. 2015).
+        share: weight of the teacher's loss; the labels get 1 - share.
+        temperature: divisor of the logits in `soft`.
     """
 
     teacher: str | None = None
@@ -32,11 +32,11 @@ class Distill:
 
 
 def loss(settings: Distill, logits: jax.Array, teacher: jax.Array) -> jax.Array:
-    """How far a student's logits [B, K] are from a teacher's, in nats: a mean over the batch.
+    """Loss of a student's logits [B, K] against a teacher's, in nats: mean over the batch.
 
-    `hard`: the cross-entropy of the teacher's likeliest class. `soft`: the Kullback-Leibler
-    divergence of the student's answer from the teacher's, both at the temperature, times its
-    square. (DeiT's code divides this by the number of classes too.)
+    `hard`: cross-entropy of the teacher's likeliest class. `soft`: Kullback-Leibler divergence of
+    the student's distribution from the teacher's, both at the temperature, times its square.
+    (DeiT's code also divides by the number of classes.)
     """
     if settings.kind == 'hard':
         label = teacher.argmax(-1)

@@ -1,10 +1,10 @@
-"""The optimizer: schedule, update rule, which parameters decay and which train."""
+"""Optimizers: schedule, update rule, and the parameters that decay or train."""
 
 import dataclasses
 import functools
 import math
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,33 +13,79 @@ import optax.contrib
 
 from vitjax.base.ranges import Amount, Count, Pattern, Rate
 from vitjax.base.types import Params, stacked
+from vitjax.experiment import registry
+
+
+def adamw(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
+    return _decayed(_adam(settings), settings, rate)
+
+
+def lamb(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
+    """LAMB (You et al. 2020, arXiv:1904.00962); with a decay of 0 it is Adam, as in timm."""
+    trust = optax.stateless(functools.partial(_trust, settings.decay))
+    return _decayed(_adam(settings, eps=1e-6), settings, rate, trust)
+
+
+def muon(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon (`_muon`) for the matrices of blocks, AdamW for all else."""
+    moments = optax.partition({True: _muon(settings.moment), False: _adam(settings)}, _hidden)
+    return _decayed(moments, settings, rate)
+
+
+def rmsprop(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
+    """RMSProp (Tieleman and Hinton 2012, lecture 6.5) without momentum, as in Keras."""
+    return _decayed(optax.scale_by_rms(0.9, eps=1e-7), settings, rate)
+
+
+def sgd(settings: 'Optim', rate: optax.Schedule) -> optax.GradientTransformation:
+    """Gradient descent, without momentum or decay."""
+    return optax.sgd(rate)
+
+
+# `(settings, schedule) -> transformation`; clipping, freezing and accumulation surround it. A new
+# optimizer is a function and an entry here, or a function of a user's module, named MODULE:NAME.
+OPTIMIZERS = {each.__name__: each for each in (adamw, lamb, muon, rmsprop, sgd)}
+
+
+def _adam(settings: 'Optim', eps: float = 1e-8) -> optax.GradientTransformation:
+    return optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment)
+
+
+def _decayed(
+    moments: optax.GradientTransformation, settings: 'Optim', rate: optax.Schedule,
+    *after: optax.GradientTransformation,
+) -> optax.GradientTransformation:  # fmt: skip
+    """Adds weight decay on kernels, and what comes after it, to the scaling of gradients."""
+    decay = optax.add_decayed_weights(settings.decay, mask=_kernels)
+    return optax.chain(moments, decay, *after, optax.scale_by_learning_rate(rate))
 
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """AdamW, or another, with warm-up and cosine decay.
+    """AdamW, or another optimizer, with warm-up and cosine decay.
 
     Attributes:
         peak: learning rate after warm-up.
-        start: learning rate of the first update, where there is warm-up.
-        end: learning rate that the half cosine falls towards: it would be that of the update after
-            the last, as in optax and timm.
-        warmup: share of all steps that warm up, 0 to 1.
+        start: learning rate of the first update, if there is warm-up.
+        end: learning rate at the end of the half cosine, one update after the last (as in optax
+            and timm).
+        warmup: fraction of all steps that warm up, 0 to 1.
         decay: weight decay, on kernels only.
         b1: decay rate of the first moment.
         b2: decay rate of the second moment.
         clip: largest global norm of the gradient; 0 does not clip.
         accumulate: batches whose gradients are averaged into one update.
-        ema: decay rate, at each update, of the moving average of parameters; 0 keeps none.
-        train: regular expression of the parameter paths that train, as in `head.*`.
+        ema: decay rate of the parameters' moving average at each update; 0 keeps none.
+        train: regular expression of the parameter paths that train, `head.*` for instance.
         name: adamw; lamb (You et al. 2020, arXiv:1904.00962; with a decay of 0 it is Adam, as in
             timm); muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon; in optax's variant,
             whose momentum is corrected for its bias), which orthogonalizes the momentum of every
             matrix in a block, scaled so that AdamW's rate and decay suit (Liu et al. 2025,
             arXiv:2502.16982), and is AdamW for all else; rmsprop (Tieleman and Hinton 2012, lecture
-            6.5), which has no momentum and a second moment that decays by 0.9, as in Keras; or sgd,
-            which is plain, without momentum or decay.
-        moment: dtype that the first moment is kept in.
+            6.5), without momentum, its second moment decaying by 0.9 as in Keras; sgd, without
+            momentum or decay; or MODULE:NAME, a function like those in `OPTIMIZERS`.
+        moment: dtype of the first moment.
     """
 
     peak: Amount = 1e-3
@@ -53,7 +99,7 @@ class Optim:
     accumulate: Count = 1
     ema: Rate = 0.0
     train: Pattern = '.*'
-    name: Literal['adamw', 'lamb', 'muon', 'rmsprop', 'sgd'] = 'adamw'
+    name: Annotated[str, registry.names(OPTIMIZERS)] = 'adamw'
     moment: Literal['float32', 'bfloat16'] = 'float32'
 
 
@@ -80,35 +126,14 @@ def schedule(settings: Optim, steps: int | jax.Array) -> optax.Schedule:
 def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransformation:
     """The optimizer of a run of `steps` steps: clipping, update rule, freezing and accumulation.
 
-    Numbers in `settings`, and `steps`, may be traced: one program then serves all their values, a
+    Numbers in `settings`, and `steps`, may be traced: one program then serves all their values. A
     traced `clip` clips.
 
     Raises:
-        ValueError: for an unknown name, rates out of range, or a pattern that is none.
+        ValueError: for an unknown name, or a `train` that is no regular expression.
     """
-    rate = schedule(settings, steps)
-    if settings.name == 'sgd':
-        update = optax.sgd(rate)
-    elif settings.name in ('adamw', 'lamb', 'muon', 'rmsprop'):
-        eps = 1e-6 if settings.name == 'lamb' else 1e-8
-        moments = optax.scale_by_adam(settings.b1, settings.b2, eps, mu_dtype=settings.moment)
-        if settings.name == 'muon':
-            moments = optax.partition({True: _muon(settings.moment), False: moments}, _hidden)
-        elif settings.name == 'rmsprop':
-            moments = optax.scale_by_rms(0.9, eps=1e-7)
-        update = optax.chain(
-            moments,
-            optax.add_decayed_weights(settings.decay, mask=_kernels),
-            *(
-                [optax.stateless(functools.partial(_trust, settings.decay))]
-                if settings.name == 'lamb'
-                else []
-            ),
-            optax.scale_by_learning_rate(rate),
-        )
-    else:
-        names = "'adamw', 'lamb', 'muon', 'rmsprop' or 'sgd'"
-        raise ValueError(f'optim.name must be {names}: {settings.name!r}.')
+    make = registry.find('optim.name', OPTIMIZERS, settings.name)
+    update = make(settings, schedule(settings, steps))
     if isinstance(settings.clip, jax.Array) or settings.clip:
         update = optax.chain(optax.clip_by_global_norm(settings.clip), update)
     if settings.train != '.*':
@@ -125,9 +150,9 @@ def optimizer(settings: Optim, steps: int | jax.Array) -> optax.GradientTransfor
 def _trust(decay: Any, updates: Any, params: Any) -> Any:
     """Scales each kernel's update to the kernel's own norm: LAMB's trust ratio.
 
-    As in apex and timm only what decays has one: with a `decay` of 0 nothing does, and LAMB is Adam
-    with its epsilon of 1e-6 (their `always_adapt` and `trust_clip` are off). A stack has as many
-    kernels as layers.
+    As in apex and timm only decayed kernels have one: with a `decay` of 0 LAMB is Adam with an
+    epsilon of 1e-6 (their `always_adapt` and `trust_clip` are off). Each layer of a stack has a
+    kernel of its own.
     """
 
     def scale(update: jax.Array, param: jax.Array) -> Any:
@@ -137,7 +162,7 @@ def _trust(decay: Any, updates: Any, params: Any) -> Any:
         if not _name(path).endswith('kernel'):
             return update
         adapted = (jax.vmap(scale) if stacked(path) else scale)(update, param)
-        return jnp.where(jnp.asarray(decay) > 0, adapted, update)  # which may be traced
+        return jnp.where(jnp.asarray(decay) > 0, adapted, update)  # `decay` may be traced
 
     return jax.tree_util.tree_map_with_path(leaf, updates, params)
 
@@ -183,7 +208,7 @@ def _muon(moment: str) -> optax.GradientTransformation:
 
 
 def _hidden(params: Params) -> Any:
-    """Which parameters Muon is for: kernels inside stacks, but those of depthwise convolutions."""
+    """Mask of Muon's parameters: kernels inside stacks, except depthwise convolutions'."""
 
     def leaf(path: Any, param: jax.Array) -> bool:
         return _name(path).endswith('kernel') and stacked(path) and param.shape[-2] > 1
@@ -192,10 +217,10 @@ def _hidden(params: Params) -> Any:
 
 
 def trainable(params: Params, pattern: str) -> Any:
-    """A tree of booleans like `params`: which paths match the whole of `pattern`.
+    """Tree of booleans like `params`: True if `pattern` matches the whole of a path.
 
     Raises:
-        ValueError: if none does, with the first parts of the paths there are.
+        ValueError: if it matches none, with the first parts of the paths there are.
     """
     try:
         wanted = re.compile(pattern)

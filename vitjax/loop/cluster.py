@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.experiment import Experiment, find, from_json, imports, registry, to_json
+from vitjax.experiment import hooks as hooks_of
 
 Launcher = Literal['processes', 'slurm']
-_PORTS = 61_440, 4_096  # as jax chooses one under Slurm: the first, and how many
+_PORTS = 61_440, 4_096  # first and count, as jax chooses one under Slurm
 
 
 def executor(
@@ -20,9 +21,9 @@ def executor(
     """An executor of submitit.
 
     Args:
-        folder: where jobs have their files and logs.
+        folder: folder of the jobs' files and logs.
         launcher: `slurm`, or `processes` of this machine.
-        settings: its parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
+        settings: its parameters, `{'slurm_partition': 'gpu', 'timeout_min': 60}` for instance.
 
     Raises:
         ValueError: without submitit, and for a setting that it refuses.
@@ -42,25 +43,53 @@ def executor(
     return made
 
 
-class Training:
-    """A run as a job of one process or several, on one machine or several.
+def pack(experiment: Experiment, hooks: str | None = None) -> str:
+    """An experiment as a job gets it: plain values, since the job imports in its own process.
 
-    A scheduler that stops it before its time starts it again.
+    Args:
+        experiment: any.
+        hooks: file of the experiment, if it has `hooks`.
     """
+    values = {'experiment': to_json(experiment), 'imports': imports(experiment), 'hooks': hooks}
+    return json.dumps(values)
+
+
+def unpack(text: str) -> tuple[Experiment, tuple[Any, ...]]:
+    """The experiment that was packed, its users' modules imported, and its hooks."""
+    values = json.loads(text)
+    for name in values['imports']:
+        registry.require(name)
+    called = hooks_of(find(values['hooks'])) if values['hooks'] else ()
+    return from_json(values['experiment']), called
+
+
+class Job:
+    """A job; a scheduler that stops it before its time starts it again."""
+
+    def checkpoint(self, *args: Any) -> Any:
+        """The job that submitit submits again after one that ran out of time: it resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *args)
+
+
+class Training(Job):
+    """A run as a job of one process or several, on one machine or several."""
 
     def __call__(self, text: str, out: str, report: bool = True) -> None:
-        """Trains the experiment that is `text` in `out`.
+        """Trains the experiment that `text` packs in `out`.
 
         Raises:
-            Exception: whatever ended it; one of several processes leaves without, unless all stop.
+            Exception: whatever ended it. One of several processes exits without raising, unless all
+                stop.
         """
         from vitjax import loop
         from vitjax.base import processes
 
-        experiment = from_json(json.loads(text))
+        experiment, hooks = unpack(text)
         processes.start(experiment.parallel, experiment.batch_size, _environment())
         try:
-            loop.train(experiment, out)
+            loop.train(experiment, out, hooks=hooks)
             if report:
                 from vitjax import report as reports
 
@@ -73,15 +102,9 @@ class Training:
             sys.stderr.flush()
             os._exit(1)  # jax would wait for the others
 
-    def checkpoint(self, text: str, out: str, report: bool = True) -> Any:
-        """What submitit submits again for a job that ran out of time: it resumes."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, text, out, report)
-
 
 def _environment() -> Mapping[str, str]:
-    """This process's, with what says where the others are; Slurm's own says it already."""
+    """This process's environment, with the address of the others; Slurm's has it already."""
     import submitit
 
     here = submitit.JobEnvironment()
@@ -98,12 +121,12 @@ def _environment() -> Mapping[str, str]:
 
 def train(
     experiment: Experiment, out: str | pathlib.Path, launcher: Launcher,
-    settings: Mapping[str, Any] | None = None, *, report: bool = True,
+    settings: Mapping[str, Any] | None = None, *, report: bool = True, hooks: str | None = None,
 ) -> Any:  # fmt: skip
     """Submits a run as one job.
 
     Its tasks (`nodes` times `tasks_per_node` of `settings`) are processes that train as one. Its
-    logs are in `OUT-jobs`.
+    logs are in `OUT-jobs`. `hooks` is the experiment's file, if it has any.
 
     Returns:
         submitit's job.
@@ -116,4 +139,4 @@ def train(
     out = pathlib.Path(out).absolute()
     runs.require_same(experiment, out)
     jobs = executor(out.with_name(f'{out.name}-jobs'), launcher, settings)
-    return jobs.submit(Training(), json.dumps(to_json(experiment)), str(out), report)
+    return jobs.submit(Training(), pack(experiment, hooks), str(out), report)

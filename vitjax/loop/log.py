@@ -1,29 +1,30 @@
-"""Progress of a run: its position, its lines of metrics, and what it prints."""
+"""Progress of a run: its position, and the lines that it prints."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from vitjax import runs
 from vitjax.evaluate import unnamed_outputs
-from vitjax.experiment import require_data
 from vitjax.experiment.optim import trainable
 from vitjax.models.base import parameter_shapes
 from vitjax.runs.records import Record
-from vitjax.training.trainer import Metrics, Plan, load_data
+from vitjax.training.resolve import load_data
+from vitjax.training.trainer import Trainer
+
+Metrics = dict[str, np.ndarray]  # [steps, seeds]
 
 
 class Position(NamedTuple):
-    """Where a run is, for all seeds that train together.
+    """Position of a run, for all seeds that train together.
 
     Attributes:
         step: steps taken.
-        seconds: of those steps.
+        seconds: seconds of training.
         since: metrics [steps, seeds] of each dispatch since the last line of metrics.
-        took: the seconds of those.
+        took: seconds since that line.
     """
 
     step: int = 0
@@ -32,24 +33,25 @@ class Position(NamedTuple):
     took: float = 0.0
 
     def after(self, metrics: Metrics, took: float) -> 'Position':
-        """After one more dispatch."""
+        """The position after one more dispatch."""
         steps = len(metrics['loss'])
         since = (*self.since, metrics)
         return Position(self.step + steps, self.seconds + took, since, self.took + took)
 
     def means(self, seed: int) -> dict[str, float]:
-        """Metrics of the seed in that place, averaged over the steps since the last line."""
+        """Metrics of one seed, averaged over the steps since the last line."""
         return {k: float(v[:, seed].mean(dtype=np.float64)) for k, v in self._joined().items()}
 
     def rate(self) -> float:
-        """Steps a second, of all seeds together, since the last line."""
+        """Steps a second since the last line, over all seeds together."""
         return self._joined()['loss'].size / self.took
 
-    def to_json(self, plan: Plan, seed: int) -> dict[str, Any]:
-        """JSON values that a checkpoint of the seed in that place records."""
-        epoch, index = divmod(self.step, plan.per_epoch)
+    def to_json(self, trainer: Trainer, seed: int) -> dict[str, Any]:
+        """JSON values that a checkpoint of one seed records."""
+        epoch, index = divmod(self.step, trainer.per_epoch)
         out: dict[str, Any] = {'epoch': epoch, 'index': index, 'seconds': self.seconds}
-        if self.since:  # the next line averages over steps from before this checkpoint
+        # The next line averages over steps from before this checkpoint, unless they have theirs.
+        if self.since and not trainer.logs(self.step):
             since = {k: v[:, seed].tolist() for k, v in self._joined().items()}
             out |= {'since': since, 'took': self.took}
         return out
@@ -66,56 +68,37 @@ def from_json(step: int, positions: list[dict[str, Any]]) -> Position:
     return Position(step, first['seconds'], (joined,) * bool(joined), first.get('took', 0.0))
 
 
-def log(
-    plan: Plan, at: Position, split: str, values: dict[str, float], out: pathlib.Path,
-    lines: list[Record], **more: float,
-) -> None:  # fmt: skip
-    """Adds a line to a run's metrics, on disk and to `lines`."""
-    record = {'step': at.step, 'epoch': at.step / plan.per_epoch, 'split': split, **values}
-    lines.append({**record, 'seconds': at.seconds, **more})
-    runs.records.append(out, lines[-1])
-
-
-def log_training(
-    plan: Plan, at: Position, outs: Mapping[int, pathlib.Path], records: dict[int, list[Record]]
-) -> None:
-    """Adds to each seed's metrics a line that averages over the steps since the last one."""
-    rate = at.rate() * plan.experiment.batch_size
-    for i, (seed, out) in enumerate(outs.items()):
-        log(plan, at, 'train', at.means(i), out, records[seed], images_per_second=rate)
-
-
-def start(plan: Plan, devices: Sequence[Any]) -> str:
+def start(trainer: Trainer) -> str:
     """Lines about the data, the model and the devices of a run that is about to train."""
-    experiment, model = plan.experiment, plan.experiment.model
-    source, prepared = require_data(experiment), experiment.preprocessing
+    experiment, model = trainer.experiment, trainer.experiment.model
+    source, prepared, devices = experiment.data, experiment.preprocessing, trainer.layout.devices
     held, tested = (load_data(source, split, prepared) for split in ('validation', 'test'))
-    high, wide = plan.data.images.shape[1:3]
+    data, (high, wide) = trainer.data, trainer.images.shape[1:3]
     shapes = parameter_shapes(model, experiment.augment.size)
     sizes = jax.tree.map(lambda leaf: leaf.size, shapes)
     mask, train = trainable(shapes, experiment.optim.train), ''
     if experiment.optim.train != '.*':
         train = f', {sum(jax.tree.leaves(jax.tree.map(int.__mul__, sizes, mask))):,} of them train'
     side = experiment.augment.size
-    more = unnamed_outputs(model, plan.data.classes)
+    more = unnamed_outputs(model, data.classes)
     return (
-        f'{source.name}: {len(plan.data):,} training, {len(held):,} validation and {len(tested):,} '
-        f'test images of {high}x{wide} pixels, {len(plan.data.classes)} classes\n'
+        f'{source.name}: {len(data):,} training, {len(held):,} validation and {len(tested):,} '
+        f'test images of {high}x{wide} pixels, {len(data.classes)} classes\n'
         f'{type(model).__name__}: {sum(jax.tree.leaves(sizes)):,} parameters{train}, input '
-        f'{side}x{side} pixels; {plan.total:,} steps of {experiment.batch_size} images '
-        f'({plan.total / plan.per_epoch:.4g} epochs) on {len(devices)} x {devices[0].device_kind}'
+        f'{side}x{side} pixels; {trainer.total:,} steps of {experiment.batch_size} images '
+        f'({trainer.epochs:.4g} epochs) on {len(devices)} x {devices[0].device_kind}'
         f'{more and chr(10) + more}'
     )
 
 
-def now(plan: Plan, metrics: Metrics, took: float) -> str:
+def now(trainer: Trainer, metrics: Metrics, took: float) -> str:
     """The last dispatch in a few words, for the progress bar."""
-    images = metrics['loss'].size * plan.experiment.batch_size
+    images = metrics['loss'].size * trainer.experiment.batch_size
     loss, accuracy = metrics['loss'].mean(), metrics['accuracy'].mean()
     return f'loss {loss:.3f}  accuracy {accuracy:.1%}  {images / took:,.0f} images/s'
 
 
-def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
+def line(trainer: Trainer, at: Position, records: dict[int, list[Record]]) -> str:
     """One evaluation in a line, averaged over the seeds."""
 
     def mean(split: str, name: str) -> float:
@@ -123,7 +106,7 @@ def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
         return float(np.mean([r[name] for r in last]))
 
     return (
-        f'epoch {at.step / plan.per_epoch:.4g}  step {at.step}/{plan.total}  '
+        f'epoch {at.step / trainer.per_epoch:.4g}  step {at.step}/{trainer.total}  '
         f'training  loss {mean("train", "loss"):.4f}  '
         f'accuracy {mean("train", "accuracy"):.2%}  |  '
         f'validation  loss {mean("validation", "loss"):.4f}  '
@@ -132,25 +115,25 @@ def line(plan: Plan, at: Position, records: dict[int, list[Record]]) -> str:
     )
 
 
-def stopped_early(plan: Plan, records: Sequence[Record]) -> str | None:
-    """Why a run ends before its last step; None while it does not.
+def stopped_early(trainer: Trainer, records: Sequence[Record]) -> str | None:
+    """Reason why a run ends before its last step; None if it goes on.
 
-    It does once `patience` epochs have brought no better validation accuracy.
+    It ends after `patience` epochs without a better validation accuracy.
     """
-    patience = plan.experiment.patience
+    patience = trainer.experiment.patience
     history = [r for r in records if r['split'] == 'validation']
     best = max(history, key=lambda r: r['accuracy'], default=None)
     if not patience or best is None or history[-1]['epoch'] - best['epoch'] < patience:
         return None
     return (
-        f'stopped early after epoch {history[-1]["epoch"]:.4g} of {plan.total / plan.per_epoch:.4g}'
+        f'stopped early after epoch {history[-1]["epoch"]:.4g} of {trainer.epochs:.4g}'
         f': no validation accuracy above {best["accuracy"]:.2%}, of epoch {best["epoch"]:.4g}, in '
         f'{patience} epochs (patience)'
     )
 
 
 def result(record: Record, classes: int, out: pathlib.Path) -> str:
-    """What came of a run, in a line; top-5 where there are more classes than that."""
+    """Result of a run in a line; with top-5 if there are more than 5 classes."""
     top5 = f', top-5 {record["top5"]:.2%}' if classes > 5 else ''
     return (
         f'test accuracy {record["accuracy"]:.2%}{top5}, loss {record["loss"]:.4f}, after '

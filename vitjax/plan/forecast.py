@@ -5,16 +5,18 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from vitjax.data.source import Encoded
-from vitjax.experiment import Experiment, preprocessing, require_data
+from vitjax.data.source import Data
+from vitjax.experiment import Experiment, preprocessing, require_data, resolved
 from vitjax.plan import machines, target
 from vitjax.plan.flops import model_flops
-from vitjax.training import layout, trainer
+from vitjax.training import layout
+from vitjax.training.resolve import load_data, teacher, total_steps
 from vitjax.training.step import require_gradients
+from vitjax.training.trainer import Images, Trainer, by_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +82,6 @@ class Forecast:
         return self.steps * self.step_seconds / 3600
 
 
-class Images(NamedTuple):
-    """Shape of an experiment's training images, and the way they reach the devices.
-
-    Attributes:
-        shape: [N, H, W, 3] of the decoded images.
-        resident: True if they stay on the devices.
-        streams: True if worker processes read them, and crop if `augment.area` is set.
-    """
-
-    shape: tuple[int, ...]
-    resident: bool = True
-    streams: bool = False
-
-
 def training_images(experiment: Experiment, count: int | None = None) -> Images:
     """An experiment's training images.
 
@@ -105,9 +93,7 @@ def training_images(experiment: Experiment, count: int | None = None) -> Images:
     """
     source, size = require_data(experiment), experiment.augment.size
     if count is None:
-        images = trainer.load_data(source, 'train').images
-        encoded = isinstance(images, Encoded)
-        return Images(images.shape, not encoded, encoded and images.streams)
+        return by_shape(load_data(source, 'train').images)
     shape = count, size, size, 3
     fits = math.prod(shape) <= source.memory
     return Images(shape, fits, not fits)
@@ -134,9 +120,9 @@ def forecast(
     if parallel == 'none':
         machine = dataclasses.replace(machine, devices=machine.devices[:1])
     count = images.shape[0]
-    steps = trainer.total_steps(experiment, count)
-    experiment = dataclasses.replace(experiment, preprocessing=preprocessing(experiment))
-    experiment, shape, _ = trainer.delivered(experiment, images.shape, images.streams)
+    steps = total_steps(experiment, count)
+    experiment = resolved(experiment, preprocessing(experiment))
+    taught, data = teacher(experiment), Data(images, np.zeros(count, np.int32), ())
     dtype, devices = experiment.model.dtype, len(machine.devices)
     peak_flops = machines.rate(machine.chip, dtype)
     require_gradients(experiment.model)
@@ -145,10 +131,9 @@ def forecast(
     def compiled(batch: int) -> tuple[target.Report | None, float]:
         """Report on a step with this batch, and bytes that a device needs for it."""
         report(f'compiling {batch} images a step for {name}')
-        fn, args = trainer.lowerable(
-            dataclasses.replace(experiment, batch_size=batch), steps, shape, machine.devices,
-            resident=images.resident,
-        )  # fmt: skip
+        sized = dataclasses.replace(experiment, batch_size=batch, steps=steps, epochs=None)
+        way = layout.layout(experiment.parallel, machine.devices, batch_size=batch)
+        fn, args = Trainer(sized, data, way, (sized.seed,), teacher=taught).abstract()
         try:
             found = target.compile(fn, *args, machine=machine, dtype=dtype)
         except jax.errors.JaxRuntimeError as error:

@@ -16,7 +16,7 @@ from vitjax.report.groups import Group, grouped
 from vitjax.report.page import Html, tag
 from vitjax.report.predictions import Predictions, changes, predictions_of
 from vitjax.report.run import Run, collect
-from vitjax.training.trainer import load_data
+from vitjax.training.resolve import load_data
 from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']

@@ -113,7 +113,8 @@ def _read(path: pathlib.Path, name: str, missing: list[str]) -> Run:
     elif records and run.last('test') is None:
         missing.append(f'{name}: is not finished, so its predictions are of validation images')
     if records and not starts:
-        missing.append(f'{name}: has no {runs.records.ENVIRONMENT}: neither hardware nor commit is known')
+        file = runs.records.ENVIRONMENT
+        missing.append(f'{name}: has no {file}: neither hardware nor commit is known')
     return run
 
 

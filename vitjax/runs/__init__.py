@@ -21,7 +21,15 @@ from vitjax import models, pretrained
 from vitjax.base import files
 from vitjax.base.types import Params
 from vitjax.data.source import Source
-from vitjax.experiment import Experiment, differences, from_json, sized_by_data, to_json
+from vitjax.experiment import (
+    Experiment,
+    Prepared,
+    differences,
+    from_json,
+    prepared,
+    sized_by_data,
+    to_json,
+)
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, records
 
@@ -37,7 +45,7 @@ class Loaded(NamedTuple):
         changes: `pretrained.Change` values of everything changed on the way, in order.
     """
 
-    experiment: Experiment
+    experiment: Prepared
     params: Params
     changes: tuple[Any, ...] = ()
 
@@ -83,9 +91,10 @@ def load(
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = read_experiment(path)
+        experiment = prepared(experiment)
         params = checkpoint.load(
             path,
-            _shapes(experiment),
+            parameter_shapes(experiment.model, experiment.preprocessing.size),
             which=which,
             item='ema' if experiment.optim.ema else 'params',
         )
@@ -95,7 +104,7 @@ def load(
             raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
-    return Loaded(experiment, params, tuple(changes))
+    return Loaded(prepared(experiment), params, tuple(changes))
 
 
 def _shapes(experiment: Experiment) -> Any:
@@ -171,8 +180,8 @@ def write(run: Path, experiment: Experiment, params: Params) -> None:
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
-    what = 'what is to be written, for images of 3 channels,'
-    checkpoint.require_equal(what, params, _shapes(experiment))
+    wanted = parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
+    checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
         with checkpoint.writing(draft) as new:

@@ -10,7 +10,7 @@ from vitjax.base.types import Array, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
-from vitjax.experiment import Experiment, preprocessing
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import training as figures
 from vitjax.figures.attention import DIM, UNIFORM
 from vitjax.inside.capture import capture, paths
@@ -35,8 +35,8 @@ def require(experiment: Experiment) -> None:
         )
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] | None:
-    """Attention of the class token in the last layer, on a few images of `data`.
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | None:
+    """The last layer's class-token attention on a few images of `data`.
 
     Returns:
         `attention` [images][rows][columns], mean over heads, to 6 digits; `uniform`, a patch's
@@ -62,9 +62,9 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] |
     }  # fmt: skip
 
 
-def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
-    """Figure of lines of `attention.jsonl`, a row an epoch."""
-    prepared = preprocessing(experiment)
+def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
+    """A figure of what `look` found, a row an epoch: lines of `attention.jsonl`."""
+    prepared = experiment.preprocessing
     pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
     names = dict(enumerate(experiment.classes))
@@ -77,9 +77,9 @@ def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
     )  # fmt: skip
 
 
-def _inputs(experiment: Experiment, data: Data) -> Array:
+def _inputs(experiment: Prepared, data: Data) -> Array:
     images = data.images[_rows(data)]
-    return preprocess.finish(jnp.asarray(images), preprocessing(experiment), data.prepared)
+    return preprocess.finish(jnp.asarray(images), experiment.preprocessing, data.prepared)
 
 
 def _rows(data: Data) -> np.ndarray:

@@ -12,7 +12,7 @@ from vitjax.base.types import Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
-from vitjax.experiment import Experiment, preprocessing
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import watch as figures
 from vitjax.inside.capture import capture, require_blocks
 from vitjax.models.base import Model
@@ -31,8 +31,8 @@ def require(experiment: Experiment) -> None:
         require_blocks(experiment.model)
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
-    """Measures named in `experiment.watch`, on 64 evenly spaced images of `data`.
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
+    """What `experiment.watch` asks for, on 64 images spread evenly over `data`.
 
     Returns:
         `cka` [L][L], unbiased linear CKA of every layer of `blocks` with every layer; `tokens`, its
@@ -40,7 +40,8 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
         effective rank of an image's patches leaving each layer, mean over images; and `images`,
         their number. Rounded to 5 digits.
     """
-    model, prepared = experiment.model, preprocessing(experiment)
+    model = experiment.model
+    prepared = experiment.preprocessing
     rows = evenly(len(data), IMAGES)
     inputs = preprocess.finish(jnp.asarray(data.images[rows]), prepared, data.prepared)
     parts = [_layers(model, params, inputs[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)]
