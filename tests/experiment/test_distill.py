@@ -46,6 +46,7 @@ def test_soft_is_the_divergence_from_the_teachers_answer(heat):
     assert said(settings, theirs, theirs) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_distilled_vit_answers_labels_and_teacher_by_a_head_each():
     model = ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=3, pool='distilled')
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))

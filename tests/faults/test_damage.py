@@ -86,6 +86,7 @@ def test_parameters_of_a_damaged_run_are_the_same_or_it_says_why_not(
     record_property('faults', tally.row('damaged files of a finished run, read'))
 
 
+@pytest.mark.slow
 @full
 def test_a_damaged_run_is_reported_as_far_as_it_can_be(trained, capfd, full, record_property):
     tally = Tally()
