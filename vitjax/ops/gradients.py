@@ -217,8 +217,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
 def _layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    mean, inverse = moments(x, epsilon)
-    return (x - mean) * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
+    mean, inverse, centred = moments(x, epsilon)
+    return centred * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
 
 
 def _layer_norm_back(
