@@ -37,7 +37,7 @@ class Dense(nn.Module):
         return x
 
     @nn.nowrap
-    def parameters(self, x: jax.Array) -> tuple[Any, Any, Any]:
+    def parameters(self, x: jax.Array) -> list[Any]:
         """Input, kernel and bias in the compute type; None for a bias that is off."""
         kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
         bias = None

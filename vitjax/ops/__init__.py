@@ -34,7 +34,8 @@ _PLATFORMS = {'cpu': cpu, 'gpu': gpu, 'tpu': tpu}
 # scanned or rematerialized in one state is traced anew in the other.
 _entered: Any = jax.make_user_context(None)
 
-P, R = ParamSpec('P'), TypeVar('R')
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 @contextlib.contextmanager

@@ -120,13 +120,10 @@ def _dense_forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pa
 
 
 def _dense_backward(
-    strides: tuple[int, ...], padding: Padding, kept: tuple[jax.Array, ...], grad: jax.Array
+    strides: tuple[int, ...], padding: Padding, kept: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    tiled = _tiled(*kept, strides, padding)
-    return (
-        _at_maps(*kept, grad, strides, padding, tiled),
-        _at_kernel(*kept, grad, strides, padding, tiled),
-    )
+    how = strides, padding, _tiled(*kept, strides, padding)
+    return _at_maps(*kept, grad, *how), _at_kernel(*kept, grad, *how)
 
 
 _dense.defvjp(_dense_forward, _dense_backward)

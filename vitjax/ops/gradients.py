@@ -42,10 +42,10 @@ def recomputed(method: Callable[..., Any]) -> Callable[..., Any]:
 def gather(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """softmax(q kᵀ) v, all [B, heads, tokens, head_width].
 
-    The backward pass recomputes the weights instead of keeping them, and takes the sum that a
-    softmax needs over every row from the result (Dao et al. 2022, appendix B.4), because XLA's CPU
-    backend is slow at sums over long rows. Forward and backward of 2 images, 4,096 tokens and 8
-    heads in blocks of 128 rows: 3.1 s, against 5.8 s with the derived gradient.
+    The backward pass recomputes the weights instead of keeping them. It takes the softmax's sum
+    over every row from the result (Dao et al. 2022, appendix B.4): XLA's CPU backend is slow at
+    sums over long rows. Forward and backward of 2 images, 4,096 tokens and 8 heads in blocks of 128
+    rows: 3.1 s, against 5.8 s with the derived gradient.
     """
     return weighted(jax.nn.softmax(scores(q, k)), v)
 
@@ -74,10 +74,10 @@ def gather_packed(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.A
     """softmax(q kᵀ / √head_width) v of all heads side by side: all [B, tokens, heads · head_width].
 
     As many heads as fit into 128 channels are taken at a time. Their products run over all of those
-    channels, where one side holds zeros outside of the head, so that no array of single heads' rows
-    is ever laid out: matrix units of 128 by 128 multiply the zeros in the time of the rest, and
-    lanes of 128 numbers make a slice of 128 channels a view. The backward pass keeps its arguments
-    and the result, as `gather`'s does.
+    channels, and one side holds zeros outside of the head. So no array of single heads' rows is
+    ever laid out. Matrix units of 128 by 128 multiply the zeros in the time of the rest, and to
+    lanes of 128 numbers a slice of 128 channels is a view. The backward pass keeps the arguments
+    and the result, as that of `gather` does.
 
     Raises:
         ValueError: if `heads` does not divide the channels.
@@ -107,7 +107,7 @@ gather_packed.defvjp(_gather_packed, _gather_packed_back)
 
 
 def _groups(heads: int, *arrays: jax.Array) -> Iterator[tuple[Any, ...]]:
-    """The arrays' channels of the heads of each group, after how many those are."""
+    """For each group the number of its heads, then the arrays' channels of these heads."""
     width = arrays[0].shape[-1] // heads
     size = max(1, 128 // width)
     for first in range(0, heads, size):
@@ -116,7 +116,7 @@ def _groups(heads: int, *arrays: jax.Array) -> Iterator[tuple[Any, ...]]:
 
 
 def _of_heads(heads: int, x: jax.Array) -> jax.Array:
-    """A group's channels [B, N, C] once for each head, zero outside of it: [B, heads, N, C]."""
+    """A group's channels [B, N, C] once a head, zero outside of it: [B, heads, N, C]."""
     return x[:, None] * _masks(heads, x)[:, None]
 
 
@@ -160,11 +160,11 @@ def _gather_group_back(
 def talk(logits: jax.Array, *mixing: jax.Array) -> jax.Array:
     """Mixed weights of talking heads from the logits of the heads, both [B, heads, Q, K].
 
-    `mixing` is what `attend.Mixing` holds: kernel and bias before the softmax, and after it.
+    `mixing` has the arrays of `Mixing`: kernel and bias before the softmax, and after it.
 
-    Written out because in the gradient derived from these sums over heads XLA's CPU backend
-    computes the softmax again and again. A layer of CaiT-XXS24, forward and backward on 8 images of
-    196 tokens: 26 ms, against 61 with the derived gradient and 43 with einsums over heads.
+    In the gradient derived from these sums over heads XLA's CPU backend computes the softmax again
+    and again. A layer of CaiT-XXS24, forward and backward on 8 images of 196 tokens: 26 ms, against
+    61 with the derived gradient and 43 with einsums over heads.
     """
     return _talk(logits, *mixing)[0]
 
@@ -192,7 +192,7 @@ talk.defvjp(_talk, _talk_back)
 
 
 def _over_heads(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Σ_h x[:, h] kernel[h, g]: sums that fuse, where a product would transpose x twice."""
+    """Σ_h x[:, h] kernel[h, g]: sums that fuse; a product would transpose x twice."""
     heads = range(len(kernel))
     mixed = [[kernel[h, g] * x[:, h] for h in heads] for g in heads]
     return jnp.stack([functools.reduce(jnp.add, terms) for terms in mixed], axis=1)
@@ -217,8 +217,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
 def _layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    mean, inverse = moments(x, epsilon)
-    return (x - mean) * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
+    mean, inverse, centred = moments(x, epsilon)
+    return centred * (inverse * scale) + bias, (mean, inverse, x, scale, bias)
 
 
 def _layer_norm_back(

@@ -223,15 +223,16 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
     In float32 at least. The variance is computed in two passes: the one-pass form loses digits on
     DINOv2's outlier tokens.
     """
-    mean, inverse = moments(x, epsilon)
-    return (x - mean) * (inverse * scale) + bias
+    _, inverse, centred = moments(x, epsilon)
+    return centred * (inverse * scale) + bias
 
 
-def moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """Mean and 1 / sqrt(variance + epsilon) over the last axis, in float32 at least: [..., 1]."""
+def moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and 1 / sqrt(variance + epsilon), [..., 1], and x - mean, in float32 at least."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = wide.mean(-1, keepdims=True)
-    return mean, lax.rsqrt(jnp.square(wide - mean).mean(-1, keepdims=True) + epsilon)
+    wide = wide - mean
+    return mean, lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + epsilon), wide
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
