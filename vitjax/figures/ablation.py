@@ -104,7 +104,7 @@ def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> Non
         return '' if np.isnan(mean) else f'{mean:.1f}%{interval}'
 
     size = min(7, 33 / len(x[1]))  # an interval fits into its cell
-    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()), size=size)
+    write_cells(axis, table[..., 0], text, middle=float(np.mean(image.get_clim())), size=size)
     percent(figure.colorbar(image, ax=axis, label='test accuracy').ax.yaxis)
 
 

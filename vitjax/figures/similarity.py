@@ -43,7 +43,7 @@ def heat_map(
     )  # fmt: skip
     headed(figure, title)
     if side > 0.25:
-        middle = np.mean(image.get_clim())
+        middle = float(np.mean(image.get_clim()))
         write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
     figure.colorbar(image, label=measure, shrink=0.8)
     return figure

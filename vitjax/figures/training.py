@@ -59,7 +59,8 @@ def attention_strip(
         label: quantity of the maps, at the colour bar.
         least: smallest end of the scale of colours.
     """
-    shown, count = evenly(len(maps), 8).tolist(), len(images)
+    shown: list[int] = evenly(len(maps), 8).tolist()
+    count = len(images)
     colours = scaled(maps, label, least=least)
     side = min(0.9, (WIDTH - 0.7) / count)
     figure, axes = panels(1 + len(shown), count, side=side, top=0.12)
