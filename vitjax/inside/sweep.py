@@ -126,7 +126,7 @@ def _block(model: BlockModel, params: Params, images: Array, always: Edits) -> C
     grid = model.trunk.grid(*images.shape[1:3])
 
     def block(layer: jax.Array, tokens: jax.Array, edits: Edits | None = None) -> jax.Array:
-        own = _of_layer({**always, **(edits or {})}, layer)
+        own = _slice({**always, **(edits or {})}, layer, axis=0)
         run = functools.partial(run_block, model, params, tokens, layer, grid)
         return edited(run, own, NOTHING)[0]
 
@@ -141,19 +141,17 @@ def _map_variants(fn: Callable, edits: Edits, at_once: int) -> Any:
 
 def _of_variant(edits: Edits, variant: jax.Array) -> Edits:
     """Edits [1 or L, ...] of a variant, from [1 or L, 1 or V, ...]."""
-    return jax.tree.map(lambda leaf: _slice(leaf, variant, 1)[:, 0], dict(edits))
+    return jax.tree.map(lambda leaf: leaf[:, 0], _slice(edits, variant, axis=1))
 
 
-def _of_layer(edits: Edits, layer: jax.Array) -> Edits:
-    """Edits [1, ...] of a layer, from [1 or L, ...]."""
-    return jax.tree.map(lambda leaf: _slice(leaf, layer, 0), dict(edits))
+def _slice(edits: Edits, index: jax.Array, axis: int) -> Edits:
+    """Edits at one index of an axis, which stays; an axis of length 1 stands for all indices."""
 
+    def one(leaf: jax.Array) -> jax.Array:
+        whole = leaf.shape[axis] == 1
+        return leaf if whole else jax.lax.dynamic_slice_in_dim(leaf, index, 1, axis)
 
-def _slice(leaf: jax.Array, index: jax.Array, axis: int) -> jax.Array:
-    """One slice of an axis, or the only one, which stands for all."""
-    if leaf.shape[axis] == 1:
-        return leaf
-    return jax.lax.dynamic_slice_in_dim(leaf, index, 1, axis)
+    return jax.tree.map(one, dict(edits))
 
 
 def _at_layers(edits: Edits, layers: jax.Array) -> Edits:

@@ -6,6 +6,7 @@ twice the published GMACs. XLA's cost analysis and
 """
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -126,6 +127,7 @@ def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = (), *, estimate: bool = False)
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         inside = (*scope, *filter(None, [str(eqn.source_info.name_stack)]))
+        count = functools.partial(_count, scope=inside, estimate=estimate)
         if name == 'dot_general':
             total['/'.join(inside)] += _dot(eqn)
         elif name == 'conv_general_dilated':
@@ -135,25 +137,21 @@ def _count(jaxpr: Jaxpr, scope: tuple[str, ...] = (), *, estimate: bool = False)
         elif name.startswith(_OPAQUE):
             raise ValueError(f'flops cannot see into {name}: count an explicit implementation.')
         elif name == 'while':
-            parts = _count(eqn.params['body_jaxpr'].jaxpr, inside, estimate=estimate)
-            parts += _count(eqn.params['cond_jaxpr'].jaxpr, inside, estimate=estimate)
-            if estimate:
-                total += parts
-            elif parts:
+            parts = count(eqn.params['body_jaxpr'].jaxpr) + count(eqn.params['cond_jaxpr'].jaxpr)
+            if parts and not estimate:
                 raise ValueError(
                     'flops needs loops of known length: a while loop holds the products of '
                     f'{", ".join(parts)}.'
                 )
+            total += parts
         elif name == 'cond':
-            branches = [
-                _count(branch.jaxpr, inside, estimate=estimate) for branch in eqn.params['branches']
-            ]
-            total += max(branches, key=lambda branch: branch.total())
+            branches = [count(branch.jaxpr) for branch in eqn.params['branches']]
+            total += max(branches, key=Counter.total)
         else:
             times = _repeats(eqn)
             for inner in _jaxprs(eqn.params):
-                for part, count in _count(inner, inside, estimate=estimate).items():
-                    total[part] += times * count
+                for part, operations in count(inner).items():
+                    total[part] += times * operations
     return total
 
 
