@@ -6,8 +6,8 @@ a module reads it, one layer at a time inside the scan over depth. Its gradient 
 scattered there, and what modules return stays split by image. Models know nothing of it: they
 receive parameters in boxes, which flax opens where they are read.
 
-Temporaries of a training step of ViT-S/16 in bfloat16, 16 images a chip, as XLA compiles it for
-absent v5e chips: 0.58 GB a chip on 8, 0.56 on 256. With activations gathered, 4.9 on 256.
+Temporaries of a training step of ViT-S/16 in bfloat16, 16 images a chip, as XLA compiles it for v5e
+chips that were absent: 0.58 GB a chip on 8, 0.56 on 256. With activations gathered, 4.9 on 256.
 """
 
 import functools
@@ -90,7 +90,7 @@ def _gather_forward(value: jax.Array, axis: int, mesh: Mesh) -> tuple[jax.Array,
 
 
 def _gather_backward(axis: int, mesh: Mesh, _: None, grad: jax.Array) -> tuple[jax.Array]:
-    # With a constraint alone the gradient would be whole: an all-reduce for a reduce-scatter.
+    # Of a constraint alone the gradient would be whole too: an all-reduce for a reduce-scatter.
     return (jax.lax.with_sharding_constraint(grad, split_along(mesh, axis, grad.ndim)),)
 
 
