@@ -1,10 +1,10 @@
-"""Parameters split over devices, and whole where they are used.
+"""Sharded parameters of `fsdp`, gathered where a module reads them.
 
-A step on a batch split over devices, with parameters split over the same devices, can gather
-either; left to itself, XLA's partitioner gathers the batch's activations, which are larger. Here
-each parameter is gathered where a module reads it, one layer at a time inside the scan over depth,
-its gradient is added up and split again there, and what modules return stays split by image. The
-models know nothing of it: parameters come to them in boxes, which flax opens where they are read.
+A step on a sharded batch and sharded parameters can gather either. Left to itself, XLA's
+partitioner gathers the batch's activations, which are larger. Here each parameter is gathered where
+a module reads it, one layer at a time inside the scan over depth. Its gradient is reduced and
+scattered there, and what modules return stays split by image. Models know nothing of it: they
+receive parameters in boxes, which flax opens where they are read.
 
 Temporaries of a training step of ViT-S/16 in bfloat16, 16 images a chip, as XLA compiles it for v5e
 chips that were absent: 0.58 GB a chip on 8, 0.56 on 256. With activations gathered, 4.9 on 256.
@@ -26,11 +26,11 @@ from vitjax.ops.gradients import gathered
 
 
 def split_axis(path: Sequence[Any], shape: tuple[int, ...], devices: int) -> int | None:
-    """Which axis of a parameter, or of its moments, is split over devices; None splits none.
+    """Axis of a parameter, or of its moments, that is split over devices; None splits none.
 
-    The longest that they divide, of arrays that have 2¹⁴ numbers or more in a layer. Never the
-    depth axis of a stack, which the scan walks along. Counted from the end, so that it is the same
-    for one layer of a stack.
+    It is the longest axis that they divide, if a layer has 2¹⁴ numbers or more. It is never the
+    depth axis of a stack, which the scan walks along. It counts from the end, so that it is the
+    same for one layer of a stack.
     """
     layer = shape[int(stacked(path)) :]
     axes = [a for a in range(-len(layer), 0) if layer[a] % devices == 0]
@@ -40,14 +40,14 @@ def split_axis(path: Sequence[Any], shape: tuple[int, ...], devices: int) -> int
 
 
 def split_along(mesh: Mesh, axis: int | None, ndim: int) -> NamedSharding:
-    """The sharding of an array of `ndim` axes split along one over a mesh of one axis, or whole."""
+    """Sharding of an array of `ndim` axes along one axis of a mesh; with None, replicated."""
     (name,) = mesh.axis_names
     spec = [] if axis is None else [name if a == ndim + axis else None for a in range(ndim)]
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def boxed(params: Params, mesh: Mesh) -> Any:
-    """Split parameters in boxes that gather them where a module reads them; others as they are."""
+    """Parameters, the split ones in boxes that gather them where a module reads them."""
 
     def box(path: Sequence[Any], value: jax.Array) -> Any:
         axis = split_axis(path, value.shape, mesh.size)
@@ -85,9 +85,9 @@ class _Box(flax.struct.PyTreeNode, AxisMetadata[jax.Array]):
 
 
 def by_image(mesh: Mesh, batch_size: int) -> AbstractContextManager[None]:
-    """While models are traced in this context, what their modules return is split by image.
+    """Context in which modules, when traced, return arrays that are split by image.
 
-    That is, all arrays whose first axis has `batch_size` entries. Without it, PatchConvNet-S60
+    These are all arrays whose first axis has `batch_size` entries. Without it, PatchConvNet-S60
     compiled for eight H100s gathers the queries of its pooling, which start as one class token for
     all images.
     """
