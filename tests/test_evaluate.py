@@ -11,7 +11,7 @@ from PIL import Image
 from vitjax import evaluate
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.models import ViT
 from vitjax.runs import Loaded
 
@@ -22,12 +22,12 @@ def test_every_image_is_predicted_once_for_any_batch_size():
     rng = np.random.default_rng(0)
     data = Data(rng.integers(0, 256, (37, 8, 8, 3), np.uint8), np.arange(37) % 10, ())
     params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
-    prepared = Preprocessing(size=8, crop=1.0)
-    whole = evaluate.predict(MODEL, params, data, prepared, 37)
+    settings = Preprocessing(size=8, crop=1.0)
+    whole = evaluate.predict(MODEL, params, data, settings, 37)
     assert whole.shape == (37, 10)
     for batch in (1, 5, 36, 1000):
         done: list[int] = []
-        part = evaluate.predict(MODEL, params, data, prepared, batch, report=done.append)
+        part = evaluate.predict(MODEL, params, data, settings, batch, report=done.append)
         np.testing.assert_allclose(part, whole, atol=1e-5)
         assert done == sorted(set(done)) and done[-1] == 37
 
@@ -107,13 +107,13 @@ def test_a_grey_model_predicts_the_same_for_a_colour_photograph_and_its_grey_ver
     params = random_params(MODEL, np.zeros((1, 8, 8, 3), np.float32))
     plain = Preprocessing(size=8)
     found = {}
-    for prepared in (plain, dataclasses.replace(plain, grey=True)):
-        loaded = Loaded(Experiment(MODEL, preprocessing=prepared), params)
-        found[prepared.grey] = evaluate.classify(loaded, [pixels, grey], top=10)
+    for settings in (plain, dataclasses.replace(plain, grey=True)):
+        loaded = Loaded(prepared(Experiment(MODEL, preprocessing=settings)), params)
+        found[settings.grey] = evaluate.classify(loaded, [pixels, grey], top=10)
         device = [
-            evaluate.predict(MODEL, params, Data(x[None], np.zeros(1, int), ()), prepared, 1)[0]
+            evaluate.predict(MODEL, params, Data(x[None], np.zeros(1, int), ()), settings, 1)[0]
             for x in (pixels, grey)
         ]
-        assert (device[0] == device[1]).all() == prepared.grey
+        assert (device[0] == device[1]).all() == settings.grey
     assert found[True][0] == found[True][1]
     assert found[False][0] != found[False][1]

@@ -6,7 +6,8 @@ import traceback
 import typing
 from collections.abc import Callable
 
-from command import parse, startup
+from command import startup
+from command.parse import import_named
 
 LINES = 6  # of a message; another program's can be hundreds
 
@@ -26,7 +27,7 @@ def guard(call: Callable[[], int | None]) -> None:
         typing.cast(typing.Any, stream).reconfigure(line_buffering=True, errors='backslashreplace')
     code, failed, lost = 1, True, None
     try:
-        parse.import_named()
+        import_named()
         code, failed = call() or 0, False
     except SystemExit as error:
         code = error.code

@@ -150,7 +150,7 @@ def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
     monkeypatch.setattr(grids, 'step_seconds', lambda e, seeds: measured[e.model.patch_size])
     said = []
     made = ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)})
-    rows = ablation.plan(made, 2, lambda done, now: said.append((done, now)))
+    rows = ablation.plan(made, 2, lambda done, _=0, /, *, now='': said.append((done, now)))
     assert [done for done, _ in said] == [*range(6)]
     assert said[2][1] == 'counting model.patch_size=3'
     assert said[5][1] == 'measuring model.patch_size=1'

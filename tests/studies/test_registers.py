@@ -6,7 +6,7 @@ from helpers import assert_close, normal, random_params
 
 from vitjax import studies
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.inside.capture import capture
 from vitjax.inside.intervene import intervene
 from vitjax.models import CaiT, ViT
@@ -22,7 +22,7 @@ GIVEN = Samples(tuple('abcd'), IMAGES, np.array([0, 1, 2, 0]), 'noise')
 
 def opened(model) -> Loaded:
     experiment = Experiment(model=model, preprocessing=Preprocessing(8), classes=('p', 'q', 'r'))
-    return Loaded(experiment, random_params(model, IMAGES))
+    return Loaded(prepared(experiment), random_params(model, IMAGES))
 
 
 def test_outliers_go_to_the_register_and_leave_a_mean_behind():

@@ -10,6 +10,7 @@ from vitjax.activations.record import Stack
 from vitjax.data.kinds import load
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
+from vitjax.experiment import prepared
 from vitjax.studies.samples import samples
 
 
@@ -17,7 +18,7 @@ from vitjax.studies.samples import samples
 def loaded():
     """A run on digits without parameters; its test split has 359 images."""
     experiment = dataclasses.replace(TINY, preprocessing=Preprocessing(8, 1.0), data=Source())
-    return runs.Loaded(experiment, {})
+    return runs.Loaded(prepared(experiment), {})
 
 
 @pytest.fixture

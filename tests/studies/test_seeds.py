@@ -8,7 +8,7 @@ from helpers import normal, random_params
 
 from vitjax import studies
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.models import ViT
 from vitjax.runs import Loaded
 from vitjax.studies.runner import Runner
@@ -22,7 +22,7 @@ GIVEN = Samples(tuple('abcde'), IMAGES, np.array([0, 1, 2, 0, 1]), 'noise')
 
 def opened(params):
     experiment = Experiment(model=MODEL, preprocessing=Preprocessing(8), classes=('p', 'q', 'r'))
-    return Loaded(experiment, params)
+    return Loaded(prepared(experiment), params)
 
 
 def permuted(params):

@@ -163,7 +163,7 @@ def test_training_goes_on_at_a_larger_size(tmp_path, model):
 
     small = dataclasses.replace(TINY, model=model, epochs=None, steps=2, optim=Optim(peak=3e-3))
     params = model.init(jax.random.key(3), np.zeros((1, 8, 8, 3), np.float32))['params']
-    runs.write(tmp_path / 'small', trainer.plan(small).experiment, params)
+    runs.write(tmp_path / 'small', trainer.make(small).experiment, params)
     weights = str(tmp_path / 'small')
     large = dataclasses.replace(small, augment=Augment(size=16), weights=weights, steps=2)
     made = trainer.make(large)

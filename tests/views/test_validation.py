@@ -8,7 +8,7 @@ import pytest
 from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.views import validation
 
@@ -26,9 +26,9 @@ MODELS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_models_with_class_attention_have_a_picture(name):
-    prepared = Preprocessing(size=8, crop=1.0)
-    experiment = dataclasses.replace(
-        Experiment(), model=MODELS[name], preprocessing=prepared, classes=tuple('abcdefghij')
+    settings = Preprocessing(size=8, crop=1.0)
+    experiment = prepared(
+        Experiment(MODELS[name], preprocessing=settings, classes=tuple('abcdefghij'))
     )
     data = kinds.load(Source(), 'test')
     images = np.zeros((1, 8, 8, 3), np.float32)

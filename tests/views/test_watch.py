@@ -9,7 +9,7 @@ from vitjax.analysis import similarity, tokens
 from vitjax.data import kinds, preprocess
 from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.inside.capture import capture
 from vitjax.views import watch
 
@@ -24,7 +24,8 @@ RECORDS = [
 def test_watched_cka_and_rank_are_those_of_captured_layers(model):
     """Images are evenly spaced, in small batches; CKA takes the class token if there is one."""
     data = kinds.load(Source(), 'test')
-    experiment = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
+    watched = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
+    experiment = prepared(watched)
     rows = np.linspace(0, len(data) - 1, 64).round().astype(int)
     images = np.asarray(preprocess.finish(data.images[rows], PREPARED, data.prepared))
     params = random_params(model, images[:1])

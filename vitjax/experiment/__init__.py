@@ -193,7 +193,7 @@ def imports(experiment: Experiment) -> list[str]:
     """Users' modules that an experiment names, as `registry.require` takes them."""
     values = to_json(experiment)
     named = values['model']['type'], values['loss'], values['optim']['name']
-    modules = {name.partition(':')[0] for name in named if ':' in name}
+    modules: set[str] = {name.partition(':')[0] for name in named if ':' in name}
     return [registry.imported.get(module, module) for module in sorted(modules)]
 
 

@@ -24,4 +24,4 @@ def binary_cross_entropy(logits: jax.Array, soft_labels: jax.Array) -> jax.Array
 # `(logits [B, K], soft labels [B, K]) -> scalar`. A new loss is a function and an entry here, or a
 # function of a user's module, named MODULE:NAME.
 LOSSES = {'cross_entropy': cross_entropy, 'binary': binary_cross_entropy}
-NAME = registry.names(LOSSES)
+NAME = registry.Named(LOSSES)

@@ -99,7 +99,7 @@ class Optim:
     accumulate: Count = 1
     ema: Rate = 0.0
     train: Pattern = '.*'
-    name: Annotated[str, registry.names(OPTIMIZERS)] = 'adamw'
+    name: Annotated[str, registry.Named(OPTIMIZERS)] = 'adamw'
     moment: Literal['float32', 'bfloat16'] = 'float32'
 
 

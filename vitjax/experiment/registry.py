@@ -4,26 +4,37 @@ Reading an experiment imports nothing: `experiment.json` may come from anybody. 
 imported by the experiment's file, by the user's program, or by `--import` on the command line.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
-
-from vitjax.base.ranges import Matching
 
 OWN = r'[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*'  # MODULE:NAME
 
 imported: dict[str, str] = {}  # users' files by the module's name
 
 
-def names(known: Iterable[str]) -> Matching:
-    """The rule of a field that holds a name of a registry, or MODULE:NAME."""
-    listed = ', '.join(map(repr, known))
-    return Matching('|'.join([*map(re.escape, known), OWN]), f'{listed} or MODULE:NAME')
+@dataclasses.dataclass(frozen=True, eq=False)
+class Named:
+    """Rule of a field that holds a name of a registry, or MODULE:NAME.
+
+    Attributes:
+        known: the registry, by name.
+    """
+
+    known: Mapping[str, Any]
+
+    def holds(self, value: str) -> bool:
+        """Returns True for an entry of the registry, and for any MODULE:NAME."""
+        return value in self.known or bool(re.fullmatch(OWN, value))
+
+    def __str__(self) -> str:
+        return f'{", ".join(map(repr, self.known))} or MODULE:NAME'
 
 
 def find(field: str, known: Mapping[str, Any], name: Any) -> Any:
@@ -40,7 +51,7 @@ def find(field: str, known: Mapping[str, Any], name: Any) -> Any:
     if isinstance(name, str) and name in known:
         return known[name]
     if not isinstance(name, str) or not re.fullmatch(OWN, name):
-        raise ValueError(f'{field} must be {names(known)}: {name!r}.')
+        raise ValueError(f'{field} must be {Named(known)}: {name!r}.')
     module, _, attribute = name.partition(':')
     if module not in sys.modules:
         raise ValueError(

@@ -33,8 +33,11 @@ class Trunk(Protocol):
         grid: height and width of an image in pixels to its rows and columns of patches.
     """
 
-    stacks: Mapping[str, int]
-    grid: Callable[..., tuple[int, int]]
+    @property
+    def stacks(self) -> Mapping[str, int]: ...
+
+    @property
+    def grid(self) -> Callable[..., tuple[int, int]]: ...
 
 
 class BlockModel(Protocol):
@@ -46,9 +49,14 @@ class BlockModel(Protocol):
         clone: linen's `clone`; the model has the field `depth`.
     """
 
-    trunk: Trunk
-    apply: Callable[..., Any]
-    clone: Callable[..., 'BlockModel']
+    @property
+    def trunk(self) -> Trunk: ...
+
+    @property
+    def apply(self) -> Callable[..., Any]: ...
+
+    @property
+    def clone(self) -> Callable[..., Any]: ...
 
 
 def capture(

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from vitjax.experiment import Experiment, find, from_json, imports, registry, to_json
@@ -65,6 +65,8 @@ def unpack(text: str) -> tuple[Experiment, tuple[Any, ...]]:
 
 class Job:
     """A job; a scheduler that stops it before its time starts it again."""
+
+    __call__: Callable[..., Any]  # of each kind of job
 
     def checkpoint(self, *args: Any) -> Any:
         """The job that submitit submits again after one that ran out of time: it resumes."""

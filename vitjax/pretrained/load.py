@@ -14,7 +14,7 @@ from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
 from vitjax.data.classes import imagenet as imagenet_classes
 from vitjax.data.preprocess import IMAGENET, Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Prepared
 from vitjax.layers.embed import grid_of
 from vitjax.pretrained import config as configs
 from vitjax.pretrained.config import Config, Stated
@@ -57,7 +57,7 @@ def load(
     path: str | pathlib.Path, *, model: str | None = None, image_size: int | None = None,
     patch_size: int | None = None, num_classes: int | None = None, stated: Stated | None = None,
     report: Report = print,
-) -> tuple[Experiment, Params]:  # fmt: skip
+) -> tuple[Prepared, Params]:  # fmt: skip
     """Loads a file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
     The experiment has the model, preprocessing and class names of the parameters, and no data.
@@ -113,7 +113,7 @@ def load(
     if line := _assumed(path, found, source, name, prepared, config, stated, sizes):
         report(Change('assumed', line))
     classes = config.classes if len(config.classes) == outputs else imagenet_classes()
-    return Experiment(
+    return Prepared(
         model=module, augment=Augment(size=size), preprocessing=prepared,
         classes=classes if outputs == len(classes) else (),
     ), params  # fmt: skip
@@ -223,9 +223,9 @@ def _assumed(
 
 
 def fit(
-    experiment: Experiment, params: Params, *, image_size: int | None = None,
+    experiment: Prepared, params: Params, *, image_size: int | None = None,
     patch_size: int | None = None, num_classes: int | None = None, report: Report = print,
-) -> tuple[Experiment, Params]:  # fmt: skip
+) -> tuple[Prepared, Params]:  # fmt: skip
     """A trained model at other sizes: `resize`, with a matching experiment.
 
     Args:

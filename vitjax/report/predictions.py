@@ -11,7 +11,7 @@ from vitjax.data.source import Data
 from vitjax.experiment import Experiment, require_data
 from vitjax.report.run import Run
 from vitjax.runs import provenance
-from vitjax.training.trainer import load_data
+from vitjax.training.resolve import load_data
 
 
 class Predictions(NamedTuple):

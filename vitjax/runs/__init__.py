@@ -90,8 +90,7 @@ def load(
             raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
-        experiment = read_experiment(path)
-        experiment = prepared(experiment)
+        experiment = prepared(read_experiment(path))
         params = checkpoint.load(
             path,
             parameter_shapes(experiment.model, experiment.preprocessing.size),
@@ -104,7 +103,7 @@ def load(
             raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
-    return Loaded(prepared(experiment), params, tuple(changes))
+    return Loaded(experiment, params, tuple(changes))
 
 
 def _shapes(experiment: Experiment) -> Any:

@@ -11,8 +11,9 @@ from vitjax.base.ranges import Steps
 from vitjax.base.types import Module, Params
 from vitjax.data import kinds
 from vitjax.data.order import steps_per_epoch
-from vitjax.data.preprocess import Preprocessing, is_grey, statistics
+from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data
+from vitjax.data.statistics import is_grey, moments
 from vitjax.experiment import (
     Experiment,
     Prepared,
@@ -87,7 +88,7 @@ def resolve(
         checkpoint.require_equal(experiment.weights, params, parameter_shapes(model, size))
         _require_settings(loaded, model, experiment.weights)
     elif given is None:
-        mean, deviation = statistics(data)
+        mean, deviation = moments(data)
         given = Preprocessing(size, crop=1.0, mean=mean, deviation=deviation)
     # The training images decide about grey: a model that saw no colour keeps its initial weights
     # for it.

@@ -93,7 +93,9 @@ def test_a_place_for_data_that_have_none_is_refused():
 
 def test_a_kind_of_data_of_a_user_is_loaded_and_named(monkeypatch):
     def circles(source, name, split, preprocessing):
-        return Data(np.full((2, 4, 4, 3), int(name), np.uint8), np.array([0, 1], np.int32), 'ab')
+        return Data(
+            np.full((2, 4, 4, 3), int(name), np.uint8), np.array([0, 1], np.int32), ('a', 'b')
+        )
 
     monkeypatch.setitem(KINDS, 'circles:RADIUS', circles)
     assert load(Source('circles:3'), 'train').images[0, 0, 0, 0] == 3
