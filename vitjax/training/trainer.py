@@ -244,7 +244,7 @@ class Trainer:
         lead = (self.experiment.batch_size,)
         batch = {name: jax.ShapeDtypeStruct(lead, np.int32) for name in ('label', 'index')}
         batch['image'] = jax.ShapeDtypeStruct((*lead, *self._delivered[1:]), np.uint8)
-        numbers = jax.eval_shape(lambda: self.numbers[0])
+        numbers = jax.eval_shape(lambda tree: tree, self.numbers[0])
         return self.step, (jax.eval_shape(self._states)[0], batch, numbers)
 
     # ---- The parts -----------------------------------------------------------------------------
