@@ -29,12 +29,6 @@ def main(
 ) -> None:  # fmt: skip
     """Write the effects of an intervention: a figure WHAT.png, arrays WHAT.npz, a table WHAT.csv.
 
-    - heads: zero or mean-ablate each head of each layer, and compare with the first-order estimate.
-    - patch: patch in tokens of the next image, or of the image with noise, position by position.
-    - knockout: cut the class token's attention to regions, layer by layer.
-    - lesion: skip, swap, repeat and remove layers, and measure accuracy.
-    - steer: add the difference of two classes' means at a layer.
-
     For an ablation's folder (scripts/ablate.py), OUT/CELL/seed_K has each finished run, OUT/CELL
     the effects over the seeds of a cell, with intervals over them.
 

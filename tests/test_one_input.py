@@ -93,7 +93,8 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
         seen.append((data.prepared, prepared, data.images[np.arange(1)]))
         return np.zeros((len(data), 2), np.float32)
 
-    monkeypatch.setattr(loop, 'predict', noted)
+    for module in (loop, loop.hooks):
+        monkeypatch.setattr(module, 'predict', noted)
     source = Source(f'folder:{photo.parent.parent / "classes"}', size=64, validation=0.5)
     experiment = Experiment(
         MODEL, source, Augment(size=48), batch_size=2, steps=1, parallel='none', weights=str(run)

@@ -5,7 +5,7 @@ The names that a notebook and an experiment file need are here, imported on firs
 >>> import vitjax
 >>> model = vitjax.models.named('vit_tiny_patch16', num_classes=10)
 >>> vitjax.Experiment(model).batch_size
-128
+256
 """
 
 import importlib

@@ -227,7 +227,7 @@ def test_trainable_matches_whole_paths():
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        (dataclasses.replace(Optim(), name='adam'), "'muon', 'rmsprop' or 'sgd': 'adam'"),
+        (dataclasses.replace(Optim(), name='adam'), "'sgd' or MODULE:NAME: 'adam'"),
         (Optim(train='tail.*'), "'tail.*' matches none under blocks, head"),
         (Optim(train='('), "regular expression: '\\('"),
     ],

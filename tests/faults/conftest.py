@@ -10,6 +10,7 @@ from helpers import TINY
 from streams import VIT, experiment_of, images_of, stream_of
 
 from vitjax import activations, evaluate, loop, runs
+from vitjax.loop import hooks
 from vitjax.runs import checkpoint
 
 
@@ -22,6 +23,7 @@ def falling(monkeypatch):
         return {**evaluate.scores(logits, labels), 'accuracy': accuracy}
 
     monkeypatch.setattr(loop, 'scores', scores)
+    monkeypatch.setattr(hooks, 'scores', scores)
 
 
 def answer(run):

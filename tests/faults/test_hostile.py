@@ -119,7 +119,7 @@ def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
 def test_every_path_with_a_home_is_read_in_one_place():
     root = pathlib.Path(files.__file__).parents[1]
     found = [p.name for p in root.rglob('*.py') if '.expanduser()' in p.read_text('utf-8')]
-    assert found == ['files.py']
+    assert found == ['paths.py']
 
 
 def test_nothing_is_unpickled(tmp_path, captured):

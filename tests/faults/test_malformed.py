@@ -122,7 +122,7 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
         (
             'convert',
             ['w', '--out=~/r'],
-            '--out must not start with ~, which the shell left as it is',
+            '--out must not start with ~, which the shell left unexpanded',
         ),
         ('train', ['digits', '--out', '~nosuch/r'], '--out must not start with ~'),
         ('train', ['digits', '--out', ''], '--out must name a folder'),

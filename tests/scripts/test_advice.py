@@ -21,7 +21,7 @@ from vitjax.base import fields
 
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')
-OTHERS = {'--multiprocessing-fork', '--porcelain'}  # of Python and git
+OTHERS = {'--import', '--multiprocessing-fork', '--porcelain'}  # of all commands, Python, git
 COMMANDS = sorted(p.stem for p in SCRIPTS.glob('*.py'))
 EXPERIMENTS = {'train', 'ablate', 'plan'}
 

@@ -116,7 +116,7 @@ def test_invalid_arguments_are_refused_in_a_line(folder, monkeypatch, given: Any
 
 def test_every_registered_study_and_its_options_are_in_the_command_and_the_readme():
     flags = {*inspect.signature(intervene.main).parameters} | {'fitted', 'strengths'}
-    readme = (SCRIPTS.parent / 'README.md').read_text()
+    readme = (SCRIPTS / 'README.md').read_text()
     for name in studies.STUDIES:
         assert f'- {name}: ' in intervene.description() and f'`{name}`' in readme
         assert {*studies.options_of(name)} <= flags

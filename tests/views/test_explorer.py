@@ -187,7 +187,7 @@ def test_the_files_of_a_page_are_installed():
     for file in root.rglob('*.*'):
         name = file.relative_to(root).as_posix()
         known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-        assert known or file.suffix in ('.py', '.pyc') or '__pycache__' in name, name
+        assert known or file.suffix in ('.py', '.pyc', '.md') or '__pycache__' in name, name
 
 
 # ---- In a browser ------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_memory_grows_with_images_views_and_gradients(opened):
 
 
 def test_every_registered_view_is_in_the_readme():
-    readme = (SCRIPTS.parent / 'README.md').read_text()
+    readme = (SCRIPTS / 'README.md').read_text()
     assert not [name for name in views.VIEWS if f'`{name}`' not in readme]
 
 

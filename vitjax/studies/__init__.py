@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 # Each is a file of this package, imported on use: commands list them before they load a model.
 STUDIES = {
-    'heads': 'every head of every layer zero or its mean, beside the first-order estimate',
-    'patch': 'tokens of the next image, or of the image with noise, put in place by place',
-    'knockout': "the class token's attention to regions cut, layer by layer",
-    'lesion': 'layers skipped, swapped, repeated and removed, and accuracy then',
-    'steer': "the difference of two classes' means added at a layer",
+    'heads': 'zero or mean-ablate each head of each layer, against the first-order estimate',
+    'patch': 'patch in tokens of the next image, or of the image with noise, position by position',
+    'knockout': "cut the class token's attention to regions, layer by layer",
+    'lesion': 'skip, swap, repeat and remove layers, and measure accuracy',
+    'steer': "add the difference of two classes' means at a layer",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from vitjax.analysis import similarity
 
-README = pathlib.Path(__file__).parents[3] / 'README.md'
+README = pathlib.Path(__file__).parents[3] / 'scripts' / 'README.md'
 
 
 def test_the_readme_names_every_metric():
