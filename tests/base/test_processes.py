@@ -90,7 +90,7 @@ def test_what_happens_to_one_ends_the_others_and_fewer_go_on(tmp_path, whole, ar
     elif how == signal.SIGKILL:
         assert running[0].returncode == 1
         assert 'another process of this run is gone' in text
-        assert 'The same command goes on from the last checkpoint' in text
+        assert 'The same command resumes from the last checkpoint' in text
     else:
         assert running[0].returncode and 'is gone (no heartbeat)' in text
         assert '0x' not in text, text

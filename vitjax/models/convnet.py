@@ -80,7 +80,7 @@ class ConvNet(Model):
         x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name='dense')(x))
         if self.num_classes:
             x = nn.Dense(self.num_classes, dtype=self.dtype, name='head')(x)
-        return x.astype(jnp.float32)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class VGG16(Model):
@@ -124,7 +124,7 @@ class VGG16(Model):
             x = dropout(self, nn.relu(dense(4096, name=name)(x)), self.dropout, train)
         if self.num_classes:
             x = dense(self.num_classes, name='head')(x)
-        return x.astype(jnp.float32)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
