@@ -204,6 +204,7 @@ def test_what_was_not_made_here_is_never_removed(tmp_path):
     assert ours.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path):
     left = left_by_a_kill(tmp_path)
     assert left.read_bytes() == b'half' and files.is_empty(tmp_path)

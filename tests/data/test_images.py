@@ -231,6 +231,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
         images.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
 def test_fifty_megapixels_come_back_small(tmp_path, name):
     rows, columns = np.mgrid[:7000, :7168].astype(np.uint8)

@@ -61,6 +61,7 @@ def command(script, *arguments):
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_a_users_own_model_loss_optimizer_and_hook(tmp_path):
     file, run = tmp_path / 'my_models.py', tmp_path / 'run'
     file.write_text(OWN.replace('{name}', 'my_models'))

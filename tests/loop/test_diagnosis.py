@@ -61,6 +61,7 @@ def test_other_models_and_their_order():
     assert first(conv, params, images) == 'parameters of conv_2/conv'
 
 
+@pytest.mark.slow
 def test_gradients_that_overflow_and_numbers_that_are_all_finite():
     params = random_params(MODEL, IMAGES)
     assert first(MODEL, params).startswith('activations of ')

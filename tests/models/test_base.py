@@ -76,6 +76,7 @@ def test_every_published_size_says_what_its_trunk_is():
         assert named(name).trunk.reads in ('class', 'attention', 'maps')
 
 
+@pytest.mark.slow
 def test_parameter_shapes_are_those_of_what_init_makes():
     for model in (MODELS['cait'], nn.Dense(4)):
         made = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']

@@ -17,6 +17,7 @@ MODELS: dict[str, Any] = {
     'patchconvnet': PATCHCONVNET, 'patchconvnet_multi': MULTI.clone(depthwise=False),
     'convnet': CONVNET,
 }  # fmt: skip
+SLOW = [name if name == 'vit' else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 IMAGES = normal(2, 16, 16, 3)
 ONE = {  # a parameter of few numbers
     'vit': ('blocks', 'norm_1', 'scale'), 'cait': ('blocks', 'attention', 'mix_weights', 'kernel'),
@@ -52,7 +53,7 @@ def _float64():
 
 
 @pytest.mark.usefixtures('_float64')
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', SLOW)
 def test_forward_mode_is_reverse_mode_and_a_finite_difference(name):
     loss, params, direction = exactly(name)
 
@@ -70,7 +71,7 @@ def test_forward_mode_is_reverse_mode_and_a_finite_difference(name):
 
 
 @pytest.mark.usefixtures('_float64')
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', SLOW)
 def test_forward_over_reverse_is_a_finite_difference_of_gradients(name):
     loss, params, direction = exactly(name)
     grad = jax.jit(jax.grad(loss))
@@ -79,7 +80,7 @@ def test_forward_over_reverse_is_a_finite_difference_of_gradients(name):
     assert distance(found, jax.tree.map(lambda a, b: (a - b) / 2e-6, high, low)) < 1e-5
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', SLOW)
 def test_gradients_of_each_image_add_up_to_the_batch_s(name):
     model, params = MODELS[name], random_params(MODELS[name], IMAGES)
 

@@ -111,6 +111,7 @@ def test_the_average_is_loaded_if_there_is_one(tmp_path, params):
     assert equal(runs.load(tmp_path).params, average)
 
 
+@pytest.mark.slow
 def test_optimizer_state_and_position_come_back(tmp_path, params):
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
     _, state = tx.update(params, tx.init(params), params)

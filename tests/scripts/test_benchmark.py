@@ -39,6 +39,7 @@ def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, ca
     assert (tmp_path / 'attention.png').stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_a_row(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(timing, 'device_bytes', lambda: 10_000)
     models.attention(

@@ -36,6 +36,7 @@ def permuted(params):
     return {**params, 'blocks': {**params['blocks'], 'attention': changed}}
 
 
+@pytest.mark.slow
 def test_heads_in_another_order_are_the_same_seed():
     params = random_params(MODEL, IMAGES)
     found = {

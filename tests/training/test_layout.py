@@ -145,6 +145,7 @@ def test_a_core_takes_slices_of_eight_images(images, slices):
     assert layout.slices(images, jax.devices()[0]) == slices
 
 
+@pytest.mark.slow
 def test_fsdp_splits_what_is_large_and_never_along_depth(data):
     state, _ = run('fsdp', data, MODEL, Optim(peak=1e-3), 1)
     specs = jax.tree_util.tree_leaves_with_path(state)
@@ -246,6 +247,7 @@ def for_seeds(rule, seeds):
     return dataclasses.replace(layout.layout('none', batch_size=16, seeds=seeds), rule=rule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', SEEDS)
 def test_several_seeds_have_their_own_data_of_each_step(data, rule):
     (one, step), rows = start(MODEL, SGD), np.concatenate([batches(s, 4) for s in (0, 1)], 1)

@@ -78,6 +78,7 @@ def test_no_device_holds_a_whole_stack_of_weights_moments_or_gradients(name):
         assert f'[{",".join(map(str, shape))}]' not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_each_device_is_given_its_part(name):
     _, state = training(name)

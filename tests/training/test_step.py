@@ -111,6 +111,7 @@ def test_ema_of_parameters_that_stand_still_stands_still(batch, ema):
     assert distance(state.ema, state.params) == 0
 
 
+@pytest.mark.slow
 def test_ema_moves_when_parameters_do(batch):
     """Under accumulation once for each update, as timm has it, not once for each micro-batch."""
     accumulate = 3

@@ -55,6 +55,7 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     assert arrays['patches']['rebuilt'].shape == (1, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
     arrays, _ = draw('cait', 'attention', 'lens')
     assert {'heads_mixed', 'saliency', 'lens', 'relevance'} <= arrays.keys()

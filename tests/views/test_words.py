@@ -118,6 +118,7 @@ def test_activations_of_a_convolutional_network_have_its_poolings(drawn):
     np.testing.assert_array_equal(one['pool_1'], arrays['pool_1'][..., 3:])
 
 
+@pytest.mark.slow
 def test_a_model_of_grey_images_is_drawn_in_grey(drawn, opened, photographs):
     grey = [np.repeat(photo[..., :1], 3, -1) for photo in photographs]
     assert examples.grey(forward.forward_pass(opened['vit'], grey))

@@ -301,6 +301,7 @@ def test_the_central_square_of_other_shapes_is_what_varies(shape):
         np.testing.assert_array_equal(run(settings, images)[0], run(settings, squares)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', ['three', 'rand-m9-mstd0.5-inc1'])
 def test_grey_images_stay_grey(images, policy):
     """Or a run on grey images would learn from colour that its preprocessing takes away."""

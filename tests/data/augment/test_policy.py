@@ -66,6 +66,7 @@ def test_an_operation_happens_as_often_as_its_probability_says():
     assert 0.68 < share_of(out, image) < 0.83  # 0.75 of 400, and what changes nothing
 
 
+@pytest.mark.slow
 def test_every_operation_is_drawn_as_often():
     """At magnitude 10 without deviation each of fifteen is known, but for its sign."""
     out, image = through('rand-m10-n1-p1-inc1', 1500)

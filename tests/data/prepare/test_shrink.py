@@ -120,6 +120,7 @@ def test_links_in_the_source_are_followed_and_loops_end(folder, tmp_path):
     assert not any(p.is_symlink() for p in (tmp_path / 'out').rglob('*')) and not said
 
 
+@pytest.mark.slow
 def test_folders_that_link_to_each_other_end(folder, tmp_path):
     names = 'abcdefghijkl'
     for one in names:
