@@ -3,17 +3,14 @@
     python scripts/prepare.py cifar10
     python scripts/train.py cait_cifar10
 
-2.9 million parameters, 4-pixel patches, mixup and CutMix, 100 epochs of 351 steps.
+About an hour for `--epochs 3 --augment.mixup 0 --augment.cutmix 0` on two CPU cores, at 42
+images/s: 52.6% of the test images. The whole recipe has not been trained yet.
 
-52.6% on the test images after `--epochs 3 --augment.mixup 0 --augment.cutmix 0`, at 42 images/s on
-two CPU cores. It has not been trained in full yet.
+2.9 million parameters, 4-pixel patches, mixup and CutMix, 100 epochs of 351 steps.
 """
 
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax import Augment, Experiment, Optim, Source
 from vitjax.models import CaiT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=CaiT(

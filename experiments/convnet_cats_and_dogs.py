@@ -1,20 +1,18 @@
-"""The lecture's ConvNet on 2,000 cats and dogs, as it overfits: four convolutions, a dense layer.
+"""The lecture's ConvNet on 2,000 cats and dogs, overfitting: four convolutions, a dense layer.
 
     python scripts/train.py convnet_cats_and_dogs --data.name folder:PATH
 
-PATH holds train, validation and test, each with a folder cat and a folder dog. Binary as two
-classes; images of any size, brought to 150 pixels. RMSprop, batches of 20, no augmentation.
+10 min on two CPU cores. With 1,000 cats and 1,000 dogs of 32 pixels and seed 0, validation is best
+after 11 epochs: 68.5%, with 65.6% on the test images. After 30 epochs it is 66.4%, and 98.9% of the
+training images are right.
 
-On 1,000 cats and 1,000 dogs of 32 pixels, with seed 0: validation is best after 11 epochs (68.5%,
-test 65.6%); after 30 it is 66.4%, of training images 98.9%. 10 min on two CPU cores.
+PATH holds train, validation and test, each with a folder cat and a folder dog. The two classes have
+an output each. Images of any size are resized to 150 pixels. RMSprop, batches of 20, no
+augmentation.
 """
 
-from vitjax.data.augment import Augment
-from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax import Augment, Experiment, Optim, Preprocessing, Source
 from vitjax.models import ConvNet
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ConvNet(num_classes=2),

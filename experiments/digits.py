@@ -1,18 +1,16 @@
-"""A small ViT on scikit-learn's handwritten digits: is everything installed and working?
+"""A small ViT on scikit-learn's handwritten digits: a test of the installation.
 
     python scripts/train.py digits
     python scripts/ablate.py digits --seeds 5
 
-96.7% test accuracy with its seed, 95.5 to 96.9% over five by `ablate.py`, which trains on one
-device, and 94.4 to 97.2% by `train.py`; 20 s of training on two CPU cores. The digits come with
-scikit-learn: no network is needed.
+20 s of training on two CPU cores, 96.7% test accuracy with its seed. Over five seeds 95.5 to 96.9%
+by `ablate.py`, which trains on one device, and 94.4 to 97.2% by `train.py`.
+
+The digits come with scikit-learn: no network is needed.
 """
 
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax import Augment, Experiment, Optim, Source
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ViT(patch_size=2, width=64, depth=4, num_heads=4, mlp_ratio=2.0, num_classes=10),
@@ -27,5 +25,5 @@ experiment = Experiment(
 
 
 def grid():
-    """Depth against patch size: on 8-pixel images, 64, 16 and 4 tokens."""
+    """Depth against patch size; 8-pixel images have 64, 16 or 4 tokens."""
     return {'model.depth': (2, 4, 8), 'model.patch_size': (1, 2, 4)}

@@ -3,15 +3,15 @@
     python scripts/prepare.py cifar100
     python scripts/train.py vit_cifar100
 
+It has not been trained here; `vit_cifar10`, of the same size, takes about 10 min an epoch on two
+CPU cores.
+
 21.8 million parameters on 72-pixel images, batch 256, AdamW at a constant 1e-4, 25 epochs of 175
 steps.
 """
 
-from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax import Augment, Experiment, Optim, Source
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 experiment = Experiment(
     model=ViT(

@@ -6,31 +6,32 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import command
-import tables
+from command import tables
 from tyro.conf import AvoidSubcommands, arg
 
-from vitjax import fields
-from vitjax.console import Console, duration
+from vitjax import experiment as experiments
+from vitjax.base import fields
+from vitjax.base.console import Console, duration
+from vitjax.base.ranges import Formats, Range, Seeds
 from vitjax.experiment import Experiment
-from vitjax.ranges import Formats, Range, Seeds
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A grid of settings, its seeds, and what every cell shares.
+    """A grid of settings, its seeds, and the settings of every cell.
 
     Attributes:
         out: folder of results.csv, seeds.csv, figures/ and cells/; the same command resumes.
-        grid: fields and their values, as in `model.depth=2,4,8 model.patch-size=1,2`; the
-            experiment's own grid() by default.
+        grid: fields and their values, as in `model.depth=2,4,8 model.patch-size=1,2`; by default
+            the experiment's own grid().
         seeds: runs of each cell, which train together.
-        match: flops gives each cell as many steps as take the experiment's own arithmetic.
-        report: write report.html into it at the end.
-        dry_run: list the cells with their parameters, FLOPs and time, and train nothing.
-        launcher: devices, a cell on each of this machine's at a time; processes, each cell in
-            one of its own; slurm, each cell a job (the cluster extra).
+        match: flops gives each cell the training FLOPs of the experiment itself.
+        report: write report.html into --out at the end.
+        dry_run: list the cells with parameters, FLOPs and time, without training.
+        launcher: devices of this machine, a cell at a time on each; processes, one per cell; or
+            slurm, one job per cell (the cluster extra).
         job: settings of a job for submitit, as in `timeout_min=60 slurm_partition=gpu`.
-        format: of figures: png, pdf, svg.
+        format: file formats of the figures: png, pdf, svg.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -55,7 +56,7 @@ def main() -> int:
     settings = command.settings(asked.job)
 
     from vitjax import ablation
-    from vitjax.signals import Stop
+    from vitjax.base.signals import Stop
 
     with command.as_flags():
         made = ablation.cells(asked.experiment, grid)
@@ -75,6 +76,7 @@ def main() -> int:
         rows = ablation.run(
             made, asked.seeds, asked.out, launcher=asked.launcher,
             settings=settings, formats=asked.format,
+            hooks=module.__file__ if experiments.hooks(module) else None,
         )  # fmt: skip
     except Stop as stop:
         print('stopped; the same command resumes')
@@ -90,10 +92,10 @@ def main() -> int:
 
 
 def own_grid(module: Any) -> dict[str, Any]:
-    """Returns the grid that an experiment's file has.
+    """Returns the grid of an experiment's file.
 
     Raises:
-        ValueError: if it has none, or another thing than values by field.
+        ValueError: if the file has none, or grid() does not return values by field.
     """
     if 'grid' not in vars(module):
         raise ValueError(f'{module.__name__} has no grid(): give --grid FIELD=VALUE,VALUE.')
@@ -106,7 +108,7 @@ def axes(experiment: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
     """Returns the values of each field that `--grid` names.
 
     Raises:
-        ValueError: as `parsed`, and for a field that is named twice.
+        ValueError: as `parsed`, and if a field is named twice.
     """
     grid: dict[str, list[Any]] = {}
     for path, values in (parsed(experiment, text) for text in texts):
@@ -117,12 +119,12 @@ def axes(experiment: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
-    """Returns a field and its values of the field's type, read as train.py reads its flags.
+    """Returns a field and its values of the field's type, parsed like the flags of train.py.
 
-    Values of a list have spaces between them, as in `model.head=64,'64 32'`.
+    Values of a list are separated by spaces, as in `model.head=64,'64 32'`.
 
     Raises:
-        ValueError: for a field that does not exist, and for what is not FIELD=VALUE,VALUE.
+        ValueError: if the field does not exist, or the text is not FIELD=VALUE,VALUE.
     """
     path, text = command.pair(axis)
     flag, known = command.flag(path), fields.paths(experiment)
@@ -135,14 +137,13 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
         raise ValueError(f'{flag} is not one value: name a field of it, as in {one}.')
 
     def read(value: str) -> Any:
-        if not value.strip():
+        if not (value := value.strip()):
             raise ValueError(f'--grid must have a value on both sides of a comma: {axis!r}.')
         if isinstance(current, bool):
-            known = {'true': True, 'false': False}
-            if value.strip().lower() not in known:
+            if value.lower() not in ('true', 'false'):
                 raise ValueError(f'{flag} must be true or false: {value!r}.')
-            return known[value.strip().lower()]
-        args = [flag, *(value.split() if isinstance(current, tuple) else [value.strip()])]
+            return value.lower() == 'true'
+        args = [flag, *(value.split() if isinstance(current, tuple) else [value])]
         kind, prog = AvoidSubcommands[type(experiment)], command.program(*sys.argv[1:2])
         return fields.get(command.parse(kind, default=experiment, args=args, prog=prog), path)
 
@@ -154,20 +155,20 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
     known = ('status', 'reason', 'parameters', 'flops', 'steps', 'train_flops', 'seconds')
     settings = [name for name in rows[0] if name not in known]
     table = tables.table(*settings, 'parameters', 'FLOPs an image', 'steps', 'FLOPs a seed', 'time')
+    impossible = []
     for row in rows:
         cells = [str(row[name]) for name in settings]
         if row['status'] != 'planned':
             table.add_row(*cells, '-', '-', '-', '-', 'impossible', style='dim')
+            impossible.append(f'{", ".join(f"{n}={row[n]}" for n in settings)}: {row["reason"]}')
             continue
         cells += [f'{row["parameters"]:,}', tables.scaled(row['flops']), f'{row["steps"]:,}']
         table.add_row(*cells, tables.scaled(row['train_flops']), duration(row['seconds']))
     tables.put(table)
-    for row in rows:
-        if row['status'] != 'planned':
-            print(f'{", ".join(f"{n}={row[n]}" for n in settings)}: {row["reason"]}')
-    total = sum(row.get('seconds', 0) for row in rows)
-    print(f'about {duration(total)} of training for {len(rows)} cells with {seeds} seeds each, '
-          'measured at two of them; evaluation and compilation come on top.')  # fmt: skip
+    total = duration(sum(row.get('seconds', 0) for row in rows))
+    print(*impossible, sep='\n', end='\n' * bool(impossible))
+    print(f'about {total} of training for {len(rows)} cells with {seeds} seeds each, '
+          'measured at two of them; evaluation and compilation add to it.')  # fmt: skip
 
 
 if __name__ == '__main__':

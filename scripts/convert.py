@@ -1,12 +1,12 @@
-"""Convert published weights to a run directory, which every later command takes."""
+"""Convert published weights to a run directory, which every other command takes."""
 
 from typing import Annotated, Any
 
 import command
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Classes, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Classes, Side
 
 
 def main(
@@ -17,18 +17,17 @@ def main(
     """Write published weights as a run directory.
 
     Args:
-        weights: a .safetensors or .npz file, a folder with model.safetensors and config.json, or
-            hf-hub:owner/name; also a run, to resize it.
-        out: the run directory to write, new or empty.
-        model: the model's name, as in cait_xxs24; recognised from names and shapes without it.
-        image_size: side of the images in pixels; position embeddings are resampled.
-        patch_size: of the patches in pixels; patch kernels are resampled.
-        num_classes: another number than the weights' starts a fresh head; 0 leaves it out.
-        stated: facts about weights that override the files beside them.
+        weights: .safetensors or .npz file, folder with model.safetensors and config.json, or
+            hf-hub:owner/name; or a run, to resize it.
+        model: name of the model, as in cait_xxs24; by default recognized by names and shapes.
+        out: run directory to write, new or empty.
+        patch_size: side of the patches in pixels, by default the weights' own; patch kernels are
+            resampled.
+        num_classes: classes of the head; another number than the weights' starts a fresh head, 0
+            leaves it out.
     """
-    from jax import tree
-
     from vitjax import runs
+    from vitjax.models.base import count_parameters
 
     experiment, params, _ = runs.load(
         weights, model=model, image_size=image_size, patch_size=patch_size,
@@ -36,16 +35,16 @@ def main(
     )  # fmt: skip
     runs.write(out, experiment, params)
     prepared: Any = experiment.preprocessing  # load fills it in
-    colours = prepared.mean, prepared.deviation
-    center, spread = (', '.join(f'{value:g}' for value in colour) for colour in colours)
-    side = prepared.size
-    print(f'parameters: {sum(x.size for x in tree.leaves(params)):,}')
+    mean, deviation = (
+        ', '.join(f'{value:g}' for value in color) for color in (prepared.mean, prepared.deviation)
+    )
+    side, resized = prepared.size, int(prepared.size / prepared.crop)
     sides = 'both sides' if prepared.squash else 'short side'
     how = '' if prepared.interpolation == 'bicubic' else f', {prepared.interpolation}'
     grey = ', grey' if prepared.grey else ''
-    resized = int(side / prepared.crop)
+    print(f'parameters: {count_parameters(params):,}')
     print(f'images: {sides} to {resized} pixels{how}, central {side}x{side}{grey}')
-    print(f'pixels: 0 to 1, mean {center}, deviation {spread}')
+    print(f'pixels: 0 to 1, mean {mean}, deviation {deviation}')
     print(f'written: {out}')
 
 

@@ -26,15 +26,15 @@ for name in ${*:-check attention model train}; do
         check)  # the published models to 1e-5, and every implementation of attention against explicit
             JAX_PLATFORMS=cuda JAX_DEFAULT_MATMUL_PRECISION=highest part check \
                 python -m pytest -n 0 tests/test_golden.py \
-                    tests/layers/test_attention.py tests/layers/test_talking.py ;;
+                    tests/layers/test_attention.py tests/ops ;;
         attention)
             part attention python scripts/benchmark.py attention --batch 32 --dtype bfloat16 \
                 --tokens 64 196 576 1024 4096 \
-                --implementations explicit chunked fused pallas --out "$out" ;;
+                --implementations explicit chunked fused --out "$out" ;;
         model)
             part model python scripts/benchmark.py model --batch 128 --dtype bfloat16 \
                 --models vit_small_patch16 vit_base_patch16 cait_xxs24 cait_s24 patchconvnet_s60 \
-                --implementations auto explicit chunked fused pallas --peer "$(command -v python)" --out "$out" ;;
+                --implementations auto explicit chunked fused --peer "$(command -v python)" --out "$out" ;;
         train)
             for experiment in patchconvnet_cifar10 vit_cifar10; do
                 part "$experiment" python scripts/train.py "$experiment" --model.dtype bfloat16 \

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import command
-import tables
+from command import tables
 from tyro.conf import AvoidSubcommands, arg
 
-from vitjax.console import Console, duration
+from vitjax.base.console import Console, duration
+from vitjax.base.ranges import Count, Formats, Range
 from vitjax.experiment import Experiment
-from vitjax.ranges import Count, Formats, Range
 
-MODULES = 10  # of the most expensive
+MODULES = 10  # the most expensive
+OUTSIDE = '(outside of modules)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Asked:
     """An experiment, and the machines to plan it for.
 
     Attributes:
-        out: where plan.json and the picture go.
-        target: machines, side by side: here, h100, h100:8 (one host), h100:2x8, v5e, v5e:2x4, ...
-        images: training images if the data are not here: squares of augment.size pixels.
-        format: of the picture.
+        out: folder of plan.json and the figure.
+        target: machines, compared side by side: here, h100, h100:8 (one host), h100:2x8 (two),
+            v5e, v5e:2x4, v6e:16x16, v4:2x2x4, ...
+        images: number of training images if the data are absent; each is a square of
+            --augment.size pixels.
+        format: file formats of the figure: png, pdf, svg.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -39,15 +42,15 @@ class Asked:
 
 
 def main() -> int:
-    """Compiles the experiment's training step for each machine and prints what that takes."""
+    """Compiles the experiment's training step for each machine, and prints its cost."""
     asked, _ = command.of_experiment(
         Asked, 'plans', usage='--target MACHINE ... [overrides]', does='Plan: '
     )
     import jax
 
-    from vitjax.forecast import forecast, training_images
+    from vitjax.plan.forecast import forecast, training_images
 
-    targets, failed = checked(asked.target, vars(asked.experiment.model)['dtype'])
+    targets, failed = checked(asked.target, asked.experiment.model.dtype)
     for line in failed:
         print(f'error: {line}', file=sys.stderr)
     if not targets:
@@ -70,18 +73,15 @@ def main() -> int:
 
 
 def checked(names: Sequence[str], dtype: str) -> tuple[list[str], list[str]]:
-    """Returns the machines that can be planned for, and a line for each of the others.
+    """Returns the machines that can be planned for, and a line for each of the others."""
+    from vitjax.plan.machines import CHIPS, Name, named, rate
 
-    Nothing is compiled before all names were read.
-    """
-    from vitjax import target
-
-    machines: dict[target.Name, str] = {}
+    machines: dict[Name, str] = {}
     failed = []
     for name in names:
         try:
-            machine = target.named(name)
-            target.rate(target.CHIPS.get(machine.kind), dtype)
+            machine = named(name)
+            rate(CHIPS.get(machine.kind), dtype)
             if machine in machines:
                 raise ValueError(f'--target must name a machine once: {machines[machine]} is it.')
             machines[machine] = name
@@ -97,11 +97,11 @@ def _line(name: str, error: Exception) -> str:
 
 
 def show(found: list[Any]) -> None:
-    """Prints machines side by side, and of each what is most expensive."""
+    """Prints machines side by side, then the most expensive modules of each."""
     table = tables.table('', *(each.machine for each in found))
     columns = [lines(each) for each in found]
-    for head in columns[0]:
-        table.add_row(head, *(column[head] for column in columns))
+    for head in dict.fromkeys(head for column in columns for head in column):
+        table.add_row(head, *(column.get(head, '-') for column in columns))
     tables.put(table)
     for each in found:
         if not each.fits:
@@ -109,11 +109,11 @@ def show(found: list[Any]) -> None:
     for each in found:
         if each.report:
             modules(each)
-    print('Times are estimates: by the compiler of TPUs, elsewhere rooflines, never quite reached.')
+    print("Times are estimates: of the TPU's compiler, elsewhere rooflines, never quite reached.")
 
 
 def lines(each: Any) -> dict[str, str]:
-    """What the table says of one machine."""
+    """Returns the cells of one machine by row; without a compiled step only the first ones."""
     report = each.report
     values = {
         'devices': f'{each.devices} ({each.parallel})',
@@ -123,52 +123,42 @@ def lines(each: Any) -> dict[str, str]:
         'largest batch that fits': f'{each.largest:,}' if each.largest else 'none',
     }
     if not report:
-        return values | dict.fromkeys(_COMPILED, '-')
+        return values
     sent = Counter[str]()
     for collective in report.collectives:
         sent[collective.kind] += collective.bytes * collective.times
-    texts = (
-        f'{_gb(report.memory.arguments)}, {_gb(report.memory.temporaries)}',
-        tables.scaled(report.flops),
-        _gb(report.bytes),
-        ', '.join(f'{kind} {_gb(size)}' for kind, size in sent.items()) or 'none',
-        tables.number(1e3 * each.step_seconds),
-        tables.number(1e3 * report.communication),
-        tables.number(each.batch_size / each.step_seconds),
-        '-' if math.isnan(each.utilisation) else f'{each.utilisation:.0%}',
-        f'{each.steps:,}',
-        duration(3600 * each.hours),
-        f'{report.compile_seconds:.0f}',
-    )
-    return values | dict(zip(_COMPILED, texts, strict=True))
-
-
-_COMPILED = (
-    '... arguments, temporaries', 'operations of a step', 'bytes moved by a device, GB',
-    'collectives, GB', 'step, ms, estimated', '... of it communication', 'images/s, estimated',
-    'utilisation, estimated', 'steps in all', 'whole training, estimated', 'compiled here in, s',
-)  # fmt: skip
+    return values | {
+        '... arguments, temporaries':
+            f'{_gb(report.memory.arguments)}, {_gb(report.memory.temporaries)}',
+        'operations of a step': tables.scaled(report.flops),
+        'bytes moved by a device, GB': _gb(report.bytes),
+        'collectives, GB':
+            ', '.join(f'{kind} {_gb(size)}' for kind, size in sent.items()) or 'none',
+        'step, ms, estimated': tables.number(1e3 * each.step_seconds),
+        '... of it communication': tables.number(1e3 * report.communication),
+        'images/s, estimated': tables.number(each.batch_size / each.step_seconds),
+        'utilisation, estimated': _percent(each.utilisation),
+        'steps in all': f'{each.steps:,}',
+        'whole training, estimated': duration(3600 * each.hours),
+        'compiled here in, s': f'{report.compile_seconds:.0f}',
+    }  # fmt: skip
 
 
 def modules(each: Any) -> None:
-    """Prints the most expensive modules of one machine."""
+    """Prints the most expensive modules of a step on one machine."""
     table = tables.table(f'{each.machine}: module', 'ms', 'share', 'GFLOP', 'GB', 'estimated by')
     for path, cost in list(each.report.modules.items())[:MODULES]:
-        share = cost.seconds / each.report.seconds
         table.add_row(
             path or OUTSIDE, tables.number(1e3 * cost.seconds),
-            '-' if math.isnan(share) else f'{share:.0%}',
+            _percent(cost.seconds / each.report.seconds),
             tables.number(cost.flops / 1e9), _gb(cost.bytes), cost.by,
         )  # fmt: skip
     tables.put(table)
 
 
-OUTSIDE = '(outside of modules)'
-
-
 def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
-    """Writes OUT/plan.json and the picture, OUT/plan."""
-    from vitjax import files
+    """Writes OUT/plan.json and the figure OUT/plan."""
+    from vitjax.base import files
     from vitjax.figures.forecast import Share, forecast
 
     out.mkdir(parents=True, exist_ok=True)
@@ -191,24 +181,20 @@ def write(found: list[Any], out: pathlib.Path, formats: Formats) -> None:
 
 
 def plain(each: Any) -> dict[str, Any]:
-    """A forecast as JSON values; null for what nobody knows."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(v) for key, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
+    """Returns a forecast as JSON values, with null for numbers that are not finite."""
     values = dataclasses.asdict(each)
     if each.report:
         values['report']['collectives'] = [c._asdict() for c in each.report.collectives]
-    derived = ('fits', 'step_seconds', 'utilisation', 'hours')
-    return finite({**values, **{name: getattr(each, name) for name in derived}})
+    values |= {n: getattr(each, n) for n in ('fits', 'step_seconds', 'utilisation', 'hours')}
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def _gb(size: float) -> str:
     return tables.number(size / 1e9)
+
+
+def _percent(fraction: float) -> str:
+    return '-' if math.isnan(fraction) else f'{fraction:.0%}'
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Classify image files with published weights or a run of our own."""
+"""Classify image files with published weights or a trained run."""
 
 import functools
 import pathlib
@@ -6,14 +6,15 @@ import sys
 from typing import Annotated, Literal
 
 import command
+from command import arguments as args
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Count, Range, Side
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Count, Range, Side
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    weights: args.Loaded,
     images: Annotated[
         Positional[tuple[str, ...]], arg(metavar='PHOTO...', help_behavior_hint='(required)'),
         Range(1),
@@ -25,14 +26,8 @@ def main(
     """Print the likeliest classes of each image, with the preprocessing of the weights.
 
     Args:
-        weights: a run directory, a .safetensors or .npz file, a folder with model.safetensors and
-            config.json, or hf-hub:owner/name.
         images: image files.
-        top: how many classes to print.
-        model: the model's name where weights do not say it, as in deit_tiny_patch16.
-        image_size: side of the input in pixels; the weights' own without it.
-        which: of a run's checkpoints, best or latest.
-        stated: facts about weights that override the files beside them.
+        top: number of classes to print.
     """
     from vitjax import evaluate, runs
     from vitjax.data import preprocess
@@ -42,7 +37,7 @@ def main(
     loaded = runs.load(
         weights, model=model, image_size=image_size, stated=stated, which=which, report=report
     )
-    if not vars(loaded.experiment.model)['num_classes']:
+    if not loaded.experiment.model.num_classes:
         raise ValueError(f'{weights} has no head, so there are no classes to predict.')
     unread = 0
     for path in images:
@@ -51,7 +46,7 @@ def main(
                 rule = 'is a folder: give its image files, as in'
                 raise evaluate.Unreadable(f'{path} {rule} {pathlib.Path(path, "*.jpg")}.')
             (likeliest,) = evaluate.classify(loaded, [path], top=top)
-        except evaluate.Unreadable as error:  # the others are predicted
+        except evaluate.Unreadable as error:  # the other images are predicted
             unread += 1
             report(f'error: {error}')
             continue
@@ -60,7 +55,7 @@ def main(
         print(path)
         for name, probability in likeliest:
             print(f'  {probability:7.2%}  {name}')
-    if more := evaluate.surplus(loaded.experiment.model, loaded.experiment.classes):
+    if more := evaluate.unnamed_outputs(loaded.experiment.model, loaded.experiment.classes):
         report(more)
     return 1 if unread else 0
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 import command
-import tables
+from command import tables
 from tyro.conf import Positional, arg
 
-from vitjax.ranges import Side
+from vitjax.base.ranges import Side
 
 
 class Part(NamedTuple):
-    """A module or a parameter; `repeats` is the depth of its stack."""
+    """A module or a parameter of a model; `repeats` is the depth of its stack."""
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
@@ -29,10 +29,10 @@ def main(
     """Print a model as a table: part, output shape, parameters, FLOPs of one image.
 
     Args:
-        model: a published size, as in cait_xxs24, an experiment, as in digits, a run directory, or
+        model: published size, as in cait_xxs24; experiment, as in digits; run directory; or
             published weights (.safetensors, .npz or hf-hub:owner/name).
         image_size: side of the input in pixels; by default that of the experiment, run or weights,
-            of a published size 224 (150 for convnet).
+            and for a published size 224 (150 for convnet).
     """
     network, own_size, trains = find(model)
     size = own_size if image_size is None else image_size
@@ -61,10 +61,10 @@ def main(
 
 
 def find(name: str) -> tuple[Any, int, str]:
-    """A model by its name, the side of its images, and which parameters train (`optim.train`).
+    """Returns a model by its name, the side of its input, and `optim.train`.
 
     Raises:
-        ValueError: if there is none; it lists close names.
+        ValueError: if there is no such model; it lists close names.
     """
     from vitjax import experiment, models, pretrained, runs
 
@@ -88,25 +88,24 @@ def find(name: str) -> tuple[Any, int, str]:
 
 
 def trainable(model: Any, image_size: int, pattern: str) -> int:
-    """How many parameters train, of paths that match a pattern."""
+    """Returns the number of parameters that train: those of paths that match the pattern."""
     import jax
 
-    from vitjax import optim
-    from vitjax.models.trunk import parameter_shapes
+    from vitjax.experiment import optim
+    from vitjax.models.base import parameter_shapes
 
     shapes = parameter_shapes(model, image_size)
-    sizes = jax.tree.map(lambda leaf, train: leaf.size * train, shapes,
-                         optim.trainable(shapes, pattern))  # fmt: skip
-    return sum(jax.tree.leaves(sizes))
+    train = jax.tree.leaves(optim.trainable(shapes, pattern))
+    return sum(leaf.size for leaf, on in zip(jax.tree.leaves(shapes), train, strict=True) if on)
 
 
 def split(model: Any, image_size: int) -> Iterator[Part]:
-    """A model's parts in the order they run, a stack's own right after it; computes nothing."""
+    """Yields a model's parts in the order they run, a stack followed by its own; traces only."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
 
-    from vitjax.flops import model_flops_by_scope
+    from vitjax.plan.flops import model_flops_by_scope
 
     shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
 
@@ -114,7 +113,7 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
         path = context.module.path
         if context.method_name != '__call__' or not 1 <= len(path) <= 2:
             return call(*args, **kwargs)
-        shapes[path] = ()  # a part comes before what it is made of
+        shapes[path] = ()  # a part precedes its own parts
         out = call(*args, **kwargs)
         shapes[path] = (out[0] if isinstance(out, tuple) else out).shape[1:]
         return out
@@ -141,15 +140,15 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
             yield from (Part((name,), shape, 1, 0, 0) for name, shape in after.pop(path[0], []))
 
 
-# What a model does between its modules, by jax's name for it.
+# Operations of a model between its modules, by jax's name.
 POOLS = {'reduce_sum': 'mean pooling', 'reshape': 'flatten', 'squeeze': 'first token',
          'dot_general': 'average pooling'}  # fmt: skip
 
 
 def pooled(model: Any, params: Any, image: Any) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """After which module a model pools or flattens, with the name of that and its output's shape.
+    """Returns the pooling after each module: names of operations, and their outputs' shapes.
 
-    Read from the trace: these are operations that belong to no module and leave another shape.
+    In the trace these operations belong to no module and change the shape.
     """
     import jax
 

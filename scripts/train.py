@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import command
 from tyro.conf import AvoidSubcommands, arg
 
+from vitjax import experiment as experiments
 from vitjax.experiment import Experiment
 
 
@@ -16,11 +17,11 @@ class Run:
     """An experiment and its run directory.
 
     Attributes:
-        out: the run directory.
-        report: write report.html into it at the end.
-        launcher: here; or as one job of a cluster, by slurm; or of several processes of this
-            machine. The last two need submitit.
-        job: settings of a job for submitit, as in `nodes=2 tasks_per_node=8 gpus_per_node=8`.
+        out: run directory; the same command resumes a run that was stopped.
+        report: write report.html into the run directory at the end.
+        launcher: here; processes, several of this machine; or slurm, one job of a cluster. The last
+            two need submitit (the cluster extra).
+        job: settings of the job for submitit, as in `nodes=2 tasks_per_node=8 gpus_per_node=8`.
     """
 
     experiment: Annotated[AvoidSubcommands[Experiment], arg(name='')]
@@ -33,14 +34,15 @@ class Run:
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
     usage = '[--out DIR] [--no-report] [--launcher slurm --job NAME=VALUE ...] [overrides]'
-    run, _ = command.of_experiment(Run, 'runs', usage=usage, does='')
+    run, module = command.of_experiment(Run, 'runs', usage=usage, does='')
     if run.launcher != 'here':
-        return submit(run)
-    from vitjax import loop, processes
+        return submit(run, module)
+    from vitjax import loop
+    from vitjax.base import processes
 
     processes.start(run.experiment.parallel, run.experiment.batch_size)
     try:
-        loop.train(run.experiment, run.out)
+        loop.train(run.experiment, run.out, hooks=experiments.hooks(module))
         if run.report:
             from vitjax import report
 
@@ -49,7 +51,7 @@ def main() -> int:
         print(stop)
         return stop.code
     model: Any = run.experiment.model
-    # A network without tokens has no attention to be seen.
+    # A network without tokens has no attention.
     views = 'all' if model.trunk.stacks else 'gradients activations'
     print(f'next:\n  {command.program(run.out, script="evaluate.py")}')
     look = command.program(run.out, *views.split(), script='visualize.py')
@@ -57,19 +59,22 @@ def main() -> int:
     return 0
 
 
-def submit(run: Run) -> int:
+def submit(run: Run, module: Any) -> int:
     """Submits the run as a job; waits for one of this machine."""
-    from vitjax import launch
+    from vitjax.loop import cluster
 
     assert run.launcher != 'here'
     given = command.settings(run.job)
-    job = launch.train(run.experiment, run.out, run.launcher, given, report=run.report)
+    job = cluster.train(
+        run.experiment, run.out, run.launcher, given, report=run.report,
+        hooks=module.__file__ if experiments.hooks(module) else None,
+    )  # fmt: skip
     print(f'job {job.job_id} is submitted; its logs: {job.paths.stdout}, {job.paths.stderr}')
     if run.launcher == 'slurm':
         return 0
     try:
         job.results()
-    except Exception as error:  # whatever a job died of
+    except Exception as error:  # any that the job raised
         trace = re.split(r'\n-+\n', str(error))[:2][-1]  # between rules; then where its logs are
         last = trace.strip().splitlines()[-1]
         raise ValueError(f'job {job.job_id} failed: {last}; see its logs.') from None

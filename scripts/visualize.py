@@ -1,6 +1,7 @@
 """See inside a trained model: attention, tokens and gradients, on photographs."""
 
 import functools
+import inspect
 import io
 import pathlib
 import sys
@@ -9,81 +10,79 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import command
+from command import arguments as args
 from tyro.conf import Positional, arg
 
+from vitjax.base.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 from vitjax.pretrained import UNSTATED, Stated
-from vitjax.ranges import Amount, Count, Formats, Positive, Range, Rate, Seed, Side, Whole
 
 
 def main(
-    weights: Annotated[Positional[str], arg(metavar='RUN_OR_WEIGHTS')],
+    weights: args.Loaded,
     what: Annotated[
         Positional[tuple[str, ...]], arg(metavar='WHAT', help_behavior_hint='(required)')
     ], *,
     images: Annotated[tuple[str, ...], Range(1)], out: str, model: str | None = None,
-    size: Side | None = None, layer: Count | None = None, query: tuple[Count, Count] | None = None,
-    target: str | None = None, at: str | None = None, channels: tuple[Whole, ...] = (),
-    enlarge: Literal['bicubic', 'nearest'] = 'bicubic', discard: Rate = 0.9,
-    steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
+    size: Side | None = None, layer: Count | None = None,
+    query: tuple[Count, Count] | None = None, target: str | None = None, at: str | None = None,
+    channels: tuple[Whole, ...] = (), enlarge: Literal['bicubic', 'nearest'] = 'bicubic',
+    discard: Rate = 0.9, steps: Count = 30, jitter: Whole | None = None, blur: Amount | None = None,
     memory: Positive = 3.0, seed: Seed = 0, image: Count = 1,
     scale: Literal['shared', 'each'] | None = None, format: Formats = ('png',),
     beside: str | None = None, stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Draw what a model does on photographs: figures (PNG, PDF, SVG; GIF), arrays (NPZ), a page.
 
+    Without --size, the input has at most 224 pixels if the captured arrays would exceed --memory
+    or the explorer's page would be too large. Animations are GIF, the page is HTML.
+
     Args:
-        weights: a run directory, or published weights (.safetensors, .npz or hf-hub:owner/name).
-        what: which views to draw.
+        what: views to draw.
         images: photographs.
-        out: directory to write to.
-        model: the model's name, as in cait_xxs24, where the weights do not say it.
-        size: side in pixels of what the model sees. Its own by default; at most 224 where its own
-            would take more than `memory`.
-        layer: of heads, grad-cam, filters, maximize and activations, from 1 on. By default the
-            last, the last whose patches reach the answer for grad-cam, the first for filters, the
-            middle for maximize, some for activations.
-        query: row and column, from 1 on, of the patch whose attention heads shows. By default the
-            class token's, the central patch's where the trunk has none.
-        target: class that gradients are taken of, by name or number; by default each image's most
-            likely.
+        out: folder to write.
+        layer: layer, from 1, of heads, grad-cam, filters, maximize and activations; by default the
+            last for heads, the last whose patches reach the logits for grad-cam, the first for
+            filters, the middle one for maximize, some for activations.
+        query: row and column, from 1, of the patch whose attention heads shows; by default the
+            class token's attention, or the central patch's if the trunk has no class token.
+        target: class of which gradients are taken, by name or number; by default the likeliest of
+            each image.
         at: captured path for grad-cam, maximize and activations, as in blocks/mlp/hidden or conv_3.
-        channels: of maximize, by default the four most active on the images; of activations, by
-            default the 64 that vary most; from 0 on.
-        enlarge: filter that maps over images are enlarged with.
-        discard: share of attention weights, the smallest, that the second rollout leaves out.
-        steps: of maximize.
-        jitter: of maximize, in pixels; by default the patch size, half the side for convolutional
-            networks.
-        blur: of maximize, a standard deviation in pixels; by default the patch size / 14, 0 for
+        channels: channels, from 0, for maximize, by default the four most active on the images; and
+            for activations, by default the 64 that vary most.
+        enlarge: filter that enlarges maps over images.
+        discard: fraction of the attention weights, the smallest, that the second rollout drops.
+        steps: steps of maximize.
+        jitter: jitter of maximize in pixels; by default the patch size, or half the side for
             convolutional networks.
+        blur: standard deviation in pixels of maximize's blur; by default the patch size / 14, or 0
+            for convolutional networks.
         memory: gigabytes that captured arrays may take.
-        seed: of the noise that maximize starts from.
-        image: which of the images heads (by layer), patches and activations show, from 1 on.
-        scale: of colours: one that all maps of a figure share, as by default of attention, or each
-            map's own, as of relevance and grad-cam, whose sizes differ from image to image.
-        format: of figures; animations are GIF, the explorer's page is HTML.
-        beside: a second run directory or file of weights, for explorer to show beside the first.
-        stated: facts about the weights, but not about `beside`, that override the files beside
-            them.
+        seed: seed of the noise that maximize starts from.
+        image: image, from 1, that heads (by layer), patches and activations show.
+        scale: color scale: shared by the maps of a figure, the default for attention; or each map's
+            own, the default for relevance and grad-cam, whose sizes differ between images.
+        beside: second run or file of weights, which explorer shows beside the first; the facts
+            about weights do not apply to it.
     """
     started = time.perf_counter()
     from vitjax import runs, views
-    from vitjax.console import Console
-    from vitjax.labels import labels
+    from vitjax.base.console import Console
+    from vitjax.base.labels import labels
     from vitjax.views import explorer
-    from vitjax.views.seen import look
+    from vitjax.views.forward import forward_pass
 
     chosen = views.choose(what)
     changes: list[Any] = []
     load = functools.partial(runs.load, weights, model=model, stated=stated, report=changes.append)
     loaded = load(image_size=size)
     held = views.gigabytes(loaded, len(images), *chosen, at=at)
-    preprocessing: Any = loaded.experiment.preprocessing  # load fills it in
-    own = preprocessing.size
+    prepared: Any = loaded.experiment.preprocessing  # load fills it in
+    own = prepared.size
     page = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
     if (held > memory or page > explorer.LIMIT) and size is None and own > 224:
         size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
-        print(f'{size} pixels, not {own}, at which captured arrays would take {held:.1f} GB')
+        print(f'input: {size} pixels, not {own}, whose captured arrays would take {held:.1f} GB')
         changes.clear()
         loaded = load(image_size=size)
         held = views.gigabytes(loaded, len(images), *chosen, at=at)
@@ -95,11 +94,9 @@ def main(
     if beside is not None:
         if 'explorer' not in chosen:
             raise ValueError(f'--beside is for explorer alone: got {" ".join(what)}.')
-        other = look(runs.load(beside, image_size=size), images, keep=[explorer.VIEW.keep])
-    console, shown = Console(), loaded.experiment
-    prepared: Any = shown.preprocessing
-    console.say(command.described(shown.model, prepared.size))
-    directory = pathlib.Path(out)
+        other = forward_pass(runs.load(beside, image_size=size), images, keep=[explorer.VIEW.keep])
+    console, directory = Console(), pathlib.Path(out)
+    console.say(command.described(loaded.experiment.model, size or own))
     with console.progress('views', len(chosen), now='one pass through the model') as show:
         drawings = views.draw(
             loaded, images, *chosen, target=target, at=at, layer=layer, query=query,
@@ -119,12 +116,12 @@ def write(
 ) -> str:
     """Saves a figure, or several as an animated GIF, and its arrays; returns their names.
 
-    A page is saved as HTML, which has its arrays in it.
+    A page is saved as HTML, which contains its arrays.
     """
     import numpy as np
     from PIL import Image
 
-    from vitjax import files
+    from vitjax.base import files
 
     if isinstance(figure, str):
         files.replace(path.with_suffix('.html'), figure)
@@ -146,12 +143,12 @@ def write(
 
 
 def description() -> str:
-    """What `--help` says first: what the command does, and the views there are, by group."""
+    """Returns the first part of `--help`: the purpose of the command, and the views by group."""
     from vitjax.views import GROUPS, choose
 
-    what = (main.__doc__ or '').splitlines()[0]
+    what, sizes, _ = inspect.cleandoc(main.__doc__ or '').split('\n\n', 2)
     groups = [f'{group}: {", ".join(choose([group]))}.' for group in GROUPS]
-    return '\n\n'.join([what, 'WHAT is `all`, groups, or single views of them.', *groups])
+    return '\n\n'.join([what, sizes, 'WHAT is `all`, groups, or single views:', *groups])
 
 
 if __name__ == '__main__':

@@ -1,10 +1,13 @@
-"""Eight simulated devices and quick compilation, set before jax starts; a folder for each test."""
+"""Eight simulated devices and quick, shared compilation, set before jax starts; a folder a test."""
 
 import importlib.metadata
 import itertools
 import os
 import pathlib
+import shutil
 import signal
+import sys
+import tempfile
 
 import pytest
 
@@ -13,7 +16,14 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # others don't kno
     flags += ' --xla_cpu_use_fusion_emitters=false'  # compiles in half the time
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'.strip()
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # the user's own is no business of the tests
+# Compiled code is read by later tests, workers, commands and sessions: a second run of
+# `test_attend.py` takes two thirds of the processor's time. The folder is the tests' own, and local
+# as it holds machine code.
+COMPILED = pathlib.Path(tempfile.gettempdir()) / f'vitjax-tests-{os.getuid()}'
+os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'true'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 if os.environ['JAX_PLATFORMS'] == 'cpu':
     # Most tests compile much and run it once: without optimizations that takes half the time.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
@@ -48,13 +58,31 @@ def _compiled_code_in_bounds():
                 jax.clear_caches()
 
 
+def pytest_sessionstart(session):
+    """Drops compiled code of many versions once it takes 2 GB."""
+    alone = not hasattr(session.config, 'workerinput')  # no worker of xdist
+    if alone and COMPILED.exists():
+        if sum(file.stat().st_size for file in os.scandir(COMPILED)) > 2e9:
+            shutil.rmtree(COMPILED)
+
+
+def pytest_collection_finish():
+    """Reads compiled code again, which an import of `scripts/benchmark.py` ends."""
+    if 'jax' in sys.modules:
+        import jax
+        from jax.experimental.compilation_cache import compilation_cache
+
+        jax.config.update('jax_enable_compilation_cache', True)
+        compilation_cache.reset_cache()
+
+
 def pytest_collection_modifyitems(items):
     """What reads modules' names from traces comes first.
 
     After some of the other tests in the same process those names were of classes; which test does
     that is not known yet.
     """
-    first = ('test_flops.py', 'test_forecast.py', 'test_target.py')
+    first = ('test_flops.py', 'test_forecast.py', 'test_machines.py', 'test_target.py')
     items.sort(key=lambda item: item.path.name not in first)
 
 

@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ import numpy as np
 
 from vitjax import runs
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / 'scripts'
 
@@ -105,8 +106,8 @@ def free_port():
 def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py', **more):
     """Starts a script as processes that train as one, of a CPU device each.
 
-    `more` is their environment, in place of what `vitjax.processes.join` documents; `INDEX` in it
-    stands for the process's number.
+    `more` is their environment, in place of what `vitjax.base.processes.join` documents; `INDEX`
+    in it stands for the process's number.
     """
     here = {'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('count=8', 'count=1')}
     more = more or {
@@ -123,9 +124,19 @@ def processes(count, arguments, script: str | pathlib.Path = SCRIPTS / 'train.py
     ]  # fmt: skip
 
 
+def wait(process, ready):
+    """Waits until `ready()` holds or the process has ended; returns whether it holds."""
+    while process.poll() is None:
+        if ready():
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def same_run(out, whole):
     """Two runs have the same losses, gradients and parameters, to 1e-5."""
-    for found, wanted in zip(runs.read_metrics(out), runs.read_metrics(whole), strict=True):
+    both = map(runs.records.read_metrics, (out, whole))
+    for found, wanted in zip(*both, strict=True):
         assert (found['step'], found['split']) == (wanted['step'], wanted['split'])
         for name in ('loss', 'accuracy', *(['grad_norm'] if 'grad_norm' in wanted else [])):
             off = abs(found[name] - wanted[name]) / max(abs(wanted[name]), 1e-30)

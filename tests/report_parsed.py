@@ -1,4 +1,4 @@
-"""A page of HTML as a reader has it: its text, its tables, what it would fetch."""
+"""Page of HTML as its reader has it: text, tables, links."""
 
 from html.parser import HTMLParser
 

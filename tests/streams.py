@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import activations, capture
+from vitjax import activations
 from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data, Source
+from vitjax.data.source import Data, Source
 from vitjax.experiment import Experiment
+from vitjax.inside import capture
 from vitjax.models import ViT
 
 PREPARED = Preprocessing(size=8, crop=0.75, mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from vitjax import models, pretrained
-from vitjax.capture import capture
+from vitjax.inside.capture import capture
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 SMALL: Any = {'width': 32, 'depth': 3, 'num_classes': 7}

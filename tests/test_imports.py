@@ -1,95 +1,64 @@
-"""Who may import whom, read from the syntax trees: what keeps the layers of the package apart."""
+"""Who may import whom, read from the syntax trees: what keeps the rooms of the package apart."""
 
 import ast
 import pathlib
-
-import pytest
+import re
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'vitjax'
 
-# Parts are files of vitjax/, or its folders. Each may import these siblings and no other; imports
-# go up this list only. `types` has names of types alone, and is for everybody.
-SIBLINGS = {
-    'types': set(),
-    'keys': set(),
-    'ranges': set(),
-    'fields': {'ranges'},
-    'optim': {'ranges'},
-    'distill': {'ranges'},
-    'files': set(),
-    'quiet': set(),
-    'environment': set(),
-    'flops': set(),
-    'timing': set(),
-    'hlo': set(),
-    'target': {'flops', 'timing', 'hlo'},
-    'signals': set(),
-    'processes': {'fields'},
-    'console': set(),
-    'labels': set(),
-    'capture': set(),
-    'intervene': {'capture'},
-    'diagnosis': {'capture'},
-    'analysis': set(),
-    'layers': set(),
-    'models': {'ranges', 'fields', 'layers'},
-    'data': {'files', 'quiet', 'ranges', 'fields', 'keys'},
-    'figures': {'files', 'data'},
-    'split': set(),
-    'train': {'keys'},
-    'experiment': {'ranges', 'fields', 'models', 'data', 'optim', 'distill'},
-    'pretrained': {'files', 'ranges', 'fields', 'layers', 'models', 'data', 'experiment'},
-    'checkpoint': {'files', 'quiet', 'train'},
-    'sharding': {'train', 'split'},
-    'runs': {'environment', 'files', 'models', 'data', 'experiment', 'pretrained', 'checkpoint'},
-    'provenance': {'files', 'data', 'experiment', 'pretrained', 'checkpoint', 'runs'},
-    'evaluate': {'data', 'train', 'runs'},
+# Rooms are the folders and files of vitjax/, from the ground up. Each may import these others, all
+# of them below it.
+ROOMS = {
+    'base': set(),
+    'ops': {'base'},
+    'layers': {'base', 'ops'},
+    'models': {'base', 'ops', 'layers'},
+    'inside': {'base', 'ops'},
+    'analysis': {'base'},
+    'data': {'base'},
+    'figures': {'base', 'data'},
+    'experiment': {'base', 'models', 'data'},
+    'pretrained': {'base', 'layers', 'models', 'data', 'experiment'},
+    'runs': {'base', 'models', 'data', 'experiment', 'pretrained'},
+    'training': {'base', 'ops', 'models', 'data', 'experiment', 'runs'},
+    'evaluate': {'base', 'data', 'runs', 'training'},
     'activations': {
-        'labels', 'files', 'capture', 'analysis', 'figures', 'models', 'data', 'experiment',
+        'base', 'ops', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment',
         'pretrained', 'runs',
     },
     'studies': {
-        'labels', 'files', 'capture', 'intervene', 'analysis', 'figures', 'models', 'data',
-        'experiment', 'runs',
+        'base', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
     },
+    'plan': {'base', 'data', 'experiment', 'training'},
     'views': {
-        'labels',
-        'capture', 'analysis', 'figures', 'layers', 'models', 'data', 'experiment', 'runs',
-        'evaluate',
-    },
-    'program': {
-        'ranges', 'fields', 'keys', 'optim', 'distill', 'models', 'data', 'train', 'experiment',
-        'checkpoint', 'sharding', 'runs',
+        'base', 'ops', 'layers', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment',
+        'runs', 'evaluate',
     },
     'report': {
-        'labels', 'files', 'fields', 'flops', 'analysis', 'figures', 'models', 'data', 'experiment',
-        'runs', 'provenance', 'evaluate', 'views', 'program',
+        'base', 'models', 'analysis', 'data', 'figures', 'experiment', 'runs', 'training',
+        'evaluate', 'plan', 'views',
     },
-    'forecast': {'flops', 'target', 'train', 'data', 'experiment', 'sharding', 'program'},
-    'progress': {'optim', 'models', 'experiment', 'runs', 'evaluate', 'program'},
     'loop': {
-        'environment', 'fields', 'signals', 'processes', 'console', 'diagnosis', 'figures', 'data',
-        'train', 'experiment', 'checkpoint', 'runs', 'provenance', 'evaluate', 'views', 'program',
-        'progress',
+        'base', 'models', 'inside', 'data', 'figures', 'experiment', 'runs', 'training',
+        'evaluate', 'views', 'report',
     },
-    'launch': {'processes', 'experiment', 'runs', 'report', 'loop'},
     'ablation': {
-        'files', 'ranges', 'fields', 'flops', 'signals', 'console', 'analysis', 'figures', 'models',
-        'data', 'experiment', 'runs', 'provenance', 'program', 'loop', 'launch',
+        'base', 'models', 'analysis', 'data', 'figures', 'experiment', 'runs', 'training', 'plan',
+        'loop',
     },
 }  # fmt: skip
 
-# Packages that only some parts import, at the top of a module or inside a function.
+# Packages that only some rooms or files import, at the top of a module or inside a function.
 ONLY_IN = {
-    'flax.linen': {'layers', 'models', 'capture', 'intervene', 'split'},
+    'flax.linen': {'ops', 'layers', 'models', 'inside', 'training/split'},
     'matplotlib': {'figures'},
-    'orbax': {'checkpoint'},
-    'tensorflow_datasets': {'data'},
-    'tyro': {'experiment', 'ranges'},
-    'rich': {'console'},
+    'orbax': {'runs/checkpoint'},
+    'tensorflow_datasets': {'data/kinds/tfds', 'data/prepare'},
+    'tyro': {'base/flags'},
+    'rich': {'base/console'},
     'tensorboardX': {'runs'},
-    'submitit': {'ablation', 'launch'},
+    'submitit': {'ablation', 'loop/cluster'},
 }
 NOWHERE = {'torch', 'timm', 'torchvision', 'tensorflow', 'transformers', 'ml_collections', 'clu'}
 
@@ -107,31 +76,38 @@ def imported(path):
                 yield f'{node.module}.{alias.name}', node in tree.body
 
 
-def part(path):
+def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
 
 
 FILES = [path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py']
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_parts_import_only_the_siblings_they_may(path):
-    names = [name.split('.') for name, _ in imported(path)]
-    siblings = {name[1] for name in names if name[0] == 'vitjax'} - {part(path), 'types'}
-    assert siblings <= SIBLINGS[part(path)]
+def test_rooms_import_only_the_rooms_below_that_they_may():
+    order = list(ROOMS)
+    assert {*map(room, FILES)} == {*order}
+    for name, others in ROOMS.items():
+        assert all(order.index(other) < order.index(name) for other in others), name
+    for path in FILES:
+        names = [name.split('.') for name, _ in imported(path)]
+        others = {name[1] for name in names if name[0] == 'vitjax'} - {room(path)}
+        assert others <= ROOMS[room(path)], f'{path}: {others - ROOMS[room(path)]}'
 
 
-def test_imports_go_down_only():
-    order = list(SIBLINGS)
-    for part, siblings in SIBLINGS.items():
-        assert all(order.index(sibling) < order.index(part) for sibling in siblings), part
+def test_no_room_may_import_what_none_of_its_files_imports():
+    used = {name: set() for name in ROOMS}
+    for path in FILES:
+        used[room(path)] |= {n.split('.')[1] for n, _ in imported(path) if n.startswith('vitjax.')}
+    assert {name: others & ROOMS.keys() - {name} for name, others in used.items()} == ROOMS
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_heavy_packages_stay_where_they_belong(path):
-    for name, _ in imported(path):
-        for package, parts in ONLY_IN.items():
-            assert not f'{name}.'.startswith(f'{package}.') or part(path) in parts, name
+def test_heavy_packages_stay_where_they_belong():
+    for path in FILES:
+        place = path.relative_to(PACKAGE).with_suffix('').as_posix()
+        for name, _ in imported(path):
+            for package, places in ONLY_IN.items():
+                if f'{name}.'.startswith(f'{package}.'):
+                    assert any(f'{place}/'.startswith(f'{p}/') for p in places), f'{place}: {name}'
 
 
 def test_tensorflow_datasets_is_imported_inside_functions_only():
@@ -140,13 +116,28 @@ def test_tensorflow_datasets_is_imported_inside_functions_only():
         assert not any(name.startswith(('tensorflow_datasets', 'grain', 'cv2')) for name in tops)
 
 
+def test_hand_written_gradients_and_choices_by_platform_are_in_ops_alone():
+    """Elsewhere they would forbid forward mode to what must stay plain."""
+    for path in FILES:
+        if room(path) != 'ops':
+            assert not re.search(r'\b(custom_vjp|platform_dependent)\b', path.read_text()), path
+
+
 def test_scripts_parse_call_and_print():
-    """They import the package, and of each other only what all of them share."""
-    scripts = {path.stem for path in (ROOT / 'scripts').glob('*.py')}
-    scripts -= {'command', 'startup', 'tables'}
-    for path in (ROOT / 'scripts').glob('*.py'):
-        names = {name.split('.')[0] for name, _ in imported(path)}
-        assert not names & (scripts | {'peers', 'matplotlib', 'orbax', 'optax'}), path
+    """They import the package and `command`, which they share; benchmarks are parts of one."""
+    folder = ROOT / 'scripts'
+    foreign = {path.stem for path in folder.glob('*.py')} | {
+        'peers',
+        'matplotlib',
+        'orbax',
+        'optax',
+    }
+    for path in folder.rglob('*.py'):
+        place = path.relative_to(folder).parts[0]
+        if place != 'peers':
+            names = {name.split('.')[0] for name, _ in imported(path)}
+            assert not names & foreign, path
+            assert 'benchmarks' not in names or place in ('benchmark.py', 'benchmarks'), path
 
 
 def test_the_project_depends_on_no_other_framework():
@@ -157,7 +148,3 @@ def test_the_project_depends_on_no_other_framework():
     for path in files:
         if path.parent != ROOT / 'scripts' / 'peers':
             assert not {name.split('.')[0] for name, _ in imported(path)} & NOWHERE, path
-
-
-def test_the_rules_are_about_parts_that_exist():
-    assert {part(path) for path in FILES} == SIBLINGS.keys()

@@ -10,12 +10,12 @@ from helpers import random_params
 from PIL import Image
 
 from vitjax import activations, evaluate, loop, runs, views
-from vitjax.capture import capture
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data, Source
+from vitjax.data.source import Data, Source
 from vitjax.experiment import Experiment
+from vitjax.inside.capture import capture
 from vitjax.models import ViT
 
 CLASSES = ('cat', 'dog')
@@ -72,7 +72,7 @@ def same(got, wanted):
 
 def test_evaluate_and_test_split(photo, wanted):
     source = Source(f'folder:{photo.parent.parent / "classes"}')
-    for data in (sources.load(source, 'test', PREPARED), as_array(photo)):
+    for data in (kinds.load(source, 'test', PREPARED), as_array(photo)):
         logits = evaluate.predict(Echo(), {}, data, PREPARED, 2)
         for row in logits:
             same(row, wanted)
@@ -84,6 +84,7 @@ def as_array(photo):
     return Data(pixels, np.zeros(1, np.int32), CLASSES)
 
 
+@pytest.mark.slow
 def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
     """Validation and test in the loop are `predict` on what the source prepared for the model."""
     seen = []
@@ -92,7 +93,8 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
         seen.append((data.prepared, prepared, data.images[np.arange(1)]))
         return np.zeros((len(data), 2), np.float32)
 
-    monkeypatch.setattr(loop, 'predict', noted)
+    for module in (loop, loop.hooks):
+        monkeypatch.setattr(module, 'predict', noted)
     source = Source(f'folder:{photo.parent.parent / "classes"}', size=64, validation=0.5)
     experiment = Experiment(
         MODEL, source, Augment(size=48), batch_size=2, steps=1, parallel='none', weights=str(run)
@@ -116,8 +118,8 @@ def test_predict(photo, wanted, run):
 
 
 def test_visualize(photo, wanted, run):
-    seen = views.look(runs.load(run), [photo])
-    same(seen.images[0], wanted)
+    results = views.forward_pass(runs.load(run), [photo])
+    same(results.images[0], wanted)
 
 
 def test_capture_and_similarity(photo, wanted, run):

@@ -1,10 +1,10 @@
 """A small experiment on digits, and a grid of which one cell is impossible."""
 
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
-from vitjax.optim import Optim
 
 TINY = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10),

@@ -11,13 +11,12 @@ import scipy.special
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vitjax.base.types import Module, Params
 from vitjax.data import preprocess
-from vitjax.data.kind import read_ahead
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data, read_ahead
 from vitjax.runs import Loaded
-from vitjax.train import eval_step
-from vitjax.types import Module, Params
+from vitjax.training.step import eval_step
 
 
 def predict(
@@ -25,40 +24,38 @@ def predict(
     devices: Sequence[Any] | None = None, *, report: Callable[[int], object] = lambda done: None,
     together: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Logits [N, num_classes] float32 of every image once, over this process's devices.
+    """Logits [N, num_classes] float32 of every image, each computed once.
 
-    Images that do not fit in memory are read and decoded a batch ahead.
+    Images that do not fit in memory are read and decoded one batch ahead.
 
     Args:
         model: any model.
         params: its parameters.
-        data: images, as their source has them or prepared for this model.
-        preprocessing: the model's.
-        batch_size: images at a time, over all devices.
-        devices: which to use; None takes all of this process.
-        report: takes how many images are done, after every batch.
-        together: whether all processes of the run are here: each then takes its share of the
-            images, and all get all logits.
+        data: images as their source has them, or prepared for this model.
+        preprocessing: the model's preprocessing.
+        batch_size: images per batch, over all devices of this process.
+        devices: devices to use, of which only those of this process count; None takes them all.
+        report: called with the number of finished images after every batch.
+        together: split the images over all processes of the run; each returns all logits. Every
+            process must call this.
 
     Raises:
-        ValueError: if images were prepared for another model.
+        ValueError: if the images were prepared for another model.
     """
-    devices = jax.local_devices() if devices is None else devices
-    devices = [d for d in devices if d.process_index == jax.process_index()]
-    processes = jax.process_count() if together else 1
-    share = -(-len(data) // processes)  # the last one filled up with the last image
-    rows = np.arange(share) + (jax.process_index() * share if together else 0)
-    rows = np.minimum(rows, len(data) - 1)
+    processes, process = (jax.process_count(), jax.process_index()) if together else (1, 0)
+    devices = [d for d in devices or jax.devices() if d.process_index == jax.process_index()]
+    share = -(-len(data) // processes)  # images per process; the last image pads the last share
+    rows = np.minimum(process * share + np.arange(share), len(data) - 1)
     batch_size = -(-min(batch_size, share) // len(devices)) * len(devices)
     mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
     params = jax.device_put(on_host(params), NamedSharding(mesh, PartitionSpec()))
     split = NamedSharding(mesh, PartitionSpec('batch'))
     forward = _forward(model, preprocessing, data.prepared)
     out, done = [], 0
-    parts = [rows[start : start + batch_size] for start in range(0, share, batch_size)]
-    for images in read_ahead(data.images, parts):
+    batches = [rows[start : start + batch_size] for start in range(0, share, batch_size)]
+    for images in read_ahead(data.images, batches):
         count = len(images)
-        if count < batch_size:  # the last batch is padded, and the padding dropped
+        if count < batch_size:  # one shape, one compiled program
             images = np.concatenate([images, np.repeat(images[:1], batch_size - count, axis=0)])
         out.append(np.asarray(forward(params, jax.device_put(images, split)))[:count])
         done += count
@@ -66,11 +63,11 @@ def predict(
     logits = np.concatenate(out)
     if processes == 1:
         return logits
-    shares = np.asarray(multihost_utils.process_allgather(logits))
-    return shares.reshape(-1, logits.shape[1])[: len(data)]
+    gathered = np.asarray(multihost_utils.process_allgather(logits))
+    return gathered.reshape(-1, logits.shape[1])[: len(data)]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)  # as many compiled programs stay in memory
 def _forward(model: Module, preprocessing: Preprocessing, prepared: Preprocessing | None) -> Any:
     def forward(params: Params, pixels: jax.Array) -> jax.Array:
         return eval_step(params, preprocess.finish(pixels, preprocessing, prepared), model=model)
@@ -79,12 +76,12 @@ def _forward(model: Module, preprocessing: Preprocessing, prepared: Preprocessin
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`loss` (cross-entropy in nats), `accuracy` and `top5` of logits [N, K] against labels [N].
+    """Cross-entropy `loss` in nats, `accuracy` and `top5` of logits [N, K] for labels [N].
 
-    Of classes with equal logits the first is the likelier one, here as in training.
+    Equal logits rank in the order of their classes, as in training.
 
     Raises:
-        ValueError: for logits that are not finite, whose ranks would mean nothing.
+        ValueError: if a logit is not finite, because ranks would be meaningless.
 
     Example:
         >>> scores(np.array([[2.0, 0.0], [2.0, 2.0]]), np.array([0, 1]))['accuracy']
@@ -92,10 +89,10 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     require_finite(logits)
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    right = np.take_along_axis(shifted, labels[:, None], 1)
-    loss = (np.log(np.exp(shifted).sum(1)) - right[:, 0]).mean()
+    correct = np.take_along_axis(shifted, labels[:, None], 1)
+    loss = (np.log(np.exp(shifted).sum(1)) - correct[:, 0]).mean()
     before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = (shifted > right).sum(1) + ((shifted == right) & before).sum(1)
+    rank = ((shifted > correct) | (shifted == correct) & before).sum(1)
     return {
         'loss': float(loss),
         'accuracy': float((rank == 0).mean()),
@@ -103,66 +100,75 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-class ByClass(NamedTuple):
-    """Precision, recall and F1 of each class; 0 where the denominator is 0.
+class ClassScores(NamedTuple):
+    """Precision, recall and F1 of each class, [K]; 0 if the denominator is 0.
 
     Attributes:
-        precision: [K].
-        recall: [K].
-        f1: [K].
-        support: images of each class, [K] int.
-        counted: [K] bool, classes with an image or a prediction; the means are over these.
+        precision: fraction of the predictions of a class that are correct.
+        recall: fraction of the images of a class that are predicted as such.
+        f1: harmonic mean of both.
+        support: number of images of each class, int.
+        present: bool, True for classes with an image or a prediction.
     """
 
     precision: np.ndarray
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
-    counted: np.ndarray
+    present: np.ndarray
 
     def means(self) -> dict[str, float]:
-        """Unweighted means of `precision`, `recall` and `f1` over the classes that are counted.
+        """Unweighted means of `precision`, `recall` and `f1` over the classes that are present.
 
-        These are the macro averages of scikit-learn's `precision_recall_fscore_support` with
-        `zero_division=0`. A class without images and predictions has no part in them.
+        Equal to the macro averages of scikit-learn's `precision_recall_fscore_support` with
+        `zero_division=0`.
         """
-        each = {'precision': self.precision, 'recall': self.recall, 'f1': self.f1}
-        return {name: float(values[self.counted].mean()) for name, values in each.items()}
+        values = {'precision': self.precision, 'recall': self.recall, 'f1': self.f1}
+        return {name: float(each[self.present].mean()) for name, each in values.items()}
 
 
-def by_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> ByClass:
-    """Scores of each of `classes` classes, from the labels [N] and predicted classes [N].
+def class_scores(labels: np.ndarray, predicted: np.ndarray, classes: int) -> ClassScores:
+    """Scores of each of `classes` classes from labels [N] and predicted classes [N].
 
     Raises:
         ValueError: if there are no images, or a class is not in 0 to `classes` - 1.
 
     Example:
-        >>> by_class(np.array([0, 0, 1]), np.array([0, 2, 1]), 4).means()['recall']
+        >>> class_scores(np.array([0, 0, 1]), np.array([0, 2, 1]), 4).means()['recall']
         0.5
     """
-    found = np.concatenate([labels, predicted])
-    if not len(found) or found.min() < 0 or found.max() >= classes:
-        said = f'{found.min()} to {found.max()}' if len(found) else 'there are no images'
-        raise ValueError(f'classes must be 0 to {classes - 1}: {said}.')
-    support, given = (np.bincount(each, minlength=classes) for each in (labels, predicted))
-    right = np.bincount(labels[labels == predicted], minlength=classes)
+    require_classes(np.concatenate([labels, predicted]), classes, 'classes')
+    support, positives = (np.bincount(each, minlength=classes) for each in (labels, predicted))
+    correct = np.bincount(labels[labels == predicted], minlength=classes)
 
-    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(part, whole, out=np.zeros(classes), where=whole > 0)
+    def ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+        return np.divide(part, total, out=np.zeros(classes), where=total > 0)
 
-    precision, recall = share(right, given), share(right, support)
-    return ByClass(precision, recall, share(2 * right, support + given), support,
-                   support + given > 0)  # fmt: skip
+    precision, recall = ratio(correct, positives), ratio(correct, support)
+    both = support + positives
+    return ClassScores(precision, recall, ratio(2 * correct, both), support, both > 0)
 
 
-def answers(logits: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
-    """What a model says of each image, of logits [N, K] and labels [N], as JSON values.
+def require_classes(classes: np.ndarray, outputs: int, name: str) -> None:
+    """Refuses class indices that a model with so many outputs cannot have.
+
+    Raises:
+        ValueError: if there are none, or one is not in 0 to `outputs` - 1.
+    """
+    if not len(classes) or classes.min() < 0 or classes.max() >= outputs:
+        found = f'{classes.min()} to {classes.max()}' if len(classes) else 'there are no images'
+        rule = f'{name} must be 0 to {outputs - 1}, outputs of the model'
+        raise ValueError(f'{rule}: {found}.')
+
+
+def predictions(logits: np.ndarray, labels: np.ndarray) -> dict[str, list[Any]]:
+    """Prediction for each image from logits [N, K] and labels [N], as JSON values.
 
     Returns:
-        `labels`, the `predicted` class (of equal logits the first), its `probability`, and the
+        `labels`, the `predicted` class (the first of equal logits), its `probability`, and the
         `probability_of_label`; probabilities to six digits.
 
-    >>> answers(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]))['probability']
+    >>> predictions(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]))['probability']
     [0.880797, 0.5]
     """
     odds, predicted = scipy.special.softmax(logits.astype(np.float64), 1), logits.argmax(1)
@@ -179,7 +185,7 @@ def require_finite(logits: np.ndarray) -> None:
     """Refuses logits [N, K] of a model that is damaged or has diverged.
 
     Raises:
-        ValueError: with how many images have such.
+        ValueError: if a logit is not finite; it counts the images.
     """
     wrong = ~np.isfinite(logits).all(1)
     if wrong.any():
@@ -189,13 +195,13 @@ def require_finite(logits: np.ndarray) -> None:
 
 
 def require_same_classes(data: Data, classes: Sequence[str]) -> None:
-    """Refuses to score a model against the labels of another number of classes.
+    """Refuses data with another number of classes than the model.
 
-    Names may differ, as ImageNet's folders are named by number: classes are then taken in order,
-    which the caller has to say.
+    Names may differ, as ImageNet's folders are named by number. Classes then match by order, which
+    the caller has to report.
 
     Raises:
-        ValueError: with both.
+        ValueError: if the numbers differ; it names both.
     """
     if len(data.classes) != len(classes):
         theirs, ours = (
@@ -207,12 +213,21 @@ def require_same_classes(data: Data, classes: Sequence[str]) -> None:
         )
 
 
-def surplus(model: Any, classes: Sequence[str]) -> str:
-    """A line about the outputs of a head that stand for no class; empty if there are none.
+def class_names(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """Name of each of a model's outputs; an output without a name has its number.
+
+    >>> class_names(['cat'], 2)
+    ('cat', 'class 1')
+    """
+    return (*classes[:outputs], *(f'class {i}' for i in range(len(classes), outputs)))
+
+
+def unnamed_outputs(model: Module, classes: Sequence[str]) -> str:
+    """Remark on the outputs of a head that stand for no class; empty if there are none.
 
     Args:
-        model: with its `num_classes`.
-        classes: names of its classes; none if they are not known.
+        model: any model.
+        classes: names of its classes; empty if they are unknown.
     """
     outputs, count = model.num_classes, len(classes)
     if not count or outputs <= count:
@@ -223,13 +238,13 @@ def surplus(model: Any, classes: Sequence[str]) -> str:
 
 
 class Unreadable(ValueError):
-    """An image that cannot be read, by name."""
+    """Image that cannot be read, by name."""
 
 
 def classify(
     loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, top: int = 5
 ) -> list[list[tuple[str, float]]]:
-    """Names and probabilities of each image's likeliest classes, the likeliest first.
+    """Names and probabilities of each image's likeliest classes, in descending order.
 
     Args:
         loaded: a model, as `runs.load` opens it.
@@ -237,26 +252,25 @@ def classify(
         top: number of classes per image.
 
     Raises:
-        Unreadable: for an image that cannot be read.
-        ValueError: for a model without classes, a `top` below 1, and logits that are not finite.
+        Unreadable: if an image cannot be read.
+        ValueError: if the model has no classes, `top` is below 1, or a logit is not finite.
     """
     experiment, params, _ = loaded
-    model: Module = experiment.model
+    model = experiment.model
     if top < 1:
         raise ValueError(f'top must be 1 or more: {top}.')
     if not model.num_classes:
         raise ValueError('the model has no head, so there are no classes to predict.')
-    prepared = experiment.preprocessing or Preprocessing()
+    preprocessing = experiment.preprocessing or Preprocessing()
     try:
-        pixels = preprocess.read_squares(images, prepared)
+        pixels = preprocess.squares(images, preprocessing)
     except ValueError as error:
         raise Unreadable(error) from None
-    data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, prepared)
-    logits = predict(model, params, data, prepared, 32)
+    data = Data(pixels, np.zeros(len(pixels), np.int32), experiment.classes, preprocessing)
+    logits = predict(model, params, data, preprocessing, 32)
     require_finite(logits)
     odds = scipy.special.softmax(logits, 1)
-    known = experiment.classes
-    names = [known[i] if i < len(known) else f'class {i}' for i in range(model.num_classes)]
+    names = class_names(experiment.classes, model.num_classes)
     order = np.argsort(-odds, 1, kind='stable')[:, :top]
     return [
         [(names[i], float(row[i])) for i in best] for row, best in zip(odds, order, strict=True)
@@ -264,5 +278,5 @@ def classify(
 
 
 def on_host(params: Params) -> Any:
-    """Parameters as host arrays, wherever they lie."""
+    """Parameters as host arrays."""
     return jax.tree.map(np.asarray, params)

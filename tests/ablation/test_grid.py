@@ -9,11 +9,11 @@ from tiny_ablation import GRID, TINY
 
 from vitjax import ablation, loop, runs
 from vitjax.ablation import grid as grids
-from vitjax.distill import Distill
 from vitjax.experiment import Experiment, from_json, to_json
-from vitjax.flops import model_flops
+from vitjax.experiment.distill import Distill
 from vitjax.models import CaiT
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import model_flops
 
 
 def test_cells_are_every_combination_and_say_what_they_set():
@@ -104,6 +104,7 @@ def trained(change):
     return values['train_flops'] / images / values['flops']
 
 
+@pytest.mark.slow
 def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):
     def optim(**change):
         return {'optim': dataclasses.replace(TINY.optim, **change)}
@@ -128,6 +129,7 @@ def test_what_does_not_run_does_not_count_and_what_does_counts(tmp_path):
     assert steps[0] == 6 and steps[1] == round(6 * everything / trained(optim(train='head.*')))
 
 
+@pytest.mark.slow
 def test_matched_cells_take_the_same_arithmetic():
     long = dataclasses.replace(TINY, steps=1000)
     made = ablation.cells(long, {'model.depth': (1, 2, 4), 'model.patch_size': (2, 3, 4)})
@@ -148,7 +150,7 @@ def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
     monkeypatch.setattr(grids, 'step_seconds', lambda e, seeds: measured[e.model.patch_size])
     said = []
     made = ablation.cells(TINY, {'model.patch_size': (1, 2, 3, 4)})
-    rows = ablation.plan(made, 2, lambda done, now: said.append((done, now)))
+    rows = ablation.plan(made, 2, lambda done, _=0, /, *, now='': said.append((done, now)))
     assert [done for done, _ in said] == [*range(6)]
     assert said[2][1] == 'counting model.patch_size=3'
     assert said[5][1] == 'measuring model.patch_size=1'
@@ -159,6 +161,7 @@ def test_plan_trains_nothing_and_says_what_it_would_take(monkeypatch):
     assert rows[1]['seconds'] == pytest.approx(6 + 12 * share)
 
 
+@pytest.mark.slow
 def test_step_seconds_are_measured():
     assert 0 < grids.step_seconds(TINY, seeds=2) < 60
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tiny_ablation import GRID, TINY
 
-from vitjax import ablation, loop, runs, sharding
+from vitjax import ablation, loop, runs
 from vitjax.ablation import launch
-from vitjax.optim import Optim
+from vitjax.experiment.optim import Optim
+from vitjax.training import layout
 
 
 def table(path):
@@ -20,7 +21,7 @@ def table(path):
 
 
 def losses(run):
-    return [r['loss'] for r in runs.read_metrics(run)]
+    return [r['loss'] for r in runs.records.read_metrics(run)]
 
 
 @pytest.fixture(scope='module')
@@ -29,6 +30,7 @@ def finished(tmp_path_factory):
     return out, ablation.run(ablation.cells(TINY, GRID), 2, out, quiet=True)
 
 
+@pytest.mark.slow
 def test_every_cell_is_trained_and_stands_in_the_table(finished):
     out, rows = finished
     assert [row['status'] for row in rows] == ['finished', 'failed', 'finished']
@@ -53,6 +55,7 @@ def test_every_cell_is_trained_and_stands_in_the_table(finished):
     assert names == {'accuracy_model.patch_size.png', 'accuracy_flops.png'}
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
     out, rows = finished
     run = out / 'cells' / 'model.patch_size-2' / 'seed_1'
@@ -62,9 +65,10 @@ def test_a_seed_is_a_run_like_any_other(finished, tmp_path):
         dataclasses.replace(TINY, model=experiment.model, seed=1), tmp_path / 'run', quiet=True
     )
     np.testing.assert_allclose(losses(run), losses(tmp_path / 'run'), rtol=1e-4)
-    assert alone['accuracy'] == runs.read_metrics(run)[-1]['accuracy']
+    assert alone['accuracy'] == runs.records.read_metrics(run)[-1]['accuracy']
 
 
+@pytest.mark.slow
 def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
     out, _ = finished
     found = ablation.finished(out)
@@ -76,6 +80,7 @@ def test_finished_runs_are_found_by_cell_and_seed(finished, tmp_path):
         ablation.finished(tmp_path)
 
 
+@pytest.mark.slow
 def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
     out, rows = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
@@ -88,6 +93,7 @@ def test_folders_of_an_earlier_version_are_found(finished, tmp_path):
     assert not [*(tmp_path / 'cells').glob('*-*')]
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypatch):
     out, rows = finished
     tried = []
@@ -103,6 +109,7 @@ def test_finished_cells_are_not_run_again_and_failed_ones_are(finished, monkeypa
     np.testing.assert_equal([again[0], again[2]], [rows[0], rows[2]])  # NaN is NaN
 
 
+@pytest.mark.slow
 def test_another_configuration_in_a_cell_s_folder_is_refused_before_anything_runs(finished):
     out, _ = finished
     before = (out / 'results.csv').read_bytes()
@@ -113,6 +120,7 @@ def test_another_configuration_in_a_cell_s_folder_is_refused_before_anything_run
     assert not (out / 'cells' / 'model.patch_size-1').exists()
 
 
+@pytest.mark.slow
 def test_a_cell_that_diverges_is_noted_and_the_rest_goes_on(tmp_path):
     wild = dataclasses.replace(TINY, optim=Optim(name='sgd', peak=1e-3, warmup=0.0, clip=0.0))
     rows = ablation.run(ablation.cells(wild, {'optim.peak': (1e20, 1e-3)}), 1, tmp_path, quiet=True)
@@ -138,25 +146,27 @@ def test_seeds_that_do_not_fit_together_train_one_after_the_other(tmp_path, monk
     assert 'RESOURCE_EXHAUSTED' in (tmp_path / 'cell' / 'failure.txt').read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_cells_share_the_devices(finished, tmp_path):
     """Eight simulated devices take three cells at the same time, each as it is alone."""
     assert len(jax.devices()) == 8
     out, rows = finished
     used = set()
-    step = sharding.spread
+    make = layout.layout
 
-    def noted(*args, **options):
-        used.update(options['devices'])
-        return step(*args, **options)
+    def noted(way, devices, **options):
+        used.update(devices)
+        return make(way, devices, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, 'spread', noted)
+        patch.setattr(loop, 'layout', noted)
         again = ablation.run(ablation.cells(TINY, GRID), 2, tmp_path, quiet=True)
-    assert len(used) == 2  # the third cell fails before
+    assert len(used) == 3
     for a, b in zip(rows, again, strict=True):
         assert a.get('test_accuracy') == b.get('test_accuracy') and a['reason'] == b['reason']
 
 
+@pytest.mark.slow
 def test_cells_run_as_jobs_of_submitit(finished, tmp_path):
     out, rows = finished
     made = ablation.cells(TINY, {'model.patch_size': (3, 4)})

@@ -6,7 +6,7 @@ from streams import VIT, close, direct, experiment_of, read_all, stream_of
 
 from vitjax import activations
 from vitjax.analysis import similarity
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 
 
 def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_path):
@@ -20,7 +20,7 @@ def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_pat
     with pytest.raises(ValueError, match='of different ones'):
         activations.require_same_examples(back, stream_of(vit, changed))
     with pytest.raises(ValueError, match='21 and 20'):
-        activations.require_same_examples(back, activations.evenly(same, 20))
+        activations.require_same_examples(back, activations.subset(same, 20))
 
 
 def test_a_representation_from_elsewhere(tmp_path, captured):

@@ -15,6 +15,7 @@ import streams
 from streams import close, read_all, stream_of
 
 from vitjax import activations
+from vitjax.runs import provenance
 
 
 def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
@@ -22,19 +23,19 @@ def test_a_capture_holds_what_the_stream_says(captured, vit, data, found):
     assert index['done'] == index['examples'] == 21
     assert (index['data'], index['split'], index['tokens']) == ('noise', 'test', 'mean')
     assert index['dtype'] == 'float32' and index['model']['type'] == 'ViT'
-    assert index['weights'] == activations.digest_of(vit[1])
+    assert index['weights'] == provenance.digest(vit[1], end='\n')
     close(np.load(captured / 'blocks.0-2.npy'), found['blocks'][:, :, 2:].mean(2))
     back = activations.read(captured)
     assert back.names == ['embed', 'blocks 1', 'blocks 2', 'blocks 3']
     np.testing.assert_array_equal(back.labels, data.labels)
     assert activations.select(back, 'blocks').names == back.names[1:]
-    some = activations.evenly(back, 3)
+    some = activations.subset(back, 3)
     np.testing.assert_array_equal(read_all(some)[1], read_all(back)[1][:, [0, 10, 20]])
     np.testing.assert_array_equal(some.labels, data.labels[[0, 10, 20]])
     with pytest.raises(ValueError, match="'norm' matches none of embed, blocks"):
         activations.select(back, 'norm')
     with pytest.raises(ValueError, match='from 1 to 21, the images there are: 22'):
-        activations.evenly(back, 22)
+        activations.subset(back, 22)
 
 
 def test_float16_takes_half_and_says_what_does_not_fit(vit, data, captured, tmp_path):
@@ -87,6 +88,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import streams as t
 from vitjax import activations
+from vitjax.runs import provenance
 stream = activations.stream(*t.experiment_of(t.VIT), t.images_of(21), keep='blocks|embed',
     tokens='mean', about={'data': 'noise', 'split': 'test'})
 activations.write(stream, sys.argv[2], batch_size=4,
@@ -94,6 +96,7 @@ activations.write(stream, sys.argv[2], batch_size=4,
 """
 
 
+@pytest.mark.slow
 def test_a_killed_capture_goes_on(vit, data, captured, tmp_path):
     here = str(pathlib.Path(streams.__file__).parent)
     killed = subprocess.run([sys.executable, '-c', KILLED, here, str(tmp_path)], check=False)

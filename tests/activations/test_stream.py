@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from streams import SHAPE, VIT, close, hashes_of, images_of, read_all, stream_of
 
-from vitjax import activations, capture, runs
+from vitjax import activations, runs
 from vitjax.activations.stream import network_order, take_tokens
 from vitjax.data import preprocess
+from vitjax.inside import capture
 from vitjax.models import CaiT, ConvNet, PatchConvNet
 
 
@@ -27,7 +28,7 @@ def take(path, value, tokens, model):
     return take_tokens(path, value, tokens, model, size=8)
 
 
-def test_what_is_taken_of_tokens():
+def test_tokens_of_a_trunk():
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.normal(size=(3, 2, 6, 8)))  # class token, one register, four patches
     for policy, wanted in {
@@ -48,7 +49,7 @@ def test_what_is_taken_of_tokens():
     np.testing.assert_array_equal(pooled, patches.mean(2))  # the register is no patch
 
 
-def test_what_is_taken_of_class_tokens_features_maps_and_attention():
+def test_tokens_of_class_tokens_features_maps_and_attention():
     rng = np.random.default_rng(0)
     several = jnp.asarray(rng.normal(size=(1, 2, 3, 8)))
     column = PatchConvNet(**{**SHAPE, 'num_heads': 1}, class_tokens_per_class=True)
@@ -70,7 +71,7 @@ def test_what_is_taken_of_class_tokens_features_maps_and_attention():
         take('blocks/attention/weights', weights, 'class', VIT)
 
 
-def test_what_is_taken_of_heads():
+def test_tokens_of_heads():
     """They are tokens, whose channels are the heads' side by side."""
     heads = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 6, 2, 4)))
     flat = heads.reshape(3, 2, 6, 8)
@@ -123,7 +124,7 @@ def quiet(path, **how):
     return activations.of_path(path, report=lambda change: None, **how)
 
 
-def test_what_a_path_stands_for(run, photos, tmp_path):
+def test_sides_open_from_every_kind_of_path(run, photos, tmp_path):
     stream = quiet(run, split='validation')
     assert stream.examples == 144 and stream.about['data'] == 'digits'
     stream = quiet(run, data=str(photos / 'plain'))

@@ -12,7 +12,7 @@ from helpers import assert_close as close
 
 from vitjax import models
 from vitjax.analysis import attention
-from vitjax.capture import capture, gradients
+from vitjax.inside.capture import capture, gradients
 
 GRID, PREFIX = (3, 4), 2
 TOKENS = PREFIX + GRID[0] * GRID[1]
@@ -173,6 +173,7 @@ def test_class_relevance_is_relevance_of_the_joint_matrix(weights, class_weights
         close(got[image, 0], joint[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model',
     [

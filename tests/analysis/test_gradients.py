@@ -9,8 +9,8 @@ from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import gradients
-from vitjax.capture import capture
-from vitjax.capture import gradients as capture_gradients
+from vitjax.inside.capture import capture
+from vitjax.inside.capture import gradients as capture_gradients
 
 
 def first_class(logits):
@@ -39,7 +39,7 @@ def test_grad_cam_is_the_papers():
         close(got[image], np.maximum(total, 0))
 
 
-def test_grad_cam_is_zero_where_patches_no_longer_reach_the_logit(vit):
+def test_grad_cam_is_zero_if_patches_do_not_reach_the_logit(vit):
     model, images, params = vit
     _, found, grads = capture_gradients(model, params, images, first_class, keep='blocks')
     maps = [

@@ -8,8 +8,8 @@ from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import prune
-from vitjax.capture import capture
-from vitjax.capture import gradients as capture_gradients
+from vitjax.inside.capture import capture
+from vitjax.inside.capture import gradients as capture_gradients
 
 
 def first_class(logits):

@@ -9,7 +9,7 @@ from helpers import normal
 
 from vitjax import models
 from vitjax.analysis import tokens
-from vitjax.capture import capture
+from vitjax.inside.capture import capture
 from vitjax.layers.embed import patchify, sincos_positions, unpatchify
 from vitjax.layers.resample import resample_positions
 
@@ -47,6 +47,7 @@ def test_evolution():
     np.testing.assert_allclose(similar[-1], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'model',
     [

@@ -7,9 +7,9 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from vitjax.data import images, preprocess
+from vitjax.data import images, preprocess, statistics
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 
 SAMPLE = pathlib.Path(__file__).parents[3] / 'shared' / 'imagenet_sample'
 
@@ -88,6 +88,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('change', CHANGES, ids=str)
 @pytest.mark.parametrize('shape', [(60, 90), (130, 20), (28, 28), (700, 800)])
 def test_filters_squashing_and_grey_are_pillows_on_host_and_device(shape, change):
@@ -157,6 +158,7 @@ def on_device(pixels, size, crop, **change):
     return np.rint(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('crop', [1.0, 0.875])
 @pytest.mark.parametrize('size', [8, 32, 224, 384])
 def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop):
@@ -165,6 +167,7 @@ def test_photographs_on_the_device_are_those_on_the_host(photographs, size, crop
     np.testing.assert_array_equal(on_device(photographs, size, crop), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'shape',
     [
@@ -266,14 +269,14 @@ def test_normalise_in_numbers():
 def test_statistics_are_those_of_all_pixels(count):
     pixels = np.random.default_rng(0).integers(0, 200, (count, 4, 5, 3), np.uint8) + 10
     data = Data(pixels, np.zeros(count, np.int32), ())
-    mean, deviation = preprocess.statistics(data)
+    mean, deviation = statistics.moments(data)
     np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(deviation, (pixels / 255).std((0, 1, 2)), atol=1e-6)
 
 
 def test_images_are_grey_when_every_one_is():
     def found(pixels):
-        return preprocess.is_grey(Data(pixels, np.zeros(len(pixels), np.int32), ()))
+        return statistics.is_grey(Data(pixels, np.zeros(len(pixels), np.int32), ()))
 
     grey = np.repeat(np.random.default_rng(0).integers(0, 256, (3000, 4, 5, 1), np.uint8), 3, -1)
     assert found(grey)

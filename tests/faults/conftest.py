@@ -9,7 +9,9 @@ import pytest
 from helpers import TINY
 from streams import VIT, experiment_of, images_of, stream_of
 
-from vitjax import activations, checkpoint, evaluate, loop, runs
+from vitjax import activations, evaluate, loop, runs
+from vitjax.loop import hooks
+from vitjax.runs import checkpoint
 
 
 @pytest.fixture
@@ -21,12 +23,13 @@ def falling(monkeypatch):
         return {**evaluate.scores(logits, labels), 'accuracy': accuracy}
 
     monkeypatch.setattr(loop, 'scores', scores)
+    monkeypatch.setattr(hooks, 'scores', scores)
 
 
 def answer(run):
     """All that a finished run says: its metrics but for times, its best and its last parameters."""
     timed = ('seconds', 'images_per_second')
-    lines = [{k: v for k, v in r.items() if k not in timed} for r in runs.read_metrics(run)]
+    lines = [{k: v for k, v in r.items() if k not in timed} for r in runs.records.read_metrics(run)]
     best, last = (runs.load(run, which=which).params for which in ('best', 'latest'))
     return lines, jax.tree.map(np.asarray, best), jax.tree.map(np.asarray, last)
 

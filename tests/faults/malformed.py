@@ -58,7 +58,7 @@ amount, positive = real(lambda v: v >= 0), real(lambda v: v > 0)
 ratio, classes = real(lambda v: 0 < v <= 1000), whole(0, 10**7)
 strength = real(lambda v: 0 <= v <= 10**6)
 
-_ATTENTION = one_of('auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused', 'pallas')
+_ATTENTION = one_of('auto', 'explicit', 'chunked', 'packed', 'multi_query', 'fused')
 _DTYPE = one_of('float32', 'bfloat16', 'float16', 'float64')
 _TOKENS = {
     'patch_size': side, 'width': extent, 'depth': extent, 'num_heads': extent, 'mlp_ratio': ratio,

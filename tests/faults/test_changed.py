@@ -14,8 +14,9 @@ from helpers import SCRIPTS, TINY, free_port
 from PIL import Image
 
 import vitjax
-from vitjax import checkpoint, loop
-from vitjax.data.sources import Source
+from vitjax import loop
+from vitjax.data.source import Source
+from vitjax.runs import checkpoint
 
 faults = pytest.mark.faults
 DIGITS = SCRIPTS.parent / 'experiments' / 'digits.py'
@@ -70,6 +71,7 @@ def change(folder, rng):
     return kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [2, pytest.param(40, marks=faults)])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_run_resumes_on_the_data_that_it_began_with_and_on_no_other(

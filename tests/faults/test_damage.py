@@ -26,6 +26,7 @@ def share(folder, what, full):
 full = pytest.mark.parametrize('full', [False, pytest.param(True, marks=pytest.mark.faults)])
 
 
+@pytest.mark.slow
 @full
 def test_a_damaged_run_resumes_to_the_same_bits_or_says_why_not(
     trained, capfd, full, record_property
@@ -42,6 +43,7 @@ def test_a_damaged_run_resumes_to_the_same_bits_or_says_why_not(
     record_property('faults', tally.row('damaged files of a killed run, resumed'))
 
 
+@pytest.mark.slow
 @full
 def test_a_finished_run_that_is_damaged_says_the_same_or_why_not(
     trained, capfd, full, record_property
@@ -59,6 +61,7 @@ def test_a_finished_run_that_is_damaged_says_the_same_or_why_not(
     record_property('faults', tally.row('damaged files of a finished run, trained again'))
 
 
+@pytest.mark.slow
 @full
 def test_parameters_of_a_damaged_run_are_the_same_or_it_says_why_not(
     trained, capfd, full, record_property
@@ -83,6 +86,7 @@ def test_parameters_of_a_damaged_run_are_the_same_or_it_says_why_not(
     record_property('faults', tally.row('damaged files of a finished run, read'))
 
 
+@pytest.mark.slow
 @full
 def test_a_damaged_run_is_reported_as_far_as_it_can_be(trained, capfd, full, record_property):
     tally = Tally()
@@ -91,7 +95,7 @@ def test_a_damaged_run_is_reported_as_far_as_it_can_be(trained, capfd, full, rec
         if damage(run / name, kind, seed):
             tally.judge(
                 capfd,
-                lambda run=run: report.write([run], look=False),
+                lambda run=run: report.write([run], attention=False),
                 lambda path: 'Learning curves' in Parsed(path.read_text()).said,
             )
     record_property('faults', tally.row('damaged files of a finished run, reported'))

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from faults.conftest import same
 
-from vitjax import activations, checkpoint, files, pretrained, runs
-from vitjax.data import cifar, imagenet, shrink, sources
-from vitjax.data.sources import Source
+from vitjax import activations, pretrained, runs
+from vitjax.base import files
+from vitjax.data import kinds, paths
+from vitjax.data.prepare import cifar, imagenet, shrink
+from vitjax.data.source import Source
+from vitjax.runs import checkpoint
 
 HUGE = (2**40, 1)  # 4 TiB of float32
 
@@ -97,9 +100,9 @@ class Trap:
 def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
     monkeypatch.setenv('TFDS_DATA_DIR', path)
     calls = [
-        lambda: sources.load(Source(f'folder:{path}'), 'train'),
-        lambda: sources.load(Source('tfds:cifar10', dir=path), 'train'),
-        lambda: sources.load(Source('tfds:cifar10'), 'train'),
+        lambda: kinds.load(Source(f'folder:{path}'), 'train'),
+        lambda: kinds.load(Source('tfds:cifar10', dir=path), 'train'),
+        lambda: kinds.load(Source('tfds:cifar10'), 'train'),
         lambda: cifar.prepare('cifar10', archive=str(tmp_path / 'a'), directory=path),
         lambda: imagenet.prepare(path),
         lambda: shrink.shrink(path, tmp_path / 'out', 8),
@@ -109,14 +112,14 @@ def test_a_home_that_nobody_has(tmp_path, monkeypatch, path):
         with pytest.raises(ValueError, match='~nosuch must be a home folder') as error:
             call()
         assert '\n' not in str(error.value)
-    assert files.expanded('~/x') == pathlib.Path.home() / 'x'
+    assert paths.expanded('~/x') == pathlib.Path.home() / 'x'
     assert os.listdir() == [] and not (tmp_path / 'out').exists()
 
 
 def test_every_path_with_a_home_is_read_in_one_place():
-    root = pathlib.Path(files.__file__).parent
+    root = pathlib.Path(files.__file__).parents[1]
     found = [p.name for p in root.rglob('*.py') if '.expanduser()' in p.read_text('utf-8')]
-    assert found == ['files.py']
+    assert found == ['paths.py']
 
 
 def test_nothing_is_unpickled(tmp_path, captured):
@@ -193,4 +196,4 @@ def test_a_checkpoint_does_not_lead_out_of_its_run(tmp_path, trained, capfd):
 def test_a_dataset_does_not_lead_out_of_its_folder(tmp_path):
     for name in ('tfds:../other', f'tfds:{tmp_path}'):
         with pytest.raises(ValueError, match='tfds:NAME must be a name in'):
-            sources.load(Source(name, dir=str(tmp_path / 'data')), 'train')
+            kinds.load(Source(name, dir=str(tmp_path / 'data')), 'train')

@@ -12,7 +12,9 @@ import shutil
 import pytest
 from faults.layouts import Layout
 
-from vitjax.data.sources import SPLITS, Source, load
+from vitjax.data.kinds import load
+from vitjax.data.source import Source
+from vitjax.data.splits import SPLITS
 
 
 @pytest.mark.parametrize('number', [40, pytest.param(1500, marks=pytest.mark.faults)])

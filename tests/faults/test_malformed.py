@@ -12,9 +12,10 @@ import command
 import pytest
 from faults.malformed import COMMANDS, command_line, malformed, valid
 
-from vitjax import ablation, forecast, loop, models
+from vitjax import ablation, loop, models
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, find, from_json, known, to_json
+from vitjax.plan import forecast
 
 BASES = [to_json(find(name).experiment) for name in known()]
 BASES += [
@@ -79,6 +80,7 @@ def call(script, arguments, monkeypatch):
         command.run(functools.wraps(main)(work))
 
 
+@pytest.mark.slow
 @parts((200, 4000))
 def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
     number, monkeypatch, capfd, record_property
@@ -120,7 +122,7 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
         (
             'convert',
             ['w', '--out=~/r'],
-            '--out must not start with ~, which the shell left as it is',
+            '--out must not start with ~, which the shell left unexpanded',
         ),
         ('train', ['digits', '--out', '~nosuch/r'], '--out must not start with ~'),
         ('train', ['digits', '--out', ''], '--out must name a folder'),

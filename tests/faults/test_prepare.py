@@ -17,14 +17,14 @@ import contextlib, os, pathlib, signal, sys
 import array_record.python.array_record_module
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
-from vitjax.data import cifar, imagenet, shrink
+from vitjax.data.prepare import cifar, imagenet, listing, shrink
 from vitjax.data.images import THREADS
 
 what, source, folder = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
 SYNSETS = ['n01440764', 'n01443537', 'n01484850']
-imagenet.COUNTS = {'train': 9, 'validation': 4}
+listing.COUNTS = {'train': 9, 'validation': 4}
 imagenet.SHARDS = {'train': 4, 'validation': 2}
-imagenet._Labels.read = lambda: imagenet._Labels(SYNSETS, [SYNSETS[i] for i in (2, 0, 0, 1)])
+listing.Labels.read = lambda: listing.Labels(SYNSETS, [SYNSETS[i] for i in (2, 0, 0, 1)])
 
 def prepare(out):
     if what == 'shrink':

@@ -15,14 +15,15 @@ import pytest
 from faults.conftest import answer, same
 from helpers import SCRIPTS, TINY
 
-from vitjax import activations, checkpoint, loop, runs
+from vitjax import activations, loop, runs
+from vitjax.runs import checkpoint
 
 FILE = """
 from vitjax.data.augment import Augment
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
-from vitjax.optim import Optim
+from vitjax.experiment.optim import Optim
 experiment = Experiment(
     ViT(patch_size=4, width=16, depth=1, num_heads=2, num_classes=10, dropout=0.1),
     data=Source('digits'), augment=Augment(size=8, shift=0.1),
@@ -269,6 +270,7 @@ def test_two_captures_in_one_directory(captured, tmp_path):
     assert same(captured.read(out), captured.answer)
 
 
+@pytest.mark.slow
 def test_clocks_that_jump(trained, tmp_path, monkeypatch):
     """A day back, a year on, files from the future: the same numbers."""
     rng, real, off, save = random.Random(0), time.time, [0.0], checkpoint.save

@@ -23,7 +23,7 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
     bars = lines.containers[0].lines[2][0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0.4, 0.7], [0.55, 0.65]])
     assert [text.get_text() for text in heat.texts] == [
-        '50.0%\n40.0 to 70.0', '60.0%\n55.0 to 65.0', '70.0%'
+        '50.0%\n40.0–70.0', '60.0%\n55.0–65.0', '70.0%'
     ]  # fmt: skip
     said = "mean of 3 seeds, Student's 95% interval over them, on the logit scale"
     assert figure.get_suptitle() == said
@@ -36,7 +36,7 @@ def test_a_pair_is_lines_with_intervals_and_a_heat_map():
     ((1200, 300), (1.1e12, 1.1002e12), '1.1 TFLOPs of training each'),
     ((1200, 300), (1e9, 4e9), ''),
 ])  # fmt: skip
-def test_what_cells_were_given_alike_is_their_steps_or_their_operations(steps, flops, said):
+def test_common_training_of_cells_is_their_steps_or_their_flops(steps, flops, said):
     assert alike(steps, flops) == said
 
 

@@ -94,7 +94,7 @@ def test_distances_show_every_head_and_the_uniform_line():
     distance, entropy = RNG.uniform(5, 90, size=(6, 4)), RNG.uniform(0, 3, size=(6, 4))
     figure = figures.distances(distance, entropy, largest=4.0)
     left, right = figure.axes
-    assert (left.get_ylabel(), right.get_ylabel()) == ('pixels', 'nats')
+    assert (left.get_ylabel(), right.get_ylabel()) == ('distance (pixels)', 'entropy (nats)')
     np.testing.assert_array_equal(left.lines[4].get_ydata(), distance.mean(1))
     assert left.get_ylim()[0] == 0 and left.get_ylim()[1] >= distance.max()
     assert right.get_ylim()[1] > 4.0  # the line of uniform attention is inside

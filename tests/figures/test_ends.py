@@ -168,6 +168,7 @@ def cases(v):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [0.0, 0.5])
 def test_one_of_everything_is_drawn(value):
     for name, make in cases(value):
@@ -193,8 +194,8 @@ def test_nan_is_drawn_as_nothing_or_refused_in_a_line():
 
 
 @pytest.mark.parametrize('signed', [False, True])
-def test_maps_on_scales_of_their_own_are_fractions_of_what_the_label_says(signed):
-    """They were divided by their 99th percentile under a label that said the largest."""
+def test_maps_on_their_own_scale_are_fractions_of_the_maximum_in_the_label(signed):
+    """They were divided by their 99th percentile under a label that named the maximum."""
     maps = np.random.default_rng(0).exponential(size=(2, 30, 30)) ** 3
     maps = maps - 2 * signed
     scale = scaled(maps, 'relevance', 'each', signed=signed)

@@ -24,8 +24,8 @@ from vitjax.figures import (
     training,
     watch,
 )
-from vitjax.figures.panels import named
 from vitjax.figures.style import drawable
+from vitjax.figures.text import named
 
 RNG = np.random.default_rng(0)
 PICTURES, MAPS = RNG.uniform(size=(2, 8, 8, 3)), RNG.uniform(size=(2, 2, 2))
@@ -137,6 +137,7 @@ def draws(kind, names):
             assert visible(name) in words(figure), (kind, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', FIGURES)
 def test_any_name_is_drawn(kind):
     draws(kind, TOGETHER)
@@ -188,6 +189,7 @@ assert matplotlib.rcParams['text.usetex'] and matplotlib.rcParams['font.size'] =
 """
 
 
+@pytest.mark.slow
 def test_a_user_s_matplotlibrc_ends_no_run_and_changes_no_figure(tmp_path):
     (tmp_path / 'matplotlibrc').write_text(RC)
     here = str(pathlib.Path(__file__).parent.parent.parent)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from vitjax.figures import panels
+from vitjax.figures import charts, panels
+from vitjax.figures.text import fitted
 
 
 def drawn(axis) -> np.ndarray:
@@ -16,16 +17,6 @@ def test_montage_puts_pictures_row_by_row_with_gaps():
     np.testing.assert_array_equal(out[3:, 4:7], pictures[4])
     assert (out[2] == -1).all() and (out[3:, 8:] == -1).all()  # gaps, and the place left over
     assert panels.montage(np.zeros((4, 2, 2, 3)), 2).shape == (5, 5, 3)
-
-
-def test_some_keeps_the_ends_and_never_repeats():
-    assert panels.some(12, 3) == [0, 6, 11]
-    assert panels.some(3, 12) == [0, 1, 2]
-    assert panels.some(1, 3) == [0]
-    for count in range(1, 40):
-        chosen = panels.some(count, 7)
-        assert chosen[0] == 0 and chosen[-1] == count - 1
-        assert len(chosen) == len(set(chosen)) == min(count, 7)
 
 
 def test_overlay_covers_the_picture_and_one_outlier_does_not_hide_the_rest():
@@ -62,9 +53,9 @@ def labels(axis):
     [(0.82, 0.98, '82.5%'), (0.2, 0.9, '40%'), (0.9991, 0.9999, '99.94%')],
 )
 def test_percent_ticks_say_exactly_where_they_stand(low, high, wanted):
-    figure, (axis,) = panels.charts(3, 2)
+    figure, (axis,) = charts.charts(3, 2)
     axis.plot([0, 1], [low, high])
-    panels.percent(axis.yaxis)
+    charts.percent(axis.yaxis)
     axis.set_yticks(np.arange(*{'82.5%': (0.8, 1, 0.025), '40%': (0.2, 1, 0.2)}.get(
         wanted, (0.9990, 1, 2e-4))))  # fmt: skip
     said = labels(axis)
@@ -73,16 +64,16 @@ def test_percent_ticks_say_exactly_where_they_stand(low, high, wanted):
     np.testing.assert_allclose(read, axis.get_yticks(), atol=1e-9)
 
 
-def test_an_axis_of_shares_ends_at_0_and_100_percent():
-    figure, (axis,) = panels.charts(3, 2)
+def test_an_axis_of_fractions_ends_at_0_and_100_percent():
+    figure, (axis,) = charts.charts(3, 2)
     axis.plot([0, 1], [0.0, 1.0], 'o')
-    panels.percent(axis.yaxis)
+    charts.percent(axis.yaxis)
     assert axis.get_ylim() == (0, 1)
     assert not axis.lines[0].get_clip_on()  # markers there are drawn whole
 
 
-def test_titles_are_broken_where_the_panel_ends_and_no_answer_is_taken_apart():
+def test_titles_are_wrapped_at_the_panel_and_predictions_stay_in_one_piece():
     title = 'a.jpg\npredicted: dog, 80%'
-    assert panels.fitted(title, 2) == title
-    assert panels.fitted(title, 1.2) == 'a.jpg\npredicted:\ndog, 80%'
-    assert panels.fitted(title, 0) == 'a.jpg\npredicted:\ndog, 80%'
+    assert fitted(title, 2) == title
+    assert fitted(title, 1.2) == 'a.jpg\npredicted:\ndog, 80%'
+    assert fitted(title, 0) == 'a.jpg\npredicted:\ndog, 80%'

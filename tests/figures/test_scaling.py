@@ -19,7 +19,7 @@ def test_a_fit_with_as_many_parameters_as_points_is_refused():
     assert np.isnan(exponent(np.array([8, 8, 16]), np.array([1.0, 2.0, 3.0])))
 
 
-def test_what_an_exponent_is_worth_is_said():
+def test_poor_fits_name_their_fault():
     falling = fit(X[:3], np.array([3.0, 2.1, 1.0]))
     assert falling.exponent < 0 and 'no growth' in falling.fault
     assert '(3 points, 1 degree of freedom)' in falling.fault
@@ -37,7 +37,7 @@ def test_intervals_of_exponents_cover_as_often_as_they_say():
         assert 0.93 < inside < 0.97, count
 
 
-def test_curves_carry_their_exponents_and_what_ran_out_of_memory_is_a_cross():
+def test_curves_have_their_exponents_and_out_of_memory_is_a_cross():
     out = np.array([1.0, 16, 256, np.nan])
     curves = {
         'time': {('a', 'explicit'): (X, out), ('a', 'chunked'): (X, 1.0 * X)},

@@ -3,7 +3,7 @@ import numpy as np
 from vitjax.figures import similarity as figures
 
 
-def test_a_heat_map_shows_every_layer_of_both_where_it_belongs():
+def test_a_heat_map_shows_every_layer_of_both_in_its_place():
     matrix = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, -0.1]])
     figure = figures.heat_map(
         matrix, ['a0', 'a1'], ['b0', 'b1', 'b2'], measure='CKA', x_label='A', y_label='B',

@@ -4,7 +4,7 @@ import matplotlib
 import pytest
 
 from vitjax.figures import style
-from vitjax.figures.panels import charts
+from vitjax.figures.charts import charts
 
 
 @style.styled

@@ -42,7 +42,7 @@ def test_a_strip_of_attention_has_a_row_an_epoch():
     rows = [axis.get_ylabel() for axis in figure.axes[:-1] if axis.get_ylabel()]
     assert len(rows) == 9 and (rows[0], rows[1], rows[-1]) == ('image', 'epoch 1', 'epoch 20')
     assert titles(figure)[:4] == ['cat', 'dog', 'dog', 'cat']
-    said = 'above each image its true class, above each map the predicted class'
+    said = 'true class above each image, predicted class above each map'
     assert figure.get_suptitle() == f'last layer; {said}'
     assert {axis.images[1].get_clim() for axis in figure.axes[2:18]} == {(0, 3)}
 

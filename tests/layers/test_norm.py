@@ -7,8 +7,8 @@ import pytest
 from helpers import assert_close, exact, normal, random_params
 from references import norm
 
-from vitjax.layers.backward import layer_norm
 from vitjax.layers.norm import LayerNorm
+from vitjax.ops.gradients import layer_norm
 
 
 def run(module, params, *args, **rngs) -> Any:

@@ -27,6 +27,7 @@ def bicubic(image, new, a):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('new', [(7, 9), (3, 2), (5, 4), (1, 1), (11, 4)])
 def test_positions_resample_as_transformers_dinov2_does(new):
     table = normal(1 + 20, 3)

@@ -11,9 +11,9 @@ from helpers import random_params, shapes_of
 
 import vitjax
 from vitjax import models
-from vitjax.flops import flops, flops_by_scope
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT, named
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import flops, flops_by_scope
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 16, 'depth': 2, 'num_classes': 5}
 TRANSFORMER: dict[str, Any] = SHAPE | {'num_heads': 2}
@@ -41,6 +41,7 @@ def count(model, size):
     return sum(x.size for x in jax.tree.leaves(parameter_shapes(model, size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'size', 'expected'),
     [
@@ -124,6 +125,7 @@ def test_the_tutorials_are_settings():
     assert count(patchconvnet, 48) == stem + 2 * trunk + pooling + 10 * width + 10
 
 
+@pytest.mark.slow
 def test_every_published_size_can_be_made_and_is_hashable():
     for name in models.NAMES:
         model = named(name)
@@ -141,6 +143,7 @@ def test_named_replaces_fields_and_refuses_what_is_not_there():
         named('vit_tiny_patch16', heads=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet_multi', 'convnet'])
 def test_bfloat16_is_near_float32_and_gives_float32_logits(name):
     model = TINY[name]
@@ -153,6 +156,7 @@ def test_bfloat16_is_near_float32_and_gives_float32_logits(name):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WITH_TRUNK)
 def test_readout_of_the_trunk_is_the_rest_of_the_model(name):
     model = TINY[name]
@@ -205,6 +209,7 @@ def test_images_do_not_influence_each_other(name):
     assert per_image[0] > 0 and not per_image[1:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet'])
 def test_remat_recomputes_the_trunk_in_the_backward_pass(name):
     model = TINY[name].clone(attention='explicit')
@@ -226,6 +231,7 @@ def test_stochastic_depth_rises_with_depth_in_vit_and_is_constant_in_the_others(
         assert np.allclose(train, logits(model, params), rtol=1e-5, atol=1e-5) != dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', TINY)
 def test_training_without_dropout_is_evaluation_and_needs_no_key(name):
     params = random_params(TINY[name], IMAGES)

@@ -1,5 +1,7 @@
 """The formats agree with each other; timm's is held to golden tensors in test_golden.py."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -60,9 +62,9 @@ def test_vgg_reads_its_features_row_by_row():
     channel, row, column = np.mgrid[:512, :7, :7].reshape(3, -1)
     inputs = np.float32(channel * 49 + row * 7 + column)  # PyTorch's order: channels first
     weights['classifier.0.weight'] = np.broadcast_to(inputs, shapes['classifier.0.weight'])
-    _, origins = pretrained.match(weights, models.VGG16(), 224, report=quiet)
-    kernel = pretrained.assemble(
-        origins['dense_1/kernel']._replace(tensors=[[weights['classifier.0.weight'][:2]]])
+    _, parameters = pretrained.match(weights, models.VGG16(), 224, report=quiet)
+    kernel = parameters['dense_1/kernel'].join(
+        {'classifier.0.weight': weights['classifier.0.weight'][:2]}
     )
     row, column, channel = np.mgrid[:7, :7, :512].reshape(3, -1)  # ours: channels last
     np.testing.assert_array_equal(kernel[:, 1], channel * 49 + row * 7 + column)
@@ -76,3 +78,31 @@ def test_half_precision_becomes_float32():
         exact = {name: value.astype(np.float32) for name, value in half.items()}
         assert_equal_trees(params, pretrained.convert(exact, TINY, 12, report=quiet))
         assert params['norm']['scale'].dtype == jnp.float32
+
+
+def test_tables_read_both_ways():
+    """Splitting every parameter gives the file back, tensor by tensor."""
+    small: Any = {'width': 12, 'depth': 2, 'num_heads': 3, 'num_classes': 5}
+    multi = models.PatchConvNet(width=16, depth=2, num_classes=3, class_tokens_per_class=True)
+    vit = tiny()
+    per_class = published.noise(published.patchconvnet(16, 2, classes=3, multi=True))
+    cases = [
+        (vit, TINY, 12),
+        (published.as_transformers(vit), TINY, 12),
+        (published.as_augreg(vit, heads=3), TINY, 12),
+        (per_class, multi, 32),
+        (
+            published.noise(published.cait(12, 2, 12, classes=5, heads=3, patch=4)),
+            models.CaiT(4, **small),
+            12,
+        ),
+    ]
+    for weights, model, size in cases:
+        found, parameters = pretrained.match(weights, model, size, report=quiet)
+        params = {path: each.join(found.weights) for path, each in parameters.items()}
+        back = {}
+        for path, each in parameters.items():
+            back |= each.split(params[path])
+        assert back.keys() == weights.keys()
+        for name, tensor in weights.items():
+            np.testing.assert_array_equal(back[name], tensor, err_msg=name)

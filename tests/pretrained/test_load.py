@@ -10,7 +10,7 @@ from tiny_vit import TINY, assert_equal_trees, quiet, shapes_of, tiny
 
 from vitjax import models, pretrained
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Prepared
 
 DINOV2 = pathlib.Path(__file__).parents[3] / 'shared' / 'weights' / 'dinov2_small.safetensors'
 
@@ -66,7 +66,7 @@ def test_load_a_file_as_something_else(vit_tiny):
 def test_fit_to_other_sizes():
     params = pretrained.convert(tiny(), TINY, 12, report=quiet)
     prepared = Preprocessing(12, 1.0)
-    known = Experiment(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
+    known = Prepared(model=TINY, preprocessing=prepared, classes=('a', 'b', 'c', 'd', 'e'))
     experiment, same = pretrained.fit(known, params, image_size=12, num_classes=5, report=quiet)
     assert (experiment.model, experiment.preprocessing) == (TINY, prepared)
     assert experiment.classes == known.classes
@@ -86,7 +86,7 @@ def test_fit_to_other_sizes():
 
 def test_a_model_without_patches_has_no_other_patch_size():
     model = models.ConvNet(widths=(4,), hidden=3, num_classes=2)
-    known = Experiment(model=model, preprocessing=Preprocessing(12, 1.0))
+    known = Prepared(model=model, preprocessing=Preprocessing(12, 1.0))
     with pytest.raises(ValueError, match='ConvNet has no patches: patch_size=8'):
         pretrained.fit(known, {}, patch_size=8)
 

@@ -1,4 +1,4 @@
-"""A run of digits whose classes have names that HTML would take for its own, made once."""
+"""Run of digits whose class names are HTML syntax, trained once per session."""
 
 import dataclasses
 import shutil
@@ -22,5 +22,5 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy to do harm to."""
+    """A copy to damage."""
     return shutil.copytree(finished, tmp_path / finished.name)

@@ -6,7 +6,7 @@ from vitjax.report import page
 from vitjax.report.page import Html, tag
 
 
-def test_whatever_is_put_in_comes_out_as_text():
+def test_text_is_escaped():
     rng = random.Random(0)
     for _ in range(200):
         text = ''.join(rng.choices('<>&"\'/abc=; \u00e9\u96ea-!', k=20))
@@ -18,20 +18,20 @@ def test_whatever_is_put_in_comes_out_as_text():
         assert {*found.tags} - {'wbr'} == known
 
 
-def test_html_is_left_as_it_is_and_nothing_is_left_out():
+def test_html_is_kept_and_none_left_out():
     assert tag('p', Html('<b>x</b>'), None, 0) == '<p><b>x</b>0</p>'
 
 
-def test_a_long_table_is_cut_without_losing_a_row():
+def test_long_tables_keep_all_rows():
     rows = [(f'row {i}', i) for i in range(101)]
-    found = Parsed(page.beside(('name', 'n'), rows, most=50, total=('all', 101)))
+    found = Parsed(page.columns(('name', 'n'), rows, most=50, total=('all', 101)))
     assert found.tags.count('table') == 3
     assert [row for row in found.table if row[0] not in ('name', 'all')] == [
         [name, str(i)] for name, i in rows
     ]
     assert found.rows['all'] == ['101']
-    assert Parsed(page.beside(('name',), [], most=50)).table == [['name']]
+    assert Parsed(page.columns(('name',), [], most=50)).table == [['name']]
 
 
-def test_the_policy_lets_nothing_be_fetched():
+def test_the_policy_forbids_fetching():
     assert "default-src 'none'" in page.page('title')

@@ -14,10 +14,14 @@ from helpers import TINY, random_params
 from report_parsed import Parsed
 from tiny_models import CONVNET, MULTI
 
-from vitjax import fields, files, report, runs
+from vitjax import report, runs
 from vitjax.analysis.effects import student, student_share
+from vitjax.base import fields, files
 from vitjax.data.preprocess import Preprocessing
-from vitjax.report import found
+from vitjax.report.groups import grouped
+from vitjax.report.predictions import predictions_of
+from vitjax.report.run import collect
+from vitjax.report.seeds import curves
 
 
 def parsed(paths, **options):
@@ -31,19 +35,19 @@ def parsed(paths, **options):
 
 
 def missing(page):
-    """What the page says is not in it."""
+    """Text of the box that lists what is not in the page."""
     before, box, after = page.said.partition('Not in this report')
     return after[: after.index('Results')] if box else ''
 
 
 def change(run, **values):
-    """Changes the lines of a run's metrics."""
-    lines = [{**r, **values} for r in runs.read_metrics(run)]
+    """Replaces values in all lines of a run's metrics."""
+    lines = [{**r, **values} for r in runs.records.read_metrics(run)]
     files.replace(run / 'metrics.jsonl', ''.join(map(files.line, lines)))
 
 
 def seeds_of(run, folder, accuracies):
-    """Copies of a run that say to be of other seeds and accuracies."""
+    """Copies of a run under other seeds and accuracies."""
     for seed, accuracy in accuracies.items():
         other = shutil.copytree(run, folder / f'seed_{seed}')
         experiment = dataclasses.replace(runs.read_experiment(run), seed=seed)
@@ -51,11 +55,12 @@ def seeds_of(run, folder, accuracies):
         change(other, accuracy=accuracy)
 
 
-def test_the_page_says_what_the_run_says(run):
+@pytest.mark.slow
+def test_the_page_has_the_numbers_of_the_run(run):
     page = parsed([run])
     assert (run / 'report.html').exists() and not missing(page)
-    (tested,) = (r for r in runs.read_metrics(run) if r['split'] == 'test')
-    held = max(r['accuracy'] for r in runs.read_metrics(run) if r['split'] == 'validation')
+    (tested,) = (r for r in runs.records.read_metrics(run) if r['split'] == 'test')
+    held = max(r['accuracy'] for r in runs.records.read_metrics(run) if r['split'] == 'validation')
     row = page.rows[run.name]  # its name, and those of classes, have what HTML would read
     table = next(t for t in page.table if t[0] == run.name)
     assert table[2:6] == [
@@ -64,7 +69,7 @@ def test_the_page_says_what_the_run_says(run):
     ]  # fmt: skip
     parameters = sum(x.size for x in jax.tree.leaves(runs.load(run).params))
     assert row[0] == f'{parameters:,}'  # of cost, the last table with the run's name
-    kept, names = runs.read_predictions(run), runs.read_experiment(run).classes
+    kept, names = runs.records.read_predictions(run), runs.read_experiment(run).classes
     zero: Any = 0
     scores = sklearn.metrics.classification_report(
         kept['labels'], kept['predicted'], target_names=names, output_dict=True, zero_division=zero
@@ -79,7 +84,7 @@ def test_the_page_says_what_the_run_says(run):
     shown = f'{names[kept["predicted"][worst]]} {kept["probability"][worst]:.1%}'
     assert f'{shown}true: {names[kept["labels"][worst]]}' in page.said
     assert f'{wrong.sum()} of {len(wrong)} are wrong' in page.said
-    (start,) = runs.read_notes(run, runs.ENVIRONMENT)
+    (start,) = runs.records.read_notes(run, runs.records.ENVIRONMENT)
     assert page.rows['jax'] == [jax.__version__] and page.rows['commit'] == [start['commit']]
     assert page.tags.count('figcaption') >= 18 and page.tags.count('img') >= 18 + 4
 
@@ -94,9 +99,9 @@ def test_runs_that_differ_in_their_seed_are_one_group(run, tmp_path):
     runs.write_experiment(other / 'seed_0', dataclasses.replace(experiment, optim=optim))
     (other / 'failure.txt').write_text('of <another> reason\n\nTraceback')
     shutil.rmtree(run)
-    page = parsed([tmp_path], details=1, look=False)
+    page = parsed([tmp_path], details=1, attention=False)
     assert (tmp_path / 'report.html').exists()
-    names = [run.name for run in found.find([tmp_path], [])]
+    names = [run.name for run in collect([tmp_path], [])]
     assert len(names) == 4 and all(page.rows[name] for name in names)
     first = next(row for row in page.table if row[0] == 'peak learning rate 0.003')
     mean, low, high = student_share(np.array([*accuracies.values()]))
@@ -112,17 +117,18 @@ def test_curves_are_means_over_seeds_at_each_epoch(run, tmp_path):
     for seed, loss in losses.items():
         shutil.copytree(run, tmp_path / f'{seed}')
         change(tmp_path / f'{seed}', loss=loss)
-    lines = runs.read_metrics(tmp_path / '2')
+    lines = runs.records.read_metrics(tmp_path / '2')
     lines = [r for r in lines if r['epoch'] < 3]  # stopped early
     files.replace(tmp_path / '2' / 'metrics.jsonl', ''.join(map(files.line, lines)))
-    (group,) = found.grouped(found.find([tmp_path / str(seed) for seed in losses], []))
-    curve = found.curves(group)['validation', 'loss']
+    (group,) = grouped(collect([tmp_path / str(seed) for seed in losses], []))
+    curve = curves(group)['validation', 'loss']
     np.testing.assert_array_equal(curve.epochs, [1, 2, 3])
     whole, stopped = (student(np.array([*losses.values()][:n])) for n in (3, 2))
     np.testing.assert_allclose([curve.mean[0], curve.low[0], curve.high[0]], whole)
     np.testing.assert_allclose([curve.mean[-1], curve.low[-1], curve.high[-1]], stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('harm', 'said', 'kept'),
     [
@@ -133,7 +139,7 @@ def test_curves_are_means_over_seeds_at_each_epoch(run, tmp_path):
         (lambda run: (run / 'predictions.json').write_text('[]'), '', 'Confusion matrix, test'),
     ],
 )
-def test_what_is_missing_is_a_line(run, harm, said, kept):
+def test_missing_parts_are_a_line(run, harm, said, kept):
     harm(run)
     page = parsed([run])
     assert kept in page.said
@@ -141,25 +147,25 @@ def test_what_is_missing_is_a_line(run, harm, said, kept):
 
 
 def test_an_unfinished_run_is_judged_by_validation_images(run):
-    lines = [r for r in runs.read_metrics(run) if r['split'] != 'test']
+    lines = [r for r in runs.records.read_metrics(run) if r['split'] != 'test']
     files.replace(run / 'metrics.jsonl', ''.join(map(files.line, lines)))
-    page = parsed([run], look=False)
+    page = parsed([run], attention=False)
     assert 'is not finished' in missing(page)
     assert 'Confusion matrix, validation images' in page.said and 'test images,' not in page.said
 
 
-def answered(run, classes, *, images=6000, outputs=None):
-    """Writes predictions of so many classes into a run, with one of its outputs for each."""
+def predicted_classes(run, classes, *, images=6000, outputs=None):
+    """Writes random predictions into a run, whose model gets as many outputs."""
     rng, outputs = np.random.default_rng(0), outputs or classes
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
     predicted = np.where(rng.uniform(size=images) < 0.5, labels, rng.integers(0, classes, images))
     values = {'labels': labels, 'predicted': predicted, 'probability': rng.uniform(size=images)}
-    runs.write_predictions(run, {name: each.tolist() for name, each in values.items()})
+    runs.records.write_predictions(run, {name: each.tolist() for name, each in values.items()})
     experiment = runs.read_experiment(run)
     names = tuple(f'class number {i}' for i in range(outputs))
     model = experiment.model.clone(num_classes=outputs)
     runs.write_experiment(run, dataclasses.replace(experiment, model=model, classes=names))
-    records = [r for r in runs.read_metrics(run)]
+    records = [r for r in runs.records.read_metrics(run)]
     for record in records:
         if record['split'] == 'test':
             record['accuracy'] = float((labels == predicted).mean())
@@ -167,11 +173,12 @@ def answered(run, classes, *, images=6000, outputs=None):
     return labels, predicted, names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('classes', [1000, 4000])
-def test_a_page_of_many_classes_is_small_and_a_table_has_them_all(run, classes):
-    """A thousand took 538 MB; the page of ten has about as much as that of thousands."""
-    labels, predicted, names = answered(run, classes)
-    page = parsed([run], look=False)
+def test_a_page_of_many_classes_is_small_and_a_table_has_all(run, classes):
+    """A page of a thousand classes once took 538 MB."""
+    labels, predicted, names = predicted_classes(run, classes)
+    page = parsed([run], attention=False)
     assert (run / 'report.html').stat().st_size < 400_000
     assert page.tags.count('tr') < 250
     with (run / 'report_classes.csv').open(newline='') as file:
@@ -194,10 +201,10 @@ def test_a_page_of_many_classes_is_small_and_a_table_has_them_all(run, classes):
     assert 'report_classes.csv all' in missing(page)
 
 
-def test_outputs_without_images_have_no_part_in_the_means(run):
-    """Averaged over 100 outputs of which 10 have images, a mean was 0.020 in place of 0.199."""
-    labels, predicted, _ = answered(run, 10, outputs=100)
-    page = parsed([run], look=False)
+def test_means_leave_out_outputs_without_images(run):
+    """Over 100 outputs, 10 of them with images, a mean was once 0.020 instead of 0.199."""
+    labels, predicted, _ = predicted_classes(run, 10, outputs=100)
+    page = parsed([run], attention=False)
     zero: Any = 0
     wanted = sklearn.metrics.precision_recall_fscore_support(
         labels, predicted, average='macro', zero_division=zero
@@ -208,6 +215,7 @@ def test_outputs_without_images_have_no_part_in_the_means(run):
     assert 'class number 57' not in page.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('outputs', [1, 2, 9])
 def test_more_classes_than_outputs_are_a_line(tmp_path, outputs):
     model = TINY.model.clone(num_classes=outputs)
@@ -232,6 +240,7 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_impossible_metrics_are_left_out(run):
     path = run / 'metrics.jsonl'
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -239,48 +248,49 @@ def test_impossible_metrics_are_left_out(run):
         wrong = {key: inner for key, inner in lines[0].items() if key != files.CHECK}
         wrong[name] = value  # without a check, as a hand writes it
         path.write_text(''.join(json.dumps(line) + '\n' for line in [wrong, *lines[1:]]))
-        (held,) = found.find([run], noted := [])
+        (held,) = collect([run], noted := [])
         needed = name not in ('top5', 'images_per_second')
         assert len(held.records) == len(lines) - needed, (name, value)
         number = isinstance(value, int | float) or name == 'accuracy'
         assert any('have impossible numbers' in line for line in noted) == (needed and number)
-        (group,) = found.grouped([held])
+        (group,) = grouped([held])
         assert report.sections.results([group]) and report.sections.curves([group])
         if value == 10**400:
             assert report.sections.cost([group])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changed', [{}, {'optim.train': 'head.*'}, {'distill.teacher': 'x'}])
-def test_training_compute_is_of_what_a_step_executes_or_left_out(run, changed):
+def test_training_compute_counts_executed_operations_or_is_left_out(run, changed):
     experiment = runs.read_experiment(run)
     for path, value in changed.items():
         experiment = fields.replace(experiment, path, value)
     runs.write_experiment(run, experiment)
-    (group,) = found.grouped(found.find([run], []))
+    (group,) = grouped(collect([run], []))
     *_, trained = report.sections._arithmetic(group)
     assert (trained == '-') == bool(changed)
 
 
-def test_predictions_that_are_no_numbers_are_made_again(run):
-    count = len(runs.read_predictions(run)['labels'])
+def test_non_numeric_predictions_are_computed_again(run):
+    count = len(runs.records.read_predictions(run)['labels'])
     for wrong in ('x', 10**400, None, 0.5):
         values = {name: [wrong] * count for name in ('labels', 'predicted', 'probability')}
-        runs.write_predictions(run, values)
-        (one,) = found.find([run], [])
-        assert len(report.answers(one).labels) == count
+        runs.records.write_predictions(run, values)
+        (one,) = collect([run], [])
+        assert len(predictions_of(one).labels) == count
 
 
 def test_a_run_given_twice_is_one_run(run, tmp_path):
     (tmp_path / 'link').symlink_to(run)
-    runs_of = found.find([run, f'{run}/', tmp_path / 'link'], noted := [])
+    runs_of = collect([run, f'{run}/', tmp_path / 'link'], noted := [])
     assert [each.name for each in runs_of] == [run.name] and len(noted) >= 2
     assert 'counted once' in noted[0]
 
 
-def test_runs_are_named_by_what_tells_them_apart(run, tmp_path):
+def test_runs_have_the_shortest_distinct_names(run, tmp_path):
     for cell in ('a', 'b'):
         shutil.copytree(run, tmp_path / 'abl' / 'cells' / cell / 'seed_0')
-    names = [each.name for each in found.find([tmp_path / 'abl'], [])]
+    names = [each.name for each in collect([tmp_path / 'abl'], [])]
     assert names == ['a/seed_0', 'b/seed_0']
 
 
@@ -291,15 +301,16 @@ def test_an_ablation_whose_cells_all_failed_says_why(tmp_path):
         report.write([tmp_path])
 
 
-def test_where_nothing_can_be_shown_it_is_an_error_of_a_line(tmp_path):
+def test_paths_without_a_run_are_an_error_of_one_line(tmp_path):
     for path in (tmp_path, tmp_path / 'none', tmp_path / 'a.txt'):
         with pytest.raises(ValueError, match=r'^a run has an experiment.json [^\n]*$'):
             report.write([path])
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [MULTI, CONVNET.clone(widths=(4,))])
-def test_every_kind_of_model_shows_where_it_looks(tmp_path, model):
+def test_every_kind_of_model_shows_attention_or_evidence(tmp_path, model):
     model = model.clone(num_classes=10)
     experiment = dataclasses.replace(
         TINY, model=model, preprocessing=Preprocessing(8, crop=1.0),
@@ -308,13 +319,13 @@ def test_every_kind_of_model_shows_where_it_looks(tmp_path, model):
     params = random_params(model, np.zeros((1, 8, 8, 3), np.float32))
     runs.write(tmp_path / 'run', experiment, params)
     page = parsed([tmp_path / 'run'])
-    assert 'Its worst mistakes.' in page.said and 'attention: ' not in missing(page)
+    assert 'Worst mistakes.' in page.said and 'attention: ' not in missing(page)
 
 
-def test_a_report_that_cannot_be_made_does_no_harm_to_its_run(run, monkeypatch):
+def test_a_failing_report_does_not_harm_its_run(run, monkeypatch):
     assert report.attempt(run) == f'report: {run}/report.html\n'
     links = Parsed((run / 'report.html').read_text()).links
-    again = parsed([run], look=False).links
+    again = parsed([run], attention=False).links
     assert len(links) == len(again) + 2 and {*again} < {*links}  # the same figures, to the byte
 
     def fails(*_, **__):

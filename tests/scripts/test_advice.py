@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import re
 import sys
@@ -12,15 +13,16 @@ import tomllib
 import command
 import pytest
 import tyro
+from command import arguments
 from helpers import SCRIPTS
 
-from vitjax import experiment, fields, models
+from vitjax import experiment, models
+from vitjax.base import fields
 
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')
-OTHERS = {'--multiprocessing-fork', '--porcelain'}  # of Python and git
-COMMANDS = sorted({p.stem for p in SCRIPTS.glob('*.py')} - {'command', 'startup', 'tables'})
-BENCHMARKS = ('compile', 'attention', 'model', 'train', 'similarity', 'feed', 'intervene')
+OTHERS = {'--import', '--multiprocessing-fork', '--porcelain'}  # of all commands, Python, git
+COMMANDS = sorted(p.stem for p in SCRIPTS.glob('*.py'))
 EXPERIMENTS = {'train', 'ablate', 'plan'}
 
 
@@ -38,8 +40,13 @@ def literals(path):
                 yield node.value, node.lineno
 
 
-FILES = [*sorted((ROOT / 'vitjax').rglob('*.py')), *sorted(SCRIPTS.glob('*.py'))]
+FILES = [*sorted((ROOT / 'vitjax').rglob('*.py')), *sorted(SCRIPTS.rglob('*.py'))]
 STRINGS = [(path, text, line) for path in FILES for text, line in literals(path)]
+PAGES = [
+    (path, path.read_text('utf-8'), 1)
+    for folder in (ROOT, ROOT / 'vitjax', ROOT / 'experiments', SCRIPTS)
+    for path in sorted(folder.glob('*.md'))
+]
 
 
 @functools.cache
@@ -51,10 +58,8 @@ def flags(script, name='digits'):
         kind = getattr(module, kind)
         return {*command.flags(kind, default=kind(experiment.find(name).experiment, 'out'))}
     if script == 'benchmark':
-        kinds = {'compile': module.compile_time, 'intervene': module.interventions}
-        kinds |= {n: getattr(module, n) for n in BENCHMARKS if n not in kinds}
         cli = tyro.extras.subcommand_cli_from_dict
-        found = [command.flags(kinds, cli=cli, args=[name]) for name in kinds]
+        found = [command.flags(module.SUBJECTS, cli=cli, args=[name]) for name in module.SUBJECTS]
         return {flag for each in found for flag in each}
     return {*command.flags(module.main)}
 
@@ -70,9 +75,21 @@ def test_flags_are_found_as_tyro_has_them():
     assert '--grid' not in flags('train') and '--peer' in flags('benchmark')
 
 
+def test_every_argument_has_a_text():
+    modules = [importlib.import_module(script) for script in COMMANDS if script not in EXPERIMENTS]
+    mains = []
+    for module in modules:
+        mains += [*module.SUBJECTS.values()] if hasattr(module, 'SUBJECTS') else [module.main]
+    assert len(mains) > 15
+    for main in mains:
+        for name in inspect.signature(main).parameters:
+            text = f'\n        {name}: '
+            assert text in arguments.described(main), f'{main.__module__}: {name}'
+
+
 def test_every_flag_that_a_text_names_exists():
     known, named = every_flag(), 0
-    for path, text, line in STRINGS:
+    for path, text, line in STRINGS + PAGES:
         for flag in FLAG.findall(text):
             assert flag in known, f'{path}:{line}: {flag}'
             named += 1
@@ -81,9 +98,9 @@ def test_every_flag_that_a_text_names_exists():
 
 def test_every_command_that_a_text_names_exists_with_its_flags():
     named = 0
-    for path, text, line in STRINGS:
+    for path, text, line in STRINGS + PAGES:
         for part in re.split(r'\n|`', text):
-            for found in re.finditer(r'python scripts/(\w+)\.py ?([^`\n;()]*)', part):
+            for found in re.finditer(r'python scripts/([a-z]\w*)\.py ?([^`\n;()]*)', part):
                 script, rest = found.groups()
                 assert script in COMMANDS, f'{path}:{line}: {script}'
                 first = rest.split(' ')[0]
@@ -92,7 +109,7 @@ def test_every_command_that_a_text_names_exists_with_its_flags():
                 assert {*FLAG.findall(rest)} <= flags(script), f'{path}:{line}: {rest}'
                 named += 1
         if 'scripts/' in text:
-            for script in re.findall(r'scripts/(\w+)\.py', text):
+            for script in re.findall(r'scripts/([a-z]\w*)\.py', text):
                 assert script in COMMANDS, f'{path}:{line}: {script}'
         if found := re.fullmatch(r'([a-z]+)\.py', text):  # what `command.program` is given
             assert found[1] in COMMANDS, f'{path}:{line}: {text}'

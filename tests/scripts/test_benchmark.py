@@ -1,11 +1,11 @@
 import csv
 import math
 
-import benchmark
 import pytest
 import tyro
+from benchmarks import analysis, models
 
-from vitjax import timing
+from vitjax.plan import timing
 
 
 def rows(path):
@@ -13,8 +13,9 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, capsys):
-    benchmark.attention(
+    models.attention(
         ('talking_heads', 'pooling'), (4, 8), ('chunked',), batch=3, heads=2, head_width=4,
         repeats=2, out=str(tmp_path),
     )  # fmt: skip
@@ -38,9 +39,10 @@ def test_attention_writes_a_row_for_every_case_a_table_and_a_figure(tmp_path, ca
     assert (tmp_path / 'attention.png').stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_a_row(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(timing, 'device_bytes', lambda: 10_000)
-    benchmark.attention(
+    models.attention(
         ('multi_head',), (4, 64), ('explicit',), batch=1, heads=2, head_width=4, repeats=1,
         out=str(tmp_path),
     )  # fmt: skip
@@ -52,13 +54,12 @@ def test_out_of_memory_is_a_row(monkeypatch, tmp_path, capsys):
     assert 'out of memory' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_models_have_rates_and_exponents(tmp_path, capsys):
-    benchmark.model(('vit_tiny_patch32',), (32, 64), depths=(1,), repeats=1, out=str(tmp_path))
+    models.model(('vit_tiny_patch32',), (32, 64), depths=(1,), repeats=1, out=str(tmp_path))
     found = rows(tmp_path / 'model.csv')
     assert [(r['depth'], r['pass'], r['tokens']) for r in found] == [
-        ('1', direction, tokens)
-        for tokens in '14'
-        for direction in (*benchmark.PASSES, benchmark.STEP)
+        ('1', direction, tokens) for tokens in '14' for direction in (*models.PASSES, models.STEP)
     ]
     for row in found:
         assert float(row['images_per_second']) == pytest.approx(8 / float(row['seconds']))
@@ -75,9 +76,10 @@ def fake_python(folder, *, printed, code=0):
     return str(peer)
 
 
+@pytest.mark.slow
 def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='[1.5, 3.0, 4.0]')
-    benchmark.model(('digits',), batch=2, repeats=1, peer=peer, out=str(tmp_path))
+    models.model(('digits',), batch=2, repeats=1, peer=peer, out=str(tmp_path))
     assert (tmp_path / 'python.asked').read_text() == '["digits", 8, 2, "float32", 1]\n'
     found = rows(tmp_path / 'model.csv')
     assert [row['image_size'] for row in found] == ['8', '8', '8']
@@ -87,18 +89,20 @@ def test_an_experiment_s_model_is_measured_beside_a_peer(tmp_path):
         assert float(row['times_as_fast']) == pytest.approx(ratio)
 
 
+@pytest.mark.slow
 def test_cka_is_measured_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='[100.0, [[1.0]]]')
-    benchmark.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))
+    analysis.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))
     assert (tmp_path / 'python.asked').read_text() == '[1, 4, [64, 37824]]\n'
     (row,) = rows(tmp_path / 'similarity.csv')
     assert float(row['times_as_fast']) == pytest.approx(100 / float(row['seconds']))
     assert float(row['largest_difference']) > 0.5  # noise is not its own copy
 
 
+@pytest.mark.slow
 def test_heads_are_ablated_beside_a_peer(tmp_path):
     peer = fake_python(tmp_path, printed='100.0')
-    benchmark.interventions('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
+    analysis.interventions('vit_tiny_patch32', 2, 32, 2, repeats=2, peer=peer, out=str(tmp_path))
     asked = (tmp_path / 'python.asked').read_text().splitlines()
     assert asked == [f'["vit_tiny_patch32", 32, 2, [[0, 0], [11, 2]], {i}]' for i in (0, 1)]
     one, loop, theirs = rows(tmp_path / 'intervene.csv')
@@ -109,27 +113,28 @@ def test_heads_are_ablated_beside_a_peer(tmp_path):
 
 def test_a_peer_that_fails_leaves_our_own_numbers(tmp_path):
     peer = fake_python(tmp_path, printed='', code=1)
-    benchmark.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))
+    analysis.similarity((1,), repeats=1, peer=peer, out=str(tmp_path))
     assert (tmp_path / 'python.asked').exists()
     (row,) = rows(tmp_path / 'similarity.csv')
     assert float(row['seconds']) > 0 and 'times_as_fast' not in row
 
 
+@pytest.mark.slow
 def test_compile_time_is_told_for_each_depth(capsys):
-    benchmark.compile_time('vit_tiny_patch32', (1, 3), 32, repeats=1)
+    models.compile_time('vit_tiny_patch32', (1, 3), 32, repeats=1)
     out = capsys.readouterr().out
     assert 'compile s' in out and 'of the first' in out
 
 
 def test_unknown_variants_are_an_error(capsys):
     with pytest.raises(SystemExit):
-        tyro.cli(benchmark.attention, args=['--variants', 'linear'])
+        tyro.cli(models.attention, args=['--variants', 'linear'])
     assert 'multi_head' in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is():
     with pytest.raises(ValueError, match='--model must have blocks/attention/heads.*: convnet'):
-        benchmark.interventions('convnet', images=1, image_size=150)
-    for call in (benchmark.model, benchmark.similarity, benchmark.interventions):
+        analysis.interventions('convnet', images=1, image_size=150)
+    for call in (models.model, analysis.similarity, analysis.interventions):
         with pytest.raises(ValueError, match="--peer must name a Python .*: '/nosuch'"):
             call(peer='/nosuch')

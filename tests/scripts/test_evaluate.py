@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitjax import models, runs
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 
 
@@ -50,7 +50,7 @@ def test_nothing_is_written_into_a_folder_of_weights(tmp_path, capsys, monkeypat
     evaluate.main(str(tmp_path / 'weights'), data='digits')
     assert capsys.readouterr().out.endswith('nothing is written without --out\n')
     assert len([*(tmp_path / 'weights').iterdir()]) == 2
-    with pytest.raises(ValueError, match='say which images with --data'):
+    with pytest.raises(ValueError, match='--data must name images'):
         evaluate.main(str(tmp_path / 'weights'))
 
 
@@ -86,7 +86,7 @@ def test_weights_of_elsewhere_are_scored_and_written_only_where_asked(
     loaded, file = runs.load(run), tmp_path / 'weights.npz'
     file.touch()
     monkeypatch.setattr(runs, 'load', lambda path, **options: loaded)
-    with pytest.raises(ValueError, match='was not trained here: say which images with --data'):
+    with pytest.raises(ValueError, match='--data must name images: .* was not trained here'):
         evaluate.main(str(file))
     evaluate.main(str(file), data='digits')
     assert 'nothing is written without --out' in capsys.readouterr().out

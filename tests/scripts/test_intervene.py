@@ -1,6 +1,7 @@
-"""From run directories to files, as a user asks for them."""
+"""The command, from run directories to files."""
 
 import csv
+import inspect
 import json
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import pytest
 from helpers import SCRIPTS, normal, random_params
 from PIL import Image
 
-from vitjax import models, runs
+from vitjax import models, runs, studies
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 12, 'depth': 2, 'num_heads': 2}
@@ -40,8 +41,9 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_photographs_to_files(folder):
-    """The command itself, with pixels of files in place of a data set."""
+    """A process of the command, on files instead of a data set."""
     call = [sys.executable, str(SCRIPT), 'run', 'patch', '--images', '0.png', '1.png', '2.png']
     done = subprocess.run([*call, '--out', 'o'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -54,7 +56,7 @@ def test_photographs_to_files(folder):
 
 @pytest.fixture(scope='module')
 def ablation(tmp_path_factory):
-    """Two seeds of a model as an ablation leaves them, and one seed that is not finished."""
+    """Two finished seeds of a model and an unfinished one, as an ablation leaves them."""
     folder = tmp_path_factory.mktemp('ablation')
     for cell, model in CELLS.items():
         for seed in (0, 1, 2):
@@ -67,6 +69,7 @@ def ablation(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('what', 'cell'),
     [('heads', 'patchconvnet'), ('patch', 'cait'), ('knockout', 'cait'), ('steer', 'cait'),
@@ -95,7 +98,7 @@ def test_an_ablation_s_runs_alone_and_over_seeds(ablation, what, cell, tmp_path,
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ({'what': 'heads'}, 'say which images: --images FILE ... or --data; the model has no data'),
+        ({'what': 'heads'}, 'no images: give --images FILE ... or --data; the model has no data'),
         ({'what': 'steer', 'source': 'cat'}, 'steer needs --source and --toward, two classes'),
         (
             {'what': 'steer', 'source': 'cat', 'toward': 'cow', 'data': 'digits'},
@@ -104,8 +107,16 @@ def test_an_ablation_s_runs_alone_and_over_seeds(ablation, what, cell, tmp_path,
         ({'what': 'knockout', 'aside': 3, 'images': ('0.png',), 'outliers': 1}, '1 to 2: got 3'),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(folder, monkeypatch, given: Any, message):
+def test_invalid_arguments_are_refused_in_a_line(folder, monkeypatch, given: Any, message):
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match=message) as error:
         intervene.main('run', out='out', regions=1, **given)
     assert str(error.value).count('\n') == 0
+
+
+def test_every_registered_study_and_its_options_are_in_the_command_and_the_readme():
+    flags = {*inspect.signature(intervene.main).parameters} | {'fitted', 'strengths'}
+    readme = (SCRIPTS / 'README.md').read_text()
+    for name in studies.STUDIES:
+        assert f'- {name}: ' in intervene.description() and f'`{name}`' in readme
+        assert {*studies.options_of(name)} <= flags

@@ -13,6 +13,7 @@ def run(monkeypatch, *arguments):
     return plan.main()
 
 
+@pytest.mark.slow
 def test_from_command_line_to_table_json_and_picture(tmp_path, monkeypatch, capsys):
     out = tmp_path / 'plan'
     code = run(monkeypatch, '--parallel', 'none', '--target', 'here', '--out', str(out))

@@ -14,7 +14,7 @@ from vitjax import models, runs
 from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
 
 MODEL = models.ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=4)
 PREPARED = Preprocessing(8, 0.8, mean=(0.3, 0.4, 0.5), deviation=(0.2, 0.3, 0.4))

@@ -9,5 +9,5 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     report.main((str(tmp_path / 'run'),), out=str(tmp_path / 'of' / 'a.html'), attention=False)
     *parts, last = capsys.readouterr().out.splitlines()
     assert last == f'written: {tmp_path}/of/a.html'
-    assert [line.split()[0] for line in parts] == [f'[{i}/7]' for i in range(1, 8)]
+    assert [line.split()[0] for line in parts] == [f'[{i}/8]' for i in range(1, 9)]
     assert (tmp_path / 'of' / 'a.html').read_text().startswith('<!DOCTYPE html>')

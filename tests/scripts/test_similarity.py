@@ -15,7 +15,7 @@ import similarity
 from vitjax import runs
 from vitjax.analysis import similarity as measures
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.models import ViT
 
@@ -43,6 +43,7 @@ def captures(run, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_chosen_layers_of_a_run(run, captures, tmp_path):
     """They alone are captured; a capture has its own."""
     similarity.main(str(run), out=str(tmp_path), layers=(2, 2), examples=32, tokens='mean')
@@ -81,6 +82,22 @@ def test_cka_of_a_capture(captures, capsys):
     }
 
 
+@pytest.mark.slow
+def test_a_users_own_metric(captures, tmp_path, monkeypatch):
+    (tmp_path / 'own_gaps.py').write_text(
+        'import numpy as np\n'
+        'def gap(x, y):\n'
+        '    a, b = ([layer.mean() for stack in side for layer in stack] for side in (x, y))\n'
+        '    return np.abs(np.subtract.outer(a, b))\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    similarity.main(str(captures / 'test'), out=str(tmp_path), metrics=('own_gaps:gap',))
+    found = np.load(tmp_path / 'own_gaps.gap.npz')
+    assert found['own_gaps.gap'].shape == (3, 3) and (tmp_path / 'own_gaps.gap.png').exists()
+    with pytest.raises(ValueError, match="one of cka, .*, or MODULE:FUNCTION: 'gap'"):
+        similarity.main(str(captures / 'test'), out=str(tmp_path), metrics=('gap',))
+
+
 def test_two_runs_directly_write_nothing_but_the_result(run, captures, tmp_path):
     before = sorted(run.rglob('*'))
     similarity.main(str(run), str(run), out=str(tmp_path), keep='blocks|norm', tokens='mean')
@@ -99,6 +116,7 @@ def test_a_representation_from_elsewhere(captures, tmp_path):
     np.testing.assert_allclose(found['cka'][0, 2], 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probes_of_a_run_and_of_captures_agree(run, captures, tmp_path, capsys):
     similarity.main(
         str(run), probe=True, keep='blocks|norm', tokens='mean', out=str(tmp_path / 'run')
@@ -123,7 +141,7 @@ def test_what_cannot_be_compared_is_refused(run, captures, tmp_path):
     with pytest.raises(ValueError, match='1294 and 144'):
         similarity.main(str(captures / 'train'), str(run), split='validation', out=out)
     np.save(tmp_path / 'x.npy', np.zeros((359, 4)))
-    with pytest.raises(ValueError, match='say where to write with --out'):
+    with pytest.raises(ValueError, match='--out must name a folder to write'):
         similarity.main(str(tmp_path / 'x.npy'))
     with pytest.raises(ValueError, match='x is the same for every example'):
         similarity.main(str(tmp_path / 'x.npy'), out=out)
@@ -133,6 +151,7 @@ def test_what_cannot_be_compared_is_refused(run, captures, tmp_path):
         similarity.main(str(captures / 'test'), out=out, probe=True)
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(captures):
     result = subprocess.run(
         [sys.executable, similarity.__file__, str(captures / 'none.npy'), '--out', 'x'],

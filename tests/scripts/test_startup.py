@@ -66,6 +66,7 @@ def test_ctrl_c_that_is_ignored_stays_so(tmp_path):
 FULL = 'error: standard output must take what is printed: No space left on device.\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('streams', 'code', 'said'),
     [
@@ -106,6 +107,7 @@ def test_a_working_directory_that_was_deleted(tmp_path):
     assert lines == ['error: the working directory must exist: No such file or directory.']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'environment',
     [
@@ -124,6 +126,7 @@ def test_terminals_and_caches_that_are_odd(tmp_path, environment):
     assert done.returncode == 0 and done.stderr == '' and '--image-size' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_home_that_takes_no_files_costs_time_and_no_lines(tmp_path):
     """Compiled programs and matplotlib's list of fonts cannot be kept."""
     code = 'import command, jax, matplotlib as m; jax.jit(lambda x: x * 2)(1.0); print("done")'
@@ -153,6 +156,7 @@ def tunables(folder, command, site=COUNTED, **more):
     return file.read_text().splitlines()
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(
     ('environment', 'found'),
@@ -181,6 +185,7 @@ def test_it_does_not_start_again_and_again(tmp_path):
     assert len(tunables(tmp_path, HELP, site)) == 2
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(
     ('command', 'starts'),
@@ -214,7 +219,6 @@ def test_every_command_in_every_hostile_environment(tmp_path, record_property):
         {'JAX_PLATFORMS': 'cuda'}, {'JAX_PLATFORMS': 'nonsense'}, {'XDG_CACHE_HOME': '/dev/null'},
     ]  # fmt: skip
     names = sorted(path.stem for path in SCRIPTS.glob('*.py'))
-    names = [name for name in names if name not in ('command', 'startup', 'tables')]
     count = 0
     for name in names:
         command = [sys.executable, str(SCRIPTS / f'{name}.py')]

@@ -4,8 +4,8 @@ import summary
 from vitjax import models, runs
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
-from vitjax.flops import model_flops
+from vitjax.experiment import Experiment, prepared
+from vitjax.plan.flops import model_flops
 
 
 def rows(text):
@@ -77,7 +77,7 @@ def test_a_file_of_weights(tmp_path, monkeypatch):
     file, model = tmp_path / 'weights.npz', models.ViT(patch_size=2, width=8, depth=3, num_heads=2)
     file.touch()
     opened = Experiment(model=model, preprocessing=Preprocessing(size=6))
-    monkeypatch.setattr(runs, 'load', lambda path: runs.Loaded(opened, {}))
+    monkeypatch.setattr(runs, 'load', lambda path: runs.Loaded(prepared(opened), {}))
     assert summary.find(str(file)) == (model, 6, '.*')
 
 

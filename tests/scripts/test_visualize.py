@@ -12,7 +12,7 @@ from PIL import Image
 from vitjax import models, runs, views
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
+from vitjax.models.base import parameter_shapes
 from vitjax.views import explorer
 
 
@@ -52,7 +52,7 @@ def test_every_drawing_is_a_figure_and_its_arrays(run, photographs, tmp_path, ca
             assert getattr(image, 'n_frames', 1) == (3 if name.endswith('.gif') else 1)
     said = capsys.readouterr().out
     assert 'heads_over_depth.gif, heads_over_depth.npz' in said
-    assert 'class-attention: none: ViT has no class-attention layers' in said
+    assert 'class-attention: skipped: ViT has no class-attention layers' in said
     assert np.load(tmp_path / 'heads.npz')['maps'].shape == (2, 2, 4, 4)
 
 
@@ -77,6 +77,7 @@ def test_every_option_of_a_view_has_its_flag(run, photographs, tmp_path, monkeyp
     assert given['smooth'] is False
 
 
+@pytest.mark.slow
 def test_the_explorer_is_one_page(run, photographs, tmp_path, capsys):
     other = write_run(tmp_path / 'runs' / 'cait', models.CaiT(8, 16, 2, 2, 1, num_classes=3), 16)
     out = tmp_path / 'out'
@@ -89,6 +90,7 @@ def test_the_explorer_is_one_page(run, photographs, tmp_path, capsys):
         visualize.main(run, ('heads',), images=photographs, out=str(out), beside=other)
 
 
+@pytest.mark.slow
 def test_a_page_of_too_large_images_shows_smaller_ones(photographs, tmp_path, monkeypatch, capsys):
     large = write_run(tmp_path / 'run', models.ViT(56, 16, 2, 2, num_classes=3), 280)
     monkeypatch.setattr(explorer, 'LIMIT', 3e-3)
@@ -102,6 +104,7 @@ def test_help_lists_every_view():
     assert 'attention: heads, class-attention, rollout, distance, relevance.' in text
 
 
+@pytest.mark.slow
 def test_any_image_that_a_browser_shows_goes_in(run, tmp_path):
     """Grey, palette, transparent, 16 bits, turned by the camera, 50 megapixels; not one pixel."""
     rng = np.random.default_rng(0)
@@ -129,6 +132,7 @@ def test_any_image_that_a_browser_shows_goes_in(run, tmp_path):
     assert not (tmp_path / 'none').exists()
 
 
+@pytest.mark.slow
 def test_too_large_an_image_size_is_reduced(photographs, tmp_path, capsys):
     large = write_run(tmp_path / 'run', models.ViT(56, 16, 2, 2, num_classes=3), 280)
     out = tmp_path / 'out'

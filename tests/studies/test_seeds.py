@@ -1,4 +1,4 @@
-"""Studies of several seeds as one: against permuted heads, and seeds that are all alike."""
+"""Studies of several seeds as one, against permuted heads and equal seeds."""
 
 import dataclasses
 
@@ -8,11 +8,12 @@ from helpers import normal, random_params
 
 from vitjax import studies
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Experiment, prepared
 from vitjax.models import ViT
 from vitjax.runs import Loaded
-from vitjax.studies.common import Samples
-from vitjax.studies.seeds import agreement
+from vitjax.studies.runner import Runner
+from vitjax.studies.samples import Samples
+from vitjax.studies.seeds import across, agreement
 
 MODEL = ViT(patch_size=4, width=8, depth=3, num_heads=2, num_classes=3)
 IMAGES = normal(5, 8, 8, 3, seed=1)
@@ -21,7 +22,7 @@ GIVEN = Samples(tuple('abcde'), IMAGES, np.array([0, 1, 2, 0, 1]), 'noise')
 
 def opened(params):
     experiment = Experiment(model=MODEL, preprocessing=Preprocessing(8), classes=('p', 'q', 'r'))
-    return Loaded(experiment, params)
+    return Loaded(prepared(experiment), params)
 
 
 def permuted(params):
@@ -35,12 +36,16 @@ def permuted(params):
     return {**params, 'blocks': {**params['blocks'], 'attention': changed}}
 
 
+@pytest.mark.slow
 def test_heads_in_another_order_are_the_same_seed():
     params = random_params(MODEL, IMAGES)
-    found = {i: studies.heads(opened(p), GIVEN) for i, p in enumerate((params, permuted(params)))}
+    found = {
+        i: studies.run('heads', Runner(opened(p), GIVEN))
+        for i, p in enumerate((params, permuted(params)))
+    }
     one, other = (np.array([row['answer'] for row in study.rows]) for study in found.values())
     assert np.abs(one - other).max() > 1e-3  # they do lie elsewhere
-    joined = studies.across(found, GIVEN, cell='two')
+    joined = across(found, GIVEN, cell='two')
     assert [row['rank'] for row in joined.rows[:4]] == [1, 2, 1, 2]
     for row in joined.rows:
         assert row['answer'] == pytest.approx(row['answer_low'], abs=1e-5)
@@ -53,16 +58,22 @@ def test_heads_in_another_order_are_the_same_seed():
     assert "Kendall's W over seeds 1.00" in joined.said[0]
 
 
-def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
+@pytest.mark.slow
+def test_every_study_is_joined_by_the_keys_of_its_rows(tmp_path):
     runs = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2, 3)]
     made = {
-        'lesion': [studies.lesion(run, GIVEN, draws=1) for run in runs],
-        'patch': [studies.patch(run, GIVEN, region=2) for run in runs],
-        'knockout': [studies.knockout(run, GIVEN, regions=1, outliers=1) for run in runs],
-        'steer': [studies.steer(run, GIVEN, GIVEN, source=0, toward=1) for run in runs],
+        'lesion': [studies.run('lesion', Runner(run, GIVEN), draws=1) for run in runs],
+        'patch': [studies.run('patch', Runner(run, GIVEN), region=2) for run in runs],
+        'knockout': [
+            studies.run('knockout', Runner(run, GIVEN), regions=1, outliers=1) for run in runs
+        ],
+        'steer': [
+            studies.run('steer', Runner(run, GIVEN), fitted=GIVEN, source=0, toward=1)
+            for run in runs
+        ],
     }
     for name, found in made.items():
-        joined = studies.across(dict(enumerate(found)), GIVEN, cell='three')
+        joined = across(dict(enumerate(found)), GIVEN, cell='three')
         measure = next(iter(joined.arrays))
         values = np.array([[row[measure] for row in study.rows] for study in found]).T
         np.testing.assert_array_equal(joined.arrays[measure], values)
@@ -73,19 +84,20 @@ def test_every_study_is_joined_by_what_its_rows_are_of(tmp_path):
         assert (tmp_path / f'{name}.csv').exists()
     other = dataclasses.replace(made['lesion'][0], rows=made['lesion'][0].rows[1:])
     with pytest.raises(ValueError, match='lesion of different models cannot be joined'):
-        studies.across({0: made['lesion'][1], 1: other}, GIVEN, cell='c')
+        across({0: made['lesion'][1], 1: other}, GIVEN, cell='c')
 
 
+@pytest.mark.slow
 def test_without_an_interval_nothing_is_clear_and_no_cell_is_nan(tmp_path):
     seeds = [opened(random_params(MODEL, IMAGES, seed=seed)) for seed in (1, 2)]
     one = GIVEN.take(slice(0, 1))
-    patched = {i: studies.patch(run, one, noise=0.1) for i, run in enumerate(seeds)}
-    joined = studies.across(patched, one, cell='c')
+    patched = {i: studies.run('patch', Runner(run, one), noise=0.1) for i, run in enumerate(seeds)}
+    joined = across(patched, one, cell='c')
     assert all(np.isnan(row['answer_clear']) for row in joined.rows)
     joined.write(tmp_path, one)
     patched[0].write(tmp_path / 'alone', one)
-    cut = {i: studies.lesion(run, GIVEN, draws=1) for i, run in enumerate(seeds)}
-    joined = studies.across(cut, GIVEN, cell='c')
+    cut = {i: studies.run('lesion', Runner(run, GIVEN), draws=1) for i, run in enumerate(seeds)}
+    joined = across(cut, GIVEN, cell='c')
     said = 'no interval, three seeds are needed'
     assert said in joined.figure.get_suptitle() and joined.interval == said
     joined.write(tmp_path, GIVEN)

@@ -1,4 +1,4 @@
-"""Studies against single interventions, and against parameters without what they take away."""
+"""Studies against single interventions, and against parameters without the ablated parts."""
 
 import dataclasses
 import functools
@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from helpers import assert_close, distance, normal, random_params
 
-from vitjax import studies, timing
+from vitjax import studies
 from vitjax.analysis import prune
-from vitjax.capture import capture, gradients, known_paths
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
-from vitjax.intervene import Edit, add, intervene, places
+from vitjax.experiment import Experiment, prepared
+from vitjax.inside.capture import capture, gradients, paths
+from vitjax.inside.intervene import Edit, add, intervene, places
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
+from vitjax.plan import timing
 from vitjax.runs import Loaded
-from vitjax.studies.common import Samples, frugal, goal, image_bytes
 from vitjax.studies.lesion import lesions, reordered
+from vitjax.studies.runner import Runner, frugal, goal, image_bytes
+from vitjax.studies.samples import Samples
 
 SHAPE: dict[str, Any] = {'patch_size': 4, 'width': 8, 'num_heads': 2, 'num_classes': 3}
 VIT = ViT(**SHAPE, depth=3, registers=1)
@@ -34,7 +36,7 @@ GIVEN = Samples(tuple('abcde'), IMAGES, LABELS, 'noise')
 
 def _opened(model) -> Loaded:
     experiment = Experiment(model=model, preprocessing=Preprocessing(8), classes=('p', 'q', 'r'))
-    return Loaded(experiment, random_params(model, IMAGES))
+    return Loaded(prepared(experiment), random_params(model, IMAGES))
 
 
 opened: Any = functools.cache(_opened)
@@ -46,10 +48,11 @@ def drop(model, logits):
     return clean[rows, chosen] - np.asarray(logits)[..., rows, chosen]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('model', 'stack'), [(VIT, 'blocks'), (PATCHCONVNET, 'class_blocks')])
 def test_heads_are_removed_one_at_a_time_and_estimated_as_importance_does(model, stack):
     done = []
-    found = studies.heads(opened(model), GIVEN, report=done.append)
+    found = studies.run('heads', Runner(opened(model), GIVEN, report=done.append))
     params = opened(model).params
     depth, heads, _ = found.arrays[f'{stack}_zero_answer'].shape
     for layer, head in np.ndindex(depth, heads):
@@ -64,7 +67,7 @@ def test_heads_are_removed_one_at_a_time_and_estimated_as_importance_does(model,
     importance = prune.head_importance(weights[path], grads[path])
     size = np.abs(found.arrays[f'{stack}_zero_estimate']).mean(-1)
     assert_close(size, importance, 1e-5)
-    assert done[-1] == 2 * len(IMAGES)
+    assert done == [len(IMAGES)]
     assert {row['stack'] for row in found.rows} == {*model.trunk.stacks} - (
         {'blocks'} if model is PATCHCONVNET else set()
     )
@@ -76,15 +79,16 @@ def test_a_mean_is_over_all_images_though_batches_are_small():
     value = np.asarray(capture(VIT, params, IMAGES, keep=path)[1][path]).mean(1, keepdims=True)
     edit = Edit(places(VIT, IMAGES, path, layers=1, heads=1), value)
     wanted = drop(VIT, intervene(VIT, params, IMAGES, {path: edit})[0])
-    small = studies.heads(opened(VIT), GIVEN, memory=1e-4)
+    small = studies.run('heads', Runner(opened(VIT), GIVEN, memory=1e-4))
     np.testing.assert_allclose(small.arrays['blocks_mean_answer'][1, 1], wanted, atol=2e-6)
     with pytest.raises(ValueError, match='one image takes about .* GB, --memory allows 1e-09'):
-        studies.heads(opened(VIT), GIVEN, memory=1e-9)
+        studies.run('heads', Runner(opened(VIT), GIVEN, memory=1e-9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, PATCHCONVNET], ids=['vit', 'patchconvnet'])
 def test_memory_of_a_pass_is_within_its_bound(model):
-    """Of gradients, which take the most, at a size where arrays outweigh what is fixed."""
+    """Gradients take the most; the size makes arrays outweigh fixed costs."""
     big = model.clone(patch_size=2, width=32, depth=6)
     few, many = (jax.ShapeDtypeStruct((count, 32, 32, 3), 'float32') for count in (1, 3))
     params = random_params(big, few)
@@ -93,15 +97,16 @@ def test_memory_of_a_pass_is_within_its_bound(model):
     def bytes_of(images):
         return timing.program_bytes(timing.compiled(run, (params, images))[0])
 
-    held = 16.0 * np.prod(known_paths(big, few)['blocks'])
+    held = 16.0 * np.prod(paths(big, few)['blocks'])
     bound = image_bytes(big, few, held)
     taken = (bytes_of(many) - bytes_of(few)) / 2
     assert 0.3 * bound < taken < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, CAIT])
-def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
-    found = studies.patch(opened(model), GIVEN, region=2)
+def test_all_tokens_of_another_image_at_the_last_layer_give_its_logits(model):
+    found = studies.run('patch', Runner(opened(model), GIVEN), region=2)
     params, prefix = opened(model).params, model.trunk.prefix
     others = capture(model, params, np.roll(IMAGES, -1, 0), keep='norm')[0]
     answer = found.arrays['answer']
@@ -111,16 +116,16 @@ def test_all_of_another_image_at_the_last_layer_is_its_answer(model):
     else:
         np.testing.assert_allclose(answer[-1, 0], drop(model, others), atol=2e-6)
         np.testing.assert_allclose(answer[-1, 1:], 0, atol=2e-6)
-    quiet = studies.patch(opened(model), GIVEN, noise=0.02).arrays
+    quiet = studies.run('patch', Runner(opened(model), GIVEN), noise=0.02).arrays
     assert np.abs(quiet['answer']).max() > 1e-4
     assert distance(quiet['estimate'], quiet['answer']) < 0.1
     with pytest.raises(ValueError, match='region must be 1 to 2 patches: got 3'):
-        studies.patch(opened(model), GIVEN, region=3)
+        studies.run('patch', Runner(opened(model), GIVEN), region=3)
 
 
-def test_a_class_token_that_sees_no_patches():
-    """Cut from all patches, in class attention, it is the same for every image."""
-    found = studies.knockout(opened(CAIT), GIVEN, regions=2, outliers=1)
+def test_a_class_token_cut_off_from_all_patches():
+    """In class attention it is then the same for every image."""
+    found = studies.run('knockout', Runner(opened(CAIT), GIVEN), regions=2, outliers=1)
     names = list(found.arrays['regions'])
     assert names == ['1,1', '1,2', '2,1', '2,2', 'all', 'outliers', 'random']
     params = opened(CAIT).params
@@ -135,10 +140,10 @@ def test_a_class_token_that_sees_no_patches():
         outlier = found.arrays['answer'][0, names.index('outliers'), image]
         np.testing.assert_allclose(cell, outlier, atol=2e-6)
     with pytest.raises(ValueError, match='regions must be 1 to 2 and outliers 1 to 3: got 2, 4'):
-        studies.knockout(opened(CAIT), GIVEN, regions=2, outliers=4)
+        studies.run('knockout', Runner(opened(CAIT), GIVEN), regions=2, outliers=4)
     mean = dataclasses.replace(VIT, pool='mean')
     with pytest.raises(ValueError, match='ViT has no class token whose attention'):
-        studies.knockout(opened(mean), GIVEN)
+        studies.run('knockout', Runner(opened(mean), GIVEN))
 
 
 @pytest.mark.parametrize('model', [VIT, PATCHCONVNET])
@@ -150,7 +155,7 @@ def test_lesions_are_models_of_those_layers(model):
         kept = [layer for layer in order if layer >= 0]
         short = prune.keep_layers(params, kept)
         assert_close(found, model.clone(depth=len(kept)).apply({'params': short}, IMAGES), 5e-6)
-    study = studies.lesion(opened(model), GIVEN, draws=1)
+    study = studies.run('lesion', Runner(opened(model), GIVEN), draws=1)
     assert study.rows[0]['accuracy'] == np.mean(np.asarray(logits[0]).argmax(1) == LABELS)
     kinds = [row['kind'] for row in study.rows]
     assert [kinds.count(k) for k in ('skipped', 'repeated', 'swapped', 'random')] == [
@@ -170,9 +175,9 @@ def test_sets_of_layers_removed_at_random_are_all_there_are_or_all_different():
             assert {len(own) for own in sets} == {depth - count}
 
 
-def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_many():
+def test_a_mean_over_all_sets_of_one_layer_is_the_mean_over_layers():
     """Drawn with replacement, one of four sets came twice: 0.605 where the mean was 0.716."""
-    found = studies.lesion(opened(VIT.clone(depth=4)), GIVEN, draws=4)
+    found = studies.run('lesion', Runner(opened(VIT.clone(depth=4)), GIVEN), draws=4)
     skipped = np.mean([row['accuracy'] for row in found.rows if row['kind'] == 'skipped'])
     first, second, _ = (row for row in found.rows if row['kind'] == 'random, mean')
     assert (first['drawn'], first['of'], second['drawn'], second['of']) == (4, 4, 4, 6)
@@ -183,15 +188,16 @@ def test_a_mean_over_all_sets_of_a_layer_is_the_mean_over_layers_and_says_how_ma
     assert '(4 of 4)' in ticks and '(4 of 6)' in ticks
     mean, band = right.lines[1], right.collections[0]
     assert mean.get_label() == 'mean, 95% over images and sets'
-    assert mean.get_ydata()[1] == pytest.approx(skipped)
-    assert band.get_paths()[0].vertices[:, 1].max() >= first['accuracy_high']
+    assert np.asarray(mean.get_ydata())[1] == pytest.approx(skipped)
+    assert np.asarray(band.get_paths()[0].vertices)[:, 1].max() >= first['accuracy_high']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 2, 5])
-def test_figures_say_which_interval_they_have(count):
+def test_figures_name_their_interval(count):
     given = GIVEN.take(slice(0, count))
-    lesion = studies.lesion(opened(VIT), given, draws=1)
-    knockout = studies.knockout(opened(VIT), given, regions=1, outliers=1)
+    lesion = studies.run('lesion', Runner(opened(VIT), given), draws=1)
+    knockout = studies.run('knockout', Runner(opened(VIT), given), regions=1, outliers=1)
     wilson, student = "shaded: Wilson's over images", "shaded: Student's t over images"
     for study, said in ((lesion, wilson), (knockout, student)):
         wanted = said if count > 1 else 'no interval, one image'
@@ -201,7 +207,9 @@ def test_figures_say_which_interval_they_have(count):
 
 def test_steering_adds_the_difference_of_means():
     params = opened(VIT).params
-    found = studies.steer(opened(VIT), GIVEN, GIVEN, source=0, toward=1, strengths=(0.0, 2.0))
+    found = studies.run(
+        'steer', Runner(opened(VIT), GIVEN), fitted=GIVEN, source=0, toward=1, strengths=(0.0, 2.0)
+    )
     tokens = np.asarray(capture(VIT, params, IMAGES, keep='blocks')[1]['blocks'])[:, :, 0]
     direction = tokens[:, LABELS == 1].mean(1) - tokens[:, LABELS == 0].mean(1)
     assert_close(found.arrays['direction'], direction, 1e-5)
@@ -213,32 +221,34 @@ def test_steering_adds_the_difference_of_means():
     np.testing.assert_allclose(margin[1, 1], logits[:, 1] - logits[:, 0], atol=5e-6)
     np.testing.assert_allclose(margin[:, 0], np.broadcast_to(margin[0, 0], (3, 2)), atol=2e-6)
     with pytest.raises(ValueError, match='must be different classes: both are 1'):
-        studies.steer(opened(VIT), GIVEN, GIVEN, source=1, toward=1)
+        studies.run('steer', Runner(opened(VIT), GIVEN), fitted=GIVEN, source=1, toward=1)
     bare = dataclasses.replace(GIVEN, labels=None)
     with pytest.raises(ValueError, match='images with labels'):
-        studies.steer(opened(VIT), GIVEN, bare, source=0, toward=1)
+        studies.run('steer', Runner(opened(VIT), bare), fitted=GIVEN, source=0, toward=1)
 
 
 def test_models_without_attention_or_blocks_are_refused():
     model = ConvNet(widths=(4,), hidden=7, num_classes=3)
     with pytest.raises(ValueError, match='ConvNet has no attention heads'):
-        studies.heads(opened(model), GIVEN)
-    for study in (studies.patch, studies.lesion):
+        studies.run('heads', Runner(opened(model), GIVEN))
+    for name in ('patch', 'lesion'):
         with pytest.raises(ValueError, match='need a stack `blocks`: ConvNet has none'):
-            study(opened(model), GIVEN)
+            studies.run(name, Runner(opened(model), GIVEN))
 
 
-def test_features_have_an_answer_too():
+def test_features_have_effects_too():
     model = VIT.clone(num_classes=0)
     bare = dataclasses.replace(GIVEN, labels=None)
-    found = studies.heads(opened(model), bare)
+    found = studies.run('heads', Runner(opened(model), bare))
     assert set(found.arrays) >= {'blocks_zero_answer', 'blocks_zero_token'}
     assert 'blocks_zero_loss' not in found.arrays
-    assert studies.lesion(opened(model), bare, draws=1).rows[0]['cosine'] == pytest.approx(1)
+    assert studies.run('lesion', Runner(opened(model), bare), draws=1).rows[0][
+        'cosine'
+    ] == pytest.approx(1)
 
 
-def test_what_is_written_says_what_it_is(tmp_path):
-    found = studies.lesion(opened(VIT), GIVEN, draws=1)
+def test_files_describe_their_contents(tmp_path):
+    found = studies.run('lesion', Runner(opened(VIT), GIVEN), draws=1)
     found.write(tmp_path, GIVEN, weights='w')
     with np.load(tmp_path / 'lesion.npz') as arrays:
         about = json.loads(str(arrays['about']))

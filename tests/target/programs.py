@@ -1,4 +1,4 @@
-"""Compiles one small architecture for a machine, in a process without the tests' settings.
+"""Compiles a small architecture for a machine, in a process without the tests' settings.
 
     python programs.py MACHINE ARCHITECTURE
     python programs.py MACHINE ARCHITECTURE none|pmap|fsdp [SEEDS]
@@ -22,19 +22,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import models, program, sharding, target
+from vitjax import models, ops
 from vitjax.data.augment import Augment, augment
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
-from vitjax.optim import Optim, optimizer
-from vitjax.train import cross_entropy, init_state, train_step
+from vitjax.data.source import Data, Source
+from vitjax.experiment import Experiment, resolved
+from vitjax.experiment.loss import cross_entropy
+from vitjax.experiment.optim import Optim, optimizer
+from vitjax.models.base import parameter_shapes
+from vitjax.plan import machines, target
+from vitjax.training import layout, trainer
+from vitjax.training.step import Recipe, eval_step, init_state, train_step
 
 BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
 DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
 HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
-ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused', 'pallas')
+ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused')
 
 # Model, side of its images, and implementations of attention. Where an architecture has the layers
 # of another, and only its number of tokens differs, what a number of tokens can break.
@@ -54,7 +58,7 @@ ARCHITECTURES = {
 
 
 def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> None:
-    where = target.machine(machine)
+    where = machines.machine(machine)
     if way == 'gradient':
         model = models.named(architecture, num_classes=1000).clone(dtype='bfloat16')
         return report('gradient', {'dtype': 'bfloat16'}, where, *gradient(model, 64, 224))
@@ -77,7 +81,7 @@ def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> No
         report('training', given, where, *training(model.clone(**given), size))
 
 
-def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any) -> None:
+def report(what: str, settings: Any, where: machines.Machine, fn: Any, *args: Any) -> None:
     start = time.perf_counter()
     row = {'what': what, **settings, 'error': None}
     try:
@@ -102,41 +106,32 @@ def report(what: str, settings: Any, where: target.Machine, fn: Any, *args: Any)
 _compiled: dict[str, target.Report] = {}
 
 
-def spread(where: target.Machine, architecture: str, way: Any, seeds: int) -> None:
-    """Of images a multiple of 11, which divides no size of a parameter: see what is sent."""
+def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
+    """Reports on a step whose number of images, a multiple of 11, divides no parameter's size."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.
     wide = {'width': max(128, len(where.devices))} if 'width' in vars(model) else {}
     model = model.clone(dtype='bfloat16', **wide)
     devices = where.devices if way != 'none' else where.devices[:1]
     experiment = Experiment(
-        model=model, augment=Augment(size=size), parallel=way, batch_size=11 * len(devices),
-        preprocessing=Preprocessing(size),
+        model=model, data=Source(), augment=Augment(size=size), parallel=way, steps=100,
+        batch_size=11 * len(devices),
     )  # fmt: skip
-    step, numbers = program.training_step(experiment, 100)
-    given = [{'key': np.asarray(jax.random.key_data(jax.random.key(i))), **numbers}
-             for i in range(seeds)]  # fmt: skip
-    state = jax.eval_shape(
-        lambda: init_state(
-            jax.random.key(0), model=model, tx=optimizer(experiment.optim, 100),
-            image_shape=(size, size, 3),
-        )
-    )  # fmt: skip
-    ways = sharding.spread(
-        way, step, given, [state] * seeds, batch_size=experiment.batch_size, devices=devices
-    )
-    data = (
-        jax.ShapeDtypeStruct((50, size, size, 3), np.uint8),
-        jax.ShapeDtypeStruct((50,), np.int32),
-    )
-    function, arguments = ways.program(data, 4)
+    experiment = resolved(experiment, Preprocessing(size))
+    made = layout.layout(way, devices, batch_size=experiment.batch_size, seeds=seeds)
+    # As many images as a batch has: a trainer needs an epoch of one step.
+    count = experiment.batch_size
+    images = trainer.Images((count, size, size, 3))
+    data = Data(images, np.zeros(count, np.int32), ())
+    program = trainer.Trainer(experiment, data, made, tuple(range(seeds)))
+    function, arguments = program.abstract()
     report(way, {'dtype': 'bfloat16', 'seeds': seeds}, where, function, *arguments)
 
 
 def forward(model: Any, size: int) -> tuple[Any, ...]:
     images = jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.float32)
     params = parameter_shapes(model, size)
-    return lambda p, x: model.apply({'params': p}, x), params, images
+    return lambda p, x: eval_step(p, x, model=model), params, images
 
 
 def gradient(model: Any, batch: int, size: int) -> tuple[Any, ...]:
@@ -145,7 +140,9 @@ def gradient(model: Any, batch: int, size: int) -> tuple[Any, ...]:
 
     def loss(params: Any, images: Any, labels: Any) -> Any:
         noise = {'dropout': jax.random.key(0)}
-        return cross_entropy(model.apply({'params': params}, images, True, rngs=noise), labels)
+        with ops.entered():
+            logits = model.apply({'params': params}, images, True, rngs=noise)
+        return cross_entropy(logits, labels)
 
     return jax.grad(loss), parameter_shapes(model, size), images, labels
 
@@ -166,7 +163,8 @@ def training(model: Any, size: int) -> tuple[Any, ...]:
     }
 
     def step(state: Any, batch: Any, seed: Any) -> Any:
-        return train_step(state, batch, jax.random.key(seed), model=model, tx=tx, augment=vary)
+        recipe = Recipe(model=model, tx=tx, augment=vary)
+        return train_step(state, batch, jax.random.key(seed), recipe)
 
     return step, state, batch, jax.ShapeDtypeStruct((), jnp.int32)
 

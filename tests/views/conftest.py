@@ -7,8 +7,8 @@ import pytest
 
 from vitjax import models
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Experiment
-from vitjax.models.trunk import parameter_shapes
+from vitjax.experiment import Experiment, prepared
+from vitjax.models.base import parameter_shapes
 from vitjax.runs import Loaded
 
 SIDE = 16
@@ -40,7 +40,7 @@ def opened():
             preprocessing=Preprocessing(SIDE, 1.0),
             classes=tuple(f'class{i}, or so' for i in range(model.num_classes)),
         )
-        return Loaded(experiment, random_params(model, SIDE))
+        return Loaded(prepared(experiment), random_params(model, SIDE))
 
     return {name: one(name) for name in MODELS}
 

@@ -1,4 +1,4 @@
-"""The page on which one points at patches: what is in it, and what a browser makes of it."""
+"""The explorer page: its contents, and its behaviour in a browser."""
 
 import base64
 import dataclasses
@@ -17,7 +17,7 @@ from PIL import Image
 
 import vitjax
 from vitjax import evaluate, views
-from vitjax.views import explorer, seen
+from vitjax.views import explorer, forward
 
 EVIL = '<script>alert(1)<\\script>{{data}}</script>'
 
@@ -47,11 +47,11 @@ def weights_of(found):
 
 
 def captured(loaded, images):
-    return seen.look(loaded, images, keep=[explorer.VIEW.keep])
+    return forward.forward_pass(loaded, images, keep=[explorer.VIEW.keep])
 
 
 @pytest.mark.parametrize('sharpness', [0, 2, 20])
-def test_weights_in_8_bits_differ_by_what_is_said(sharpness):
+def test_weights_in_8_bits_differ_by_the_stated_error(sharpness):
     scores = np.random.default_rng(0).normal(0, sharpness, (2, 3, 50, 50))
     weights = scipy.special.softmax(scores, -1).astype(np.float32)
     stored = explorer.quantise(weights)
@@ -72,13 +72,14 @@ def test_a_row_of_zeros_stays_one():
     assert stored.error == stored.sums == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vit', 'features', 'cait', 'multi'])
-def test_a_page_holds_what_was_captured(opened, photographs, name):
+def test_a_page_holds_the_captured_arrays(opened, photographs, name):
     loaded = opened[name]
     found = captured(loaded, photographs)
     (model,) = read(page_of(loaded, photographs))
     assert len(model['images']) == 2
-    paths = [p for p in (seen.WEIGHTS, seen.MIXED, seen.CLASS_WEIGHTS) if p in found.found]
+    paths = [p for p in (forward.WEIGHTS, forward.MIXED, forward.CLASS_WEIGHTS) if p in found.found]
     for i, image in enumerate(model['images']):
         assert len(image['maps']) == len(paths)
         for path, stored in zip(paths, image['maps'], strict=True):
@@ -88,7 +89,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
             off = weights - expected
             assert stored['error'] == pytest.approx(np.abs(off).max(), rel=1e-6)
             assert stored['error'] < np.abs(expected).max() / 100
-            if path != seen.MIXED:
+            if path != forward.MIXED:
                 assert np.abs(weights.sum(-1) - 1).max() <= stored['sums'] + 1e-6
             assert len(stored['keys']) + 16 == weights.shape[-1]
         norms = unpacked(image['norms'], '<f4').reshape(model['layers'], -1)
@@ -108,7 +109,7 @@ def test_a_page_holds_what_was_captured(opened, photographs, name):
         assert image['lens'][-1][0][1] == pytest.approx(image['answer'][0][1], abs=1e-3)
 
 
-def test_maps_say_what_they_are_of(opened, photographs):
+def test_maps_have_titles_and_names_of_tokens(opened, photographs):
     def said(name):
         (model,) = read(page_of(opened[name], photographs))
         return {m['title']: (m['queries'], m['keys']) for m in model['images'][0]['maps']}
@@ -127,9 +128,9 @@ def test_maps_say_what_they_are_of(opened, photographs):
 def test_grids_need_not_be_square(opened, photographs):
     found = captured(opened['cait'], photographs)
     wide = {
-        seen.WEIGHTS: np.full((2, 1, 2, 6, 6), 1 / 6, np.float32),
+        forward.WEIGHTS: np.full((2, 1, 2, 6, 6), 1 / 6, np.float32),
         'blocks': np.ones((2, 1, 6, 16), np.float32),
-        seen.CLASS_WEIGHTS: np.full((2, 1, 2, 1, 7), 1 / 7, np.float32),
+        forward.CLASS_WEIGHTS: np.full((2, 1, 2, 1, 7), 1 / 7, np.float32),
     }
     pixels = np.zeros((1, 8, 12, 3), np.uint8)
     found = dataclasses.replace(found, found=wide, pixels=pixels)
@@ -162,10 +163,12 @@ def test_names_are_never_markup(opened, photographs, tmp_path):
     assert {name for name, _ in model['images'][0]['answer']} == set(names)
 
 
-def test_what_cannot_be_shown_is_said_in_a_line(opened, photographs, monkeypatch):
-    with pytest.raises(ValueError, match='^explorer: none: ConvNet has no attention; see grad-cam'):
+def test_reasons_for_no_page_are_one_line(opened, photographs, monkeypatch):
+    with pytest.raises(
+        ValueError, match='^explorer: skipped: ConvNet has no attention; see grad-cam'
+    ):
         page_of(opened['convnet'], photographs)
-    with pytest.raises(ValueError, match='^explorer: none: ConvNet has no attention'):
+    with pytest.raises(ValueError, match='^explorer: skipped: ConvNet has no attention'):
         page_of(opened['vit'], photographs, beside=captured(opened['convnet'], photographs))
     monkeypatch.setattr(explorer, 'LIMIT', 1e-4)
     with pytest.raises(ValueError, match='hold 0 MB of attention weights, 0.0001 at most; use a'):
@@ -177,14 +180,14 @@ def test_megabytes_are_those_of_the_weights(opened):
     assert explorer.megabytes(opened['convnet'], 2) == 0
 
 
-def test_what_a_page_is_made_of_is_installed():
+def test_the_files_of_a_page_are_installed():
     root = pathlib.Path(vitjax.__file__).parent
     settings = tomllib.loads((root.parent / 'pyproject.toml').read_text())
     (patterns,) = settings['tool']['setuptools']['package-data'].values()
     for file in root.rglob('*.*'):
         name = file.relative_to(root).as_posix()
         known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-        assert known or file.suffix in ('.py', '.pyc') or '__pycache__' in name, name
+        assert known or file.suffix in ('.py', '.pyc', '.md') or '__pycache__' in name, name
 
 
 # ---- In a browser ------------------------------------------------------------------------------
@@ -250,11 +253,11 @@ def close(numbers, expected, error):
     np.testing.assert_allclose(numbers.ravel(), expected, rtol=0, atol=error + 5.1e-5)
 
 
-def test_pointing_shows_where_a_patch_looks(opened, photographs, visit):
+def test_pointing_shows_the_attention_of_a_patch(opened, photographs, visit):
     loaded = opened['vit']
     text = page_of(loaded, photographs)
     error = max(image['maps'][0]['error'] for image in read(text)[0]['images'])
-    weights = np.asarray(captured(loaded, photographs).found[seen.WEIGHTS])
+    weights = np.asarray(captured(loaded, photographs).found[forward.WEIGHTS])
     page = visit(text, viewport={'width': 1300, 'height': 900})
     assert page.locator('.panel').count() == 2
     numbers = shown(page, '^class token looks most at')

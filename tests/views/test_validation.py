@@ -5,10 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax.data.source import Source
+from vitjax.experiment import Experiment, prepared
 from vitjax.models import CaiT, ConvNet, PatchConvNet, ViT
 from vitjax.views import validation
 
@@ -23,13 +23,14 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
-def test_models_that_answer_through_class_attention_have_a_picture(name):
-    prepared = Preprocessing(size=8, crop=1.0)
-    experiment = dataclasses.replace(
-        Experiment(), model=MODELS[name], preprocessing=prepared, classes=tuple('abcdefghij')
+def test_models_with_class_attention_have_a_picture(name):
+    settings = Preprocessing(size=8, crop=1.0)
+    experiment = prepared(
+        Experiment(MODELS[name], preprocessing=settings, classes=tuple('abcdefghij'))
     )
-    data = sources.load(Source(), 'test')
+    data = kinds.load(Source(), 'test')
     images = np.zeros((1, 8, 8, 3), np.float32)
     params = MODELS[name].init(jax.random.key(0), images)['params']
     data = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
@@ -45,4 +46,4 @@ def test_models_that_answer_through_class_attention_have_a_picture(name):
     assert titles[:3] == ['abcdefghij'[i] for i in data.labels[:3]]
     assert titles[3:6] == titles[6:9] == ['abcdefghij'[i] for i in found['predicted']]
     rows = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
-    assert rows == ['image', 'epoch 2', 'epoch 4', 'attention\n(uniform = 1)']
+    assert rows == ['image', 'epoch 2', 'epoch 4', 'attention / uniform']

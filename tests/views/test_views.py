@@ -5,18 +5,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import SCRIPTS
 from PIL import Image
 
-from vitjax import capture, models, views
+from vitjax import models, views
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
+from vitjax.data.source import Source
 from vitjax.experiment import Experiment
-from vitjax.views import seen
+from vitjax.inside import capture
+from vitjax.views import forward
 
 
 @pytest.fixture
 def draw(opened, photographs):
-    """Draws views of a model by name: `{drawing: arrays}`, and the reasons for those not drawn."""
+    """Draws views of a model by name: `{drawing: arrays}`, and the reasons for skipped views."""
 
     def run(name, *what, **options):
         reasons = []
@@ -26,6 +28,7 @@ def draw(opened, photographs):
     return run
 
 
+@pytest.mark.slow
 def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     passes = []
     gradients = capture.gradients
@@ -43,7 +46,7 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
         'positions', 'evolution', 'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam',
         'filters', 'maximize', 'field', 'importance', 'explorer',
     ]  # fmt: skip
-    assert reasons == ['class-attention: none: ViT has no class-attention layers']
+    assert reasons == ['class-attention: skipped: ViT has no class-attention layers']
     assert arrays['heads']['maps'].shape == (2, 2, 4, 4)
     assert arrays['lens']['logits'].shape == (3, 2, 3)
     assert arrays['grad_cam']['maps'].max() > 0  # of a layer that reaches the answer
@@ -52,6 +55,7 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     assert arrays['patches']['rebuilt'].shape == (1, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
     arrays, _ = draw('cait', 'attention', 'lens')
     assert {'heads_mixed', 'saliency', 'lens', 'relevance'} <= arrays.keys()
@@ -67,9 +71,9 @@ def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
 def test_a_patchconvnet_with_a_token_for_each_class(draw):
     arrays, reasons = draw('multi', 'attention', 'grad-cam', 'patches', target='4')
     assert reasons == [
-        'heads: none: the trunk of PatchConvNet has no attention; see class-attention',
-        'distance: none: the trunk of PatchConvNet has no attention; see class-attention',
-        'patches: none: PatchConvNet has no patch embedding at embed/patch',
+        'heads: skipped: the trunk of PatchConvNet has no attention; see class-attention',
+        'distance: skipped: the trunk of PatchConvNet has no attention; see class-attention',
+        'patches: skipped: PatchConvNet has no patch embedding at embed/patch',
     ]
     assert arrays['class_attention']['maps'].shape == (2, 4, 4, 4)
     assert arrays['relevance']['maps'].shape == (2, 4, 4)
@@ -81,7 +85,7 @@ def test_a_patchconvnet_with_a_token_for_each_class(draw):
 def test_a_vit_without_class_token_and_classes(draw):
     arrays, reasons = draw('features', 'heads', 'lens', 'relevance', 'evolution', query=(1, 4))
     assert {'heads', 'lens', 'relevance'} <= arrays.keys()
-    assert reasons == ['evolution: none: the trunk of this ViT has no class token; see lens']
+    assert reasons == ['evolution: skipped: the trunk of this ViT has no class token; see lens']
     np.testing.assert_allclose(arrays['lens']['values'][-1], 1, atol=1e-5)
 
 
@@ -92,9 +96,9 @@ def test_a_convolutional_network(draw):
     )  # fmt: skip
     assert len(arrays) == 6
     assert reasons == [
-        'rollout: none: ConvNet has no attention; see grad-cam',
-        'positions: none: ConvNet has no position embeddings',
-        'norms: none: ConvNet has feature maps of unequal shapes, not tokens',
+        'rollout: skipped: ConvNet has no attention; see grad-cam',
+        'positions: skipped: ConvNet has no position embeddings',
+        'norms: skipped: ConvNet has feature maps of unequal shapes, not tokens',
     ]
     assert arrays['maximize']['pixels'].shape == (2, 16, 16, 3)
     assert arrays['grad_cam']['maps'].shape == (2, 14, 14)
@@ -112,7 +116,7 @@ def heading(loaded, photographs):
     return axes_of(drawing)[0].get_title()
 
 
-def test_positions_say_where_they_come_from(opened, photographs):
+def test_positions_name_their_origin(opened, photographs):
     vit = opened['vit']
     assert '(learned), 4x4' in heading(vit, photographs)
     other = vit._replace(changes=(SimpleNamespace(what='head'),))
@@ -122,8 +126,9 @@ def test_positions_say_where_they_come_from(opened, photographs):
     assert '(sine-cosine), 4x4' in heading(opened['features'], photographs)
 
 
-def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photographs, tmp_path):
-    """On the run's own test images, else likeness to the whole model."""
+@pytest.mark.slow
+def test_importance_is_accuracy_if_the_runs_images_are_there(opened, photographs, tmp_path):
+    """Accuracy on the run's own test images, else likeness to the whole model."""
     vit = opened['vit']
 
     def measured(**changes):
@@ -144,10 +149,11 @@ def test_importance_is_accuracy_where_the_runs_images_are_there(opened, photogra
         assert likeness == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs, tmp_path):
     Image.fromarray(photographs[0]).save(tmp_path / 'cat.png')
     images = [tmp_path / 'cat.png', str(tmp_path / 'cat.png'), photographs[0]]
-    found = seen.look(opened['vit'], images)
+    found = forward.forward_pass(opened['vit'], images)
     assert found.names == ('cat', 'cat', 'image 3')
     np.testing.assert_array_equal(found.pixels, np.stack([found.pixels[2]] * 3))
     assert found.pixels.shape == (3, 16, 16, 3)
@@ -157,8 +163,8 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
     ('what', 'options', 'message'),
     [
         (('attentoin',), {}, "no view is named 'attentoin'; close: attention"),
-        ((), {}, 'say what to draw: all, attention'),
-        (('class-attention',), {}, 'class-attention: none: ViT has no class-attention layers'),
+        ((), {}, 'nothing to draw: name views or groups: all, attention'),
+        (('class-attention',), {}, 'class-attention: skipped: ViT has no class-attention layers'),
         (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, beside, blur"),
         (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
         (('maximize',), {'layer': 0}, 'layer must be 1 to 3 here: got 0'),
@@ -166,7 +172,7 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
         (('activations',), {'channels': (16,)}, 'channels must be 0 to 15 at layer 1'),
         (('heads',), {'query': (4, 0)}, '4x4 patches, from 1 on: got 4 0'),
         (('relevance',), {'target': 'clas1'}, "must be a class or 0 to 2: 'clas1'"),
-        (('grad-cam',), {'at': 'block'}, "'block' is none; close: blocks"),
+        (('grad-cam',), {'at': 'block'}, "'block' is not one; close: blocks"),
         (('grad-cam',), {'at': 'norm'}, r'tokens or feature maps: norm is \[2, 16\]'),
         (('maximize',), {'channels': (64,)}, 'must be 0 to 63'),
     ],
@@ -176,7 +182,7 @@ def test_errors_say_what_to_do(draw, what, options, message):
         draw('vit', *what, **options)
 
 
-def test_images_that_are_none_are_errors(opened, photographs):
+def test_invalid_images_are_errors(opened, photographs):
     for images, message in (
         ([], 'at least one image'),
         ('cat.png', "must be a list of images: got 'cat.png'"),
@@ -186,7 +192,7 @@ def test_images_that_are_none_are_errors(opened, photographs):
         with pytest.raises(ValueError, match=message):
             views.draw(opened['vit'], images, 'heads')
     bare = dataclasses.replace(opened['vit'].experiment, preprocessing=None)
-    with pytest.raises(ValueError, match='preprocessing must say'):
+    with pytest.raises(ValueError, match='preprocessing must describe'):
         views.draw(opened['vit']._replace(experiment=bare), photographs, 'heads')
 
 
@@ -194,6 +200,7 @@ def test_a_path_below_a_block_is_drawn(draw):
     assert list(draw('vit', 'grad-cam', at='blocks/mlp')[0]) == ['grad_cam']
 
 
+@pytest.mark.slow
 def test_memory_grows_with_images_views_and_gradients(opened):
     vit = opened['vit']
     one = views.gigabytes(vit, 1, 'heads')
@@ -203,7 +210,12 @@ def test_memory_grows_with_images_views_and_gradients(opened):
     assert views.gigabytes(vit, 1, 'heads', 'norms') > one
 
 
-def test_every_view_draws_from_options_that_it_names():
+def test_every_registered_view_is_in_the_readme():
+    readme = (SCRIPTS / 'README.md').read_text()
+    assert not [name for name in views.VIEWS if f'`{name}`' not in readme]
+
+
+def test_options_and_groups_are_those_of_the_registry():
     assert views.VIEWS['rollout'].options == ('discard', 'smooth', 'scale')
     assert views.choose(['tokens', 'heads'])[0] == 'heads'
     assert views.choose(['all']) == list(views.VIEWS)
@@ -214,6 +226,6 @@ def test_classes_are_found_by_index_and_name():
         model=models.ViT(num_classes=3), classes=('tabby, tabby cat', 'dog', '7'),
         preprocessing=Preprocessing(),
     )  # fmt: skip
-    assert seen.class_index(experiment, 'Tabby cat') == 0
-    assert seen.class_index(experiment, 'dog') == 1
-    assert seen.class_index(experiment, '2') == seen.class_index(experiment, 2) == 2
+    assert forward.class_index(experiment, 'Tabby cat') == 0
+    assert forward.class_index(experiment, 'dog') == 1
+    assert forward.class_index(experiment, '2') == forward.class_index(experiment, 2) == 2

@@ -6,11 +6,11 @@ from helpers import random_params
 from tiny_models import CAIT, VIT
 
 from vitjax.analysis import similarity, tokens
-from vitjax.capture import capture
-from vitjax.data import preprocess, sources
+from vitjax.data import kinds, preprocess
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Source
-from vitjax.experiment import Experiment
+from vitjax.data.source import Source
+from vitjax.experiment import Experiment, prepared
+from vitjax.inside.capture import capture
 from vitjax.views import watch
 
 PREPARED = Preprocessing(size=8, crop=1.0)
@@ -21,10 +21,11 @@ RECORDS = [
 
 
 @pytest.mark.parametrize('model', [VIT, CAIT], ids=['vit', 'cait'])
-def test_what_is_watched_is_cka_and_rank_of_what_capture_sees(model):
-    """Of images spread over the split, a few at a time, of the class token where there is one."""
-    data = sources.load(Source(), 'test')
-    experiment = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
+def test_watched_cka_and_rank_are_those_of_captured_layers(model):
+    """Images are evenly spaced, in small batches; CKA takes the class token if there is one."""
+    data = kinds.load(Source(), 'test')
+    watched = Experiment(model=model, preprocessing=PREPARED, watch=('cka', 'rank'))
+    experiment = prepared(watched)
     rows = np.linspace(0, len(data) - 1, 64).round().astype(int)
     images = np.asarray(preprocess.finish(data.images[rows], PREPARED, data.prepared))
     params = random_params(model, images[:1])
@@ -41,7 +42,7 @@ def test_what_is_watched_is_cka_and_rank_of_what_capture_sees(model):
 
 
 @pytest.mark.parametrize('kinds', [('cka', 'rank'), ('cka',), ('rank',)])
-def test_a_strip_and_a_film_of_what_was_watched(kinds, tmp_path):
+def test_a_strip_and_a_film_of_watched_layers(kinds, tmp_path):
     left = {'cka', 'rank'} - {*kinds}
     records = [{k: v for k, v in record.items() if k not in left} for record in RECORDS]
     figure, film = watch.drawings(records)

@@ -1,4 +1,4 @@
-"""What figures of views say, and what can be chosen of them."""
+"""Words in the views' figures, and arrays chosen by options."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vitjax import views
-from vitjax.views import examples, seen
+from vitjax.views import examples, forward
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def drawn(opened, photographs):
 
 
 def words(drawing):
-    """All that a figure says."""
+    """All text of a figure."""
     figure = drawing.figure
     said = [figure.get_suptitle()]
     for axis in figure.axes:
@@ -33,7 +33,9 @@ def words(drawing):
 def test_maps_name_their_layer_and_whose_attention_they_are(drawn):
     made = drawn('vit', 'heads', layer=2)
     assert "the class token's attention, layer 2 of 3" in words(made['heads'])
-    assert 'uniform = 1' in words(made['heads']) and 'image 1' in words(made['heads_by_layer'])
+    assert 'attention / uniform' in words(made['heads']) and 'image 1' in words(
+        made['heads_by_layer']
+    )
     other = drawn('vit', 'heads', query=(2, 3), image=2)
     assert 'the patch in row 2, column 3' in words(other['heads'])
     assert 'image 2' in words(other['heads_by_layer'])
@@ -46,9 +48,9 @@ def test_maps_are_drawn_over_uniform_attention(drawn):
     np.testing.assert_allclose(picture, 17 * heads.arrays['maps'][0, 0], rtol=1e-6)
 
 
-def test_overlays_say_which_class_and_its_probability(drawn, opened, photographs):
+def test_overlays_name_the_class_and_its_probability(drawn, opened, photographs):
     said = words(drawn('vit', 'relevance')['relevance'])
-    found = seen.look(opened['vit'], photographs)
+    found = forward.forward_pass(opened['vit'], photographs)
     best = found.logits.argmax(1)[0]
     assert f'predicted: class{best}, {found.probability[0, best]:.0%}' in said
     assert "gradient of the class's logit" in said
@@ -73,10 +75,10 @@ def test_images_of_one_name_in_two_folders_are_told_apart(opened, photographs, t
     for file, pixels in zip(files, photographs, strict=True):
         file.parent.mkdir()
         Image.fromarray(pixels).save(file)
-    assert seen.look(opened['vit'], files).names == ('a/cat', 'b/cat')
+    assert forward.forward_pass(opened['vit'], files).names == ('a/cat', 'b/cat')
 
 
-def test_without_a_head_they_say_what_was_differentiated(drawn):
+def test_figures_without_classes_name_the_target_of_gradients(drawn):
     said = words(drawn('features', 'relevance')['relevance'])
     assert 'half the squared length of the features' in said and 'predicted' not in said
     assert 'gradient of the logit' in words(drawn('convnet', 'grad-cam')['grad_cam'])
@@ -84,7 +86,7 @@ def test_without_a_head_they_say_what_was_differentiated(drawn):
 
 def test_tokens_of_classes_carry_their_names_and_probabilities(drawn, opened, photographs):
     titles = words(drawn('multi', 'class-attention')['class_attention'])
-    found = seen.look(opened['multi'], photographs)
+    found = forward.forward_pass(opened['multi'], photographs)
     for image, odds in enumerate(found.probability):
         for index in np.argsort(-odds)[:4]:
             assert found.answer(image, int(index)) in titles
@@ -93,7 +95,7 @@ def test_tokens_of_classes_carry_their_names_and_probabilities(drawn, opened, ph
 def test_activations_of_a_chosen_image_layer_and_channel(drawn, opened, photographs):
     made = drawn('vit', 'activations', image=2, layer=3, channels=(5,))['activations']
     assert 'image 2' in words(made) and 'channel 5' in words(made)
-    found = seen.look(opened['vit'], photographs, keep=['blocks']).patches()[2, 1, :, 5]
+    found = forward.forward_pass(opened['vit'], photographs, keep=['blocks']).patches()[2, 1, :, 5]
     np.testing.assert_allclose(made.arrays['layer 3'], found.reshape(4, 4, 1), rtol=1e-5)
     hidden = drawn('vit', 'activations', at='blocks/mlp/hidden', layer=1)['activations']
     assert hidden.arrays['blocks.mlp.hidden, layer 1'].shape == (4, 4, 64)
@@ -116,10 +118,11 @@ def test_activations_of_a_convolutional_network_have_its_poolings(drawn):
     np.testing.assert_array_equal(one['pool_1'], arrays['pool_1'][..., 3:])
 
 
-def test_what_learnt_from_grey_images_is_drawn_in_grey(drawn, opened, photographs):
+@pytest.mark.slow
+def test_a_model_of_grey_images_is_drawn_in_grey(drawn, opened, photographs):
     grey = [np.repeat(photo[..., :1], 3, -1) for photo in photographs]
-    assert examples.grey(seen.look(opened['vit'], grey))
-    assert not examples.grey(seen.look(opened['vit'], photographs))
+    assert examples.grey(forward.forward_pass(opened['vit'], grey))
+    assert not examples.grey(forward.forward_pass(opened['vit'], photographs))
     made = drawn('vit', 'filters', 'maximize', images=grey, steps=2)
     assert made['filters'].arrays['filters'].shape == (16, 4, 4)
     assert 'grey' in words(made['filters'])
@@ -127,15 +130,15 @@ def test_what_learnt_from_grey_images_is_drawn_in_grey(drawn, opened, photograph
     np.testing.assert_array_equal(pixels, pixels[..., :1].repeat(3, -1))
 
 
-def test_a_run_is_asked_for_its_own_images(opened, photographs):
-    """Digits are grey, whatever it is shown."""
-    from vitjax.data.sources import Source
+def test_grey_is_decided_by_the_runs_own_images(opened, photographs):
+    """Digits are grey, whatever the images of the results."""
+    from vitjax.data.source import Source
 
     experiment = dataclasses.replace(
         opened['vit'].experiment, data=Source('digits'), classes=tuple('0123456789')
     )
     loaded = opened['vit']._replace(experiment=experiment)
-    assert examples.grey(seen.look(loaded, photographs))
+    assert examples.grey(forward.forward_pass(loaded, photographs))
 
 
 def test_gradient_ascent_leaves_no_frame(drawn):

@@ -1,4 +1,4 @@
-"""A grid of settings: its cells, what each of them costs, and about how long it takes."""
+"""Grid of settings: its cells, their cost, and an estimate of their time."""
 
 import contextlib
 import dataclasses
@@ -6,19 +6,23 @@ import functools
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vitjax import fields, program
+from vitjax.base import fields
+from vitjax.base.console import Progress, silent
+from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
-from vitjax.data.sources import Encoded
-from vitjax.experiment import Experiment, require_data, with_length
-from vitjax.flops import Counted, executed_flops, model_flops
-from vitjax.models.trunk import parameter_shapes
-from vitjax.ranges import Seed, Seeds
+from vitjax.experiment import Experiment, preprocessing, require_data, resolved, with_length
+from vitjax.models.base import parameter_shapes
+from vitjax.plan.flops import Counted, executed_flops, model_flops
+from vitjax.training import trainer
+from vitjax.training.layout import layout
+from vitjax.training.resolve import load_data, sized, teacher
+from vitjax.training.trainer import Trainer
 
 Grid = Mapping[str, Sequence[Any]]  # {'model.depth': (2, 4), 'model.patch_size': (1, 2)}
 Row = dict[str, Any]
@@ -26,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One point of the grid: what it sets, and the experiment that this makes."""
+    """One point of the grid: its settings, and the experiment with them."""
 
     settings: tuple[tuple[str, Any], ...]
     experiment: Experiment
@@ -38,7 +42,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """Where its runs are, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
+        """Folder of its runs, which no shell has to quote: `model.depth-2,model.patch_size-4`."""
         return ','.join(f'{path}-{word(value)}' for path, value in self.settings) or 'base'
 
 
@@ -46,12 +50,12 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
     """Every combination of a grid's values, the last axis fastest.
 
     Args:
-        experiment: what all cells share.
-        grid: values for each dotted field, as in `model.depth`. A value may be a whole `model`.
+        experiment: the experiment that the grid changes.
+        grid: values of each dotted field, such as `model.depth`. A value may be a whole `model`.
 
     Raises:
-        ValueError: for a field that does not exist or does not take a value, an axis without
-            values, two values of an axis that read the same, or an axis that undoes an earlier one.
+        ValueError: for an unknown field, a value that it does not take, an axis without values, two
+            values of an axis with one label, or an axis that replaces another.
     """
     for first, later in itertools.combinations(grid, 2):
         if first.startswith(f'{later}.') or {first, later} == {'steps', 'epochs'}:
@@ -72,7 +76,7 @@ def cells(experiment: Experiment, grid: Grid) -> list[Cell]:
 
 
 def require_seeds(made: Sequence[Cell], seeds: int) -> None:
-    """Checks that each cell has a seed for each of its runs.
+    """Checks that the cells' seeds are in range.
 
     Raises:
         ValueError: if there are too many seeds, or none.
@@ -94,7 +98,7 @@ def replaced(experiment: Experiment, path: str, value: Any) -> Experiment:
 
 
 def settings(cell: Cell) -> Row:
-    """What a cell sets, as a row of the table has it."""
+    """Settings of a cell, as in a row of the table."""
     return {path: value if isinstance(value, int | float) else label(value)
             for path, value in cell.settings}  # fmt: skip
 
@@ -109,7 +113,7 @@ def label(value: Any) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as part of a folder's name, of characters that no shell and no `ls` quotes."""
+    """A value in characters that neither shells nor `ls` quote, for a folder's name."""
     return re.sub(r'[^\w.+-]', '_', label(value), flags=re.ASCII)
 
 
@@ -126,38 +130,49 @@ def cost(experiment: Experiment) -> Row:
 
     Returns:
         `parameters`; `flops` of one image's forward pass; `steps`; `train_flops` of one seed's
-        training, 2 for each multiply-add of what its steps execute: augmentation, both passes as
-        far as parameters train, teacher and optimizer. Models are `flops.Counted`.
+        training, 2 a multiply-add: augmentation, both passes as far as parameters train, teacher
+        and optimizer. Models are `flops.Counted`.
 
     Raises:
         ValueError: if the model does not fit its images.
     """
-    images = program.load_data(require_data(experiment), 'train')
-    experiment, size = program.sized(experiment, images), experiment.augment.size
-    shapes = parameter_shapes(experiment.model, size)
-    steps = program.total_steps(experiment, len(images))
+    made = _trainer(experiment)
+    model, size = made.experiment.model, made.experiment.augment.size
+    shapes = parameter_shapes(model, size)
     return {
         'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
-        'flops': model_flops(experiment.model, size),
-        'steps': steps,
-        'train_flops': steps * _step_flops(experiment),
+        'flops': model_flops(model, size),
+        'steps': made.total,
+        'train_flops': made.total * _step_flops(experiment),
     }
+
+
+def _trainer(experiment: Experiment) -> Trainer:
+    """The trainer of an experiment for what does not depend on pixels and initial weights."""
+    data = load_data(require_data(experiment), 'train')
+    experiment = resolved(sized(experiment, data), preprocessing(experiment), data.classes)
+    alone = layout('none', batch_size=experiment.batch_size)
+    seeds = (experiment.seed,)
+    return Trainer(experiment, data, alone, seeds, teacher=teacher(experiment))
 
 
 @functools.lru_cache(maxsize=1024)
 def _step_flops(experiment: Experiment) -> int:
-    images = program.load_data(require_data(experiment), 'train').images
-    streams = isinstance(images, Encoded) and images.streams
-    experiment, shape, _ = program.delivered(experiment, images.shape, streams)
-    step, shapes = program.one_step(experiment, shape, Counted)
+    made = _trainer(experiment)
+    counted: Any = Counted(made.experiment.model)
+    taught = made.teacher and made.teacher._replace(model=Counted(made.teacher.model))
+    step, shapes = made.abstract_step()
+    step = dataclasses.replace(
+        step, model=counted, teacher=taught and (taught.model, taught.normal)
+    )
     return executed_flops(step, *shapes)
 
 
 def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     """Cells whose training executes as many operations as `reference`'s, each by its own `steps`.
 
-    Operations are those of `cost`'s `train_flops`. Cells whose model does not fit its images stay
-    as they are.
+    Operations are `cost`'s `train_flops`. Cells whose model does not fit its images stay as they
+    are.
     """
     budget = cost(reference)['train_flops']
     out = []
@@ -169,19 +184,16 @@ def match_flops(made: Sequence[Cell], reference: Experiment) -> list[Cell]:
     return out
 
 
-def plan(
-    made: Sequence[Cell], seeds: int, report: Callable[..., object] = lambda done, now='': None
-) -> list[Row]:
-    """What each cell takes, and about how long its training will: nothing is trained.
+def plan(made: Sequence[Cell], seeds: int, report: Progress = silent) -> list[Row]:
+    """Cost of each cell, and an estimate of its training time; nothing is trained.
 
-    The time of a step is measured at the cells with the least and the most arithmetic, and drawn as
-    a line between them; evaluation and compilation are left out.
+    The time of a step is measured at the cells with the least and the most arithmetic, and
+    interpolated between them. Evaluation and compilation are left out.
 
     Args:
         made: the cells, as `cells` makes them.
-        seeds: of each cell.
-        report: takes how many are done of the cells and the two measurements, and as `now` what
-            comes next.
+        seeds: runs of each cell.
+        report: takes how many of the cells and the two measurements are done.
 
     Returns:
         For each cell its settings, `status` (planned, or impossible with its `reason`), `cost`'s
@@ -213,16 +225,15 @@ def plan(
 
 
 def step_seconds(experiment: Experiment, seeds: int = 1, repeats: int = 3) -> float:
-    """Seconds that a training step of all seeds takes on this machine, compilation apart."""
-    plan = program.plan(experiment, report=lambda change: None)
-    first = experiment.seed
-    run = program.program(plan, range(first, first + seeds), jax.devices()[:1])
+    """Seconds of a training step of all seeds on this machine, without compilation."""
+    first, devices = experiment.seed, jax.devices()[:1]
+    made = trainer.make(experiment, range(first, first + seeds), devices, report=lambda line: None)
     pace, took = feed.Pace(seconds=1.0), []
-    state, _ = run.run(run.put(run.init()), run.feed.take(0, 1)._replace(steps=0))  # compiles
+    placed, _ = made.run(made.init(), made.feed.take(0, 1)._replace(steps=0))  # compiles
     for _ in range(repeats + 1):
-        chunk = run.feed.take(0, min(pace.steps, run.feed.most, plan.total))
+        chunk = made.feed.take(0, min(pace.steps, made.feed.most, made.total))
         start = time.perf_counter()
-        state, _ = run.run(state, chunk)
+        placed, _ = made.run(placed, chunk)
         took.append(time.perf_counter() - start)
         pace.note(chunk.steps, took[-1])
         took[-1] /= chunk.steps

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 import queue
 import time
@@ -14,13 +13,18 @@ from typing import Any, Literal
 
 import jax
 
-from vitjax import fields, files, launch, loop, program, provenance, runs
+from vitjax import loop, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason, require_seeds
-from vitjax.console import Console, duration
-from vitjax.experiment import Experiment, from_json, to_json
-from vitjax.signals import Stop, signals
-from vitjax.types import Format
+from vitjax.base import fields, files
+from vitjax.base.console import Console, duration
+from vitjax.base.signals import Stop, signals
+from vitjax.base.types import Format
+from vitjax.experiment import Experiment, find
+from vitjax.experiment import hooks as hooks_of
+from vitjax.loop import cluster
+from vitjax.runs import provenance
+from vitjax.training.resolve import load_data
 
 Runs = dict[int, pathlib.Path]  # the run directory of each seed
 Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
@@ -29,25 +33,25 @@ Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its run
 def run(
     made: Sequence[Cell], seeds: int, out: str | pathlib.Path, *, launcher: str = 'devices',
     settings: Mapping[str, Any] | None = None, quiet: bool = False,
-    formats: Sequence[Format] = ('png',),
+    formats: Sequence[Format] = ('png',), hooks: str | None = None,
 ) -> list[Row]:  # fmt: skip
     """Trains every cell with every seed, and writes `results.csv`, `seeds.csv` and `figures/`.
 
     A seed's run is an ordinary run directory, `cells/CELL/seed_K`. Finished runs are skipped,
-    others resume from their last checkpoint. A cell that fails is recorded with its reason, its
-    traceback in `cells/CELL/failure.txt`, and does not stop the others; the next call tries it
-    again.
+    others resume from their last checkpoint. A cell that fails does not stop the others: its row
+    has the reason, `cells/CELL/failure.txt` the traceback, and the next call tries it again.
 
     Args:
         made: the cells, as `cells` makes them.
-        seeds: runs of a cell, with the experiment's seed and those after it.
-        out: the folder of the ablation.
+        seeds: runs of a cell; their seeds are the experiment's and those after it.
+        out: folder of the ablation.
         launcher: `devices`: on this process's devices, a cell on each at a time; `processes`: each
             cell in a process of its own on this machine; `slurm`: each cell as a job. The last two
             need submitit.
-        settings: submitit's parameters, as in `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
+        settings: submitit's parameters, such as `{'slurm_partition': 'gpu', 'timeout_min': 60}`.
         quiet: print nothing.
-        formats: of figures.
+        formats: file formats of figures.
+        hooks: the experiment's file, if it has `hooks`, which training calls.
 
     Returns:
         A row for each cell: its settings; `status` (finished, failed with its `reason`, or
@@ -64,20 +68,20 @@ def run(
     for cell, of_seeds in zip(made, folders, strict=True):
         for seed, folder in of_seeds.items():
             runs.require_same(dataclasses.replace(cell.experiment, seed=seed), folder)
-    waiting = [i for i, f in enumerate(folders) if not all(map(runs.tested, f.values()))]
+    waiting = [i for i, f in enumerate(folders) if not all(map(runs.records.tested, f.values()))]
     console = Console(lines=not quiet, bars=not quiet)
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
-    program.load_data.cache_clear()  # the data may have changed since this process read them
+    load_data.cache_clear()  # the data may have changed since this process read them
     for i in {*range(len(made))} - {*waiting}:
         for folder in folders[i].values():
-            if changed := provenance.remark_on(folder, made[i].experiment, program.load_data):
+            if changed := provenance.remark_on(folder, made[i].experiment, load_data):
                 console.say(changed)
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
     def note(i: int) -> None:
-        """One more cell has ended: the table is as good as it can be."""
+        """Writes the table after a cell ends, and prints its result."""
         rows = table.write(out, made, folders)
         said = rows[i]['reason'] or table.said(rows[i])
         ended.append(work[i])
@@ -90,33 +94,34 @@ def run(
     work, start = {i: _work(made[i].experiment) for i in waiting}, time.monotonic()
     jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
     if launcher == 'devices':
-        _on_devices(jobs, note, console)
+        _on_devices(jobs, note, console, hooks)
     else:
-        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console)
+        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console, hooks)
     rows = table.write(out, made, folders)
     table.draw(out, made, folders, rows, formats)
     return rows
 
 
 def _work(experiment: Experiment) -> int:
-    """Operations of one seed's training; 0 of what cannot be trained."""
+    """Operations of one seed's training; 0 if it cannot be trained."""
     try:
         return cost(experiment)['train_flops']
-    except Exception:  # its training says what it is
+    except Exception:  # its training reports the error
         return 0
 
 
 def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
-    first, former = cell.experiment.seed, out / 'cells' / cell.name
-    folder = former if former.is_dir() else out / 'cells' / cell.folder  # as they were called once
+    first, former = cell.experiment.seed, out / 'cells' / cell.name  # of an earlier version
+    folder = former if former.is_dir() else out / 'cells' / cell.folder
     return {s: folder / f'seed_{s}' for s in range(first, first + seeds)}
 
 
 def train_cell(
     experiment: Experiment, outs: Mapping[int, pathlib.Path], *, console: Console | None = None,
     devices: Sequence[Any] | None = None, caught: list[int] | None = None,
+    hooks: Sequence[loop.Hook] = (),
 ) -> None:  # fmt: skip
-    """Trains all seeds of one cell; a failure is noted in the cell's folder instead of raised.
+    """Trains all seeds of one cell; a failure is written to the cell's folder, not raised.
 
     Seeds that do not fit in memory together train one after the other.
 
@@ -126,7 +131,7 @@ def train_cell(
     folder = next(iter(outs.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'failure.txt').unlink(missing_ok=True)
-    options: Any = {'console': console, 'devices': devices, 'caught': caught}
+    options: Any = {'console': console, 'devices': devices, 'caught': caught, 'hooks': hooks}
     try:
         try:
             loop.train_seeds(experiment, outs, **options)
@@ -137,19 +142,19 @@ def train_cell(
                 loop.train_seeds(experiment, {seed: out}, **options)
     except Stop:
         raise
-    except Exception as error:  # whatever it is, it is this cell's alone
+    except Exception as error:  # whatever it is, other cells go on
         files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{traceback.format_exc()}')
 
 
-def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
-    """Cells on this process's devices, one on each at a time; all devices for a cell that asks."""
+def _on_devices(jobs: Sequence[Trained], note: Any, console: Console, hooks: str | None) -> None:
+    """Trains cells on this process's devices, one on each at a time, or each on all if it asks."""
     together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
     places = [local] if together else [[device] for device in local]
     free: queue.Queue[list[Any]] = queue.Queue()
     for place in places[: max(1, len(jobs))]:
         free.put(place)
-    alone = free.qsize() == 1
+    alone, called = free.qsize() == 1, hooks_of(find(hooks)) if hooks else ()
     begun = itertools.count(1)
 
     with signals() as caught, contextlib.ExitStack() as stack:
@@ -163,7 +168,8 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
                     cell = next(iter(job[2].values())).parent.name
                     name = f'[{next(begun)}/{len(jobs)}] {cell}'
                     own = Console(lines=False, bars=alone and console.bars, name=name)
-                    train_cell(job[1], job[2], console=own, devices=place, caught=caught)
+                    options: Any = {'console': own, 'devices': place, 'caught': caught}
+                    train_cell(job[1], job[2], hooks=called, **options)
             finally:
                 free.put(place)
             return job[0]
@@ -183,13 +189,13 @@ def _on_devices(jobs: Sequence[Trained], note: Any, console: Console) -> None:
 
 def _on_cluster(
     jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: Any,
-    settings: Mapping[str, Any], console: Console,
+    settings: Mapping[str, Any], console: Console, hooks: str | None,
 ) -> None:  # fmt: skip
-    """Cells as jobs of submitit, each in a process of its own."""
-    executor = launch.executor(folder, launcher, settings)
-    # A job gets plain values: what it imports is its own.
+    """Trains cells as jobs of submitit, each in a process of its own."""
+    executor = cluster.executor(folder, launcher, settings)
     calls = [
-        (i, json.dumps(to_json(e)), {seed: str(out) for seed, out in r.items()}) for i, e, r in jobs
+        (i, cluster.pack(experiment, hooks), {seed: str(out) for seed, out in outs.items()})
+        for i, experiment, outs in jobs
     ]
     running = {}
     # Several processes on one machine share its cores: one cell at a time.
@@ -215,23 +221,18 @@ def _on_cluster(
             time.sleep(0.5)
 
 
-class Job:
-    """A cell as a job: a scheduler that stops it before its time starts it again."""
+class Job(cluster.Job):
+    """A cell as a job."""
 
     def __call__(self, text: str, outs: dict[int, str]) -> None:
-        """Trains the cell whose experiment is `text`."""
-        experiment = from_json(json.loads(text))
-        train_cell(experiment, {seed: pathlib.Path(out) for seed, out in outs.items()})
-
-    def checkpoint(self, text: str, outs: dict[int, str]) -> Any:
-        """What submitit submits again for a job that ran out of time: it resumes."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, text, outs)
+        """Trains the cell whose experiment `text` packs."""
+        experiment, hooks = cluster.unpack(text)
+        folders = {seed: pathlib.Path(out) for seed, out in outs.items()}
+        train_cell(experiment, folders, hooks=hooks)
 
 
 def note_lost(job: Any, outs: dict[int, str]) -> None:
-    """Notes the failure of a job that died without saying why in the cell's folder."""
+    """Writes the failure of a job that died without writing one to the cell's folder."""
     folder = pathlib.Path(next(iter(outs.values()))).parent
     error = job.exception()
     if error is not None and not (folder / 'failure.txt').exists():

@@ -1,4 +1,4 @@
-"""What the runs of an ablation say: a table with intervals over seeds, and figures."""
+"""Results of an ablation's runs: a table with intervals over seeds, and figures."""
 
 import csv
 import itertools
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vitjax import files, runs
+from vitjax import runs
 from vitjax.ablation.grid import Cell, Row, cost, label, settings
 from vitjax.analysis.effects import student_share
+from vitjax.base import files
+from vitjax.base.types import Format
 from vitjax.figures import ablation as figures
-from vitjax.types import Format
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
 
@@ -20,9 +21,9 @@ ACCURACIES = ('best_validation_accuracy', 'final_validation_accuracy', 'test_acc
 
 
 def _row(cell: Cell, outs: Runs) -> Row:
-    """A cell as a row of the table, from what its folder holds."""
+    """A cell as a row of the table, from the files of its folder."""
     row = {**settings(cell), 'status': 'waiting', 'reason': '', 'seeds': len(outs)}
-    if all(map(runs.tested, outs.values())):
+    if all(map(runs.records.tested, outs.values())):
         row['status'] = 'finished'
         return {**row, **cost(cell.experiment), **summary(outs)}
     failure = next(iter(outs.values())).parent / 'failure.txt'
@@ -38,7 +39,7 @@ def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
     return [
         {**settings(cell), **seed_summary(seed, run)}
         for seed, run in outs.items()
-        if runs.tested(run)
+        if runs.records.tested(run)
     ]
 
 
@@ -50,7 +51,7 @@ def finished(out: str | pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     """
     found: dict[str, dict[int, pathlib.Path]] = {}
     for run in (pathlib.Path(out) / 'cells').glob('*/seed_*'):
-        if runs.tested(run):
+        if runs.records.tested(run):
             found.setdefault(run.parent.name, {})[int(run.name.removeprefix('seed_'))] = run
     if not found:
         raise ValueError(f'an ablation has finished runs in cells/CELL/seed_K: {out} has none.')
@@ -70,7 +71,7 @@ def said(row: Row) -> str:
 
 
 def summary(outs: Runs) -> Row:
-    """What finished runs of the same cell say.
+    """Results of finished runs of one cell.
 
     Returns:
         `seconds` of training, all seeds together; `images_per_second`, likewise; and for
@@ -89,8 +90,8 @@ def summary(outs: Runs) -> Row:
 
 
 def seed_summary(seed: int, run: pathlib.Path) -> Row:
-    """What one finished run says: its accuracies, images seen, and the rate of its group."""
-    records = runs.read_metrics(run)
+    """Results of one finished run: accuracies, images seen, and the rate of its group."""
+    records = runs.records.read_metrics(run)
     held = [r['accuracy'] for r in records if r['split'] == 'validation']
     trained = [r for r in records if r['split'] == 'train' and 'images_per_second' in r]
     if not held or not trained:
@@ -118,7 +119,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
 
 
 def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list[Row]:
-    """Writes `results.csv`, a row for each cell, and `seeds.csv`, one for each finished run.
+    """Writes `results.csv`, a row per cell, and `seeds.csv`, a row per finished run.
 
     Each in one step: a reader sees the old one or the new one.
     """
@@ -128,7 +129,7 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
         with files.writing(out / f'{name}.csv', 'w', newline='') as file:
             writer = csv.DictWriter(file, dict.fromkeys(key for row in table for key in row))
             writer.writeheader()
-            for row in table:  # too few seeds for an interval, or for its mean: an empty cell
+            for row in table:  # NaN, for too few seeds: an empty cell
                 writer.writerow({k: '' if v != v else v for k, v in row.items()})
     return rows
 
@@ -137,7 +138,7 @@ def draw(
     out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs], rows: Sequence[Row],
     formats: Sequence[Format] = ('png',),
 ) -> None:  # fmt: skip
-    """A figure for each axis or pair of axes, and accuracy against operations."""
+    """Draws a figure for each axis or pair of axes, and accuracy against operations."""
     done = [i for i, row in enumerate(rows) if row['status'] == 'finished']
     if not done:
         return

@@ -1,19 +1,19 @@
-"""Activations of a whole split: streamed from a model, or kept as memory maps with an index.
+"""Activations of a whole split: streamed from a model, or stored as memory maps with an index.
 
-x = activations.of_path('runs/digits', split='test')      # computed when it is read
-activations.write(x, 'captured')                          # ... or kept
+x = activations.of_path('runs/digits', split='test')      # computed when read
+activations.write(x, 'captured')                          # ... or stored
 y = activations.read('captured')
 matrix, low, high = activations.cka(x, y)                 # [layers of x, layers of y]
 """
 
-from vitjax.activations.compare import METRICS, cka, matrices, open_side, probes, whole
-from vitjax.activations.record import Activations, evenly, from_array, require_same_examples, select
+from vitjax.activations.compare import cka, matrices, open_side, probes, whole
+from vitjax.activations.record import Activations, from_array, require_same_examples, select, subset
 from vitjax.activations.results import write_matrix, write_probes
 from vitjax.activations.store import is_capture, read, write
-from vitjax.activations.stream import TOKENS, digest_of, of_path, stream
+from vitjax.activations.stream import TOKENS, of_path, stream
 
 __all__ = [
-    'METRICS', 'TOKENS', 'Activations', 'cka', 'digest_of', 'evenly', 'from_array', 'is_capture',
-    'matrices', 'of_path', 'open_side', 'probes', 'read', 'require_same_examples', 'select',
-    'stream', 'whole', 'write', 'write_matrix', 'write_probes',
+    'TOKENS', 'Activations', 'cka', 'from_array', 'is_capture', 'matrices', 'of_path', 'open_side',
+    'probes', 'read', 'require_same_examples', 'select', 'stream', 'subset', 'whole', 'write',
+    'write_matrix', 'write_probes',
 ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Two representations side by side: every metric of `vitjax.analysis.similarity`, and probes."""
+"""Comparisons of two representations: every metric of `vitjax.analysis.similarity`, and probes."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,40 +10,29 @@ from vitjax.activations.record import Activations, Report, by_batch, from_array,
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import effects, probe, similarity
+from vitjax.base.types import Array
 from vitjax.pretrained import Stated
-from vitjax.types import Array
 
 SAMPLES = ('image', 'token')
-METRICS: dict[str, tuple[str, float]] = {  # what a metric is called, and where its colours end
-    'cka': ('CKA', 1.0),
-    'rbf': ('CKA, Gaussian kernel', 1.0),
-    'cca': ('mean canonical correlation', 1.0),
-    'svcca': ('SVCCA', 1.0),
-    'pwcca': ('PWCCA', 1.0),
-    'procrustes': ('Procrustes distance', 2**0.5),
-    'angle': ('Procrustes angle (radians)', 1.5708),
-    'rsa': ('RSA, Spearman', 1.0),
-    'knn': ('mutual nearest neighbours', 1.0),
-}
 
 
 class Matrix(NamedTuple):
-    """One metric of every layer of x with every layer of y.
+    """Similarity of every layer of x with every layer of y.
 
     Attributes:
-        metric: a key of `METRICS`.
+        metric: the metric.
         values: [layers of x, layers of y].
         low: low end of a 95% interval over batches, the same shape; None for metrics without one,
             NaN for a single batch.
-        high: high end.
+        high: high end of that interval.
         x: names of x's layers.
         y: names of y's layers.
-        policy: which tokens were compared, on which examples.
+        policy: tokens that were compared, and number of examples.
         batch_size: examples in a batch of the interval.
         batches: number of batches.
     """
 
-    metric: str
+    metric: similarity.Metric
     values: np.ndarray
     low: np.ndarray | None
     high: np.ndarray | None
@@ -55,7 +44,7 @@ class Matrix(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The policy, and which interval there is and its largest half-width."""
+        """The policy, the kind of interval and its largest half-width."""
         if self.low is None or self.high is None:
             return self.policy
         if self.batches < 2:
@@ -70,10 +59,10 @@ class Probes(NamedTuple):
     """Accuracy of probes at every layer, each [layers], with its 95% interval.
 
     Attributes:
-        accuracy: of each probe, by what it is called.
-        interval: low and high end of each.
+        accuracy: accuracies by the probe's name.
+        interval: low and high ends by the probe's name.
         layers: names of the layers.
-        policy: what of the tokens was read, on how many images.
+        policy: tokens that were read, and numbers of images.
     """
 
     accuracy: dict[str, np.ndarray]
@@ -87,20 +76,21 @@ def open_side(
     layers: tuple[int, int] | None = None, checked: bool = True, stated: Stated | None = None,
     **how: Any,
 ) -> Activations:  # fmt: skip
-    """What a path stands for: a `.npy`, a capture, a run directory or published weights.
+    """Opens a `.npy`, a capture, a run directory or published weights.
 
     Args:
-        path: any of them.
-        keep: which captured paths; None is a capture's all, of runs and weights the blocks.
+        path: the path of one of them.
+        keep: regular expression over captured paths; None takes all of a capture, and the blocks of
+            runs and weights.
         tokens: as in `stream`; a capture has its own.
-        layers: the same.
-        checked: as in `read`, of a capture.
+        layers: as in `stream`; not for a capture.
+        checked: as in `read`; for a capture.
         stated: facts about weights, as in `of_path`.
-        **how: of runs and weights, further arguments of `of_path`.
+        **how: further arguments of `of_path`; for runs and weights.
 
     Raises:
-        ValueError: as those who open them do, for other tokens than a capture has, and for layers
-            of what is no model.
+        ValueError: as the functions that open them do; for other tokens than a capture has; for
+            layers if the path is not a model.
     """
     if path.endswith('.npy') or is_capture(path):
         if layers is not None:
@@ -118,14 +108,14 @@ def open_side(
 
 
 def as_samples(values: list[Array], samples: str) -> list[Array]:
-    """Stacks [L, n, ...] as [L, n, f], tokens of an image side by side, or as [L, n T, f].
+    """Stacks [L, n, ...] as [L, n, f] with each image's tokens concatenated, or as [L, n T, f].
 
     Args:
-        values: what `Activations.values` returns.
-        samples: `image`, an image's tokens are one flat vector; `token`, each is a sample.
+        values: stacks, as `Activations.values` returns them.
+        samples: `image` makes an image's tokens one vector, `token` makes each token a sample.
 
     Raises:
-        ValueError: for `token` where a stack has no axis of tokens.
+        ValueError: for `token` if a stack has no axis of tokens.
     """
     if samples not in SAMPLES:
         raise ValueError(f'samples must be one of {", ".join(SAMPLES)}: {samples!r}.')
@@ -137,7 +127,7 @@ def as_samples(values: list[Array], samples: str) -> list[Array]:
 
 
 def whole(activations: Activations, samples: str = 'image', report: Report = silent) -> list[Array]:
-    """All examples at once, as float32 stacks [L, n, f] in memory."""
+    """All examples as float32 stacks [L, n, f] in memory."""
     parts, done = [], 0
     for values in by_batch(activations.values, activations.examples):
         parts.append(as_samples(values, samples))
@@ -153,22 +143,21 @@ def cka(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Minibatch CKA of every layer of a with every layer of b, and its 95% interval.
 
-    Memory is one batch of both, whatever the number of examples, and what `bootstrap` needs of
-    each batch (8 bytes a pair). A last batch that would have fewer than 4 samples is joined to the
-    one before.
+    Memory is one batch of both, whatever the number of examples, plus 8 bytes per pair of layers
+    and batch for `bootstrap`. A last batch of fewer than 4 samples is joined to the one before.
 
     Args:
         a: one side.
-        b: the other, of the same examples; None is a.
-        batch_size: examples in a batch, whose Gram matrices are the estimate's.
+        b: the other side, of the same examples; None is a.
+        batch_size: examples in a batch and its Gram matrices.
         samples: as in `as_samples`.
         kernel: as in `vitjax.analysis.similarity.hsic`.
-        bandwidth: as there.
-        report: takes how many examples are done, of how many, after every batch.
+        bandwidth: as in `vitjax.analysis.similarity.hsic`.
+        report: called with the examples done and their total, after every batch.
 
     Returns:
         CKA, and the low and high end of its interval over batches, each [layers of a, layers of
-        b]; the ends are NaN when there is one batch.
+        b]; the ends are NaN if there is one batch.
 
     Raises:
         ValueError: for fewer than 4 samples; for a layer that is constant or not finite, by name.
@@ -188,7 +177,7 @@ def cka(
 
 
 def _starts(total: int, batch_size: int) -> list[int]:
-    """First examples of the batches."""
+    """First example of each batch."""
     starts = list(range(0, total, batch_size))
     return starts[:-1] if len(starts) > 1 and total - starts[-1] < 4 else starts
 
@@ -200,47 +189,44 @@ def matrices(
 ) -> Iterator[Matrix]:  # fmt: skip
     """Each metric of every layer of x with every layer of y, one after the other.
 
-    `cka` and `rbf` stream over batches; for the others all examples are held in memory, once.
+    Metrics with a kernel (CKA) stream over batches. The others read all examples into memory, once.
 
     Args:
-        metrics: keys of `METRICS`.
+        metrics: names, as `vitjax.analysis.similarity.find` takes them.
         x: one side.
-        y: the other, of the same examples; None is x.
+        y: the other side, of the same examples; None is x.
         samples: as in `as_samples`.
-        bandwidth: of `rbf`.
-        k: neighbours of `knn`.
-        batch_size: examples in a batch of `cka` and `rbf`.
+        bandwidth: width of the Gaussian kernel, relative to the median distance.
+        k: number of nearest neighbours.
+        batch_size: examples in a batch of CKA.
         report: as in `cka`.
 
     Raises:
         ValueError: as the metrics do.
     """
-    at_once: dict[str, Callable[..., np.ndarray]] = {
-        'cca': similarity.cca, 'svcca': similarity.svcca, 'pwcca': similarity.pwcca,
-        'procrustes': similarity.procrustes, 'angle': similarity.procrustes_angle,
-        'rsa': similarity.rsa, 'knn': functools.partial(similarity.mutual_knn, k=k),
-    }  # fmt: skip
+    chosen, other = list(map(similarity.find, metrics)), y or x
 
     @functools.cache
-    def sides() -> tuple[list[Array], list[Array] | None]:
-        return whole(x, samples, report), None if y is None else whole(y, samples, report)
+    def sides() -> tuple[list[Array], list[Array]]:
+        left = whole(x, samples, report)
+        return left, left if y is None else whole(y, samples, report)
 
-    streamed = functools.partial(
-        cka, batch_size=batch_size, samples=samples, bandwidth=bandwidth, report=report
-    )
-    for metric in metrics:
-        if metric in at_once:
-            found = at_once[metric](*sides()), None, None
+    batches, size = len(_starts(x.examples, batch_size)), min(batch_size, x.examples)
+    for metric in chosen:
+        if metric.kernel:
+            found = cka(
+                x, y, batch_size=batch_size, samples=samples, kernel=metric.kernel,
+                bandwidth=bandwidth, report=report,
+            )  # fmt: skip
         else:
-            found = streamed(x, y, kernel={'cka': 'linear', 'rbf': 'rbf'}[metric])
-        other = y or x
-        batches, policy = len(_starts(x.examples, batch_size)), _policy(x, other, samples)
-        size = min(batch_size, x.examples)
+            settings = {'k': k} if 'k' in metric.settings else {}
+            found = metric.measure(*sides(), **settings), None, None
+        policy = _policy(x, other, samples)
         yield Matrix(metric, *found, x.names, other.names, policy, size, batches)
 
 
 def _policy(x: Activations, y: Activations, samples: str) -> str:
-    """What of the tokens was compared, on what: stands in every result."""
+    """Tokens that were compared and number of examples, as every result states them."""
     tokens = list(dict.fromkeys(found.about['tokens'] for found in (x, y)))
     out = f'tokens: {" / ".join(tokens)}; '
     if samples == 'token':
@@ -254,14 +240,14 @@ def probes(
     fitted: Activations, tested: Activations, *, samples: str = 'image', k: int = 20,
     report: Report = silent,
 ) -> Probes:  # fmt: skip
-    """What k-NN, ridge and a linear probe read off every layer (`vitjax.analysis.probe`).
+    """Accuracy of k-NN, ridge and a linear probe at every layer (`vitjax.analysis.probe`).
 
     Args:
-        fitted: what they are fitted on.
-        tested: what they are tested on: the same layers of the same model.
-        samples: `image` alone, since a label is an image's.
-        k: neighbours of k-NN, at most the examples.
-        report: takes how many examples of a side are read, of how many.
+        fitted: activations to fit the probes on.
+        tested: activations to test them on: the same layers of the same model.
+        samples: `image`; no other value, since a label belongs to an image.
+        k: neighbours of k-NN, at most the number of examples.
+        report: called with the examples of a side that are read and their total.
 
     Raises:
         ValueError: for sides without classes, or of different models, layers or classes.

@@ -1,43 +1,51 @@
-"""Layers of a representation over examples, wherever they come from."""
+"""Layers of a representation over examples: of a model, of a capture or of an array."""
 
 import dataclasses
 import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from vitjax import files, labels
+from vitjax.base import files, labels
+from vitjax.base.types import Array
 from vitjax.data.order import exactly
-from vitjax.types import Array
 
-Report: TypeAlias = Callable[[int, int], object]  # takes how many examples are done, of how many
+Report: TypeAlias = Callable[[int, int], object]  # takes the examples done and their total
+
+T = TypeVar('T')
 
 
 def silent(done: int, total: int) -> None:
-    """A `Report` that says nothing."""
+    """A `Report` that prints nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """One captured path: `shape` is `(layers, ...)`, without the axis of examples after layers."""
+    """A captured path.
+
+    Attributes:
+        path: the path.
+        shape: `(layers, ...)`, without the axis of examples after the layers.
+        layers: first and last layer, from 0; None if the path is not a stack.
+    """
 
     path: str
     shape: tuple[int, ...]
-    layers: tuple[int, int] | None  # first and last, from 0; None where a path is no stack
+    layers: tuple[int, int] | None
 
     @property
     def names(self) -> list[str]:
-        """What each layer is called, counted from 1: `blocks 4`, or the path alone."""
+        """Names of the layers, counted from 1 as in `blocks 4`; the path alone if not a stack."""
         if self.layers is None:
             return [self.path]
         return [f'{self.path} {i + 1}' for i in range(self.layers[0], self.layers[1] + 1)]
 
     @property
     def file(self) -> str:
-        """The file that a capture keeps it in."""
+        """Name of its file in a capture."""
         span = '' if self.layers is None else '.{}-{}'.format(*self.layers)
         return self.path.replace('/', '.') + span + '.npy'
 
@@ -47,12 +55,12 @@ class Activations:
     """Layers of a representation over examples, read some examples at a time.
 
     Attributes:
-        stacks: what there is, in the order of `values`.
-        examples: how many.
-        values: n indices of examples to arrays [layers, n, ...], one for each stack.
-        hashes: n indices to the images' hashes, uint64; None where images are not known.
-        labels: [examples] int32, -1 without a class; None where they are not known.
-        about: what `index.json` says of them.
+        stacks: the captured paths, in the order of `values`.
+        examples: number of examples.
+        values: maps n indices of examples to arrays [layers, n, ...], one per stack.
+        hashes: maps n indices to the images' hashes, uint64; None if images are not known.
+        labels: [examples] int32, -1 without a class; None if images are not known.
+        about: content of `index.json`.
     """
 
     stacks: tuple[Stack, ...]
@@ -64,25 +72,25 @@ class Activations:
 
     @property
     def names(self) -> list[str]:
-        """The layers' names, in the order of the stacks."""
+        """Names of the layers, in the order of the stacks."""
         return [name for stack in self.stacks for name in stack.names]
 
     @property
     def source(self) -> str:
-        """Path of the run, weights or array that it is of."""
+        """Path of its run, weights or array."""
         return self.about.get('source') or self.about['file']
 
     @property
     def label(self) -> str:
-        """Name of its run or file; beside another one, `labels.labels` of both sources."""
+        """Name of its run or file; `labels.labels` tells two sources apart."""
         return labels.label(self.source)
 
 
 def select(activations: Activations, keep: str) -> Activations:
-    """Only the paths that match a regular expression in full.
+    """The stacks whose paths match a regular expression in full.
 
     Raises:
-        ValueError: if none does, with the paths there are.
+        ValueError: if none does, with all paths.
     """
     chosen = [i for i, s in enumerate(activations.stacks) if re.fullmatch(keep, s.path)]
     if not chosen:
@@ -97,15 +105,15 @@ def select(activations: Activations, keep: str) -> Activations:
     return dataclasses.replace(activations, stacks=stacks, values=values)
 
 
-def evenly(activations: Activations, examples: int | None) -> Activations:
-    """A number of the examples, spread evenly over all (`vitjax.data.order.exactly`).
+def subset(activations: Activations, examples: int | None) -> Activations:
+    """Examples spread evenly over all, chosen by `vitjax.data.order.exactly`.
 
     Args:
         activations: activations of all examples.
-        examples: the number; None takes all.
+        examples: number of examples; None takes all.
 
     Raises:
-        ValueError: if there are not as many.
+        ValueError: if there are fewer.
     """
     if examples is None:
         return activations
@@ -121,10 +129,10 @@ def evenly(activations: Activations, examples: int | None) -> Activations:
 
 
 def from_array(path: str | pathlib.Path) -> Activations:
-    """A representation from elsewhere: a `.npy` of [examples, features], or with layers in front.
+    """A representation in a `.npy`: [examples, features] or [layers, examples, features].
 
     Raises:
-        ValueError: for another file, or another shape.
+        ValueError: if it is another file, or has another shape.
     """
     path = pathlib.Path(path)
     array = files.array(path)
@@ -145,13 +153,13 @@ def from_array(path: str | pathlib.Path) -> Activations:
 
 
 def digests(hashes: np.ndarray) -> dict[str, str]:
-    """One hash of which images there are, and one of their order."""
+    """Digests of the set of images and of their order."""
     kinds = {'images': np.sort(hashes), 'order': np.asarray(hashes)}
     return {k: hashlib.sha256(v.astype('<u8').tobytes()).hexdigest() for k, v in kinds.items()}
 
 
-def by_batch(read: Any, examples: int) -> Iterator[Any]:
-    """What is read of all examples, a batch at a time."""
+def by_batch(read: Callable[[np.ndarray], T], examples: int) -> Iterator[T]:
+    """Reads all examples, a batch at a time."""
     for start in range(0, examples, 1024):
         yield read(np.arange(start, min(start + 1024, examples)))
 
@@ -159,10 +167,10 @@ def by_batch(read: Any, examples: int) -> Iterator[Any]:
 def require_same_examples(a: Activations, b: Activations) -> None:
     """Refuses to compare representations of different images, or in a different order.
 
-    Where images are not known (a `.npy` from elsewhere) only their number is compared.
+    If images are not known (a `.npy` from elsewhere), only their number is compared.
 
     Raises:
-        ValueError: saying which.
+        ValueError: if they differ, with the difference.
     """
     if a.examples != b.examples:
         raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
@@ -171,7 +179,8 @@ def require_same_examples(a: Activations, b: Activations) -> None:
     places = [(side.about.get('data'), side.about.get('split')) for side in (a, b)]
     if places[0] == places[1] != (None, None) and not any('done' in s.about for s in (a, b)):
         return  # both read now, from one place
-    one, other = (digests(np.concatenate([*by_batch(s.hashes, s.examples)])) for s in (a, b))
+    reads = (a.hashes, b.hashes)
+    one, other = (digests(np.concatenate([*by_batch(read, a.examples)])) for read in reads)
     if one['order'] == other['order']:
         return
     if one['images'] == other['images']:

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: arrays, a table and a figure of each."""
+"""Files of a comparison: arrays, a table and a figure of each result."""
 
 import csv
 import json
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vitjax import files, labels
-from vitjax.activations.compare import METRICS, Matrix, Probes
+from vitjax.activations.compare import Matrix, Probes
 from vitjax.activations.record import Activations
+from vitjax.base import files, labels
+from vitjax.base.types import Format
 from vitjax.figures import similarity as figures
-from vitjax.types import Format
 
 
 def write_matrix(
@@ -21,30 +21,31 @@ def write_matrix(
 ) -> None:  # fmt: skip
     """Writes a metric's matrix into a directory: `.npz`, `.csv` and a heat map."""
     out.mkdir(parents=True, exist_ok=True)
+    metric = found.metric
     values: dict[str, Any] = {
-        found.metric: found.values, 'x': found.x, 'y': found.y, 'policy': found.policy,
+        metric.name: found.values, 'x': found.x, 'y': found.y, 'policy': found.policy,
         'about_x': json.dumps(x.about), 'about_y': json.dumps(y.about),
     }  # fmt: skip
     if found.low is not None:
         values |= {'low': found.low, 'high': found.high, 'batch_size': found.batch_size}
-    with files.writing(out / f'{found.metric}.npz') as file:
+    with files.writing(out / f'{metric.name}.npz') as file:
         np.savez(file, **values)
-    head = [f'{found.metric} ({found.policy})', *found.y]
-    _write_table(out / f'{found.metric}.csv', head, found.x, found.values, digits=6)
-    label, most = METRICS[found.metric]
+    head = [f'{metric.name} ({found.policy})', *found.y]
+    _write_table(out / f'{metric.name}.csv', head, found.x, found.values, digits=6)
+    most = float(found.values.max()) if metric.most is None else metric.most
     x_label, y_label = labels.labels([x.source, y.source])
     figure = figures.heat_map(
-        found.values, found.x, found.y, measure=label, x_label=x_label, y_label=y_label,
+        found.values, found.x, found.y, measure=metric.title, x_label=x_label, y_label=y_label,
         title=found.title, span=(min(0.0, float(found.values.min())), most),
     )  # fmt: skip
-    figure.save(out / found.metric, formats)
+    figure.save(out / metric.name, formats)
 
 
 def write_probes(
     found: Probes, fitted: Activations, tested: Activations, out: pathlib.Path,
     formats: Sequence[Format] = ('png',),
 ) -> None:  # fmt: skip
-    """Writes the probes' accuracies into a directory: `probe.npz`, `.csv` and curves."""
+    """Writes the accuracies of probes into a directory: `probe.npz`, `.csv` and curves."""
     out.mkdir(parents=True, exist_ok=True)
     table = np.array(list(found.accuracy.values()))
     low, high = ([ends[i] for ends in found.interval.values()] for i in (0, 1))

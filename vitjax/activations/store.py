@@ -1,10 +1,10 @@
-"""A capture on disk: memory maps with an index, and a digest of every example.
+"""Captures on disk: memory maps with an index, and a digest of every example.
 
-A capture is a directory: one `.npy` of `[layers, examples, ...]` for each path, `labels.npy`,
-`examples.npy` (a hash of every image, in order), `digests.npy` (of each file and example, a hash of
-what was written), and `index.json`, which says what all of it is. It is written batch by batch; one
-that was killed is resumed where it stopped, and what is damaged is captured again. What is read is
-checked example by example, when it is read: nothing is read twice, and nothing ahead.
+A capture is a directory. It holds a `.npy` of `[layers, examples, ...]` for each path,
+`labels.npy`, `examples.npy` (a hash of every image, in order), `digests.npy` (a hash of each file's
+values of each example) and `index.json`, which describes them. It is written batch by batch, and
+resumed after a kill; damaged examples are captured again. Reading checks each example when it is
+read: nothing is read twice, and nothing ahead.
 """
 
 import dataclasses
@@ -14,16 +14,18 @@ import math
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from vitjax import files, runs
+from vitjax import runs
 from vitjax.activations.record import Activations, Report, Stack, digests, silent
-from vitjax.types import Array
+from vitjax.base import files
+from vitjax.base.types import Array
 
 INDEX, LABELS, EXAMPLES, DIGESTS = 'index.json', 'labels.npy', 'examples.npy', 'digests.npy'
-Index: TypeAlias = dict[str, Any]  # what the file says
+Index: TypeAlias = dict[str, Any]  # content of index.json
 Kinds: TypeAlias = dict[str, tuple[tuple[int, ...], Any]]  # shape and dtype of each file
 
 
@@ -33,28 +35,32 @@ def write(
 ) -> None:  # fmt: skip
     """Writes a capture, or resumes one that was stopped.
 
-    Space on the disk is looked for before the first byte, and taken at once. What is there already
-    is checked, a finished capture too: what is damaged is captured again, which is said on stderr.
+    Disk space is checked before the first byte and allocated at once. Examples that are there are
+    checked, also those of a finished capture. Damaged ones are captured again, with a line on
+    stderr.
 
     Args:
-        activations: what to write, of a model.
-        out: a directory: new, empty, or holding an unfinished capture of the same.
+        activations: activations of a model.
+        out: a directory: new, empty, or with an unfinished capture of the same.
         dtype: float32 or float16.
-        batch_size: examples between two notes in the index.
-        report: takes how many examples are done, of how many, after every batch.
+        batch_size: examples between two updates of the index.
+        report: called with the examples done and their total, after every batch.
 
     Raises:
-        ValueError: if `out` holds something else, with what differs; if another process writes
-            there; if the disk is too small, with both sizes; if activations are not finite, or too
-            large for float16, by layer.
+        ValueError: if the activations are of an array; if `out` holds something else, with the
+            differences; if another process writes there; if the disk is too small, with both sizes;
+            if activations are not finite, or too large for float16, by layer.
     """
     if dtype not in ('float32', 'float16'):
         raise ValueError(f"dtype must be 'float32' or 'float16': {dtype!r}.")
-    out, total = pathlib.Path(out), activations.examples
-    assert activations.labels is not None
+    out, total, labels = pathlib.Path(out), activations.examples, activations.labels
+    if labels is None or activations.hashes is None:
+        raise ValueError(
+            f'a capture needs images and their classes: {activations.source} has none.'
+        )
     stacks = [dataclasses.asdict(s) | {'file': s.file} for s in activations.stacks]
     index = {**activations.about, 'examples': total, 'dtype': dtype, 'stacks': stacks}
-    index |= {'labels': _digest(activations.labels), 'done': 0}
+    index |= {'labels': _digest(labels), 'done': 0}
     index = json.loads(json.dumps(index))  # as it will be read again: tuples are lists
     kinds = _kinds(activations.stacks, total, dtype)
     if files.is_empty(out):
@@ -62,40 +68,39 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     with runs.lock(out, 'capturing'):
         wrong = _wrong(out, index, kinds)
-        _write_labels(activations.labels, files.inside(out, LABELS))
+        with files.writing(files.inside(out, LABELS)) as file:
+            np.save(file, labels)
         if wrong.any() or 'order' not in index:
-            _write(activations, out, index, wrong, batch_size, report)
+            _write(activations, activations.hashes, out, index, wrong, batch_size, report)
 
 
 def _write(
-    activations: Activations, out: pathlib.Path, index: Index, wrong: np.ndarray, batch_size: int,
-    report: Report,
+    activations: Activations, hashes: Callable[[np.ndarray], np.ndarray], out: pathlib.Path,
+    index: Index, wrong: np.ndarray, batch_size: int, report: Report,
 ) -> None:  # fmt: skip
-    """Writes the batches that have examples [N] that are not there, or wrong."""
+    """Writes the batches with missing or damaged examples [N]."""
     total = index['examples']
     maps = [np.load(out / s.file, mmap_mode='r+') for s in activations.stacks]
-    hashes, checks = (np.load(out / name, mmap_mode='r+') for name in (EXAMPLES, DIGESTS))
-    assert activations.hashes
+    images, checks = (np.load(out / name, mmap_mode='r+') for name in (EXAMPLES, DIGESTS))
     for start in range(0, total, batch_size):
         rows = np.arange(start, min(start + batch_size, total))
         if not wrong[rows].any():
             continue
-        hashes[rows] = known = activations.hashes(rows)
+        images[rows] = known = hashes(rows)
         values = map(np.asarray, activations.values(rows))
-        for i, (stack, file, value) in enumerate(
-            zip(activations.stacks, maps, values, strict=True)
-        ):
-            with np.errstate(over='ignore'):  # looked for below
+        stacks = zip(activations.stacks, maps, values, strict=True)
+        for i, (stack, file, value) in enumerate(stacks):
+            with np.errstate(over='ignore'):  # `_require_finite` names the layer
                 written = value.astype(file.dtype)
             _require_finite(stack, value, written)
             file[:, rows] = written
             checks[i, rows] = _of_examples(written, known)
-        for file in (*maps, hashes, checks):
+        for file in (*maps, images, checks):
             file.flush()
         index['done'] = max(index['done'], int(rows[-1]) + 1)
         files.write_json(out / INDEX, index)
         report(index['done'], total)
-    files.write_json(out / INDEX, index | digests(hashes))
+    files.write_json(out / INDEX, index | digests(images))
 
 
 def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
@@ -103,24 +108,18 @@ def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
 
     Args:
         directory: the capture.
-        checked: hold each example that is read against its digest. Captures of earlier versions
+        checked: checks each example that is read against its digest. Captures of earlier versions
             have none.
 
     Raises:
-        ValueError: if it is none, not finished, or damaged: now, or when damaged examples are read.
+        ValueError: if it is not a capture, not finished, or damaged; also later, when damaged
+            examples are read.
     """
     directory = pathlib.Path(directory)
     index = _read_index(directory)
     try:
         total, dtype = int(index['examples']), index['dtype']
-        stacks = tuple(
-            Stack(
-                s['path'],
-                tuple(s['shape']),
-                (s['layers'][0], s['layers'][1]) if s['layers'] else None,
-            )
-            for s in index['stacks']
-        )
+        stacks = tuple(map(_stack, index['stacks']))
         kinds = _kinds(stacks, total, dtype)
         if index['done'] < total or 'order' not in index:
             raise ValueError(
@@ -129,7 +128,7 @@ def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
             )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f'{directory / INDEX} is no index of a capture: {error!r}.') from None
-    if 'labels' not in index:  # of an earlier version
+    if 'labels' not in index:  # written by an earlier version
         checked, _ = False, kinds.pop(DIGESTS)
     maps = {name: files.array(files.inside(directory, name), *kind) for name, kind in kinds.items()}
     labels = np.array(files.array(files.inside(directory, LABELS), (total,)))
@@ -149,17 +148,22 @@ def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
     return Activations(stacks, total, values, lambda rows: hashes[rows], labels, index)
 
 
+def _stack(known: dict[str, Any]) -> Stack:
+    layers = known['layers'] and (known['layers'][0], known['layers'][1])
+    return Stack(known['path'], tuple(known['shape']), layers)
+
+
 def _changed(path: pathlib.Path) -> str:
     return f'{path} has changed since it was written; the command that captured it restores it.'
 
 
 def is_capture(path: str | pathlib.Path) -> bool:
-    """Whether a path is a capture's directory."""
+    """Returns True for the directory of a capture."""
     return (pathlib.Path(path) / INDEX).is_file()
 
 
 def _kinds(stacks: tuple[Stack, ...], examples: int, dtype: str) -> Kinds:
-    """Shape and dtype of every file but the labels."""
+    """Shape and dtype of every file except the labels."""
     kinds: Kinds = {s.file: ((s.shape[0], examples, *s.shape[1:]), dtype) for s in stacks}
     return kinds | {
         EXAMPLES: ((examples,), 'uint64'), DIGESTS: ((len(stacks), examples), 'uint64')
@@ -167,7 +171,7 @@ def _kinds(stacks: tuple[Stack, ...], examples: int, dtype: str) -> Kinds:
 
 
 def _of_examples(values: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Hashes [n] uint64 of what is kept [layers, n, ...] of n images with these hashes."""
+    """Hashes [n] uint64 of the values [layers, n, ...] of n images with these hashes."""
     out = np.empty(len(hashes), np.uint64)
     for i, known in enumerate(np.asarray(hashes)):
         row = hashlib.sha256(np.ascontiguousarray(values[:, i]).data)
@@ -193,35 +197,25 @@ def _require_space(kinds: Kinds, out: pathlib.Path) -> None:
 
 
 def _allocate(path: pathlib.Path, shape: tuple[int, ...], kind: Any) -> None:
-    path.unlink(missing_ok=True)  # of an attempt that was killed while it took space
+    path.unlink(missing_ok=True)  # left by a process that was killed while it allocated
     try:
         np.lib.format.open_memmap(path, 'w+', np.dtype(kind), shape).flush()
-        if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not a crash later
+        if hasattr(os, 'posix_fallocate'):  # a full disk is an error now, not SIGBUS later
             with path.open('r+b') as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _write_labels(labels: np.ndarray, path: pathlib.Path) -> None:
-    try:
-        if _digest(files.array(path, labels.shape)) == _digest(labels):
-            return
-    except ValueError:
-        pass
-    with files.writing(path) as file:
-        np.save(file, labels)
-
-
 def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
-    """Which examples [N] are still to be captured; what there is of the same capture is checked.
+    """True for examples [N] to capture: those not done, and damaged ones of the same capture.
 
-    Files that are not there, or not whole, are made. Puts into `index` how far it is.
+    Creates files that are missing or truncated. Updates `index` with the progress on disk.
     """
     total, reasons = index['examples'], []
     if files.is_empty(out):
         files.write_json(files.inside(out, INDEX), index)
-    elif _resume(out, index) and 'order' in index:  # of an earlier version, and finished
+    elif _resume(out, index) and 'order' in index:  # finished by an earlier version
         return np.zeros(total, bool)
     for name, kind in kinds.items():
         path = files.inside(out, name)
@@ -246,9 +240,9 @@ def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
 
 
 def _resume(out: pathlib.Path, index: Index) -> bool:
-    """Puts into `index` how far the same capture in `out` is; whether that has no digests."""
+    """Updates `index` with the progress of the same capture in `out`; True if it has no digests."""
     known = _read_index(out)
-    new = {'labels'} - known.keys()  # of an earlier version
+    new = {'labels'} - known.keys()  # an earlier version did not write it
     lines = [
         f'  {name}: {json.dumps(known.get(name))} -> {json.dumps(index.get(name))}'
         for name in sorted({*index, *known} - {'source', 'done', 'images', 'order', *new})

@@ -1,4 +1,4 @@
-"""Activations of a model on images, computed when they are read."""
+"""Activations of a model on images, computed when read."""
 
 import dataclasses
 import functools
@@ -14,15 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vitjax import capture, runs
+from vitjax import ops, runs
 from vitjax.activations.record import Activations, Stack
-from vitjax.data import folder, preprocess, sources
+from vitjax.base.types import Array, Params
+from vitjax.data import kinds, preprocess
+from vitjax.data.kinds import folder
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.sources import Data
+from vitjax.data.source import Data
 from vitjax.experiment import Experiment, preprocessing, to_json
-from vitjax.models.trunk import Model
+from vitjax.inside import capture
+from vitjax.inside.path import Path
+from vitjax.models.base import Model
 from vitjax.pretrained import Stated
-from vitjax.types import Array, Params
+from vitjax.runs import provenance
 
 TOKENS = ('class', 'mean', 'patches', 'all')
 
@@ -36,17 +40,17 @@ def of_path(
     """`stream` of a run directory or a file of published weights.
 
     Args:
-        path: as `vitjax.runs.load` takes it.
+        path: a path as `vitjax.runs.load` takes it.
         data: `digits`, `tfds:NAME`, `folder:PATH`, or the path of a folder of image files without
             classes, whose only split is all of them; None is the run's own.
         split: `train`, `validation` or `test`.
-        size: side in pixels of the model's images; None keeps what it was made for.
+        size: side of the model's images in pixels; None keeps the model's.
         square: side in pixels of the squares that files are hashed as. The model's input is made
-            from the file itself; the hashes must not depend on the model.
-        keep: as in `stream`; None is the blocks, or the convolutions where there are none.
-        model: a published model's name where the weights do not say it.
+            from the file itself, but hashes must not depend on the model.
+        keep: as in `stream`; None is the blocks, or the convolutions of models without blocks.
+        model: a published model's name if the weights do not tell it.
         stated: a user's statements about weights; not for a run.
-        report: takes each change made to the parameters.
+        report: called with each change made to the parameters.
         **how: further arguments of `stream`.
 
     Raises:
@@ -57,7 +61,7 @@ def of_path(
     )
     source = experiment.data
     if data is not None:
-        source = dataclasses.replace(source or sources.Source(), name=data, size=square)
+        source = dataclasses.replace(source or kinds.Source(), name=data, size=square)
     elif source is None or not pathlib.Path(path).is_dir():
         raise ValueError(f'--data must say which images: {path} has none of its own.')
     plain = pathlib.Path(source.name)
@@ -66,9 +70,9 @@ def of_path(
         split, loaded = 'all', folder.photographs(plain, prepared)
         known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
     else:
-        loaded = sources.load(source, split, prepared)
+        loaded = kinds.load(source, split, prepared)
         undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
-        known = functools.partial(sources.load, undecoded, split)
+        known = functools.partial(kinds.load, undecoded, split)
     keep = keep or ('blocks' if experiment.model.trunk.stacks else r'conv_\d+')
     about = {'source': str(path), 'data': source.name, 'split': split}
     known = known if loaded.prepared else None
@@ -80,32 +84,28 @@ def stream(
     tokens: str | None = None, layers: tuple[int, int] | None = None, batch_size: int = 64,
     about: dict[str, Any] | None = None, known: Callable[[], Data] | None = None,
 ) -> Activations:  # fmt: skip
-    """Activations of a model on images, computed when read; nothing is kept.
+    """Activations of a model on images, computed when read and not stored.
 
-    Images are brought to the model's input as `vitjax.data.preprocess` does everywhere, on the
-    device unless they were prepared from their files; a batch is spread over this process's
-    devices.
+    `vitjax.data.preprocess` prepares the images: on the device, unless they were prepared from
+    their files. A batch is sharded over this process's devices.
 
     Args:
-        experiment: says the model and its preprocessing.
-        params: the model's.
+        experiment: experiment with the model and its preprocessing.
+        params: parameters of the model.
         data: images and labels.
-        keep: which paths, as in `vitjax.capture.capture`.
-        tokens: what to take of arrays of tokens: the `class` token, the `mean` over the patches,
-            all `patches`, or `all` tokens. None is `class` where there is one, else `mean`. Maps of
-            features [H, W, C] are taken as patches, class tokens on their own as they are, and
-            attention weights have to be asked for with `all`.
-        layers: first and last layer to take of every stack, from 1 on; None takes all.
+        keep: regular expression over paths, as in `vitjax.inside.capture.capture`.
+        tokens: tokens to take: the `class` token, the `mean` over the patches, all `patches`, or
+            `all` tokens. None is `class` if the trunk has one, else `mean`. Feature maps [H, W, C]
+            count as patches, class tokens on their own stay, and attention weights require `all`.
+        layers: first and last layer to take of every stack, from 1; None takes all.
         batch_size: images at a time on the devices.
-        about: more to say in the index.
-        known: makes the same data as the hashes know them, whatever the model; None is `data`.
+        about: further entries of the index.
+        known: returns the same data as hashes see them, whatever the model; None is `data`.
 
     Raises:
-        ValueError: if `keep` matches nothing, or a path does not have the tokens or the layers
-            asked for.
+        ValueError: if `keep` matches nothing, or a path does not have the tokens or layers.
     """
-    model = experiment.model
-    prepared = preprocessing(experiment)
+    model, prepared = experiment.model, preprocessing(experiment)
     tokens = tokens or ('class' if model.trunk.class_token else 'mean')
     if tokens not in TOKENS:
         raise ValueError(f'tokens must be one of {", ".join(TOKENS)}: {tokens!r}.')
@@ -114,57 +114,82 @@ def stream(
         blank: Any = jax.ShapeDtypeStruct((1, prepared.size, prepared.size, 3), jnp.float32)
         chosen = _span(layers, capture.require_match(model, blank, keep))
     forward = _forward(model, prepared, data.prepared, keep, tokens, chosen)
-    shape = (1, *data.images.shape[1:])
-    found = jax.eval_shape(forward, params, jax.ShapeDtypeStruct(shape, jnp.uint8))
-
-    def stack(path: str) -> Stack:
-        count, _, *rest = found[path].shape
-        if not _is_stack(path):
-            return Stack(path, (count, *rest), None)
-        first = chosen[0] if chosen else 0
-        return Stack(path, (count, *rest), (first, first + count - 1))
-
-    stacks = tuple(map(stack, sorted(found, key=network_order)))
-    devices = jax.local_devices()
-    mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=(AxisType.Auto,), devices=devices)
-    placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    split = NamedSharding(mesh, PartitionSpec('batch'))
-    step = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
-
-    @functools.lru_cache(maxsize=1)  # the hashes and the forward pass ask for the same images
-    def images(rows: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(data.images[np.array(rows)])
-
-    def run(pixels: np.ndarray) -> dict[str, jax.Array]:
-        # The last batch is filled up with its first image: one shape is compiled once.
-        padding = np.repeat(pixels[:1], step - len(pixels), axis=0)
-        found = forward(placed, jax.device_put(np.concatenate([pixels, padding]), split))
-        return {k: v[:, : len(pixels)] for k, v in found.items()} if len(padding) else found
-
-    def values(rows: np.ndarray) -> list[Array]:
-        pixels = images(tuple(rows))
-        parts = [run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
-        if len(parts) == 1:
-            return [parts[0][stack.path] for stack in stacks]
-        return [np.concatenate([p[stack.path] for p in parts], axis=1) for stack in stacks]
-
-    hashed = functools.cache(known or (lambda: data))
-
-    def hashes(rows: np.ndarray) -> np.ndarray:
-        pixels = hashed().images[rows] if known else images(tuple(rows))
-        return np.array([_hash(image) for image in pixels], np.uint64)
-
+    pixels = jax.ShapeDtypeStruct((1, *data.images.shape[1:]), jnp.uint8)
+    found = jax.eval_shape(forward, params, pixels)
+    first = chosen[0] if chosen else 0
+    paths = sorted(found, key=network_order)
+    stacks = tuple(_stack(path, found[path].shape, first) for path in paths)
+    reader = _Reader(forward, params, data, paths, known, batch_size)
     facts = {
         'model': to_json(experiment)['model'],
-        'weights': digest_of(params),
+        'weights': provenance.digest(params, end='\n'),
         'preprocessing': dataclasses.asdict(prepared),
-        'resampling': 'bicubic',  # a capture that was begun without it is another: bilinear
+        'resampling': 'bicubic',  # captures without this entry were bilinear
         'classes': list(data.classes),
         'keep': keep,
         'tokens': tokens,
         **(about or {}),
     }
-    return Activations(stacks, len(data), values, hashes, data.labels, facts)
+    return Activations(stacks, len(data), reader.values, reader.hashes, data.labels, facts)
+
+
+def _stack(path: str, shape: tuple[int, ...], first: int) -> Stack:
+    count, _, *rest = shape
+    return Stack(path, (count, *rest), (first, first + count - 1) if Path(path).stack else None)
+
+
+class _Reader:
+    """Forward passes over chosen examples, sharded over this process's devices.
+
+    Args:
+        forward: maps parameters and pixels to arrays by path.
+        params: parameters of the model.
+        data: images.
+        paths: paths in the order in which `values` returns them.
+        known: returns the same images as hashes see them; None is `data`.
+        batch_size: images at a time on the devices.
+    """
+
+    def __init__(
+        self, forward: Callable[..., dict[str, jax.Array]], params: Params, data: Data,
+        paths: list[str], known: Callable[[], Data] | None, batch_size: int,
+    ):  # fmt: skip
+        devices = jax.local_devices()
+        kinds = (AxisType.Auto,)
+        mesh = jax.make_mesh((len(devices),), ('batch',), axis_types=kinds, devices=devices)
+        self._forward, self._data, self._paths = forward, data, paths
+        self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        self._sharding = NamedSharding(mesh, PartitionSpec('batch'))
+        self._step = -(-min(batch_size, len(data)) // len(devices)) * len(devices)
+        self._known = known and functools.cache(known)
+        self._rows, self._pixels = np.array([-1]), np.empty(0, np.uint8)
+
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        """Images of rows; hashes and the forward pass read the same ones in turn."""
+        if not np.array_equal(rows, self._rows):
+            self._rows, self._pixels = rows, np.asarray(self._data.images[rows])
+        return self._pixels
+
+    def values(self, rows: np.ndarray) -> list[Array]:
+        """Arrays [layers, n, ...] of n rows, one per path."""
+        pixels, step = self._images(rows), self._step
+        parts = [self._run(pixels[i : i + step]) for i in range(0, len(pixels), step)]
+        if len(parts) == 1:
+            return [parts[0][path] for path in self._paths]
+        return [np.concatenate([part[path] for part in parts], axis=1) for path in self._paths]
+
+    def _run(self, pixels: np.ndarray) -> dict[str, jax.Array]:
+        # The last batch is padded with its first image: a single shape is compiled.
+        padding = np.repeat(pixels[:1], self._step - len(pixels), axis=0)
+        batch = jax.device_put(np.concatenate([pixels, padding]), self._sharding)
+        found = self._forward(self._params, batch)
+        return {k: v[:, : len(pixels)] for k, v in found.items()} if len(padding) else found
+
+    def hashes(self, rows: np.ndarray) -> np.ndarray:
+        """Hashes [n] uint64 of the images of n rows."""
+        images = self._known().images[rows] if self._known else self._images(rows)
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images]
+        return np.array([int.from_bytes(digest, 'little') for digest in digests], np.uint64)
 
 
 @functools.lru_cache(maxsize=8)
@@ -175,9 +200,10 @@ def _forward(
     def run(params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
         x = preprocess.finish(pixels, preprocessing, prepared)
         out = {}
-        found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
+        with ops.entered():
+            found = capture.capture(model, params, x, keep=keep, layers=layers)[1]
         for path, value in found.items():
-            value = value if _is_stack(path) else value[None]
+            value = value if Path(path).stack else value[None]
             taken = take_tokens(path, value, tokens, model, preprocessing.size)
             out[path] = taken.astype(jnp.float32)
         return out
@@ -186,46 +212,43 @@ def _forward(
 
 
 def _span(layers: tuple[int, int], kept: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Indices from 0 of a first to a last layer, counted from 1, of each stack that is kept."""
+    """Indices from 0 of the layers from a first to a last one, which count from 1."""
     first, last = layers
     for path, (depth, *_) in kept.items():
-        if _is_stack(path) and not 1 <= first <= last <= depth:
+        if Path(path).stack and not 1 <= first <= last <= depth:
             rule = f'a first and a last one of 1 to {depth} at {path}'
             raise ValueError(f'layers must be {rule}: got {first} {last}.')
     return tuple(range(first - 1, last))
 
 
-def _is_stack(path: str) -> bool:
-    return path.split('/')[0] in capture.STACKS
-
-
 def network_order(path: str) -> tuple[int, list[Any]]:
-    """Sorts paths as the network runs, `conv_2` before `conv_10`."""
-    first = path.split('/')[0]
-    place = {'embed': 0, 'blocks': 2, 'class_blocks': 3, 'norm': 4, 'head': 5}.get(first, 1)
-    return place, [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', path)]
+    """Key that sorts paths as the network runs, `conv_2` before `conv_10`."""
+    places = {'embed': 0, 'blocks': 2, 'class_blocks': 3, 'norm': 4, 'head': 5}
+    return places.get(Path(path).parts[0], 1), [
+        int(p) if p.isdigit() else p for p in re.split(r'(\d+)', path)
+    ]
 
 
 def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: int) -> jax.Array:
-    """What `tokens` asks for of a captured array [layers, B, ...], as `stream` says.
+    """The tokens of a captured array [layers, B, ...] that `tokens` selects, as in `stream`.
 
     Args:
-        path: where it was captured.
+        path: path of the array.
         value: the array.
         tokens: one of `TOKENS`.
-        model: what it was captured in.
-        size: side in pixels of the model's input.
+        model: the model.
+        size: side of the model's input in pixels.
 
     Raises:
-        ValueError: for tokens that the path does not have.
+        ValueError: if the path does not have such tokens.
     """
     if value.ndim == 3:  # features of an image
         return value
-    if path.split('/')[-1] in ('weights', 'mixed_weights', 'mixed_logits'):
+    if Path(path).is_attention:
         if tokens != 'all':
             raise ValueError(f'{path} is attention, not tokens: tokens must be all, not {tokens}.')
         return value
-    if path.endswith('/heads'):  # tokens, whose channels lie side by side
+    if path.endswith('/heads'):  # tokens, with the heads' channels side by side
         value = value.reshape(*value.shape[:3], -1)
     trunk, in_class_blocks = model.trunk, path.startswith('class_blocks')
     if value.ndim == 5:  # a map of features
@@ -233,7 +256,7 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
         prefix = 0
     elif in_class_blocks and value.shape[2] == trunk.class_tokens:
         return value.reshape(*value.shape[:2], -1)  # class tokens and nothing else
-    else:  # some paths have the patches alone, as the patch embedding
+    else:  # some paths have only the patches, as the patch embedding
         prefix = value.shape[2] - math.prod(trunk.grid(size))
     if tokens == 'class' and not (prefix and (trunk.class_token or in_class_blocks)):
         where = f'{path} of {type(model).__name__}'
@@ -242,18 +265,3 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
         return value[:, :, 0]
     patches = value if tokens == 'all' else value[:, :, prefix:]
     return patches.mean(2) if tokens == 'mean' else patches
-
-
-def digest_of(params: Params) -> str:
-    """A SHA-256 of parameters: of their paths, shapes and bytes."""
-    out = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        out.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n'.encode())
-        out.update(array.tobytes())
-    return out.hexdigest()
-
-
-def _hash(image: np.ndarray) -> int:
-    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, 'little')

@@ -1,1 +1,1 @@
-"""Arrays to arrays: what attention, tokens, gradients and representations say."""
+"""Analyses of attention, tokens, gradients and representations: arrays to arrays."""

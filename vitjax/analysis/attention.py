@@ -1,12 +1,12 @@
-"""What attention weights say: maps, rollout, relevance, distance and entropy.
+"""Analyses of attention weights: maps, rollout, relevance, distance and entropy.
 
 Weights are softmax outputs, `[..., heads, queries, keys]` with rows that sum to 1, as `capture`
 returns them at `blocks/attention/weights` and `class_blocks/attention/weights`. CaiT's
-`mixed_weights`, taken after the second head mixing, are no distributions: `head_maps` can draw
-them, everything else here requires `weights`.
+`mixed_weights`, taken after the second head mixing, are not distributions: `head_maps` accepts
+them, all other functions require `weights`.
 
 ViT's trunk has `prefix` tokens (class, registers) before the patches. CaiT and PatchConvNet have
-patches alone in the trunk, and class-attention weights over `[class, patches]`; PatchConvNet's own
+only patches in the trunk, and class-attention weights over `[class, patches]`; PatchConvNet's own
 trunk has no attention at all, so only the class-attention functions apply to it. Convolutional
 networks have no attention, and none of this applies.
 """
@@ -19,10 +19,10 @@ from vitjax.analysis.tokens import TINY
 
 
 def to_grid(rows: jax.Array, *, grid: tuple[int, int], prefix: int = 0) -> jax.Array:
-    """Values over keys [..., prefix + N] as maps [..., grid rows, grid columns], prefix left out.
+    """Values over keys [..., prefix + N] as maps [..., grid rows, grid columns] without the prefix.
 
     Raises:
-        ValueError: if there are not prefix + rows x columns keys.
+        ValueError: if the number of keys is not prefix + rows x columns.
     """
     if rows.shape[-1] != prefix + grid[0] * grid[1]:
         raise ValueError(
@@ -35,9 +35,9 @@ def to_grid(rows: jax.Array, *, grid: tuple[int, int], prefix: int = 0) -> jax.A
 def head_maps(
     weights: jax.Array, *, grid: tuple[int, int], prefix: int = 0, query: int | None = None
 ) -> jax.Array:
-    """Where a query looks: weights [..., heads, Q, K] to maps [..., heads, rows, columns], 0 to 1.
+    """Attention of a query: weights [..., heads, Q, K] to maps [..., heads, rows, columns], 0 to 1.
 
-    Maps sum to 1 less what falls on the prefix. They are the pictures of Caron et al. 2021 (DINO,
+    Maps sum to 1 minus the weight on the prefix. They are the pictures of Caron et al. 2021 (DINO,
     figure 1) and, from class-attention weights, of Touvron et al. 2021 (CaiT, figure 6).
 
     Args:
@@ -49,8 +49,8 @@ def head_maps(
             for a patch; None is the mean over all patches, for trunks without a class token.
 
     Raises:
-        ValueError: if the keys do not fit the grid, there is no such query, or the mean over
-            patches is asked of weights whose queries are not their keys.
+        ValueError: if the keys do not fit the grid or there is no such query; for the mean over
+            patches, if the queries are not the keys.
     """
     queries, keys = weights.shape[-2:]
     if query is None:
@@ -76,7 +76,7 @@ def saliency(class_weights: jax.Array, *, grid: tuple[int, int], token: int = 0)
         class_weights: `class_blocks/attention/weights`, [Lc, B, heads, K, 1 + N], or [..., K, N]
             with one class token per class.
         grid: rows and columns of patches.
-        token: which of the K class tokens.
+        token: index among the K class tokens.
     """
     prefix = class_weights.shape[-1] - grid[0] * grid[1]
     return stretch(head_maps(class_weights[0], grid=grid, prefix=prefix, query=token).mean(1))
@@ -87,18 +87,18 @@ def rollout(weights: jax.Array, *, discard: float = 0.0) -> jax.Array:
 
     With W_l the mean over heads, A_l = (W_l + I) / 2 counts the residual connection, and
     R_l = A_l R_{l-1} from R_0 = I. Slice l is the rollout up to layer l; the last one is the
-    paper's. Row q says from which input tokens token q is made.
+    paper's. Row q gives the weight of each input token in token q.
 
-    >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])  # each of two tokens looks at the other alone
+    >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])  # each of two tokens attends only to the other
     >>> rollout(jnp.broadcast_to(swap, (1, 1, 4, 2, 2)))[-1, 0]
     Array([[0.5, 0.5],
            [0.5, 0.5]], dtype=float32)
 
     Args:
         weights: [L, B, heads, N, N]; for CaiT the row-stochastic `weights`.
-        discard: share of each layer's N² averaged weights, the smallest, set to 0 before rows are
-            scaled to sum to 1 again; 0 to 1 exclusive. Weights equal to the smallest kept one
-            stay. Not in the paper; it removes the haze of many small weights.
+        discard: fraction of each layer's N² averaged weights, the smallest, that is set to 0 before
+            rows are scaled to sum to 1 again; 0 to 1 exclusive. Weights equal to the smallest kept
+            one stay. Not in the paper; it removes the haze of many small weights.
 
     Raises:
         ValueError: if `discard` lies outside [0, 1).
@@ -128,7 +128,7 @@ def class_rollout(class_weights: jax.Array, patches: jax.Array | None = None) ->
     Abnar and Zuidema's rollout is for tokens that all attend to one another. This composition for
     class attention is ours: the class token's row c starts with all its mass on itself, and each
     layer does `c <- 1/2 c + 1/2 (a_class c + a_patches R)`, R being the rollout of the patch
-    stack. Entry 0 of a row is the mass that is still the class token's own, the rest falls on the
+    stack. Entry 0 of a row is the mass that remains on the class token, the other entries are the
     input patches.
 
     Args:
@@ -144,13 +144,12 @@ def relevance(weights: jax.Array, grads: jax.Array) -> jax.Array:
     """Gradient-weighted relevance (Chefer et al. 2021, generic attention, eq. 5-6): [B, N, N].
 
     Ā = mean over heads of max(∂y/∂A ⊙ A, 0), and R <- R + Ā R from R = I, layer by layer. Row q
-    says how much each input token matters to token q for the target y; values are 0 or more, and
-    without bound. Read the class token's row, or the mean of all rows where the head reads the
-    mean.
+    gives the relevance of each input token to token q for the target y, 0 or more and unbounded.
+    Read the class token's row, or the mean of all rows if the head reads the mean.
 
     Args:
         weights: [L, B, heads, N, N]; for CaiT `weights`, not `mixed_weights`.
-        grads: the target's gradient at `weights`, from `capture.gradients`; the same shape.
+        grads: gradient of the target at `weights`, from `capture.gradients`; the same shape.
     """
     size = weights.shape[-1]
 
@@ -172,7 +171,7 @@ def class_relevance(
 
     Args:
         class_weights: as in `class_rollout`.
-        grads: the target's gradient at `class_weights`; the same shape.
+        grads: gradient of the target at `class_weights`; the same shape.
         patches: R, [B, N, N]: `relevance(weights, grads)` of CaiT's trunk; None is the identity,
             for PatchConvNet's.
     """
@@ -185,14 +184,16 @@ def _class_rows(rows: jax.Array, patches: jax.Array | None, *, share: float) -> 
     Args:
         rows: a, [Lc, B, K, 1 + N]; [Lc, B, K, N] with one class token per class.
         patches: R, [B, N, N]; None is the identity.
-        share: of the sum that is kept.
+        share: factor of the sum.
     """
-    if rows.shape[2] > 1:  # one class token per class looks at patches alone
+    if rows.shape[2] > 1:  # one class token per class attends to patches alone
         rows = jnp.pad(rows, [(0, 0)] * 3 + [(1, 0)])
     own, mean = rows[..., :1], rows[..., 1:]
     if patches is not None:
         mean = jnp.einsum('lbkn,bnm->lbkm', mean, patches)
-    reached = jnp.concatenate([jnp.zeros_like(own), mean], -1)  # of the input tokens, by patches
+    reached = jnp.concatenate(
+        [jnp.zeros_like(own), mean], -1
+    )  # input tokens, reached through patches
 
     def layer(row: jax.Array, step):
         own, reached = step
@@ -211,15 +212,15 @@ def mean_distance(
 
     The distance between the centres of query and key patch, weighted by attention, averaged over
     query patches (see also Raghu et al. 2021, figure 3). The prefix (class token, registers) has
-    no place in the image and is left out, as a query and as a key.
+    no position in the image and is left out, as a query and as a key.
 
     Args:
         weights: [..., heads, prefix + N, prefix + N].
         grid: rows and columns of patches.
         patch_size: side of a patch in pixels.
         prefix: tokens before the patches.
-        renormalize: True scales each query's weights on patches to sum to 1; False counts what it
-            gives to the prefix as distance 0.
+        renormalize: True scales each query's weights on patches to sum to 1; False counts the
+            weight on the prefix as distance 0.
 
     Returns:
         Distances from 0 to the image's diagonal.
@@ -240,7 +241,8 @@ def mean_distance(
 def entropy(weights: jax.Array) -> jax.Array:
     """Entropy of attention rows in nats, averaged over queries: [..., heads], 0 to log(keys).
 
-    0 looks at one token, log(keys) at all alike. Requires rows that sum to 1: for CaiT `weights`.
+    0 attends to one token, log(keys) to all equally. Requires rows that sum to 1: for CaiT
+    `weights`.
 
     >>> entropy(jnp.array([[[1.0, 0.0], [0.5, 0.5]]])).round(3)  # (0 + log 2) / 2
     Array([0.347], dtype=float32)

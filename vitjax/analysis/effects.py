@@ -9,14 +9,20 @@ import scipy.special
 import scipy.stats
 
 from vitjax.analysis.tokens import TINY, cosines
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 
 def answer_drop(logits: Array, clean: Array, *, classes: bool = True) -> jax.Array:
-    """How far the answer falls: of logits [..., B, K] against those without an edit [B, K].
+    """Drop of the predicted class's logit by an edit: [..., B].
 
-    The logit of the class that was the likeliest without the edit, before minus after: [..., B].
-    Without `classes` they are features, and it is 1 minus their share along what they were.
+    The logit of the class predicted without the edit, before minus after. Without `classes` the
+    logits are features, and the drop is 1 minus their component along the clean features, relative
+    to the clean features' norm.
+
+    Args:
+        logits: logits with the edit, [..., B, K].
+        clean: logits without the edit, [B, K].
+        classes: False for features.
     """
     logits, clean = jnp.asarray(logits), jnp.asarray(clean)
     if classes:
@@ -27,7 +33,7 @@ def answer_drop(logits: Array, clean: Array, *, classes: bool = True) -> jax.Arr
 
 
 def loss_rise(logits: Array, clean: Array, labels: Array) -> jax.Array:
-    """How far the cross-entropy of labels [B] rises, in nats: [..., B]; arrays as `answer_drop`."""
+    """Rise of the cross-entropy of labels [B] in nats: [..., B]; arrays as in `answer_drop`."""
 
     def loss(logits: Array) -> jax.Array:
         odds = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
@@ -38,12 +44,12 @@ def loss_rise(logits: Array, clean: Array, labels: Array) -> jax.Array:
 
 
 def token_turn(features: Array, clean: Array) -> jax.Array:
-    """1 minus the cosine of what the head reads [..., B, D] to what it was [B, D]: 0 to 2."""
+    """1 minus the cosine between the head's input [..., B, D] and the clean one [B, D]: 0 to 2."""
     features, clean = jnp.asarray(features), jnp.asarray(clean)
     return 1 - cosines(features, jnp.broadcast_to(clean, features.shape))
 
 
-FEW = 20  # images below which the bootstrap's means are too few to have tails
+FEW = 20  # below so many images the bootstrap's distribution has no tails
 
 
 def bootstrap(
@@ -70,7 +76,7 @@ def bootstrap(
 
 
 def expanded(count: int, level: float) -> tuple[float, float]:
-    """Quantiles of bootstrap means whose interval is as wide as Student's on normal data.
+    """Quantiles of bootstrap means that give Student's interval on normal data.
 
     The deviation of bootstrap means of `count` values is too small by `sqrt((count - 1) / count)`,
     and a normal's tails are too thin (Hesterberg 2015, section 4.5).
@@ -88,7 +94,7 @@ def over_images(count: int) -> str:
 
 
 def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of values [..., n], as of seeds, and its Student confidence interval, each [...].
+    """Mean of values [..., n], one per seed, and its Student confidence interval, each [...].
 
     One value has no interval: NaN.
     """
@@ -102,7 +108,7 @@ def student(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray,
 
 
 def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`student` of fractions such as accuracies, with an interval that stays within 0 and 1.
+    """`student` for fractions as accuracies, with an interval within 0 and 1.
 
     Student's interval of the mean's logit, its error propagated to first order (R's `svyciprop`
     with `method='logit'`; Korn and Graubard 1998). Fewer than three values have no interval, NaN:
@@ -116,7 +122,7 @@ def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.nd
     mean, low, high = student(values, level)
     if values.shape[-1] < 3:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    spread = mean * (1 - mean)  # the slope of the mean over its logit
+    spread = mean * (1 - mean)  # derivative of the mean with respect to its logit
     half = np.divide(high - mean, spread, out=np.zeros_like(mean), where=spread > 0)
     centre = scipy.special.logit(mean)
     return mean, scipy.special.expit(centre - half), scipy.special.expit(centre + half)
@@ -125,18 +131,19 @@ def student_share(values: Array, level: float = 0.95) -> tuple[np.ndarray, np.nd
 def first_order(
     value: Array, other: Array | float, grads: Array, *, over: tuple[int, ...]
 ) -> Array:
-    """Attribution patching (Nanda 2023): how far a target falls if `value` becomes `other`.
+    """Attribution patching (Nanda 2023): estimated drop of a target if `value` becomes `other`.
 
-    The target's gradient times the difference, summed over the axes `over`. With `other` 0 on
-    heads, its size is `prune.head_importance`.
+    The target's gradient times the difference, summed over the axes `over`. For heads and `other`
+    0, its absolute value is `prune.head_importance`.
     """
     return ((jnp.asarray(value) - other) * grads).sum(over)
 
 
 def rank_correlation(exact: Array, estimate: Array) -> float:
-    """Spearman's, over sites, of the mean size over images of two effects [layers, sites, images].
+    """Spearman correlation over sites of two effects [layers, sites, images].
 
-    -1 to 1; NaN for fewer than three sites in all, or all alike.
+    Compares their mean absolute values over images. -1 to 1; NaN for fewer than three sites, or
+    equal values.
     """
     a, b = (np.abs(np.asarray(x)).mean(-1).ravel() for x in (exact, estimate))
     if len(a) < 3 or min(np.ptp(a), np.ptp(b)) == 0:

@@ -1,7 +1,7 @@
-"""What gradients say: Grad-CAM, filters, the inputs that units prefer, receptive fields.
+"""Analyses of gradients: Grad-CAM, filters, preferred inputs of units, receptive fields.
 
-Gradients at captured arrays come from `capture.gradients`. Functions that have to differentiate
-with respect to pixels take the forward pass as a function; compile them with `jax.jit`.
+Gradients at captured arrays come from `capture.gradients`. Functions that differentiate with
+respect to pixels take the forward pass as a function; compile them with `jax.jit`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ def grad_cam(activations: jax.Array, grads: jax.Array) -> jax.Array:
     channels' weighted sum. For maps [B, H, W, C] of a convolutional network, and token grids
     [B, rows, columns, D] (or [B, N, D]) with the prefix sliced off.
 
-    In a ViT that reads its class token alone, the patches that leave the last block no longer
-    reach the logit, so the map there is zero: take the block before. CaiT's and PatchConvNet's
-    trunks reach it to the last.
+    In a ViT that reads only its class token, the patches that leave the last block do not reach the
+    logit, so the map there is zero: take the block before. In CaiT and PatchConvNet the last block
+    of the trunk reaches it.
 
     Args:
-        activations: at any captured path, space between the first axis and the last.
-        grads: the target's gradient there; the same shape.
+        activations: array at a captured path, with space between the first axis and the last.
+        grads: gradient of the target there; the same shape.
     """
     space = tuple(range(1, activations.ndim - 1))
     weights = grads.mean(space, keepdims=True)
@@ -46,7 +46,7 @@ def filters(kernel: jax.Array) -> jax.Array:
         kernel: [h, w, C, D]. ViT's patch embedding [P² · C, D] reshapes to it.
 
     Returns:
-        [D, h, w, 3] in colour where C is 3; otherwise every input channel in grey, [D, C, h, w].
+        [D, h, w, 3] in colour if C is 3; otherwise every input channel in grey, [D, C, h, w].
     """
     return stretch(jnp.transpose(kernel, (3, 0, 1, 2) if kernel.shape[2] == 3 else (3, 2, 0, 1)))
 
@@ -54,11 +54,11 @@ def filters(kernel: jax.Array) -> jax.Array:
 def filter_components(kernel: jax.Array, count: int) -> jax.Array:
     """Principal components of D filters (Dosovitskiy et al. 2021, figure 7, left).
 
-    Signs are chosen so that the entry of largest size is positive.
+    Signs make each component's largest entry positive.
 
     Args:
         kernel: [h, w, C, D], 3 or 1 channels.
-        count: how many components, largest variance first; at most D and h · w · C.
+        count: number of components, largest variance first; at most D and h · w · C.
 
     Returns:
         [count, h, w, C], each stretched to 0 to 1.
@@ -76,7 +76,7 @@ def filter_components(kernel: jax.Array, count: int) -> jax.Array:
 
 
 def grey_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Pixels drawn evenly from 0.4 to 0.6, where `maximize` starts."""
+    """Pixels drawn uniformly from 0.4 to 0.6, the start of `maximize`."""
     return jax.random.uniform(key, shape, minval=0.4, maxval=0.6)
 
 
@@ -84,24 +84,24 @@ def maximize(
     score: Callable[[jax.Array], jax.Array], images: jax.Array, *, steps: int = 30,
     rate: float = 10.0, jitter: int = 0, blur: float = 0.0, key: jax.Array | None = None,
 ) -> jax.Array:  # fmt: skip
-    """Gradient ascent in pixels: images [B, H, W, C] that excite a unit, in the same units.
+    """Gradient ascent in pixels: images [B, H, W, C] that excite a unit, in the units of `images`.
 
     The recipe of Chollet 2021 (Deep Learning with Python, section 9.4.2; Erhan et al. 2009): each
     step adds `rate` times the gradient, scaled to length 1 for each image. Works for any model;
     show the result through `tokens.channels`, which standardises it.
 
     Args:
-        score: images to one number each, [B]; image b may maximise unit b. `border_left_out`
-            makes one from feature maps.
-        images: where to start, `grey_noise`.
-        steps: of ascent.
+        score: maps images to one number each, [B]; image b may maximise unit b. `border_left_out`
+            makes a score from feature maps.
+        images: first images, as `grey_noise`.
+        steps: number of steps.
         rate: length of a step.
-        jitter: each step looks at the image rolled by up to this many pixels, each way.
-        blur: deviation in pixels of a Gaussian blur after each step; 0 has none.
-        key: of the jitter; needed if there is any.
+        jitter: largest number of pixels that a step rolls the image by, in each direction.
+        blur: deviation in pixels of a Gaussian blur after each step; 0 is none.
+        key: key of the jitter; required with jitter.
 
     Raises:
-        ValueError: if there is jitter and no key.
+        ValueError: for jitter without a key.
     """
     if jitter and key is None:
         raise ValueError(f'jitter needs a key: {jitter=}, {key=}.')
@@ -119,7 +119,7 @@ def maximize(
 
 
 def border_left_out(maps: jax.Array, *, border: int = 2) -> jax.Array:
-    """Channel means of maps [B, H, W, C] without a border where padding shows: [B, C].
+    """Channel means of maps [B, H, W, C] without the border, which padding affects: [B, C].
 
     Maps of up to twice the border lose nothing.
     """
@@ -147,14 +147,14 @@ def receptive_field(
 ) -> jax.Array:  # fmt: skip
     """Effective receptive field of a token at each of `layers`: [len(layers), H, W], 0 or more.
 
-    The size of the gradient of the token's summed channels at every pixel (Luo et al. 2016,
-    section 3), summed over colours, averaged over images.
+    Absolute gradient of the token's summed channels at every pixel (Luo et al. 2016, section 3),
+    summed over colours and averaged over images.
 
     Args:
-        forward: images [B, H, W, C] to `blocks` [L, B, N, D].
-        images: what to average over.
+        forward: maps images [B, H, W, C] to `blocks` [L, B, N, D].
+        images: images to average over.
         token: index among the N tokens; the centre patch is the usual one.
-        layers: which of the L layers; each costs one backward pass.
+        layers: indices of layers; each costs one backward pass.
     """
     tokens, backward = jax.vjp(forward, images)
 
@@ -166,10 +166,10 @@ def receptive_field(
 
 
 def field_size(fields: jax.Array, *, threshold: float = 0.0455) -> jax.Array:
-    """Side in pixels of a square as large as each field of [..., H, W]: [...].
+    """Side in pixels of a square with the area of each field of [..., H, W]: [...].
 
-    Counts the pixels above `threshold` of the field's largest, two deviations of a Gaussian (Luo
-    et al. 2016, section 3).
+    The area is the number of pixels above `threshold` times the field's maximum: two deviations of
+    a Gaussian (Luo et al. 2016, section 3).
     """
     above = fields > threshold * fields.max((-2, -1), keepdims=True)
     return jnp.sqrt(above.sum((-2, -1)))

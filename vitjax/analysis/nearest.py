@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, also where all vectors point nearly the same way."""
+"""Nearest neighbours by cosine, exact also for vectors that are nearly parallel."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 
 def by_cosine(bank: Array, queries: Array | None = None, *, k: int) -> tuple[jax.Array, jax.Array]:
@@ -20,18 +20,18 @@ def by_cosine(bank: Array, queries: Array | None = None, *, k: int) -> tuple[jax
     Array([[0, 1]], dtype=int32)
 
     Args:
-        bank: what to look among.
-        queries: what to look for; None is the bank's own rows, none a neighbour of itself.
-        k: how many, at most n (n - 1 without queries).
+        bank: rows to search.
+        queries: vectors to search for; None is the bank's rows, each without itself.
+        k: number of neighbours, at most n (n - 1 without queries).
 
     Returns:
-        How much smaller each cosine is than the largest of its query, as values of 0 or less, and
-        the indices into the bank, both [m, k].
+        Each cosine minus the largest of its query, 0 or less, and the indices into the bank, both
+        [m, k].
     """
     units = _units(bank)
     # Far from the origin all cosines are nearly 1, and float32 cannot tell them apart. Their
     # differences need no large terms: with m the mean unit vector, u = m + v and q = m + w,
-    # u·q = v·w + m·v + (what is the same for every u).
+    # u·q = v·w + m·v + (a term that is the same for every u).
     middle = units.mean(0)
     shifted = units - middle
     own = shifted @ middle

@@ -1,7 +1,7 @@
-"""What can be read off a representation: k-NN, ridge and linear classifiers at every layer.
+"""Probes of representations: k-NN, ridge and linear classifiers at every layer.
 
-Layers `[L, n, f]` of examples whose labels are known, layers `[L, m, f]` of others, and each
-probe's share of right answers on the others, `[L]`.
+They fit layers `[L, n, f]` of labelled examples and return accuracies `[L]` on layers `[L, m, f]`
+of other examples.
 """
 
 import functools
@@ -15,7 +15,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from vitjax.analysis import nearest
-from vitjax.types import Array, PyTree
+from vitjax.base.types import Array, PyTree
 
 Labels: TypeAlias = Array | Sequence[int]
 
@@ -36,16 +36,15 @@ def knn(
     array([0.5])
 
     Args:
-        train: [L, n, f].
-        labels: [n] integers from 0.
-        test: [L, m, f].
-        truth: [m] integers from 0.
-        k: neighbours that vote, at most n.
-        temperature: the smaller, the more weight the nearest have.
+        train: features to fit, [L, n, f].
+        labels: their labels, [n] integers from 0.
+        test: features to classify, [L, m, f].
+        truth: their labels, [m] integers from 0.
+        k: number of neighbours that vote, at most n.
+        temperature: temperature of the weights; a smaller one favours the nearest.
 
     Raises:
-        ValueError: for shapes that do not belong together, features that are not finite, k
-            outside 1 to n.
+        ValueError: if shapes do not match, features are not finite, or k is outside 1 to n.
     """
     if not 1 <= k <= len(labels):
         raise ValueError(f'k must be from 1 to the examples: {k=}, {len(labels)} examples.')
@@ -62,15 +61,15 @@ def ridge(
     """Accuracy [L] of ridge regression onto one-hot labels (Hoerl and Kennard 1970).
 
     `W = (XᵀX / n + λ I)⁻¹ Xᵀ (Y - ȳ) / n` on standardised features, `λ` being `penalty`; the class
-    of the largest of `x W + ȳ`, the intercept ȳ being each class's share of the labels, which is
-    not penalised. Exact, no iteration. Cost: n f² + f³ a layer.
+    of the largest of `x W + ȳ`. The intercept ȳ is each class's fraction of the labels and is not
+    penalised. Exact, no iteration. Cost: n f² + f³ a layer.
 
     Args:
         train: as in `knn`.
         labels: as in `knn`.
         test: as in `knn`.
         truth: as in `knn`.
-        penalty: above 0; relative to a feature's variance, which is 1.
+        penalty: λ, above 0; relative to a feature's variance, which is 1.
 
     Raises:
         ValueError: as `knn`, and for a penalty of 0 or less.
@@ -94,8 +93,8 @@ def linear(
         labels: as in `knn`.
         test: as in `knn`.
         truth: as in `knn`.
-        penalty: 0 or more.
-        steps: of L-BFGS.
+        penalty: weight of the penalty, 0 or more.
+        steps: number of steps.
 
     Raises:
         ValueError: as `knn`, and for a negative penalty.
@@ -107,11 +106,11 @@ def linear(
 
 
 def wilson(accuracy: ArrayLike, examples: int, *, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence interval `(low, high)` of a share seen on `examples` examples (Wilson 1927).
+    """Confidence interval `(low, high)` of a fraction of `examples` examples (Wilson 1927).
 
     Args:
-        accuracy: shares, 0 to 1, any shape.
-        examples: how many each was counted on.
+        accuracy: fractions, 0 to 1, any shape.
+        examples: number of examples of each.
         z: standard deviations of a normal; 1.96 is 95%.
     """
     share, spread = np.asarray(accuracy), z * z / examples
@@ -123,17 +122,18 @@ def wilson(accuracy: ArrayLike, examples: int, *, z: float = 1.96) -> tuple[np.n
 def _accuracy(
     scores: Callable[..., jax.Array], train: Array, labels: Labels, test: Array, truth: Labels
 ) -> np.ndarray:
-    """[L]: how often the largest of each layer's scores [m, classes] is the truth.
+    """Accuracy [L] of the class with each layer's largest score.
 
     Args:
-        scores: of a layer [n, f], its labels, other examples [m, f], and the number of classes.
+        scores: maps a layer [n, f], its labels, other examples [m, f] and the number of classes to
+            scores [m, classes].
         train: as in `knn`.
         labels: as in `knn`.
         test: as in `knn`.
         truth: as in `knn`.
 
     Raises:
-        ValueError: where they do not belong together, or a layer is not finite.
+        ValueError: if shapes do not match, or a layer is not finite.
     """
     labels, truth = np.asarray(labels), np.asarray(truth)
     fits = train.ndim == test.ndim == 3 and train.shape[::2] == test.shape[::2]
@@ -163,7 +163,7 @@ def _votes(
 
 
 def _standardised(train: Array, test: Array) -> tuple[Array, Array]:
-    """Both by the mean and deviation of `train`; a feature that is constant there becomes 0."""
+    """Both, standardised by the mean and deviation of `train`; a constant feature becomes 0."""
     train, test = train.astype(jnp.float32), test.astype(jnp.float32)
     mean, deviation = train.mean(0), train.std(0)
     scale = jnp.where(deviation > 1e-6 * jnp.abs(mean), 1 / deviation, 0)

@@ -1,24 +1,24 @@
-"""Which heads a target hangs on, and parameters without some heads or layers."""
+"""Importance of heads, and parameters without some heads or layers."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from vitjax.types import Array, Params
+from vitjax.base.types import Array, Params
 
 
 def head_importance(weights: Array, grads: Array) -> jax.Array:
-    """How much the target hangs on each head (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
+    """Importance of each head for the target (Michel et al. 2019, eq. 2): [L, heads], 0 or more.
 
-    |Σ A ⊙ ∂y/∂A| over queries and keys, which is the derivative by a gate on the head's output,
-    averaged over images.
+    |Σ A ⊙ ∂y/∂A| over queries and keys, averaged over images: the derivative with respect to a gate
+    on the head's output.
 
     Args:
-        weights: what multiplies the values, [L, B, heads, Q, K]: `weights`, and for CaiT's trunk
-            `mixed_weights`, since its heads have been mixed before. PatchConvNet's trunk has none;
-            its pooling's `class_blocks/attention/weights` do.
-        grads: the target's gradient there; the same shape.
+        weights: factors of the values, [L, B, heads, Q, K]: `weights`, and for CaiT's trunk
+            `mixed_weights`, since it mixes heads before. PatchConvNet's trunk has none; its pooling
+            has `class_blocks/attention/weights`.
+        grads: gradient of the target there; the same shape.
     """
     return jnp.abs((weights * grads).sum((-2, -1))).mean(1)
 
@@ -27,9 +27,9 @@ def remove_heads(params: Params, removed: Array, *, stack: str = 'blocks') -> Pa
     """Parameters in which heads add nothing: their slice of the output projection is zero.
 
     Args:
-        params: of a ViT or CaiT. PatchConvNet's heads are in its `class_blocks`.
-        removed: [L, heads], true where a head goes.
-        stack: whose heads, `blocks` or `class_blocks`.
+        params: parameters of a ViT or CaiT. PatchConvNet's heads are in its `class_blocks`.
+        removed: [L, heads], True for heads to remove.
+        stack: stack of the heads, `blocks` or `class_blocks`.
     """
     attention = params[stack]['attention']
     kernel = attention['projection']['kernel']  # [L, heads * head_width, D]
@@ -45,8 +45,8 @@ def keep_layers(params: Params, layers: Sequence[int]) -> Params:
     """Parameters of a shorter stack, for `model.clone(depth=len(layers))`.
 
     Args:
-        params: of a ViT, CaiT or PatchConvNet.
-        layers: the blocks that stay, in order.
+        params: parameters of a ViT, CaiT or PatchConvNet.
+        layers: indices of the blocks to keep, in order.
     """
     index = jnp.asarray(layers)
     return {**params, 'blocks': jax.tree.map(lambda leaf: leaf[index], params['blocks'])}

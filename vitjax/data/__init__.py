@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, in which order, and how they are varied."""
+"""Images and labels: sources, order, feeding, augmentation and preprocessing."""

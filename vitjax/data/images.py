@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vitjax import quiet
-from vitjax.files import first_line
+from vitjax.base import quiet
+from vitjax.base.files import first_line
+from vitjax.base.processes import cores
 
-# The formats that are opened (no plugin that starts a program), with the suffixes of their files.
+# Formats that are opened (no plugin that starts a program), with their suffixes.
 FORMATS = {
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
     'PNG': ('.png', '.apng'),
@@ -29,7 +30,7 @@ FORMATS = {
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGE = 2**24  # pixels from which an image is reduced while it is read
-THREADS = ThreadPoolExecutor(os.cpu_count(), 'images')  # Pillow works outside the GIL
+THREADS = ThreadPoolExecutor(cores(), 'images')  # Pillow works outside the GIL
 
 
 class InMemory(NamedTuple):
@@ -58,9 +59,9 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
             and a JPEG is never decoded in full.
 
     Raises:
-        ValueError: for a file that is missing, not a regular file (a folder, a FIFO), truncated, of
-            another format, of floating-point numbers, of more than 179 megapixels, or of one
-            pixel's width or height. The message names it.
+        ValueError: if the file is missing, not regular (a folder, a FIFO), truncated, of another
+            format, of floating-point numbers, of more than 179 megapixels, or one pixel wide or
+            high. The message names it.
     """
     try:
         with of_any_size(), Image.open(_regular(file), formats=_formats()) as image:
@@ -83,7 +84,7 @@ def size(file: File) -> tuple[int, int]:
     """Width and height in pixels of an image file that `read` takes, upright; decodes nothing.
 
     Raises:
-        ValueError: for anything but a regular file. Pillow raises others for a broken one.
+        ValueError: if the file is not regular. Pillow raises others for a broken one.
     """
     with of_any_size(), Image.open(_regular(file), formats=_formats()) as image:
         wide, high = image.size
@@ -104,10 +105,7 @@ def _regular(file: File) -> io.BytesIO | str | pathlib.Path:
 
 
 def of_any_size() -> contextlib.AbstractContextManager[None]:
-    """Pillow without its warning of large images: from half of its limit to all of it.
-
-    They are read, and reduced on the way.
-    """
+    """Silences Pillow's warning of images above half of its limit, which are read and reduced."""
     return quiet.warning(Image.DecompressionBombWarning)
 
 
@@ -140,8 +138,8 @@ def _rgb(image: Image.Image, short_side: int | None) -> Image.Image:
 def _transparent(image: Image.Image) -> Any:
     """The grey level or colour that stands for transparent, at the depth of the decoded pixels.
 
-    A PNG has it at the file's depth, and so has Pillow, which decodes 2 and 4 bits of grey to 8,
-    and 16 bits a colour to 8. Of the latter the high bytes decide.
+    Pillow keeps it at the PNG's own depth, but decodes 2 and 4 bits of grey to 8, and 16 bits a
+    colour to their high bytes.
     """
     clear = image.info.get('transparency')
     tiles: Any = getattr(image, 'tile', None) if image.format == 'PNG' else None
@@ -157,7 +155,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels of 16 bits as 8, with alpha if one of them stands for transparent.
 
     Raises:
-        ValueError: for levels beyond 16 bits and for floating point, whose white is not known.
+        ValueError: if levels exceed 16 bits or are floating point, whose white is unknown.
     """
     levels = np.asarray(image)
     if image.mode == 'F' or (levels < 0).any() or (levels > 65535).any():

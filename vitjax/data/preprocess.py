@@ -2,7 +2,7 @@
 
 It is the path of the weights' publishers (timm, DeiT, transformers). The short side is resized to
 `int(size / crop)` pixels with an antialiased filter, the central square is cut out, and the pixels
-are normalised. On the host Pillow resizes (`squares`, `read_squares`, `load`). On the device
+are normalised. On the host Pillow resizes (`squares`, `load`). On the device
 `inputs` does the same arithmetic as two products with Pillow's own weights.
 """
 
@@ -10,24 +10,20 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from vitjax.base.ranges import Finite, Positive, Range, Side
 from vitjax.data import images as files
-from vitjax.data.order import evenly
-from vitjax.ranges import Finite, Positive, Side, number
-
-if TYPE_CHECKING:
-    from vitjax.data.kind import Data
 
 Array = TypeVar('Array', np.ndarray, jax.Array)
 Colour = tuple[float, float, float]
-Crop = Annotated[float, number(0.01, 1)]
+Crop = Annotated[float, Range(0.01, 1)]
 Interpolation = Literal['bilinear', 'bicubic', 'lanczos']
 IMAGENET: tuple[Colour, Colour] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, deviation
 
@@ -46,7 +42,7 @@ class Preprocessing:
         deviation: per channel, of pixels in 0..1.
         interpolation: Pillow's filter for resizing, antialiased: `bilinear`, `bicubic`, `lanczos`.
         squash: resize both sides to `size / crop` pixels, whatever the image's aspect.
-        grey: replace the three channels by their luma first (Pillow's `convert('L')`), as for a
+        grey: replace the three channels by their luma first (Pillow's `convert('L')`), for a
             model that was trained on grey images.
     """
 
@@ -99,7 +95,7 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
         preprocessing: the model's.
 
     Raises:
-        ValueError: for a file that cannot be read, by name, and for another array.
+        ValueError: if the file cannot be read (by name), or the array is another one.
     """
     if not isinstance(image, np.ndarray):
         image = files.read(image, short_side=int(preprocessing.size / preprocessing.crop))
@@ -111,8 +107,8 @@ def read_square(image: files.File | np.ndarray, preprocessing: Preprocessing) ->
 def remark(file: files.File, preprocessing: Preprocessing) -> str:
     """Note on the part of an image file that a model does not see; empty if it sees enough.
 
-    Worth a note are less than half of the image in the square that is cut out, and a square that
-    shrinks to fewer than 64 pixels a side, and to less than a quarter.
+    A note is due if the square that is cut out has less than half of the image, or shrinks to less
+    than 64 pixels a side and less than a quarter.
     """
     wide, high = files.size(file)
     size = preprocessing.size
@@ -128,26 +124,17 @@ def remark(file: files.File, preprocessing: Preprocessing) -> str:
     )
 
 
-def squares(images: np.ndarray | Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
-    """Images of any sizes, uint8 [H, W, 3] each, resized and cut: uint8 [B, size, size, 3].
+def squares(
+    images: np.ndarray | Sequence[files.File | np.ndarray], preprocessing: Preprocessing
+) -> np.ndarray:
+    """Files and arrays of any sizes, as `read_square` takes them: uint8 [B, size, size, 3].
 
     >>> wide, high = np.zeros((20, 30, 3), np.uint8), np.zeros((9, 5, 3), np.uint8)
     >>> squares([wide, high], Preprocessing(size=8)).shape
     (2, 8, 8, 3)
 
     Raises:
-        ValueError: for another array, and if there are none.
-    """
-    return read_squares(images, preprocessing)
-
-
-def read_squares(
-    images: np.ndarray | Sequence[files.File | np.ndarray], preprocessing: Preprocessing
-) -> np.ndarray:
-    """Files and arrays of any sizes, as `read_square` takes them: uint8 [B, size, size, 3].
-
-    Raises:
-        ValueError: for a file that cannot be read, by name, another array, and if there are none.
+        ValueError: if a file cannot be read (by name), an array is no image, or there are none.
     """
     if isinstance(images, str | pathlib.Path):
         raise ValueError(f'images must be a list of images: got {str(images)!r}.')
@@ -160,9 +147,9 @@ def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarra
     """Image files as a model's input: float32 [B, size, size, 3], normalised.
 
     Raises:
-        ValueError: for a file that cannot be read, by name, and if there are none.
+        ValueError: if a file cannot be read (by name), or there are none.
     """
-    return normalise(read_squares(paths, preprocessing), preprocessing)
+    return normalise(squares(paths, preprocessing), preprocessing)
 
 
 # ---- On the device -----------------------------------------------------------------------------
@@ -206,7 +193,7 @@ def finish(
         pixels: uint8 [B, H, W, 3].
         preprocessing: the model's.
         prepared: preprocessing that the images were resized and cut for (`Data.prepared`); None if
-            they are as their source has them.
+            they are as in their source.
 
     Raises:
         ValueError: if they were prepared for another model.
@@ -250,18 +237,14 @@ class _Kernel(NamedTuple):
     """Pillow's resize of one axis, for the outputs that are kept.
 
     Attributes:
-        first: the first pixel that is read.
+        first: first pixel that is read.
         weights: [outputs, pixels read] from there on, whole numbers with 22 bits after the point.
-        identity: whether the axis keeps its size, so that pixels are only cut out.
+        identity: True if the axis keeps its size, so that pixels are only cut out.
     """
 
     first: int
     weights: np.ndarray
     identity: bool
-
-
-def _bilinear(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - np.abs(x), 0)
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
@@ -270,17 +253,17 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def _lanczos(x: np.ndarray) -> np.ndarray:
+def _sinc(x: np.ndarray) -> np.ndarray:
+    angle = np.where(x == 0, 1.0, x * math.pi)
     sine: Any = np.frompyfunc(math.sin, 1, 1)  # the C library's, as Pillow's: numpy's may differ
-
-    def sinc(x: np.ndarray) -> np.ndarray:
-        angle = np.where(x == 0, 1.0, x * math.pi)
-        return np.where(x == 0, 1.0, sine(angle).astype(float) / angle)
-
-    return np.where((-3 <= x) & (x < 3), sinc(x) * sinc(x / 3), 0)
+    return np.where(x == 0, 1.0, sine(angle).astype(float) / angle)
 
 
-_FILTERS = {'bilinear': (_bilinear, 1.0), 'bicubic': (_bicubic, 2.0), 'lanczos': (_lanczos, 3.0)}
+_FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {  # with their reach
+    'bilinear': (lambda x: np.maximum(1 - np.abs(x), 0), 1.0),
+    'bicubic': (_bicubic, 2.0),
+    'lanczos': (lambda x: np.where((-3 <= x) & (x < 3), _sinc(x) * _sinc(x / 3), 0), 3.0),
+}
 
 
 @functools.lru_cache(maxsize=32)
@@ -342,49 +325,3 @@ def _geometry(
     )
     top, left = (round((side - preprocessing.size) / 2) for side in (high, wide))
     return (high, wide), (top, left)
-
-
-# ---- From the training images ------------------------------------------------------------------
-
-
-def is_grey(data: 'Data') -> bool:
-    """Returns True if all images that `statistics` reads have three equal channels everywhere.
-
-    A nearly grey image is in colour. Reading stops at the first image in colour.
-    """
-    chosen, start, count = _sample(data), 0, 8
-    while start < len(chosen):
-        pixels = data.images[chosen[start : start + count]]
-        if (pixels[..., :1] != pixels).any():
-            return False
-        start, count = start + count, min(2 * count, 1000)
-    return True
-
-
-def _sample(data: 'Data') -> np.ndarray:
-    """Rows of the images that stand for all: at most 50,000, or 5,000 of a stream, evenly."""
-    most = 5_000 if getattr(data.images, 'streams', False) else 50_000
-    return evenly(len(data), most)
-
-
-def statistics(data: 'Data') -> tuple[Colour, Colour]:
-    """Mean and deviation per channel of pixels in 0..1, over at most 50,000 images, evenly spread.
-
-    Of images that stream 5,000 are read. Both are rounded to 6 decimals, so that they can be
-    written and read again.
-    """
-    chosen = _sample(data)
-    first = second = np.zeros(3)
-    for part in np.array_split(chosen, -(-len(chosen) // 1000)):
-        pixels = data.images[part].reshape(-1, 3).astype(np.float32) / 255
-        first = first + pixels.sum(0, dtype=np.float64)
-        second = second + (pixels**2).sum(0, dtype=np.float64)
-    count = len(chosen) * data.images.shape[1] * data.images.shape[2]
-    mean = first / count
-    deviation = np.sqrt(np.maximum(second / count - mean**2, 1e-12))
-    return _colour(mean), _colour(deviation)
-
-
-def _colour(values: np.ndarray) -> Colour:
-    red, green, blue = (round(float(value), 6) for value in values)
-    return red, green, blue

@@ -1,1 +1,1 @@
-"""Arrays to matplotlib figures; nothing here saves one."""
+"""Figures: arrays in, matplotlib figures out; none is saved here."""

@@ -1,4 +1,4 @@
-"""What ablations show: accuracy over pairs of settings, and against the operations it took."""
+"""Accuracy of an ablation over pairs of settings, and against the operations of training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,25 +6,19 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from vitjax.figures.panels import (
-    charts,
-    headed,
-    legend,
-    named,
-    percent,
-    write_cells,
-)
+from vitjax.figures.charts import charts, heat, legend, percent, write_cells
 from vitjax.figures.style import COLUMN, WIDTH, Figure, cut, styled
+from vitjax.figures.text import headed, named
 
 Axis = tuple[str, Sequence[Any]]  # a setting's path and its values
 
-# Settings whose field does not say in words what they are.
+# Settings whose field is no plain name for a reader.
 _WORDS = {
     'optim.peak': 'peak learning rate', 'optim.decay': 'weight decay',
     'optim.clip': 'largest gradient norm', 'model.num_heads': 'heads', 'model.pool': 'pooling',
     'augment.size': 'image size', 'augment.smoothing': 'label smoothing',
     'augment.padding': 'padding (pixels)', 'optim.name': 'optimizer',
-    'optim.warmup': 'warm-up (share of steps)', 'model.mlp_ratio': 'MLP ratio',
+    'optim.warmup': 'warm-up (fraction of steps)', 'model.mlp_ratio': 'MLP ratio',
 }  # fmt: skip
 
 
@@ -40,12 +34,12 @@ def pair(
     """Test accuracy over two settings: lines with their 95% intervals, and a heat map of the same.
 
     Args:
-        table: [values of y, values of x, 3]: mean, low and high end; NaN where nothing is known.
-        x: the setting along the lines.
-        y: the setting that tells lines apart; None for one line and no heat map.
-        axes: settings that vary in all; the others are averaged over, which the title says.
-        seeds: how many there are of each cell.
-        each: what every cell was given alike, for the title: `1,200 steps each`.
+        table: mean, low and high end, [values of y, values of x, 3]; NaN for missing cells.
+        x: setting along the lines.
+        y: setting that tells lines apart; None for one line and no heat map.
+        axes: number of settings that vary; the title says that the others are averaged.
+        seeds: seeds of each cell.
+        each: training that all cells have in common, for the title: `1,200 steps each`.
     """
     figure, (lines, *heat) = charts(WIDTH if y else COLUMN, 2.6, 2 if y else 1)
     place = np.arange(len(x[1]))
@@ -69,11 +63,11 @@ def pair(
 
 
 def alike(steps: Sequence[int], flops: Sequence[float]) -> str:
-    """What the training of all cells has in common, in words: its steps, or its FLOPs to 1%.
+    """Training that all cells have in common, in words: steps, or FLOPs within 1%.
 
     Args:
-        steps: [cells].
-        flops: [cells] of training one seed.
+        steps: training steps [cells].
+        flops: FLOPs of training one seed [cells].
     """
     if min(steps) == max(steps):
         return f'{steps[0]:,} steps each'
@@ -87,13 +81,13 @@ def _said(axis: Axis) -> list[str]:
 
 
 def _bars(values: np.ndarray) -> np.ndarray | None:
-    """Lengths of error bars below and above [2, n] of mean, low and high [n, 3]; None of none."""
+    """Lengths of error bars below and above [2, n], from mean, low, high [n, 3]; None for NaN."""
     mean, low, high = np.atleast_2d(values).T
     return np.nan_to_num(np.stack([mean - low, high - mean])) if np.isfinite(low).any() else None
 
 
 def _mean(seeds: int, low: np.ndarray) -> str:
-    """Of how many seeds means are, and whether there are intervals."""
+    """Number of seeds of the means, and their interval, in words."""
     if seeds == 1:
         return 'one seed'
     known = np.isfinite(low).any()
@@ -102,17 +96,15 @@ def _mean(seeds: int, low: np.ndarray) -> str:
 
 
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
-    image = axis.imshow(table[..., 0], cmap='viridis', aspect='auto')
-    axis.set_xticks(range(len(x[1])), _said(x))
-    axis.set_yticks(range(len(y[1])), _said(y))
-    axis.set(xlabel=words(x[0]), ylabel=words(y[0]))
+    image = heat(axis, table[..., 0], (words(x[0]), _said(x)), (words(y[0]), _said(y)))
 
     def text(*cell: int) -> str:
         mean, low, high = 100 * table[cell]
-        interval = '' if np.isnan(low) else f'\n{low:.1f} to {high:.1f}'
+        interval = '' if np.isnan(low) else f'\n{low:.1f}–{high:.1f}'
         return '' if np.isnan(mean) else f'{mean:.1f}%{interval}'
 
-    write_cells(axis, table[..., 0], text, middle=np.mean(image.get_clim()))
+    size = min(7, 33 / len(x[1]))  # an interval fits into its cell
+    write_cells(axis, table[..., 0], text, middle=float(np.mean(image.get_clim())), size=size)
     percent(figure.colorbar(image, ax=axis, label='test accuracy').ax.yaxis)
 
 
@@ -124,11 +116,11 @@ def against_flops(
     """Test accuracy against the operations of training one seed, a point for each cell.
 
     Args:
-        flops: [cells].
-        accuracy: [cells] of mean, low and high end.
-        points: [cells] settings.
+        flops: FLOPs [cells].
+        accuracy: mean, low and high end of each cell.
+        points: settings of each cell.
         axes: settings that vary: the first gives the colour, the second the marker.
-        seeds: how many there are of each cell.
+        seeds: seeds of each cell.
     """
     figure, (axis,) = charts(0.75 * WIDTH, 3.2)
     values = {name: [*dict.fromkeys(point[name] for point in points)] for name in axes[:2]}

@@ -1,4 +1,4 @@
-"""What attention shows: maps by head and layer, over the image, distances and entropies."""
+"""Attention: maps by head and layer, overlays on the image, distances and entropies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,23 +6,17 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from vitjax.figures.panels import (
-    Scale,
-    charts,
-    fitted,
-    headed,
-    number,
-    overlay,
-    panels,
-    require_finite,
-    scaled,
-    show,
-    some,
-)
+from vitjax.data.order import evenly
+from vitjax.figures.charts import charts, number
+from vitjax.figures.panels import Scale, overlay, panels, require_finite, scaled, show
 from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.text import fitted, headed
 
-BAR = 0.7  # inches that a colour bar takes
-_MOST = 12  # with more panels a row each is too small to read
+# Weights are drawn as multiples of 1/N, the weight of each of N tokens under uniform attention. A
+# scale that ends no earlier than at DIM leaves nearly uniform attention dim and flat.
+UNIFORM, DIM = 'attention / uniform', 3.0
+BAR = 0.7  # inches of a colour bar
+_MOST = 12  # panels in a row; more would be too small to read
 
 
 @styled
@@ -35,17 +29,17 @@ def heads(
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: [B, heads, rows, columns]. Of more than twelve heads, twelve are shown, evenly spread.
-        title: which layer, and whose attention.
-        label: what maps are, beside the colour bar.
-        titles: of the maps, or for each image its own; `head 1` and so on without them.
-        signed: maps may be negative: colours are centred on 0.
+        maps: [B, heads, rows, columns]. Of more than twelve heads, twelve evenly spaced are shown.
+        title: layer, and the attending token.
+        label: quantity of the maps, at the colour bar.
+        titles: titles of the maps, or one list per image; by default `head 1` and so on.
+        signed: maps may be negative, and colours are centred on 0.
         query: row and column, from 0, of the attending patch, marked on the image.
-        scale: of colours, `shared` or `each` map's own.
-        least: where a shared scale ends at the earliest.
+        scale: scale of colours, `shared` or `each` map's own.
+        least: smallest end of a shared scale.
     """
     count = maps.shape[1]
-    shown, own = some(count, _MOST), bool(titles) and not isinstance(titles[0], str)
+    shown, own = evenly(count, _MOST), bool(titles) and not isinstance(titles[0], str)
     said: Any = titles or [f'head {head + 1}' for head in range(count)]
     colours = scaled(maps, label, scale, signed=signed, least=least)
     side = min(1.3, (WIDTH - BAR) / (1 + len(shown)))
@@ -68,9 +62,9 @@ def heads_by_layer(
 ) -> Figure:  # fmt: skip
     """One column a layer, one row a head, for one image: maps [layers, heads, rows, columns].
 
-    At most twelve layers and twelve heads, evenly spread. Other arguments as of `heads`.
+    At most twelve layers and twelve heads, evenly spaced. Other arguments are those of `heads`.
     """
-    layers, shown = some(len(maps), _MOST), some(maps.shape[1], _MOST)
+    layers, shown = evenly(len(maps), _MOST), evenly(maps.shape[1], _MOST)
     colours = scaled(maps, label, scale, least=least)
     side = min(1.2, (WIDTH - BAR) / (1 + len(layers)))
     figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05, right=BAR)
@@ -92,17 +86,17 @@ def overlays(
     pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], label: str,
     smooth: bool, title: str = '', scale: str = 'shared', least: float = 0.0,
 ) -> Figure:  # fmt: skip
-    """The images in a row, and below them one row of overlays for each of several kinds of map.
+    """The images in a row, and below them a row of overlays for each kind of map.
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
-        maps: by kind, which labels its row: [B, rows, columns], 0 or more.
-        titles: one for each image.
-        label: what maps are, beside the colour bar.
-        smooth: interpolate maps (bicubic) or show their cells.
-        title: of the figure.
-        scale: of colours, `shared` by all maps or `each` map's own.
-        least: where a shared scale ends at the earliest.
+        maps: maps by kind, the label of their row: [B, rows, columns], 0 or more.
+        titles: titles of the images.
+        label: quantity of the maps, at the colour bar.
+        smooth: interpolate maps (bicubic); False shows their cells.
+        title: title of the figure.
+        scale: scale of colours, `shared` or `each` map's own.
+        least: smallest end of a shared scale.
     """
     count = len(pictures)
     side = min(1.9, (WIDTH - BAR) / count)
@@ -127,9 +121,9 @@ def over_depth(
     pictures: np.ndarray, maps: np.ndarray, *, title: str, label: str, smooth: bool = True,
     scale: str = 'shared', least: float = 0.0,
 ) -> list[Figure]:  # fmt: skip
-    """Frames of an animation over depth, one scale for all: overlays of all images in a row.
+    """Frames of an animation over depth, on one scale: overlays of all images in a row.
 
-    Arguments as of `overlays`, but maps [layers, B, rows, columns].
+    Arguments are those of `overlays`, with maps [layers, B, rows, columns].
     """
     colours, frames = scaled(maps, label, scale, least=least), []
     for layer, values in enumerate(colours.maps, 1):
@@ -148,24 +142,24 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
     """Mean attention distance and entropy of each head (a dot) by layer, and the layers' means.
 
     Args:
-        distance: pixels, [layers, heads].
-        entropy: nats, [layers, heads].
-        largest: the entropy of uniform attention, drawn as a line.
+        distance: distance in pixels, [layers, heads].
+        entropy: entropy in nats, [layers, heads].
+        largest: entropy of uniform attention, drawn as a line.
     """
     require_finite(distance, 'distance')
     require_finite(entropy, 'entropy')
     figure, (left, right) = charts(WIDTH, 2.6, 2)
     layers = np.arange(1, len(distance) + 1)
     for axis, values, title, unit in (
-        (left, distance, 'mean attention distance', 'pixels'),
-        (right, entropy, 'attention entropy', 'nats'),
+        (left, distance, 'mean attention distance', 'distance (pixels)'),
+        (right, entropy, 'attention entropy', 'entropy (nats)'),
     ):
         axis.plot(layers, values, 'o', color='C0', alpha=0.5, markeredgewidth=0)
         axis.plot(layers, values.mean(1), color='C1', label='mean of heads')
         axis.set(title=title, xlabel='layer', ylabel=unit)
         number(axis)
     right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
-    # Where all heads are alike, as in a barely trained network, dots would hide under the frame.
+    # Equal heads, as in a barely trained network, would put dots under the frame.
     left.set_ylim(0, 1.08 * distance.max() or 1)
     right.set_ylim(0, 1.08 * max(largest, entropy.max()) or 1)
     left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
@@ -179,7 +173,7 @@ def _map(axis, colours: Scale, place: tuple[int, int], title: str) -> None:
 
 
 def _picture(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int] | None):
-    """An image, with a square around the attending patch."""
+    """Shows an image, with a square around the attending patch."""
     show(axis, picture)
     if query is None:
         return

@@ -1,19 +1,20 @@
-"""What a training step takes on machines: memory of a device, and time by module."""
+"""Memory of a training step on machines, and its time by module."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vitjax.figures.panels import legend, named
+from vitjax.figures.charts import legend
 from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.text import named
 
 
 class Share(NamedTuple):
     """One machine's bars.
 
     Attributes:
-        memory: bytes of one device by what they hold.
+        memory: bytes of one device by their use.
         available: bytes of one device.
-        modules: seconds of a step by module, and who estimates them.
+        modules: seconds of a step by module, and the source of the estimate.
     """
 
     memory: Mapping[str, float]
@@ -23,11 +24,7 @@ class Share(NamedTuple):
 
 @styled
 def forecast(machines: Mapping[str, Share]) -> Figure:
-    """Memory of one device of each machine against what it has; below, time by module.
-
-    Args:
-        machines: by name.
-    """
+    """Memory used and available on one device of each machine, by name; below, time by module."""
     count = len(machines)
     rows = -(-count // 2)
     longest = max((len(share.modules) for share in machines.values()), default=0)
@@ -66,7 +63,7 @@ def _time(axis: Any, name: str, share: Share) -> None:
     axis.set_yticks(range(len(share.modules)), [named(name, 24) for name in share.modules])
     axis.invert_yaxis()
     axis.set_xlim(0, None)
-    axis.set_xlabel('ms a step, estimated')
+    axis.set_xlabel('estimated time (ms a step)')
     axis.set_title(named(name, 40))
     if share.modules:
         legend(axis, handles, used, loc='lower right', title='by')

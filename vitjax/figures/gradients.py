@@ -1,36 +1,26 @@
-"""What gradients show: filters, preferred inputs, receptive fields, what can be removed."""
+"""Filters, preferred inputs, receptive fields, and the importance of heads and layers."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import (
-    GAP,
-    charts,
-    fractions,
-    montage,
-    number,
-    panels,
-    percent,
-    show,
-    unclip,
-    wrapped,
-)
+from vitjax.figures.charts import charts, heat, number, percent, unclip
+from vitjax.figures.panels import GAP, fractions, montage, panels, show, wrapped
 from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
+from vitjax.figures.text import fitted
 
 
 @styled
 def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) -> Figure:
-    """First-layer filters, and their principal components where there are any.
+    """First-layer filters, and their principal components if given.
 
     Args:
-        pictures: in 0..1, filters in colour [n, h, w, 3] or grey [n, h, w], of which at most 64 are
-            shown; or of many channels [n, channels, h, w], the first 16 channels of the first 16.
+        pictures: filters in 0..1. In colour [n, h, w, 3] or grey [n, h, w] at most 64 are shown;
+            of many channels [n, channels, h, w], the first 16 channels of the first 16.
         components: [count, h, w, 3] or [count, h, w] in 0..1, or None.
-        title: of the filters.
+        title: title of the filters.
     """
     if pictures.ndim == 3 or (pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]):
         left = montage(_coloured(pictures[:64]), fill=GAP)
@@ -46,13 +36,13 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
 
 
 def _coloured(pictures: np.ndarray) -> np.ndarray:
-    """Grey pictures [n, h, w] as [n, h, w, 3]; others as they are."""
+    """Grey pictures [n, h, w] as [n, h, w, 3]; others unchanged."""
     return pictures if pictures.ndim == 4 else np.repeat(pictures[..., None], 3, -1)
 
 
 @styled
 def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
-    """What units prefer: pictures [n, H, W, 3], uint8."""
+    """Preferred inputs of units: pictures [n, H, W, 3], uint8."""
     figure, axes = wrapped(len(pictures), 4, side=WIDTH / 4)
     for axis, picture, title in zip(axes, pictures, titles, strict=True):
         show(axis, picture, title)
@@ -63,7 +53,10 @@ def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
 def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[str]) -> Figure:
     """Effective receptive fields [n, H, W], each on its own logarithmic scale over three decades.
 
-    `sizes` [n], sides in pixels, go into the titles.
+    Args:
+        fields: gradients, 0 or more.
+        sizes: sides of the fields in pixels [n], for the titles.
+        titles: titles of the panels.
     """
     figure, axes = wrapped(len(fields), 6, side=(WIDTH - 0.7) / 6, top=0.4)
     scale = Normalize(-3, 0)
@@ -74,25 +67,25 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
     colours = ScalarMappable(scale, 'inferno')
     bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
     bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'])
-    bar.set_label(label)
+    bar.set_label(fitted(label, 1.3))
     return figure
 
 
 @styled
 def importance(
-    heads: np.ndarray | None, shares: np.ndarray | None, left: np.ndarray | None,
+    heads: np.ndarray | None, removed: np.ndarray | None, left: np.ndarray | None,
     layers: Sequence[int], without: np.ndarray, *, ylabel: str,
 ) -> Figure:  # fmt: skip
-    """How much each head matters, and what remains without heads or layers.
+    """Importance of each head, and a measure without heads or layers.
 
     Args:
         heads: importance, [layers, heads], 0 or more; None (with the next two) for a trunk without
-            attention, whose layers alone are shown.
-        shares: of all heads removed, least important first, 0 to 1.
-        left: the measure then; as long as `shares`.
+            attention, of which only the layers are shown.
+        removed: fractions of all heads that are removed, least important first.
+        left: measure without these heads; as long as `removed`.
         layers: indices of the layers removed, one at a time.
-        without: the measure without each of them.
-        ylabel: what `left` and `without` measure.
+        without: measure without each of them.
+        ylabel: quantity of `left` and `without`.
     """
     alone = heads is None
     figure, axes = charts(COLUMN if alone else WIDTH, 2.4, 1 if alone else 3)
@@ -100,20 +93,20 @@ def importance(
     axes[-1].set(title='one layer removed', xlabel='layer', ylabel=ylabel if alone else '')
     number(axes[-1])
     lowest = min([0.0, *without])
-    if heads is not None and shares is not None and left is not None:
-        extent = (0.5, heads.shape[1] + 0.5, len(heads) + 0.5, 0.5)
-        shares_of, label = fractions(heads, 'importance', axis=None, of="the largest head's")
-        image = axes[0].imshow(shares_of, aspect='auto', vmin=0, vmax=1, extent=extent)
-        axes[0].set(title='importance of heads', xlabel='head', ylabel='layer')
-        axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    if heads is not None and removed is not None and left is not None:
+        relative, label = fractions(heads, 'importance', axis=None, of='the')
+        layer, head = (range(1, count + 1) for count in heads.shape)
+        image = heat(axes[0], relative, ('head', head), ('layer', layer), most=12, vmin=0, vmax=1)
+        axes[0].set_title('importance of heads')
         figure.colorbar(image, ax=axes[0], label=label)
-        axes[1].plot(shares, left, 'o-')
-        axes[1].set(title='heads removed', xlabel='share, least important first', ylabel=ylabel)
+        axes[1].plot(removed, left, 'o-')
+        axes[1].set(
+            title='heads removed', xlabel='heads removed, least important first', ylabel=ylabel
+        )
         percent(axes[1].xaxis)
         axes[1].grid(True)
         lowest = min([lowest, *left])
-    for axis in axes[-2:]:  # the measure, whether or not there are heads
+    for axis in axes[-2:]:  # those of the measure
         axis.set_ylim(lowest, 1)
         unclip(axis)
     return figure

@@ -1,4 +1,4 @@
-"""What interventions did, drawn."""
+"""Effects of interventions: on heads, places, regions and layers, of directions, over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
-from vitjax.figures.panels import (
+from vitjax.data.order import evenly
+from vitjax.figures.charts import (
+    band,
     charts,
-    headed,
+    diverging,
+    heat,
     legend,
     number,
     percent,
     powers,
-    require_finite,
-    short,
-    some,
     unclip,
     write_cells,
 )
+from vitjax.figures.panels import require_finite
 from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.text import fitted, headed, short
 
 
 @styled
@@ -28,37 +30,43 @@ def heads(
     exact: Mapping[str, np.ndarray], size: np.ndarray, estimate: np.ndarray, *, measure: str,
     title: str,
 ) -> Figure:  # fmt: skip
-    """Effects of each head by kind of ablation [layers, heads], and size against its estimate."""
+    """Effects of each head by kind of ablation, and their size against the estimate.
+
+    Args:
+        exact: mean effects by kind of ablation, [layers, heads].
+        size: mean size of the effects of `zero`, [layers, heads].
+        estimate: first-order estimate of the same.
+        measure: quantity of the effects.
+        title: title of the figure.
+    """
     for values in exact.values():
         require_finite(values, measure)
     figure, axes = charts(WIDTH, 2.6, len(exact) + 1)
-    most = max(float(np.abs(values).max()) for values in exact.values()) or 1.0
+    colours = diverging(np.stack([*exact.values()]))
+    most = colours['vmax']
+    layers, columns = (range(1, count + 1) for count in size.shape)
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
-        axis.imshow(values, cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto')
-        axis.set(title=f'{kind} ablation', xlabel='head', ylabel='layer')
-        axis.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
-        axis.set_yticks(range(len(values)), range(1, len(values) + 1))
+        heat(axis, values, ('head', columns), ('layer', layers), most=12, **colours)
+        axis.set(title=f'{kind} ablation')
         if values.shape[1] <= 6 and len(values) <= 16:
-            decimals = max(0, 2 - math.floor(math.log10(most)))
+            decimals = max(0, 2 - math.floor(math.log10(most))) if most > 1e-30 else 2
             for (row, column), value in np.ndenumerate(values):
                 colour = 'white' if abs(value) > 0.6 * most else 'black'
                 said = f'{value:z.{decimals}f}'
                 axis.text(column, row, said, ha='center', va='center', size=6, color=colour)
     figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
-    layers = np.repeat(np.arange(1, len(size) + 1), size.shape[1])
-    dots = axes[-1].scatter(estimate.ravel(), size.ravel(), c=layers, cmap='viridis', s=14)
-    figure.colorbar(
-        dots, ax=axes[-1], label='layer', ticks=MaxNLocator(integer=True, min_n_ticks=1)
-    )
-    axes[-1].set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
-    for values, scale, own in (
-        (estimate, axes[-1].set_xscale, axes[-1].xaxis),
-        (size, axes[-1].set_yscale, axes[-1].yaxis),
-    ):
-        if (values > 0).any():  # effects may all be 0
-            scale('log')
-            powers(own)  # labels between the powers of ten would collide
-    axes[-1].grid(True)
+    axis, whole = axes[-1], MaxNLocator(integer=True, min_n_ticks=1)
+    of_layer = np.repeat(layers, size.shape[1])
+    dots = axis.scatter(estimate.ravel(), size.ravel(), c=of_layer, cmap='viridis', s=14)
+    figure.colorbar(dots, ax=axis, label='layer', ticks=whole)
+    axis.set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
+    if (estimate > 0).any():  # effects may all be 0
+        axis.set_xscale('log')
+        powers(axis.xaxis)  # labels between the powers of ten would collide
+    if (size > 0).any():
+        axis.set_yscale('log')
+        powers(axis.yaxis, between=True)
+    axis.grid(True)
     headed(figure, title)
     return figure
 
@@ -68,31 +76,30 @@ def places(
     exact: np.ndarray, estimate: np.ndarray, prefix: int, shape: tuple[int, int], *, measure: str,
     title: str,
 ) -> Figure:  # fmt: skip
-    """Effects over places: maps of the patches at some layers, exact above estimated, and sums.
+    """Effects of places: maps of the patches at some layers, exact above estimated, and curves.
 
     Args:
-        exact: [layers, places].
-        estimate: the same.
-        prefix: places that are no squares of patches.
+        exact: mean effects [layers, places].
+        estimate: first-order estimate of the same.
+        prefix: number of places before the squares of patches.
         shape: rows and columns of squares.
-        measure: what effects are.
-        title: anything more.
+        measure: quantity of the effects.
+        title: title of the figure.
     """
-    shown = some(len(exact), 6)
+    shown = evenly(len(exact), 6)
     figure = Figure(figsize=(WIDTH, 4.4), layout='constrained')
     grid = figure.add_gridspec(3, len(shown), height_ratios=[1, 1, 1.1])
     for row, (name, values) in enumerate((('exact', exact), ('estimated', estimate))):
         patches = values[:, prefix:]
-        most = max(float(np.abs(patches).max()), 1e-30)
         for column, layer in enumerate(shown):
             axis = figure.add_subplot(grid[row, column])
-            axis.imshow(patches[layer].reshape(shape), cmap='RdBu_r', vmin=-most, vmax=most)
+            axis.imshow(patches[layer].reshape(shape), **diverging(patches))
             axis.set(xticks=[], yticks=[])
             axis.set_title(f'layer {layer + 1}' if row == 0 else '')
             if column == 0:
                 axis.set_ylabel(name)
         own = figure.axes[-len(shown) :]
-        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=measure)
+        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=fitted(measure, 1.2))
     axis = figure.add_subplot(grid[2, :])
     layers = np.arange(1, len(exact) + 1)
     for i in range(prefix):
@@ -100,9 +107,9 @@ def places(
         axis.plot(layers, exact[:, i], 'o-', label=name)
     axis.plot(layers, exact[:, prefix:].max(1), 's-', label='largest patch')
     axis.plot(layers, exact[:, prefix:].mean(1), '^-', label='mean patch')
-    axis.set(xlabel='layer', ylabel=measure)
+    axis.set(xlabel='layer', ylabel=fitted(measure, 1.2))
     number(axis)
-    axis.legend()
+    axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     headed(figure, title)
     return figure
 
@@ -111,28 +118,32 @@ def places(
 def regions(
     values: tuple[np.ndarray, ...], names: Sequence[str], side: int, *, measure: str, title: str
 ) -> Figure:
-    """Effects of regions cut by layer: mean, low and high [layers, regions] each.
+    """Effects of cutting regions, by layer.
 
     The first side x side regions are cells of a grid, whose means are a map over layers; the others
     are curves.
+
+    Args:
+        values: mean, low and high, [layers, regions] each.
+        names: names of the regions.
+        side: cells of the grid each way.
+        measure: quantity of the effects.
+        title: title of the figure.
     """
-    mean, low, high = values
+    mean = values[0]
     require_finite(mean, measure)
     cells, layers = side * side, np.arange(1, len(mean) + 1)
     figure, (left, right) = charts(WIDTH, 2.8, 2)
-    most = max(float(np.abs(mean[:, :cells]).max()), 1e-30)
-    image = left.imshow(
-        mean[:, :cells], cmap='RdBu_r', vmin=-most, vmax=most, aspect='auto', origin='lower'
-    )
-    left.set_xticks(range(cells), names[:cells], rotation=90)
-    left.set_yticks(range(len(mean)), layers)
-    left.set(title='cells', xlabel='row,column of the cell', ylabel='layer')
+    image = heat(
+        left, mean[:, :cells], ('cell of the image (row,column)', names[:cells]),
+        ('layer', layers), rotation=90, most=32, origin='lower', **diverging(mean[:, :cells]),
+    )  # fmt: skip
+    left.set_title('cells')
     figure.colorbar(image, ax=left, label=measure)
-    handles = []
-    for i in range(cells, len(names)):
-        handles += right.plot(layers, mean[:, i], 'o-')
-        right.fill_between(layers, low[:, i], high[:, i], alpha=0.2, linewidth=0)
-    # Of a few patches it may be a thousandth of what it is of all.
+    handles = [
+        band(right, layers, [x[:, i] for x in values], marker='o') for i in range(cells, len(names))
+    ]
+    # The effect of a few patches may be a thousandth of that of all.
     largest = max(float(np.abs(mean[:, cells:]).max()), 1e-26)
     small = 10 ** (math.floor(math.log10(largest)) - 3)
     right.set_yscale('symlog', linthresh=small)
@@ -155,22 +166,21 @@ def lesions(
     """A measure with single layers skipped, swapped or repeated, and with several removed.
 
     Args:
-        what: `kind`, and `layer` or `removed`, of each lesion.
+        what: rows with `kind`, and `layer` or `removed`, one per lesion.
         mean: mean of the measure, by lesion.
         low: low end of its interval.
         high: high end of its interval.
-        means: for each number of layers `removed`, the measure, its `_low` and `_high` end over the
-            sets that were `drawn` and the images, and the number of sets there are, `of`.
+        means: a row for each number of layers `removed`: the measure, its `_low` and `_high` end
+            over sets and images, the number of sets `drawn`, and the number of all sets, `of`.
         measure: name of the measure.
         title: title of the figure.
     """
     figure, (left, right) = charts(WIDTH, 2.8, 2)
-    for kind, mark in (('skipped', 'o-'), ('swapped', 's-'), ('repeated', '^-')):
+    for kind, mark in (('skipped', 'o'), ('swapped', 's'), ('repeated', '^')):
         rows = [i for i, row in enumerate(what) if row['kind'] == kind]
         layers = [what[i]['layer'] for i in rows]
         name = 'swapped with the next' if kind == 'swapped' else kind
-        (line,) = left.plot(layers, mean[rows], mark, label=name)
-        left.fill_between(layers, low[rows], high[rows], color=line.get_color(), alpha=0.15)
+        band(left, layers, (mean[rows], low[rows], high[rows]), marker=mark, label=name)
     left.set(title='one layer', xlabel='layer', ylabel=measure)
     removed = np.array([row.get('removed', 0) for row in what])
     right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='one set')
@@ -182,8 +192,7 @@ def lesions(
         )
     )  # fmt: skip
     known = 'mean, 95% over images and sets' if np.isfinite(lows).all() else 'mean'
-    right.plot(counts, own, 'o-', color='C0', label=known)
-    right.fill_between(counts, lows, highs, color='C0', alpha=0.15, linewidth=0)
+    band(right, counts, (own, lows, highs), marker='o', color='C0', label=known)
     right.set(title='layers removed at random', ylabel=measure)
     right.set_xlabel('layers removed\n(sets drawn of sets there are)')
     for axis in (left, right):
@@ -192,7 +201,7 @@ def lesions(
         unclip(axis)
         number(axis)
         axis.legend()
-    chosen, flat = [means[i] for i in some(len(means), 12)], len(means) <= 5
+    chosen, flat = [means[i] for i in evenly(len(means), 12)], len(means) <= 5
     between = '\n' if flat else ' '
     drawn = [f'{row["removed"]}{between}({row["drawn"]} of {_count(row["of"])})' for row in chosen]
     places = [0, *(row['removed'] for row in chosen)]
@@ -211,20 +220,29 @@ def steering(
     mean: np.ndarray, low: np.ndarray, high: np.ndarray, strengths: Sequence[float], *,
     toward: str, title: str,
 ) -> Figure:  # fmt: skip
-    """Share of images that are answered as another class, [layers, strengths]."""
+    """Fraction of images that are predicted as another class.
+
+    Args:
+        mean: fraction of images, [layers, strengths].
+        low: low end of its interval.
+        high: high end of its interval.
+        strengths: factors of the direction.
+        toward: the other class.
+        title: title of the figure.
+    """
     figure, (left, right) = charts(WIDTH, 2.6, 2)
-    image = left.imshow(mean, cmap='viridis', vmin=0, vmax=1, aspect='auto', origin='lower')
-    left.set_xticks(range(len(strengths)), [f'{s:g}' for s in strengths])
-    left.set_yticks(range(len(mean)), range(1, len(mean) + 1))
-    left.set(xlabel='strength', ylabel='layer')
-    write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
-    percent(figure.colorbar(image, ax=left, label=f'answered as {short(toward)}').ax.yaxis)
-    for layer in some(len(mean), 5):
-        (line,) = right.plot(strengths, mean[layer], 'o-', label=f'layer {layer + 1}')
-        right.fill_between(
-            strengths, low[layer], high[layer], color=line.get_color(), alpha=0.15, linewidth=0
-        )
-    right.set(xlabel='strength', ylabel=f'answered as {short(toward)}', ylim=(0, 1))
+    columns, layers = [f'{s:g}' for s in strengths], range(1, len(mean) + 1)
+    label = f'predicted as {short(toward)}'
+    image = heat(
+        left, mean, ('strength', columns), ('layer', layers), vmin=0, vmax=1, origin='lower'
+    )
+    if len(mean) <= 14:  # taller rows than text
+        write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
+    percent(figure.colorbar(image, ax=left, label=label).ax.yaxis)
+    for layer in evenly(len(mean), 5):
+        values = mean[layer], low[layer], high[layer]
+        band(right, strengths, values, marker='o', label=f'layer {layer + 1}')
+    right.set(xlabel='strength', ylabel=label, ylim=(0, 1))
     percent(right.yaxis)
     right.grid(True)
     right.legend()
@@ -234,29 +252,34 @@ def steering(
 
 @styled
 def over_seeds(
-    curves: Mapping[str, tuple[np.ndarray, ...]], *, measure: str, title: str, share: bool = False
+    curves: Mapping[str, tuple[np.ndarray, ...]],
+    *,
+    measure: str,
+    title: str,
+    fraction: bool = False,
 ) -> Figure:
     """Effects against layers: a thin line a seed, their mean, its interval shaded.
 
     Args:
-        curves: by title of the panel: layers [n] or how many are removed, values [n, seeds], and
-            mean, low and high of these, [n] each.
-        measure: what values are.
-        title: of the figure.
-        share: values are 0 to 1, whatever their intervals.
+        curves: by title of the panel: layers [n] or numbers of removed layers, values [n, seeds],
+            and their mean, low and high, [n] each.
+        measure: quantity of the values.
+        title: title of the figure.
+        fraction: values are fractions, 0 to 1.
     """
     columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.3), layout='constrained')
     axes = [*figure.subplots(rows, columns, squeeze=False).flat]
-    for axis, (name, (places, values, mean, low, high)) in zip(axes, curves.items(), strict=False):
+    for i, (name, (places, values, *interval)) in enumerate(curves.items()):
+        axis = axes[i]
         axis.plot(places, values, color='grey', linewidth=0.8)
-        axis.plot(places, mean, 'o-', color='C0')
-        axis.fill_between(places, low, high, color='C0', alpha=0.2, linewidth=0)
+        band(axis, places, interval, marker='o', color='C0')
         axis.set_title(name)
-        axis.set(xlabel='how many' if 'removed' in name else 'layer', ylabel=measure)
+        axis.set_xlabel('layers removed' if 'removed' in name else 'layer')
+        axis.set_ylabel('' if i % columns else fitted(measure, 1.6))
         number(axis)
-        if share:
+        if fraction:
             axis.set_ylim(0, 1)
             percent(axis.yaxis)
     for axis in axes[len(curves) :]:

@@ -1,19 +1,14 @@
-"""Rows and columns of pictures, which most figures are, and what charts share."""
+"""Panels: rows and columns of pictures and maps, with one scale of colours."""
 
 import math
-import textwrap
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis, YAxis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from vitjax.data.order import evenly
-from vitjax.figures.style import WIDTH, Figure, cut
+from vitjax.figures.style import WIDTH, Figure
 
 
 def panels(
@@ -23,12 +18,12 @@ def panels(
     """A figure of equal panels without ticks, and its axes [rows, columns].
 
     Args:
-        rows: of panels.
-        columns: of panels.
+        rows: number of rows.
+        columns: number of columns.
         side: width of a panel in inches; None divides the full width.
         aspect: height of a panel over its width.
-        top: inches left above each row for titles.
-        right: inches left for a colour bar.
+        top: inches above each row, for titles.
+        right: inches for a colour bar.
     """
     side = side or min(1.8, WIDTH / columns)
     size = (max(columns * side + right, 2.4), rows * (side * aspect + top))
@@ -51,79 +46,8 @@ def wrapped(count: int, most: int, **layout: Any) -> tuple[Figure, np.ndarray]:
     return figure, axes.flat[:count]
 
 
-def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure of charts side by side, its sides in inches, and their axes [columns]."""
-    figure = Figure(figsize=(width, height), layout='constrained')
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def number(axis: Axes) -> None:
-    """Marks whole numbers alone along x, as layers and epochs are, on a grid."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axis.grid(True)
-
-
-def powers(axis: Axis, *, between: bool = False, linear: float | None = None) -> None:
-    """Labels a logarithmic axis without formulas, which the style does not parse: `1e-05`.
-
-    Args:
-        axis: the axis.
-        between: label ticks between powers of ten too, if there are few powers.
-        linear: end of the linear part of a `symlog` axis.
-    """
-    axis.set_major_formatter(LogFormatter(linthresh=linear))
-    axis.set_minor_formatter(LogFormatter() if between else NullFormatter())
-
-
-def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **options: Any):
-    """A legend of these handles and names, whatever the names are.
-
-    Matplotlib leaves out names that are empty or begin with an underscore, which it reserves.
-    """
-    made = owner.legend(handles, [f'{i}' for i in range(len(names))], **options)
-    for text, name in zip(made.get_texts(), names, strict=True):
-        text.set_text(named(name, 48))
-    return made
-
-
-class Percent(PercentFormatter):
-    """Fractions as percent, with the decimals that the step between ticks needs."""
-
-    def format_ticks(self, values: Any) -> list[str]:
-        """The ticks' labels."""
-        parts = 100 * np.asarray(values)
-        fits = [np.allclose(parts, parts.round(d), rtol=0, atol=0.5e-5) for d in range(5)]
-        self.decimals = fits.index(True) if any(fits) else 5
-        return super().format_ticks(values)
-
-
-def unclip(axes: Axes) -> None:
-    """Draws lines and markers that lie on the frame whole."""
-    for line in axes.lines:
-        line.set_clip_on(not np.size(line.get_xdata()))  # an empty one would have no extent
-
-
-def percent(axis: Axis) -> None:
-    """Marks shares as percent; once they are drawn, the axis ends at 0 and 100% at the latest."""
-    axis.set_major_formatter(Percent(1))
-    low, high = axis.get_view_interval()
-    setting = axis.axes.set_ylim if isinstance(axis, YAxis) else axis.axes.set_xlim
-    setting(max(0.0, low), min(1.0, high))
-    unclip(axis.axes)
-
-
-def write_cells(
-    axis: Axes, values: np.ndarray, text: Callable, *, middle: float, size: float = 7
-) -> None:
-    """Writes `text(row, column)` on the cells of a map, black where values are above `middle`."""
-    for (row, column), value in np.ndenumerate(values):
-        if words := text(row, column):
-            colour = 'black' if value > middle else 'white'
-            axis.text(column, row, words, ha='center', va='center', color=colour, size=size)
-
-
 def show(axis: Axes, picture: np.ndarray, title: str = '', **options: Any) -> Any:
-    """A picture [H, W, 3] in 0..1 (or uint8), or a map [H, W], on an axis with a title."""
+    """Shows a picture [H, W, 3] in 0..1 or uint8, or a map [H, W], with a title."""
     if title:
         axis.set_title(title)
     return axis.imshow(picture, **{'interpolation': 'nearest', **options})
@@ -145,7 +69,7 @@ class Scale(NamedTuple):
     colours: str
 
     def bar(self, figure: Figure, axes: Any, **options: Any) -> None:
-        """A colour bar beside the panels; it ends in a point where values go on beyond it."""
+        """Adds a colour bar; it ends in a point if there are values beyond it."""
         beyond = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
         extend = {(0, 0): 'neither', (1, 0): 'max', (0, 1): 'min', (1, 1): 'both'}[beyond]
         drawn = ScalarMappable(self.norm, self.colours)
@@ -158,17 +82,17 @@ _BAR = {'aspect': 30, 'pad': 0.01, 'fraction': 0.05}
 def scaled(
     maps: np.ndarray, label: str, how: str = 'shared', *, signed: bool = False, least: float = 0.0
 ) -> Scale:
-    """One scale of colours for all maps, or for each its own.
+    """One scale of colours for all maps, or one for each.
 
-    A shared scale ends at the 99th percentile of magnitudes, with a point on its colour bar: a
-    single patch that gathers all attention would otherwise leave the rest black.
+    A shared scale ends at the 99th percentile of magnitudes: a single patch with all of the
+    attention would otherwise leave the rest black.
 
     Args:
         maps: [..., rows, columns].
         label: the quantity.
-        how: `shared`, or `each`: every map as `fractions` of its own maximum.
-        signed: maps may be negative: colours are centred on 0.
-        least: smallest end of a shared scale, so that maps as good as flat look flat.
+        how: `shared`; or `each`, for maps as `fractions` of their own maximum.
+        signed: maps may be negative, and colours are centred on 0.
+        least: smallest end of a shared scale, so that nearly flat maps look flat.
 
     Raises:
         ValueError: if a value is NaN or infinite.
@@ -188,14 +112,14 @@ def fractions(
     maps: np.ndarray, label: str, *, axis: int | tuple[int, ...] | None = (-2, -1),
     of: str = "each map's", signed: bool = False,
 ) -> tuple[np.ndarray, str]:  # fmt: skip
-    """Maps divided by their maximum, and the label that says so: its colours end at 1.
+    """Maps divided by their maximum, which is then 1, and the label that says so.
 
     Args:
-        maps: of any shape; maps of zeros stay zeros.
+        maps: any shape; maps of zeros stay zeros.
         label: the quantity.
         axis: axes over which a maximum is taken; None is one maximum for all.
         of: owner of the maximum, for the label.
-        signed: divide by the largest magnitude, and say so.
+        signed: divide by the largest magnitude instead.
 
     Raises:
         ValueError: if a value is NaN or infinite.
@@ -207,7 +131,7 @@ def fractions(
 
 
 def require_finite(maps: np.ndarray, label: str) -> None:
-    """Refuses values that no colour or place stands for.
+    """Refuses values that cannot be drawn.
 
     Raises:
         ValueError: if a value is NaN or infinite, with how many are.
@@ -225,7 +149,7 @@ COLOURS = {False: 'inferno', True: 'coolwarm'}
 def overlay(
     axis: Axes, picture: np.ndarray, values: np.ndarray, norm: Normalize, *, smooth: bool = True
 ) -> None:
-    """A map [rows, columns] of 0 or more over its picture in grey: bright and solid where large.
+    """Shows a map [rows, columns] of 0 or more over its picture in grey, opaque at large values.
 
     `smooth` interpolates the map (bicubic); False shows its cells.
     """
@@ -246,9 +170,9 @@ GAP = (0.62, 0.79, 0.88)  # a light blue: neither white nor grey, as pictures ma
 def montage(
     pictures: np.ndarray, columns: int | None = None, *, gap: int = 1, fill: Any = 1.0
 ) -> np.ndarray:
-    """Pictures [n, h, w] or [n, h, w, 3] side by side with gaps between them, as one picture.
+    """One picture of pictures [n, h, w] or [n, h, w, 3] side by side, with gaps between them.
 
-    Without `columns` it is about square.
+    Without `columns` it is nearly square.
     """
     columns = columns or math.ceil(len(pictures) ** 0.5)
     rows = -(-len(pictures) // columns)
@@ -259,46 +183,3 @@ def montage(
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         out[y : y + height, x : x + width] = picture
     return out
-
-
-def headed(figure: Any, title: str) -> None:
-    """Gives a figure a title in as many lines as it needs, and the height for them.
-
-    Matplotlib breaks lines as it draws, but then takes what is between two `$` for a formula,
-    whatever `text.parse_math` says.
-    """
-    most = max(8, int(figure.bbox.width / figure.dpi / LETTER))
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, most)]
-    if len(lines) > 2 and isinstance(figure, Figure):
-        figure.set_figheight(figure.get_figheight() + 0.14 * (len(lines) - 2))
-    if title.count('$') < 2:
-        figure.suptitle(title, wrap=True)
-    else:
-        figure.suptitle('\n'.join(lines))
-
-
-LETTER = 0.068  # inches of an average letter of 8 points
-
-
-def fitted(title: str, width: float) -> str:
-    """A title in lines that fit in `width` inches: neither a word nor `a, b` is taken apart."""
-    most = max(1, int(width / LETTER))
-    lines = (line.replace(', ', ',\xa0') for line in title.splitlines())
-    parts = (textwrap.wrap(line, most, break_long_words=False) for line in lines)
-    return '\n'.join('\n'.join(part) for part in parts).replace('\xa0', ' ')
-
-
-def short(name: str, most: int = 22) -> str:
-    """The first of a class's names, separated by commas, cut to `most` characters."""
-    name = name.split(',')[0].strip() or name
-    return named(name if len(name) <= most else name[: most - 1] + '…', most)
-
-
-def named(name: str, most: int) -> str:
-    """A name for a tick or legend: cut in the middle; a stand-in if there is nothing to see."""
-    return cut(name, most) if name.strip() else '(no name)'
-
-
-def some(count: int, most: int) -> list[int]:
-    """At most `most` indices of `count`, evenly spread, the first and the last among them."""
-    return evenly(count, most).tolist()

@@ -1,4 +1,4 @@
-"""What a report shows of several runs, and figures as files in memory."""
+"""Learning curves of several runs, and figures as files in memory."""
 
 import io
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
 
-from vitjax.figures.panels import charts, legend, number, percent
+from vitjax.figures.charts import band, charts, legend, number, percent
 from vitjax.figures.style import WIDTH, Figure, styled
 
 TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
@@ -16,7 +16,7 @@ _STYLES: dict[str, Any] = {'train': ':', 'validation': '-'}
 
 
 class Curve(NamedTuple):
-    """A mean over seeds at each epoch, with its interval: each [n], NaN where there is none."""
+    """Mean over seeds at each epoch, and its interval: each [n], NaN for a missing interval."""
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -29,8 +29,8 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, a colour for each group of runs.
 
     Args:
-        groups: by name, of each split and metric, as in `('train', 'loss')`, its curve. What no
-            group has gets no panel.
+        groups: curves of each group by split and metric, such as `('train', 'loss')`. A metric
+            that no group has gets no panel.
     """
     metrics = [m for m in TITLES if any((s, m) in own for own in groups.values() for s in _STYLES)]
     columns = 2 if max(map(len, groups)) > 40 else 4
@@ -59,14 +59,11 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
 def _draw(axis, curve: Curve, style: Any, colour: np.ndarray) -> None:
     few = len(curve.epochs) < 30  # a single point has no line
-    marker = 'o' if few else None
-    axis.plot(curve.epochs, curve.mean, color=colour, linestyle=style, marker=marker, markersize=2)
-    if np.isfinite(curve.low).any():
-        axis.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+    band(axis, curve.epochs, curve[1:], color=colour, ls=style, marker='o' if few else '', ms=2)
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as SVG, the same bytes for the same figure; pictures in it have 200 dots an inch."""
+    """A figure as SVG, the same bytes for the same figure; its pictures have 200 dots an inch."""
     out = io.BytesIO()
     figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
     return out.getvalue()

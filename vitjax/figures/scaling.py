@@ -1,4 +1,4 @@
-"""Growth of time and memory: log-log curves, and the exponents fitted to them."""
+"""Growth of time and memory: log-log curves, and the exponents of their fits."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from matplotlib.ticker import NullLocator
 
-from vitjax.figures.panels import legend, powers
+from vitjax.figures.charts import legend, powers
 from vitjax.figures.style import WIDTH, Figure, styled
 
 # By panel, then by curve: the first of a curve's two names sets its colour, the second its line.
@@ -15,13 +15,13 @@ Curves = Mapping[str, Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]]
 
 
 class Fit(NamedTuple):
-    """Exponent of a power law and how sure it is.
+    """Exponent of a power law, and its interval.
 
     Attributes:
         exponent: NaN if there are too few points.
         half: half-width of its 95% interval, Student's with `points - 2` degrees of freedom.
         points: measurements that are fitted.
-        fault: what is wrong with the fit; empty if nothing is.
+        fault: fault of the fit, in words; empty if it has none.
     """
 
     exponent: float
@@ -33,8 +33,8 @@ class Fit(NamedTuple):
 def fit(x: np.ndarray, y: np.ndarray) -> Fit:
     """Fits y = a xᵇ by least squares in logarithms, to the points with a finite y above 0.
 
-    A power law has two parameters, so two points say nothing of how well it fits: three different
-    sizes or more are required.
+    A power law has two parameters, so two points cannot test it: three different sizes or more
+    are required.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     there = np.isfinite(y) & (y > 0) & (x > 0)

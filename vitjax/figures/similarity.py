@@ -1,18 +1,12 @@
-"""Similarity of layers, and what can be read off them."""
+"""Similarity of layers, and accuracy of probes on them."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitjax.figures.panels import (
-    LETTER,
-    charts,
-    headed,
-    named,
-    percent,
-    write_cells,
-)
+from vitjax.figures.charts import band, charts, heat, percent, write_cells
 from vitjax.figures.style import COLUMN, HEIGHT, WIDTH, Figure, styled
+from vitjax.figures.text import LETTER, headed, named
 
 
 @styled
@@ -24,12 +18,12 @@ def heat_map(
 
     Args:
         matrix: [layers of x, layers of y].
-        x_names: the layers of x, drawn from bottom to top.
-        y_names: the layers of y, drawn from left to right.
-        measure: what the colours are.
-        x_label: which model x is.
-        y_label: which model y is.
-        title: anything more.
+        x_names: layers of x, drawn from bottom to top.
+        y_names: layers of y, drawn from left to right.
+        measure: quantity of the colours.
+        x_label: name of model x.
+        y_label: name of model y.
+        title: title of the figure.
         span: values of the first and the last colour; None fits them to the matrix.
     """
     rows, columns = matrix.shape
@@ -41,20 +35,22 @@ def heat_map(
         max(2.6, 1.2 + side * rows + (0 if y_said else high)),
     )
     first, last = span or (None, None)
-    image = axis.imshow(matrix, origin='lower', cmap='magma', vmin=first, vmax=last)
-    axis.set_xticks(range(columns), y_ticks, rotation=0 if y_said else 90)
-    axis.set_yticks(range(rows), x_ticks)
-    axis.set(xlabel=f'{named(y_label, 40)}{y_said}', ylabel=f'{named(x_label, 40)}{x_said}')
+    image = heat(
+        axis, matrix, (f'{named(y_label, 40)}{y_said}', y_ticks),
+        (f'{named(x_label, 40)}{x_said}', x_ticks), rotation=0 if y_said else 90,
+        most=max(rows, columns), aspect='equal', origin='lower', cmap='magma',
+        vmin=first, vmax=last,
+    )  # fmt: skip
     headed(figure, title)
     if side > 0.25:
-        middle = np.mean(image.get_clim())
+        middle = float(np.mean(image.get_clim()))
         write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
     figure.colorbar(image, label=measure, shrink=0.8)
     return figure
 
 
 def numbered(names: Sequence[str]) -> tuple[list[str], str]:
-    """Ticks for layers: their numbers where all are of one path, and what the axis then adds."""
+    """Ticks of layers, numbers if all have one path, and the text that the axis label then adds."""
     paths, numbers = {name.rpartition(' ')[0] for name in names}, [n.split(' ')[-1] for n in names]
     if len(paths) > 1 or not all(number.isdecimal() for number in numbers):
         return [named(name, 30) for name in names], ''
@@ -70,18 +66,17 @@ def probe_accuracy(
     """Accuracy of each probe at every layer, its interval shaded.
 
     Args:
-        names: the layers.
-        accuracy: of each probe, [layers].
-        interval: of each probe, low and high, [layers] each.
-        title: anything more.
+        names: layers.
+        accuracy: accuracy by probe, [layers].
+        interval: low and high by probe, [layers] each.
+        title: title of the figure.
     """
     ticks, said = numbered(names)
     below = 0.0 if said else LETTER * max(map(len, ticks))
     figure, (axis,) = charts(min(WIDTH, max(COLUMN, 1.2 + 0.25 * len(names))), 2.6 + below)
     places = np.arange(len(names))
     for i, (probe, values) in enumerate(accuracy.items()):
-        axis.plot(places, values, marker='o', color=f'C{i}', label=probe)
-        axis.fill_between(places, *interval[probe], color=f'C{i}', alpha=0.2, linewidth=0)
+        band(axis, places, (values, *interval[probe]), marker='o', color=f'C{i}', label=probe)
     axis.set_xticks(places, ticks, rotation=0 if said else 90)
     axis.set_xlabel(said.removeprefix(', '))
     percent(axis.yaxis)

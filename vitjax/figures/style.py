@@ -1,4 +1,4 @@
-"""Style of figures: sizes, fonts and formats that journals take, and text that fonts can draw."""
+"""Style of figures: the sizes, fonts and formats of journals, and text that fonts can draw."""
 
 import contextlib
 import functools
@@ -11,8 +11,8 @@ import matplotlib
 import matplotlib.figure
 from matplotlib import font_manager
 
-from vitjax import files
-from vitjax.types import Format
+from vitjax.base import files
+from vitjax.base.types import Format
 
 WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and IEEE print them
 HEIGHT = 9.0  # inches of a page at most
@@ -31,7 +31,7 @@ STYLE: Any = {
     'text.parse_math': False,  # a $ in the name of a file or class is a $
 }  # fmt: skip
 
-# The first one that is installed, and for characters that it lacks the others.
+# The first installed one is used, and the others for characters that it lacks.
 _LATIN = ('Arial', 'Helvetica', 'Liberation Sans')
 _OTHERS = (
     'DejaVu Sans', 'Noto Sans CJK SC', 'Noto Sans CJK JP', 'PingFang SC', 'Hiragino Sans',
@@ -46,7 +46,7 @@ R = TypeVar('R')
 
 @contextlib.contextmanager
 def ours() -> Iterator[None]:
-    """Sets matplotlib's defaults and `STYLE`, and afterwards what the user had.
+    """Sets matplotlib's defaults and `STYLE`, and afterwards restores the user's settings.
 
     The defaults come first: with `text.usetex` or others of a user's matplotlibrc, figures could
     not be drawn.
@@ -71,11 +71,10 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def drawable(value: Any) -> Any:
-    r"""A text, or the texts in lists, tuples and mappings, as fonts can draw them.
+    r"""A text, or the texts in lists, tuples and mappings, with characters that fonts can draw.
 
-    A character that no font has becomes its escape, as in `\u96ea`: matplotlib would warn and draw
-    the same box for all of them. Of more than 60 characters of a word and 240 of a text, those
-    in the middle are left out.
+    A character that no font has becomes its escape, such as `\u96ea`: matplotlib would warn and
+    draw one box for all of them. Words are cut to 60 characters and texts to 240, in the middle.
     """
     if isinstance(value, str):
         text = ''.join(c if c == '\n' or ord(c) in _glyphs() else _escape(c) for c in value)
@@ -92,7 +91,7 @@ def drawable(value: Any) -> Any:
 
 
 def cut(text: str, most: int) -> str:
-    """A text of at most `most` characters, which has lost those in the middle."""
+    """A text cut in the middle to at most `most` characters."""
     if len(text) <= most:
         return text
     end = (most - 1) // 2
@@ -111,13 +110,13 @@ def _families() -> tuple[str, ...]:
 
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    """Code points that one of the fonts has."""
+    """Code points of all fonts together."""
     fonts = (font_manager.get_font(font_manager.findfont(name)) for name in _families())
     return frozenset().union(*(font.get_charmap() for font in fonts)) - {*range(32), 127}
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that keeps the style whoever draws it: ticks are made when it is drawn."""
+    """Figure in the style whoever draws it: ticks are made when it is drawn."""
 
     def draw(self, renderer: Any) -> None:
         """Draws the figure in the style."""
@@ -130,7 +129,7 @@ class Figure(matplotlib.figure.Figure):
             super().savefig(*args, **kwargs)
 
     def save(self, path: str | os.PathLike[str], formats: Sequence[Format] = ('png',)) -> list[str]:
-        """Writes `PATH.FORMAT` for each format, each in one step; returns the files' names."""
+        """Writes `PATH.FORMAT` for each format, atomically; returns the files' names."""
         paths = [f'{os.fspath(path)}.{kind}' for kind in formats]
         for kind, path in zip(formats, paths, strict=True):
             with files.writing(path) as file:

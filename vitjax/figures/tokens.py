@@ -1,4 +1,4 @@
-"""What tokens show: positions, the answer over depth, rank, norms, patches and activations."""
+"""Tokens: positions, predictions over depth, rank, norms, patches and activations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,22 +7,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from vitjax.figures.panels import (
-    GAP,
-    charts,
-    headed,
-    legend,
-    montage,
-    named,
-    number,
-    panels,
-    require_finite,
-    short,
-    show,
-    some,
-    write_cells,
-)  # fmt: skip
+from vitjax.data.order import evenly
+from vitjax.figures.charts import charts, heat, legend, number, write_cells
+from vitjax.figures.panels import GAP, montage, panels, require_finite, show
 from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.text import headed, named, short
 
 
 @styled
@@ -31,9 +20,8 @@ def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '')
 
     Args:
         similarity: [N, N], -1 to 1.
-        grid: rows and columns of places. Where there are more than 16, every second, third or so
-            on is shown.
-        title: what kind of embedding it is.
+        grid: rows and columns of places; of more than 16, every second, third or so on is shown.
+        title: kind of embedding.
     """
     rows, columns = (range(0, n, -(-n // 16)) for n in grid)
     places = [row * grid[1] + column for row in rows for column in columns]
@@ -59,9 +47,9 @@ def over_depth(
     """Quantities by layer side by side, one line an image.
 
     Args:
-        values: by title of the panel: the unit, and values [layers, images].
-        labels: of the images.
-        layers: names of the layers; numbers from 1 on without them.
+        values: unit and values [layers, images] by title of the panel.
+        labels: names of the images.
+        layers: names of the layers; by default numbers from 1.
     """
     figure, axes = charts(min(WIDTH, 4.5 * len(values)), 2.6, len(values))
     for axis, (title, (unit, quantity)) in zip(axes, values.items(), strict=True):
@@ -82,28 +70,29 @@ def over_depth(
 def lens(
     probability: np.ndarray, names: list[list[str]], *, labels: Sequence[str], decided: np.ndarray
 ) -> Figure:
-    """The class that each layer would answer, one column an image, the last layer on top.
+    """Prediction read from each layer, one column an image, the last layer on top.
 
     Args:
-        probability: of that class, [layers, images], 0 to 1: the colour.
-        names: of that class, [layers][images]: the text.
-        labels: of the images.
-        decided: the layer from which the final class stays, [images]; a line marks it.
+        probability: probability of the predicted class, [layers, images]: the colour.
+        names: names of the predicted classes, [layers][images]: the text.
+        labels: names of the images.
+        decided: index of the layer from which the final class stays, [images]; a line marks it.
     """
-    shown = some(len(probability), 16)
+    shown = evenly(len(probability), 16)
     figure, (axis,) = charts(min(WIDTH, 1.5 + 1.5 * len(labels)), 0.8 + 0.22 * len(shown))
-    image = axis.imshow(probability[shown], cmap='viridis', vmin=0, vmax=1, aspect='auto')
+    columns = [named(label, 22) for label in labels]
+    image = heat(
+        axis, probability[shown], ('', columns), ('layer', shown + 1), most=99, vmin=0, vmax=1
+    )
     said = [[*map(short, names[layer])] for layer in shown]
     write_cells(axis, probability[shown], lambda row, column: said[row][column], middle=0.6)
     for x, layer in enumerate(decided):
         y = np.searchsorted(shown, layer) - 0.5
         for colour, thick in (('white', 3), ('C3', 1.5)):
-            # At the first layer it lies on the frame, which would cover half of it.
+            # At the first layer the frame would cover half of it.
             axis.plot([x - 0.48, x + 0.48], [y, y], color=colour, lw=thick, clip_on=False, zorder=3)
-    axis.set_xticks(range(len(labels)), [named(label, 22) for label in labels])
-    axis.set_yticks(range(len(shown)), [f'{layer + 1}' for layer in shown])
-    axis.set(ylabel='layer', ylim=(-0.5, len(shown) - 0.5))
-    headed(figure, 'what each layer would answer; from the red line on, the final class')
+    axis.set_ylim(-0.5, len(shown) - 0.5)
+    headed(figure, 'prediction read from each layer; red line: the final class from here on')
     axis.tick_params(length=0)
     figure.colorbar(image, label='probability')
     return figure
@@ -111,12 +100,12 @@ def lens(
 
 @styled
 def norms(pictures: np.ndarray, maps: np.ndarray, *, layers: Sequence[int]) -> Figure:
-    """Norms of patch tokens over the image at some layers, and how they spread at the last.
+    """Norms of patch tokens over the image at some layers, and their histogram at the last.
 
     Args:
         pictures: [B, H, W, 3] in 0..1.
         maps: norms, [layers shown, B, rows, columns]; one colour scale a column.
-        layers: indices of those layers.
+        layers: indices of these layers.
     """
     require_finite(maps, 'norms')
     figure, axes = panels(len(pictures), 2 + len(layers), side=WIDTH / (2 + len(layers)), top=0)
@@ -165,9 +154,9 @@ def channels(
     """Feature maps side by side, channel by channel.
 
     Args:
-        layers: uint8 [H, W, shown] by layer.
-        counts: how many channels each layer has in all.
-        title: of the figure.
+        layers: uint8 maps [H, W, shown] by layer.
+        counts: number of all channels by layer.
+        title: title of the figure.
         columns: maps in a row.
     """
     pictures = [
@@ -192,7 +181,7 @@ def channels(
 def large_channels(
     picture: np.ndarray, layers: Mapping[str, np.ndarray], *, channels: Sequence[int], title: str
 ) -> Figure:
-    """An image, and chosen channels of layers, a row each: [h, w, n], each row on one scale."""
+    """An image, and chosen channels [h, w, n] of layers: a row each, on one scale."""
     columns = 1 + len(channels)
     side = min(2.6, (WIDTH - 0.7) / columns)
     figure, axes = panels(len(layers), columns, side=side, top=0.1)

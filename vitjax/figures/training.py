@@ -1,4 +1,4 @@
-"""What training shows: learning curves, attention while it learns, the confusion matrix."""
+"""Training: learning curves, attention by epoch, the confusion matrix."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,33 +7,24 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import NullFormatter
 
-from vitjax.figures.panels import (
-    charts,
-    headed,
-    named,
-    number,
-    overlay,
-    panels,
-    percent,
-    scaled,
-    short,
-    show,
-    some,
-    write_cells,
-)  # fmt: skip
+from vitjax.data.order import evenly
+from vitjax.figures.charts import charts, number, percent, write_cells
+from vitjax.figures.panels import overlay, panels, scaled, show
+from vitjax.figures.report import TITLES
 from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.text import headed, named, short
 
 
 @styled
 def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, training and validation.
 
-    Top-5 accuracy is left out where it is 100% throughout, as it is of five classes or fewer.
+    Top-5 accuracy is left out if it is 100% throughout, as with five classes or fewer.
 
     Args:
-        records: lines of `metrics.jsonl`: `epoch`, `split`, and the values.
+        records: lines of `metrics.jsonl`, with `epoch`, `split` and the values.
     """
-    names = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
+    names = dict(TITLES)
     if all(record.get('top5', 1) == 1 for record in records):
         del names['top5']
     figure, axes = charts(WIDTH, 2.2, len(names))
@@ -56,19 +47,20 @@ def attention_strip(
     images: np.ndarray, maps: np.ndarray, *, epochs: Sequence[float], true: Sequence[str],
     predicted: Sequence[Sequence[str]], title: str, label: str, least: float = 0.0,
 ) -> Figure:  # fmt: skip
-    """Attention while a model trains: images with their true classes, then overlays by epoch.
+    """Attention as a model trains: images with their true classes, then overlays by epoch.
 
     Args:
         images: [n, H, W, 3] in 0..1.
-        maps: [epochs, n, rows, columns], not negative. Of more than eight epochs eight are shown.
+        maps: [epochs, n, rows, columns], 0 or more. Of more than eight epochs, eight are shown.
         epochs: epochs of the rows.
-        true: the images' classes, above the images.
-        predicted: the predicted class of each image by epoch, above its map.
-        title: which attention it is.
-        label: quantity of the maps, beside the colour bar.
+        true: classes of the images, above them.
+        predicted: predicted class of each image by epoch, above its map.
+        title: the attending token and its layer.
+        label: quantity of the maps, at the colour bar.
         least: smallest end of the scale of colours.
     """
-    shown, count = some(len(maps), 8), len(images)
+    shown: list[int] = evenly(len(maps), 8).tolist()
+    count = len(images)
     colours = scaled(maps, label, least=least)
     side = min(0.9, (WIDTH - 0.7) / count)
     figure, axes = panels(1 + len(shown), count, side=side, top=0.12)
@@ -82,19 +74,19 @@ def attention_strip(
             overlay(axis, image, values, colours.norm)
             axis.set_title(short(name, 12))
     colours.bar(figure, axes)
-    above = 'above each image its true class, above each map the predicted class'
+    above = 'true class above each image, predicted class above each map'
     headed(figure, f'{title}; {above}')
     return figure
 
 
 @styled
 def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = False) -> Figure:
-    """The confusion matrix; numbers are written in up to 20 classes, names in up to 120.
+    """Confusion matrix; it shows numbers for up to 20 classes, and names for up to 120.
 
     Args:
-        matrix: [true, predicted] counts.
+        matrix: counts [true, predicted].
         classes: names in the same order.
-        normalised: percent of each true class in place of counts on a logarithmic scale.
+        normalised: show percent of each true class instead of counts on a logarithmic scale.
     """
     count = len(classes)
     side = min(WIDTH - 0.8, max(2.4, 1.2 + 0.32 * count))
@@ -107,7 +99,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
     image = axis.imshow(np.ma.masked_where(matrix < 1, values), cmap='viridis', norm=norm)
     axis.set(xlabel='predicted', ylabel='true')
     if count <= 120:
-        size = min(7, 72 * 0.9 * (side - 1) / count)  # of the points that a class has
+        size = min(7, 72 * 0.9 * (side - 1) / count)  # points of a row
         axis.tick_params(labelsize=size, length=1 if count > 50 else 2.5)
         for one, turned in ((axis.xaxis, 90), (axis.yaxis, 0)):
             one.set_ticks(range(count), [named(name, 24) for name in classes], rotation=turned)

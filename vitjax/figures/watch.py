@@ -1,4 +1,4 @@
-"""How layers change as a model trains: a strip of pictures, and a film."""
+"""Layers by epoch as a model trains: a strip of pictures, and a film."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.animation import FuncAnimation
 
-from vitjax.figures.panels import (
-    headed,
-    number,
-    some,
-)
+from vitjax.data.order import evenly
+from vitjax.figures.charts import heat, number
 from vitjax.figures.style import COLUMN, WIDTH, Figure, ours, styled
+from vitjax.figures.text import headed
 
 Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
 
@@ -24,7 +22,7 @@ def strip(records: Records) -> Figure:
     heights = [1.7] * with_cka + [2.2] * with_rank
     parts = [*figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]]
     if with_cka:
-        part, shown = parts.pop(0), some(len(records), 6)
+        part, shown = parts.pop(0), evenly(len(records), 6)
         axes = part.subplots(1, len(shown), squeeze=False)[0]
         images = [_similarity(axis, records[i]) for axis, i in zip(axes, shown, strict=True)]
         axes[0].set_ylabel('layer')
@@ -34,10 +32,9 @@ def strip(records: Records) -> Figure:
         axis = parts[0].subplots()
         epochs = [record['epoch'] for record in records]
         ranks = np.array([record['rank'] for record in records])
-        shown = some(ranks.shape[1], 8)
+        shown = evenly(ranks.shape[1], 8)
         for layer in shown:
-            colour = f'C{shown.index(layer)}'
-            axis.plot(epochs, ranks[:, layer], color=colour, label=f'layer {layer + 1}')
+            axis.plot(epochs, ranks[:, layer], label=f'layer {layer + 1}')
         axis.set(xlabel='epoch', ylabel='effective rank of the patches')
         number(axis)
         axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
@@ -82,11 +79,9 @@ def _similarity(axis: Any, record: dict[str, Any]) -> Any:
     """CKA of every layer with every layer, the first at the bottom left."""
     matrix = np.array(record['cka'])
     axis.set_title(f'epoch {record["epoch"]:.4g}')
-    axis.set_xlabel('layer')
-    ticks = some(len(matrix), 4)
-    for set_ticks in (axis.set_xticks, axis.set_yticks):
-        set_ticks(ticks, [tick + 1 for tick in ticks])
-    return axis.imshow(matrix, origin='lower', cmap='magma', vmin=0, vmax=1)
+    layers = range(1, len(matrix) + 1)
+    look: Any = {'most': 4, 'aspect': 'equal', 'origin': 'lower', 'cmap': 'magma'}
+    return heat(axis, matrix, ('layer', layers), ('', layers), vmin=0, vmax=1, **look)
 
 
 def _policy(record: dict[str, Any]) -> str:

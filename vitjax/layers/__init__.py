@@ -1,1 +1,1 @@
-"""What models are made of: embeddings, attention, blocks and the stack over depth."""
+"""Parts of models in plain jax: embeddings, attention, blocks and the stack over depth."""

@@ -6,16 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.attend import Mixing, Tap, attend, in_thirds
-from vitjax.layers.dense import Dense
+from vitjax import ops
+from vitjax.layers.dense import Dense, kernel_init
 from vitjax.layers.dropout import dropout
-from vitjax.layers.init import kernel_init
+from vitjax.ops import Mixing, Tap
 
 
 def tap(module: nn.Module) -> Tap | None:
-    """The place that weights and each head's output pass, for `capture` and `intervene`.
+    """Hook on attention weights and each head's output, for `capture` and `intervene`.
 
-    None where nobody looks.
+    None without a capture.
     """
 
     def look(name: str, value: jax.Array) -> jax.Array:
@@ -32,8 +32,8 @@ class MultiHeadAttention(nn.Module):
     """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
 
     `head_width` None is width / num_heads. `talking` mixes heads around the softmax, as CaiT's
-    trunk does. `implementation` is one of `IMPLEMENTATIONS`; only `explicit` shows its weights to
-    `capture`.
+    trunk does. `implementation` is one of `ops.IMPLEMENTATIONS`; `capture` takes weights from
+    `explicit` alone.
     """
 
     num_heads: int
@@ -49,8 +49,8 @@ class MultiHeadAttention(nn.Module):
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         heads, width = self.num_heads, tokens.shape[-1]
         size = self.head_width or head_width(width, heads)
-        project = _dense(3 * heads * size, 'qkv', self.dtype, self.qkv_bias)
-        if in_thirds() and tap(self) is None:
+        project = Dense(3 * heads * size, self.qkv_bias, self.dtype, name='qkv')
+        if ops.in_thirds() and tap(self) is None:
             q, k, v = (x.reshape(*x.shape[:2], heads, size) for x in project.thirds(tokens))
         else:
             qkv = project(tokens)
@@ -63,9 +63,9 @@ class MultiHeadAttention(nn.Module):
 
 
 class Mix(nn.Module):
-    """The parameters of one linear map across heads: kernel [heads, heads] and bias [heads].
+    """Parameters of one linear map across heads: kernel [heads, heads] and bias [heads].
 
-    Without a `__call__`, whose result `capture` would take for an activation.
+    It has no `__call__`, whose result `capture` would take for an activation.
     """
 
     num_heads: int
@@ -98,7 +98,7 @@ class ClassAttention(nn.Module):
             patches = jnp.concatenate([tokens, patches], axis=1)
 
         def project(name: str, x: jax.Array) -> jax.Array:
-            x = _dense(width, name, self.dtype, self.qkv_bias)(x)
+            x = Dense(width, self.qkv_bias, self.dtype, name=name)(x)
             return x.reshape(*x.shape[:2], heads, size)
 
         q, k, v = project('query', tokens), project('key', patches), project('value', patches)
@@ -109,21 +109,16 @@ def _attended(
     module: Any, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
     mixing: Mixing | None = None,
 ) -> jax.Array:  # fmt: skip
-    """`attend` with an attention module's settings, then its projection: [B, Q, width]."""
+    """Attention with a module's settings, then its projection: [B, Q, width]."""
     rate = module.attention_dropout
-    key = module.make_rng('dropout') if train and rate else None
     look = tap(module)
-    out = attend(
-        q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate, key=key,
-        tap=look,
+    out = ops.attend(
+        q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate,
+        key=module.make_rng('dropout') if train and rate else None, tap=look,
     )  # fmt: skip
     out = look('heads', out) if look else out
-    out = _dense(width, 'projection', module.dtype)(out.reshape(*out.shape[:2], -1))
+    out = Dense(width, dtype=module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
     return dropout(module, out, module.dropout, train)
-
-
-def _dense(features: int, name: str, dtype: str, bias: bool = True) -> Any:
-    return Dense(features, bias, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 def head_width(width: int, num_heads: int) -> int:

@@ -1,4 +1,4 @@
-"""Residual blocks and what they are made of."""
+"""Residual blocks and their parts."""
 
 import functools
 from typing import Any
@@ -8,12 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax import ops
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.layers.backward import gelu
-from vitjax.layers.convolution import convolve, depthwise
-from vitjax.layers.dense import Dense, dot_general
+from vitjax.layers.dense import Dense, conv_init, gelu
 from vitjax.layers.dropout import drop_path, dropout
-from vitjax.layers.init import conv_init, kernel_init
 from vitjax.layers.norm import LayerNorm
 
 
@@ -28,35 +26,36 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width = x.shape[-1]
-        settings: Any = {'dtype': self.dtype, 'kernel_init': kernel_init}
         hidden = int(width * self.ratio)
         if not hidden:
             raise ValueError(f'mlp_ratio must leave a channel: mlp_ratio={self.ratio}, {width=}.')
-        x = Dense(hidden, name='hidden', **settings)(x)
-        # The backward pass keeps one array of the hidden width, the block's widest, instead of two:
-        # GELU's result is recomputed from its argument.
-        last = nn.remat(_GeluDense, prevent_cse=False)
-        x = last(width, dropout=self.dropout, train=train, name='output', **settings)(x)
+        x = Dense(hidden, dtype=self.dtype, name='hidden')(x)
+        x = _GeluDense(
+            width, dtype=self.dtype, dropout=self.dropout, train=train, name='output'
+        )(x)  # fmt: skip
         x = gelu(x) if self.last_gelu else x
         return dropout(self, x, self.dropout, train)
 
 
-class _GeluDense(nn.Dense):
-    """GELU, dropout, dense."""
+class _GeluDense(Dense):
+    """GELU, dropout, dense.
+
+    Recomputed from GELU's argument, its result need not be kept: the backward pass then keeps one
+    array of the hidden width, the block's widest, instead of two.
+    """
 
     dropout: float = 0.0
     train: bool = False
-    dot_general: Any = dot_general
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(dropout(self, gelu(x), self.dropout, self.train))
+    @nn.nowrap
+    def before(self, x: jax.Array) -> jax.Array:
+        return dropout(self, gelu(x), self.dropout, self.train)
 
 
 class LayerScale(nn.Module):
     """Multiplies each channel by a learned number (Touvron et al. 2021, eq. 4).
 
-    `initial` is where all of them start; None returns the input and has no parameter.
+    All start at `initial`; None returns the input and has no parameter.
     """
 
     initial: float | None
@@ -70,7 +69,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block on tokens [B, N, D]: attention, then the MLP, each residual."""
+    """Pre-norm transformer block on tokens [B, N, D]: attention, then the MLP, each residual."""
 
     attention: MultiHeadAttention
     mlp: Mlp
@@ -90,9 +89,9 @@ class Block(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """A class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
+    """Class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
 
-    CaiT's last blocks and PatchConvNet's pooling are this one piece of code.
+    CaiT's last blocks and PatchConvNet's pooling.
     """
 
     attention: ClassAttention
@@ -151,10 +150,10 @@ class ConvBlock(nn.Module):
         x = LayerNorm(dtype=self.dtype, name='norm')(tokens)
         x = gelu(dense(name='conv_1')(x))  # a 1x1 convolution is a dense layer
         x = einops.rearrange(x, 'b (h w) d -> b h w d', h=grid[0])
-        groups, run = (width, depthwise) if self.depthwise else (1, convolve)
         x = nn.Conv(
-            width, (3, 3), padding=1, feature_group_count=groups, conv_general_dilated=run,
-            dtype=self.dtype, kernel_init=conv_init, name='conv_2',
+            width, (3, 3), padding=1, feature_group_count=width if self.depthwise else 1,
+            conv_general_dilated=ops.convolve, dtype=self.dtype, kernel_init=conv_init,
+            name='conv_2',
         )(x)  # fmt: skip
         x = SqueezeExcite(self.se_ratio, self.se_bias, self.dtype, name='se')(gelu(x))
         x = dense(name='conv_3')(einops.rearrange(x, 'b h w d -> b (h w) d'))

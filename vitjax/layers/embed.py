@@ -1,4 +1,4 @@
-"""From images to tokens: patches, the convolutional stem, position embeddings."""
+"""Tokens of images: patches, the convolutional stem, position embeddings."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.convolution import convolve
+from vitjax import ops
+from vitjax.layers.dense import conv_init, kernel_init
 from vitjax.layers.dropout import dropout
-from vitjax.layers.init import conv_init, kernel_init
 
 
 def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def patchify(images: jax.Array, patch_size: int) -> jax.Array:
 
 
 def unpatchify(patches: jax.Array, grid: tuple[int, int], channels: int = 3) -> jax.Array:
-    """The inverse of `patchify`: patches [B, N, P² · C] on a grid (rows, columns) to images."""
+    """Inverse of `patchify`: patches [B, N, P² · C] on a grid (rows, columns) to images."""
     side = round((patches.shape[-1] / channels) ** 0.5)
     sizes = {'h': grid[0], 'w': grid[1], 'p': side, 'q': side}
     return einops.rearrange(patches, 'b (h w) (p q c) -> b (h p) (w q) c', **sizes)
@@ -48,8 +48,8 @@ def unpatchify(patches: jax.Array, grid: tuple[int, int], channels: int = 3) -> 
 class PatchEmbed(nn.Module):
     """Images [B, H, W, C] to tokens [B, N, width]: patchify and a dense layer.
 
-    The same numbers as a convolution with kernel and stride `patch_size` (Dosovitskiy et al.
-    2021, eq. 1), whose kernel is this one reshaped to `[patch, patch, C, width]`.
+    Equals a convolution with kernel and stride `patch_size` (Dosovitskiy et al. 2021, eq. 1),
+    whose kernel is this one reshaped to `[patch, patch, C, width]`.
     """
 
     patch_size: int
@@ -65,8 +65,9 @@ class PatchEmbed(nn.Module):
 class ConvStem(nn.Module):
     """Images to tokens by 3x3 convolutions of stride 2, GELU between them (Touvron et al. 2021b).
 
-    `log2(patch_size)` convolutions; the last has `width` channels, each before it half of the
-    next. `bias` and `last_gelu` are off in the published models and on in the CIFAR tutorial's.
+    It has `log2(patch_size)` convolutions. The last has `width` channels, each before it half as
+    many as the next. `bias` and `last_gelu` are off in the published models and on in the CIFAR
+    tutorial's.
     """
 
     patch_size: int
@@ -76,7 +77,7 @@ class ConvStem(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         layers = self.patch_size.bit_length() - 1
         if 2**layers != self.patch_size or layers == 0:
             rule = 'patch_size must be a power of two for a stem of stride-2 convolutions'
@@ -91,7 +92,7 @@ class ConvStem(nn.Module):
             # Padded as PyTorch does: XLA's SAME pads (0, 1) at stride 2.
             x = nn.Conv(
                 self.width // 2 ** (layers - 1 - i), (3, 3), strides=2, padding=1,
-                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=convolve,
+                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=ops.convolve,
                 kernel_init=conv_init, name=f'conv_{i + 1}',
             )(x)  # fmt: skip
             if i < layers - 1 or self.last_gelu:
@@ -123,9 +124,9 @@ class PositionEmbedding(nn.Module):
     """Adds a position embedding to tokens [B, N, width].
 
     `learned`: one vector for each of the `prefix` tokens and each patch. `sincos`: fixed, for the
-    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's. A
-    table does not say which: 16 rows fit 4x4 and 2x8 patches. So `known` has its rows and columns.
-    None is the square, or the image's grid if no square has as many patches.
+    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's. The
+    number of rows leaves the grid open: 16 fit 4x4 and 2x8 patches. `known` states it; None is the
+    square, or the image's grid if no square has as many patches.
     """
 
     kind: str = 'learned'
@@ -163,8 +164,8 @@ class PositionEmbedding(nn.Module):
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Position embeddings are for the class tokens and the patches; registers are inserted between
-    them afterwards and have none (Darcet et al. 2024).
+    Class tokens and patches have position embeddings. Registers, inserted between them, have none
+    (Darcet et al. 2024).
     """
 
     patch_size: int

@@ -1,4 +1,4 @@
-"""From features to logits."""
+"""Classification heads."""
 
 import functools
 
@@ -6,9 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax.layers.backward import gelu
+from vitjax.layers.dense import gelu, kernel_init
 from vitjax.layers.dropout import dropout
-from vitjax.layers.init import kernel_init
 
 
 class Head(nn.Module):

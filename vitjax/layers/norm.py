@@ -1,15 +1,13 @@
-"""Layer normalisation."""
-
-from typing import Any
+"""Layer normalization."""
 
 import flax.linen as nn
 import jax
 
-from vitjax.layers.backward import layer_norm
+from vitjax import ops
 
 
 class LayerNorm(nn.Module):
-    """`layer_norm` with its learned scale and bias, [D] each."""
+    """`ops.layer_norm` with its learned scale and bias, [D] each."""
 
     dtype: str = 'float32'
     epsilon: float = 1e-6
@@ -18,5 +16,4 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
         bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-        out: Any = layer_norm(x, scale, bias, self.epsilon)
-        return out.astype(self.dtype)
+        return ops.layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)

@@ -1,27 +1,11 @@
 """Position embeddings for another grid, and patch kernels for another patch size."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.image import ResizeMethod, resize
 
-from vitjax.types import Array
-
-
-@functools.cache
-def _torch_bicubic(old: int, new: int) -> np.ndarray:
-    """[new, old]: PyTorch's bicubic weights without antialiasing (a = -0.75, edges clamped)."""
-    a = -0.75
-    matrix = np.zeros((new, old))
-    for i, x in enumerate((np.arange(new) + 0.5) * old / new - 0.5):
-        base = int(np.floor(x))
-        for j in range(base - 1, base + 3):
-            t = abs(x - j)
-            near = (a + 2) * t**3 - (a + 3) * t**2 + 1
-            far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
-            matrix[i, min(max(j, 0), old - 1)] += near if t <= 1 else far
-    return matrix
+from vitjax.base.types import Array
 
 
 def resample_positions(
@@ -31,10 +15,10 @@ def resample_positions(
     """Position embeddings [prefix + N_old, D] on another grid, bicubic: [prefix + N_new, D].
 
     Args:
-        table: the embeddings; the first `prefix` rows have no place on the grid and are kept.
+        table: embeddings; the first `prefix` rows have no place on the grid and stay.
         old: rows and columns of the grid that the embeddings were learned on.
         new: rows and columns of the other grid.
-        prefix: how many rows precede the patches'.
+        prefix: number of rows before the patches'.
         antialias: True as timm and DINOv2 with registers do it (a = -0.5, antialiased when
             shrinking); False as the transformers library does it for DINOv2 (a = -0.75).
 
@@ -49,13 +33,15 @@ def resample_positions(
     table = jnp.asarray(table, jnp.float32)
     if old == new:
         return table
-    patches = table[prefix:].reshape(*old, -1)
+    patches, shape = table[prefix:].reshape(*old, -1), (*new, table.shape[1])
     if antialias:
-        patches = jax.image.resize(patches, (*new, patches.shape[-1]), 'cubic', antialias=True)
+        patches = resize(patches, shape, ResizeMethod.CUBIC, antialias=True)
     else:
-        rows, columns = (_torch_bicubic(o, n) for o, n in zip(old, new, strict=True))
-        patches = jnp.einsum('ih,jw,hwd->ijd', rows, columns, patches, precision='highest')
-    return jnp.concatenate([table[:prefix], patches.reshape(new[0] * new[1], -1)])
+        with jax.enable_x64(True):  # weights in float32 are off by up to 1e-5
+            wide = patches.astype('float64')
+            wide = resize(wide, shape, ResizeMethod.CUBIC_PYTORCH, antialias=False)
+            patches = wide.astype('float32')
+    return jnp.concatenate([table[:prefix], patches.reshape(-1, table.shape[1])])
 
 
 def resample_patch_kernel(kernel: Array, old: int, new: int) -> jax.Array:

@@ -9,17 +9,15 @@ import flax.linen as nn
 def stack(
     block: type[nn.Module], depth: int, axis: Any, *, static: int = 1, remat: bool = False
 ) -> Callable[..., Any]:
-    """The one scan over depth: `depth` equal blocks whose parameters carry a leading depth axis.
-
-    Returns what is called as the block's class and makes the whole stack.
+    """Class of a stack: `depth` equal blocks whose parameters carry a leading depth axis.
 
     Args:
         block: class of a module called as `block(tokens, extra, *settings)`, which returns
             `(tokens, None)`.
         depth: number of blocks.
-        axis: 0 where `extra` is an array with one slice for each layer, `nn.broadcast` where it is
-            the same in all layers.
-        static: how many settings follow, Python values such as `train` or a grid.
+        axis: 0 if `extra` is an array with one slice a layer, `nn.broadcast` if all layers share
+            it.
+        static: number of settings, Python values such as `train` or a grid.
         remat: recompute each block in the backward pass, for memory.
     """
     if remat:

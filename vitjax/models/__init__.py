@@ -1,13 +1,13 @@
-"""The models, and `named`, which makes one of a published size.
+"""Models, and `named`, which makes one of a published size.
 
-Each file has an architecture and `PUBLISHED`, the table of its published sizes: to add one, write
+Each file has an architecture and `PUBLISHED`, the table of its published sizes. To add one, write
 `models/x.py` and add it here.
 """
 
 import difflib
 from typing import Any
 
-from vitjax import fields
+from vitjax.base import fields
 from vitjax.models import cait, convnet, patchconvnet, vit
 from vitjax.models.cait import CaiT
 from vitjax.models.convnet import VGG16, ConvNet
@@ -22,19 +22,19 @@ KINDS = {type(model).__name__: type(model) for model in _PUBLISHED.values()}  # 
 
 
 def named(name: str, **overrides: Any) -> Any:
-    """A published model by name, with fields replaced.
+    """Published model of a name, with fields replaced.
 
-    Stochastic depth is the published training rate of CaiT and DeiT, else 0 (DeiT III drops every
-    block at one rate, ViT here does not). DINOv2 has no head of its own: `num_classes` is 0 there
-    unless given. The lecture's `convnet` has one output.
+    Stochastic depth is the published training rate of CaiT and DeiT, else 0: DeiT III drops every
+    block at one rate, which ViT here does not. DINOv2 has no head of its own, so its `num_classes`
+    is 0 by default. The lecture's `convnet` has one output.
 
     Args:
         name: one of `NAMES`.
         **overrides: fields of the model and their values.
 
     Raises:
-        ValueError: for an unknown name, with the close ones, for an unknown field, and for a value
-            that a field does not take.
+        ValueError: if the name is unknown, with close ones, if a field is, or if a field does not
+            take its value.
 
     Example:
         >>> model = named('cait_xxs24', num_classes=10)

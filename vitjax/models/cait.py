@@ -4,19 +4,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax.base.ranges import Extent
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
-from vitjax.ranges import Extent
 
 
 class CaiT(Pooled):
     """CaiT: a trunk of talking-heads blocks on patches alone, then class-attention blocks.
 
-    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+    Images [B, H, W, 3], normalized, to logits [B, num_classes] (features when it is 0).
 
     Attributes:
         patch_size: side of a patch in pixels; must divide the image.
@@ -30,9 +30,9 @@ class CaiT(Pooled):
         layer_scale: initial LayerScale; None has none.
         drop_path: stochastic depth, the same in every trunk block, none in the class blocks.
         dropout: after the embeddings, projections and MLP layers.
-        attention_dropout: on what multiplies the values, after the second mixing.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
-        dtype: of the arithmetic; parameters stay float32.
+        attention_dropout: on the factors of the values, after the second mixing.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
+        dtype: compute type; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
         position_grid: rows and columns of the patches that positions are for; None is a square,
             or any grid if no square has as many patches.
@@ -56,11 +56,6 @@ class CaiT(Pooled):
         )
         self.add_pooling()
         self.classifier = Head(self.num_classes, dtype=self.dtype, name='head')
-
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        tokens = self.embed(images, train)
-        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
-        return self.readout(tokens, train)
 
     @nn.nowrap  # no named scope of its own
     def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The convolutional baselines that attention is compared with."""
+"""Convolutional baselines of the attention models."""
 
 import functools
 from typing import Annotated
@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import fields
-from vitjax.layers.convolution import convolve, pool
+from vitjax import ops
+from vitjax.base import fields
+from vitjax.base.ranges import Classes, Extent, Range, Rate
 from vitjax.layers.dropout import dropout
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Classes, Extent, Range, Rate
+from vitjax.models.base import Arithmetic, Model, Trunk
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution and ReLU; its output is the feature map that `capture` offers."""
+    """A 3x3 convolution and ReLU; `capture` offers its output, a feature map."""
 
     features: int
     padding: str
@@ -27,20 +27,20 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's VGG
         conv = nn.Conv(
             self.features, (3, 3), padding=self.padding, dtype=self.dtype, kernel_init=init,
-            conv_general_dilated=convolve, name='conv',
+            conv_general_dilated=ops.convolve, name='conv',
         )  # fmt: skip
         return nn.relu(conv(x))
 
 
 class Pool(nn.Module):
-    """2x2 max pooling; its output is a feature map that `capture` offers."""
+    """2x2 max pooling; `capture` offers its output, a feature map."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return pool(x)
+        return ops.pool(x)
 
 
 class ConvNet(Model):
-    """The lecture's small network: 3x3 valid convolutions, each with 2x2 max pooling, then dense.
+    """Small network of the lecture: 3x3 valid convolutions, each with 2x2 max pooling, then dense.
 
     Images [B, H, W, 3] to logits [B, num_classes] (the hidden features when it is 0). Dense layers
     fit the image size that the parameters were made for.
@@ -50,7 +50,7 @@ class ConvNet(Model):
         hidden: units of the dense layer.
         num_classes: logits; 0 returns the hidden features.
         dropout: before the dense layer.
-        dtype: of the arithmetic; parameters stay float32.
+        dtype: compute type; parameters stay float32.
     """
 
     widths: Annotated[tuple[Extent, ...], Range(1, 16)] = (32, 64, 128, 128)
@@ -80,7 +80,7 @@ class ConvNet(Model):
         x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name='dense')(x))
         if self.num_classes:
             x = nn.Dense(self.num_classes, dtype=self.dtype, name='head')(x)
-        return x.astype(jnp.float32)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class VGG16(Model):
@@ -91,7 +91,7 @@ class VGG16(Model):
     Attributes:
         num_classes: logits; 0 returns the 4,096 features.
         dropout: after each dense layer.
-        dtype: of the arithmetic; parameters stay float32.
+        dtype: compute type; parameters stay float32.
     """
 
     num_classes: Classes = 1000
@@ -124,7 +124,7 @@ class VGG16(Model):
             x = dropout(self, nn.relu(dense(4096, name=name)(x)), self.dropout, train)
         if self.num_classes:
             x = dense(self.num_classes, name='head')(x)
-        return x.astype(jnp.float32)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:

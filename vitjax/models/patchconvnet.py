@@ -4,18 +4,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitjax.base.ranges import Amount, Extent, Ratio
 from vitjax.layers.block import ConvBlock
 from vitjax.layers.embed import ConvStem
 from vitjax.layers.head import Head, PerClassHead
 from vitjax.layers.stack import stack
 from vitjax.models.pooled import Pooled
-from vitjax.ranges import Amount, Extent, Ratio
 
 
 class PatchConvNet(Pooled):
     """PatchConvNet: a convolutional stem, a column of residual blocks, attention-based pooling.
 
-    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+    Images [B, H, W, 3], normalized, to logits [B, num_classes] (features when it is 0).
 
     Attributes:
         patch_size: pixels a token spans; log2(patch_size) stride-2 convolutions make the stem.
@@ -25,8 +25,8 @@ class PatchConvNet(Pooled):
         num_heads: heads of the pooling; must divide `width`.
         mlp_ratio: hidden width of the pooling's MLP over `width`.
         num_classes: logits; 0 returns features.
-        class_tokens_per_class: one class token and one linear output for each class, attending
-            to the patches only, instead of one token for all.
+        class_tokens_per_class: one class token and one linear output a class, attending to the
+            patches only, instead of one token for all.
         stem_bias: biases in the stem.
         stem_last_gelu: a GELU after the stem's last convolution too.
         depthwise: the trunk's 3x3 convolution channel by channel; False is a full one.
@@ -37,8 +37,8 @@ class PatchConvNet(Pooled):
         drop_path: stochastic depth, the same in every trunk block, none in the pooling.
         dropout: after the pooling's projection and MLP layers.
         attention_dropout: on the pooling's attention weights.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
-        dtype: of the arithmetic; parameters stay float32.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
+        dtype: compute type; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
     """
 
@@ -57,7 +57,7 @@ class PatchConvNet(Pooled):
 
     @property
     def class_tokens(self) -> int:
-        """One class token, or one for each class."""
+        """Number of class tokens: one, or one a class."""
         return self.num_classes if self.class_tokens_per_class else 1
 
     def setup(self):
@@ -74,11 +74,6 @@ class PatchConvNet(Pooled):
             self.classifier = PerClassHead(name='head')
         else:
             self.classifier = Head(self.num_classes, dtype=self.dtype, name='head')
-
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        tokens = self.embed(images)
-        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
-        return self.readout(tokens, train)
 
     @nn.nowrap  # no named scope of its own
     def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:

@@ -1,24 +1,24 @@
-"""What CaiT and PatchConvNet share: class-attention blocks that read the answer from patches."""
+"""Base of CaiT and PatchConvNet: class-attention blocks that read logits from patches."""
 
 import flax.linen as nn
 import jax
 
-from vitjax import fields
-from vitjax.layers.attend import Implementation
+from vitjax.base import fields
+from vitjax.base.ranges import Amount, Classes, Extent, Rate, Ratio, Side
 from vitjax.layers.attention import ClassAttention
 from vitjax.layers.block import ClassBlock, Mlp
+from vitjax.layers.dense import kernel_init
 from vitjax.layers.embed import repeated
-from vitjax.layers.init import kernel_init
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Amount, Classes, Extent, Rate, Ratio, Side
+from vitjax.models.base import Arithmetic, Model, Trunk
+from vitjax.ops import Implementation
 
 
 class Pooled(Model):
-    """A trunk on patches alone, `blocks`, and the class-attention blocks after it.
+    """Model of a trunk on patches alone, `blocks`, and class-attention blocks after it.
 
-    A model made of it adds `embed` and `blocks`, and documents the fields.
+    Its subclasses add `embed` and `blocks`, and document the fields.
     """
 
     patch_size: Side = 16
@@ -39,17 +39,17 @@ class Pooled(Model):
 
     @property
     def class_tokens(self) -> int:
-        """How many class tokens gather from the patches."""
+        """Number of class tokens that gather from the patches."""
         return 1
 
     @property
     def trunk(self) -> Trunk:
-        """Patches alone through `blocks`; `class_blocks` read the answer from them."""
+        """Patches alone through `blocks`; `class_blocks` read them."""
         stacks = {'blocks': self.depth, 'class_blocks': self.class_depth}
         return Trunk(self.patch_size, 0, 'attention', stacks, self.class_tokens)
 
     def add_pooling(self, dropout: float = 0.0, attention_dropout: float = 0.0) -> None:
-        """Makes what follows the trunk but for the classifier; for `setup`."""
+        """Makes all parts after the trunk except the classifier; for `setup`."""
         fields.require(self, 'model')
         shape = self.class_tokens, self.width
         self.class_token = self.param('class_token', kernel_init, shape)
@@ -65,6 +65,6 @@ class Pooled(Model):
 
     @nn.nowrap  # no named scope of its own
     def pool(self, tokens: jax.Array, train: bool) -> jax.Array:
-        """Class tokens [B, class_tokens, width] that have gathered from patch tokens."""
+        """Class tokens [B, class_tokens, width] after gathering from patch tokens."""
         token = repeated(self.class_token, tokens)
         return self.class_blocks(token, tokens, train)[0]

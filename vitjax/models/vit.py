@@ -8,24 +8,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax import fields
-from vitjax.layers.attend import Implementation
+from vitjax.base import fields
+from vitjax.base.ranges import Amount, Classes, Extent, Positive, Range, Rate, Ratio, Side
 from vitjax.layers.attention import MultiHeadAttention
 from vitjax.layers.block import Block, Mlp
 from vitjax.layers.embed import TokenEmbed
 from vitjax.layers.head import Head
 from vitjax.layers.norm import LayerNorm
 from vitjax.layers.stack import stack
-from vitjax.models.trunk import Arithmetic, Model, Trunk
-from vitjax.ranges import Amount, Classes, Extent, Positive, Rate, Ratio, Side, whole
+from vitjax.models.base import Arithmetic, Model, Trunk
+from vitjax.ops import Implementation
 
-Registers = Annotated[int, whole(0, 1_024)]
+Registers = Annotated[int, Range(0, 1_024)]
 
 
 class ViT(Model):
     """ViT, with the options that DeiT, AugReg, DINOv2 and the CIFAR tutorial need.
 
-    Images [B, H, W, 3], normalised, to logits [B, num_classes] (features when it is 0).
+    Images [B, H, W, 3], normalized, to logits [B, num_classes] (features when it is 0).
 
     Attributes:
         patch_size: side of a patch in pixels; must divide the image.
@@ -42,17 +42,17 @@ class ViT(Model):
         dropout: after the embeddings, projections and MLP layers.
         attention_dropout: on the attention weights.
         head_dropout: before and inside the head.
-        pool: what the head reads: `class` token, `mean` over patches, or all tokens, `flatten`;
+        pool: input of the head: `class` token, `mean` over patches, or all tokens, `flatten`;
             `distilled` has DeiT's distillation token after the class token, a second head that
-            reads it, and answers with the mean of both heads (Touvron et al. 2021, section 4).
+            reads it, and the mean of both heads as logits (Touvron et al. 2021, section 4).
         registers: extra tokens after the class token (Darcet et al. 2024).
         position: `learned` or `sincos` position embeddings.
         position_grid: rows and columns of the patches that learned positions are for; None is a
             square, or any grid if no square has as many patches.
         norm_epsilon: added to the variance in every LayerNorm.
         head: widths of hidden layers in the head.
-        attention: auto, explicit, chunked, packed, multi_query, fused or pallas.
-        dtype: of the arithmetic; parameters stay float32.
+        attention: auto, explicit, chunked, packed, multi_query or fused.
+        dtype: compute type; parameters stay float32.
         remat: recompute each block in the backward pass, for memory.
     """
 
@@ -82,7 +82,7 @@ class ViT(Model):
 
     @property
     def class_tokens(self) -> int:
-        """How many tokens a head reads that stand for no patch."""
+        """Number of tokens read by a head that stand for no patch."""
         return {'class': 1, 'distilled': 2}.get(self.pool, 0)
 
     @property
@@ -113,11 +113,6 @@ class ViT(Model):
         if self.pool == 'distilled':
             self.distilled_classifier = head(name='head_distilled')
 
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        tokens = self.embed(images, train)
-        tokens = self.through(tokens, self.trunk.grid(*images.shape[1:3]), train)
-        return self.readout(tokens, train)
-
     @nn.nowrap  # no named scope of its own
     def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that enter the first block to those that leave the last."""
@@ -138,7 +133,7 @@ class ViT(Model):
         return self.classifier(features, train)
 
     def both(self, tokens: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """The logits of the class token and of the distillation token, each by its own head."""
+        """Logits of the class token and of the distillation token, each from its own head."""
         features = self.norm(tokens[:, :2])
         logits = self.classifier(features[:, 0], train)
         return logits, self.distilled_classifier(features[:, 1], train)

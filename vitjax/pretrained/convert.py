@@ -1,18 +1,30 @@
 """Published weights as parameters of our models: everything fits, or nothing is converted."""
 
+import dataclasses
+import functools
 import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import einops
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.files import few
-from vitjax.models.trunk import Model
-from vitjax.pretrained.formats import CONVOLUTION, DENSE, FORMATS, TOKENS, VECTOR, Table, Weights
+from vitjax.base.files import few
+from vitjax.base.types import Array, Module
+from vitjax.models.base import Model
+from vitjax.pretrained.formats import Entry, Weights
 from vitjax.pretrained.recognise import Contents, contents
-from vitjax.pretrained.resize import Change, Grid, Report, misfits, resize, shapes_of, unflatten
-from vitjax.types import Module
+from vitjax.pretrained.resize import (
+    Change,
+    Grid,
+    Report,
+    misfits,
+    resize,
+    shape_texts,
+    shapes_of,
+    unflatten,
+)
 
 
 def convert(
@@ -39,158 +51,128 @@ def convert(
             names are of no known format; if the patch size does not divide the image size; if
             the weights have no position for each patch of the grid.
     """
-    label, origins = match(weights, model, image_size, grid=grid, report=report)
-    params = {path: assemble(origin) for path, origin in origins.items()}
-    # transformers resamples without antialiasing, except in DINOv2 with registers.
-    antialias = not label.startswith('transformers') or 'embed/registers' in params
+    found, parameters = match(weights, model, image_size, grid=grid, report=report)
+    params = {path: each.join(found.weights) for path, each in parameters.items()}
+    # transformers resamples with antialiasing only in DINOv2 with registers.
+    antialias = found.format.antialias or 'embed/registers' in params
     return resize(
         unflatten(params), model, image_size, grid=grid, antialias=antialias, seed=seed,
         report=report,
     )  # fmt: skip
 
 
-class Origin(NamedTuple):
-    """What a parameter is made of: tensors in a file, and their way to our layout.
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of a model, and the way from a file's tensors to it and back.
 
     Attributes:
-        tensors: of each layer of a stack, its parts.
-        stacked: whether layers are stacked, on a first axis of depth.
-        axis: that parts are concatenated on, in our layout.
-        pattern: einops', from the file's layout to ours.
-        sizes: of axes that the pattern splits.
+        entry: its entry in the format's table.
+        shape: its shape.
+        sizes: lengths of the axes of patterns that shapes do not tell, by axis.
     """
 
-    tensors: list[list[np.ndarray]]
-    stacked: bool
-    axis: int
-    pattern: str
-    sizes: dict[str, int]
+    entry: Entry
+    shape: tuple[int, ...]
+    sizes: Mapping[str, int]
 
+    @functools.cached_property
+    def names(self) -> list[list[str]]:
+        """Names of the tensors in the file: for each layer, its parts."""
+        first, *rest = self.shape if self.entry.stacked else (1, *self.shape)
+        # A plain ViT has the first of two class tokens.
+        parts = self.entry.names[: rest[self.entry.axis] if rest else 1]
+        return [[name.replace('{i}', str(layer)) for name in parts] for layer in range(first)]
 
-class _Entry(NamedTuple):
-    """An `Origin` without its tensors yet: their names, and an array of the shape of each."""
+    def join(self, tensors: Weights) -> np.ndarray:
+        """The parameter in float32: tensors rearranged, parts concatenated, layers stacked."""
+        theirs, ours = self.entry.layouts
+        layers = []
+        for names in self.names:
+            found = [tensors[name].astype(np.float32, copy=False) for name in names]
+            parts = [self._rearranged(tensor, theirs, ours) for tensor in found]
+            layers.append(parts[0] if len(parts) == 1 else np.concatenate(parts, self.entry.axis))
+        return np.stack(layers) if self.entry.stacked else layers[0]
 
-    names: list[list[str]]
-    like: np.ndarray
-    origin: Origin
+    def split(self, parameter: Array) -> dict[str, np.ndarray]:
+        """The file's tensors by name, views of the parameter if possible; inverse of `join`."""
+        theirs, ours = self.entry.layouts
+        out = {}
+        layers = np.asarray(parameter) if self.entry.stacked else [np.asarray(parameter)]
+        for names, layer in zip(self.names, layers, strict=True):
+            parts = [layer] if len(names) == 1 else np.split(layer, len(names), self.entry.axis)
+            for name, part in zip(names, parts, strict=True):
+                out[name] = self._rearranged(np.asarray(part), ours, theirs)
+        return out
+
+    def _rearranged(self, array: np.ndarray, old: str, new: str) -> np.ndarray:
+        axes = re.findall(r'\w+', old)
+        sizes = {axis: size for axis, size in self.sizes.items() if axis in axes}
+        return einops.rearrange(array, f'{old} -> {new}', **sizes)
 
 
 def match(
     weights: Weights, model: Model, image_size: int, *, grid: Grid | None = None,
     report: Report = print,
-) -> tuple[str, dict[str, Origin]]:  # fmt: skip
-    """The format of weights, and the tensors of each parameter of `model` as the file has it.
+) -> tuple[Contents, dict[str, Parameter]]:  # fmt: skip
+    """The contents of a file, and the parameters of `model` by path, as the file has them.
 
     The first half of `convert`: checks everything, copies nothing.
 
     Raises:
         ValueError: as `convert` does.
     """
-    shapes_of(model, image_size)  # before all else, raises for an impossible size
-    holds = contents(weights, type(model))
-    weights, held = holds.weights, holds.held
-    source, size = _as_in_file(holds, model, image_size, grid)
-    heads = [name for path in held if path.startswith('head') for name in held[path]]
-    if heads and not vars(source)['num_classes']:
-        weights = {name: value for name, value in weights.items() if name not in heads}
-        report(Change('head', f'head: left out; was {holds.num_classes} classes'))
-    entries = _entries(source, FORMATS[holds.label][1], size)
-    _require_match(weights, entries, holds.label)
-    return holds.label, {
-        path: origin._replace(tensors=[[weights[n] for n in parts] for parts in names])
-        for path, (names, _, origin) in entries.items()
-    }
+    shapes_of(model, image_size)  # raises first of all if the size is impossible
+    found = contents(weights, type(model))
+    source, size = _as_in_file(found, model, image_size, grid)
+    heads = [name for path in found.held if path.startswith('head') for name in found.held[path]]
+    if heads and not source.num_classes:
+        kept = {name: value for name, value in found.weights.items() if name not in heads}
+        report(Change('head', f'head: left out; was {found.num_classes} classes'))
+        found = found._replace(weights=kept)
+    side = source.trunk.patch_size or 1
+    sizes = {'h': side, 'w': side, 'heads': vars(source).get('num_heads', 0)}
+    sizes |= {'rows': 7, 'columns': 7}  # VGG16 pools its maps to 7x7
+    parameters = {}
+    for path, leaf in shapes_of(source, size).items():
+        if path not in found.format.table:
+            raise ValueError(f'published weights have no {path}, which this model has.')
+        parameters[path] = Parameter(found.format.table[path], leaf.shape, sizes)
+    _require_match(found, parameters)
+    return found, parameters
 
 
 def _as_in_file(
-    holds: Contents, model: Module, image_size: int, grid: Grid | None
+    found: Contents, model: Module, image_size: int, grid: Grid | None
 ) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
     fields = vars(model)
     changes: dict[str, Any] = {}
-    if patch := holds.patch_size:
+    if patch := found.patch_size:
         changes['patch_size'] = patch
         image_size = patch * model.trunk.grid(image_size)[0]
     if 'position_grid' in fields:  # the file's, as far as it is known
         changes['position_grid'] = grid
-    if wanted := fields['num_classes']:
-        # A head of which only a part is there is not absent, but damaged.
-        part = any(path.startswith('head') for path in holds.held)
+    if wanted := model.num_classes:
+        # A head with some tensors missing is damaged, not absent.
+        part = any(path.startswith('head') for path in found.held)
         part = part or fields.get('class_tokens_per_class', False)
-        changes['num_classes'] = holds.num_classes or (wanted if part else 0)
-    return model.clone(**changes), holds.image_size or image_size
+        changes['num_classes'] = found.num_classes or (wanted if part else 0)
+    return model.clone(**changes), found.image_size or image_size
 
 
-def _entries(model: Module, table: Table, image_size: int) -> dict[str, _Entry]:
-    """Where each parameter of a model is to be found, by its path."""
-    side = model.trunk.patch_size or 7  # VGG16 pools its maps to 7x7
-    sizes = {'h': side, 'w': side, 'heads': vars(model).get('num_heads', 0)}
-    out: dict[str, _Entry] = {}
-    for path, leaf in shapes_of(model, image_size).items():
-        parts, pattern = _names_of(table, path)
-        stacked = '{i}' in parts[0]
-        shape = list(leaf.shape[1:] if stacked else leaf.shape)
-        axis = 0 if pattern == TOKENS else -1
-        if len(parts) > 1:
-            parts = parts[: shape[axis]]  # a plain ViT has the first of two class tokens
-            shape[axis] //= len(parts)
-        layers = range(leaf.shape[0] if stacked else 1)
-        names = [[name.replace('{i}', str(i)) for name in parts] for i in layers]
-        pattern = pattern or (VECTOR, DENSE, '', CONVOLUTION)[len(shape) - 1]
-        theirs, ours = pattern.split('->')
-        like = np.broadcast_to(np.float32(0), shape)  # takes no memory
-        like = einops.rearrange(like, f'{ours} -> {theirs}', **_merged(ours, sizes))
-        origin = Origin([], stacked, axis, pattern, _merged(theirs, sizes))
-        out[path] = _Entry(names, like, origin)
-    return out
-
-
-def _names_of(table: Table, path: str) -> tuple[list[str], str]:
-    """The names in a file of a parameter's parts, and their pattern: '' is PyTorch's."""
-    module, _, leaf = path.rpartition('/')
-    entry = table.get(path, table.get(module))
-    if entry is None:
-        raise ValueError(f'published weights have no {path}, which this model has.')
-    names, pattern = (entry, '') if isinstance(entry, str) else entry
-    if path not in table and leaf != 'kernel':  # a module's pattern is its kernel's
-        pattern = ''
-    if names.endswith('/'):
-        return [name + leaf for name in names.split()], pattern or '... -> ...'
-    if names.endswith('.'):
-        leaf = 'bias' if leaf == 'bias' else 'weight'
-        return [name + leaf for name in names.split()], pattern
-    return names.split(), pattern
-
-
-def _merged(side: str, sizes: dict[str, int]) -> dict[str, int]:
-    """The sizes of the axes that one side of a pattern has in parentheses."""
-    axes = ' '.join(re.findall(r'\((.*?)\)', side)).split()
-    return {axis: sizes[axis] for axis in axes if axis in sizes}
-
-
-def _require_match(weights: Weights, entries: dict[str, _Entry], label: str) -> None:
+def _require_match(found: Contents, parameters: Mapping[str, Parameter]) -> None:
     """Raises ValueError if tensors are missing, surplus, misshapen or not finite, with `few`."""
-    wanted = {name: e.like for e in entries.values() for parts in e.names for name in parts}
-    lines = misfits(weights, wanted)
-    for name, value in ((name, weights[name]) for name in wanted if name in weights):
+    wanted: dict[str, np.ndarray] = {}
+    for each in parameters.values():
+        wanted |= each.split(np.broadcast_to(np.float32(0), each.shape))  # takes no memory
+    lines = misfits(shape_texts(found.weights), shape_texts(wanted))
+    for name, value in ((n, found.weights[n]) for n in wanted if n in found.weights):
         if not jnp.issubdtype(value.dtype, jnp.floating):
             lines.append(f'  {name}: is {value.dtype}, must be floating point')
         elif not np.isfinite(value).all():
             lines.append(f'  {name}: holds NaN or infinity')
     if lines:
         raise ValueError(
-            f'the weights ({label} names) do not fit the model; - missing, + surplus:\n'
+            f'the weights ({found.format.name} names) do not fit the model; - missing, + surplus:\n'
             + few(lines)
         )
-
-
-def assemble(origin: Origin) -> np.ndarray:
-    """A parameter from its tensors: rearranged, parts concatenated, layers stacked; float32."""
-
-    def rearranged(tensor: np.ndarray) -> np.ndarray:
-        tensor = tensor.astype(np.float32, copy=False)
-        return einops.rearrange(tensor, origin.pattern, **origin.sizes)
-
-    layers = [[rearranged(part) for part in parts] for parts in origin.tensors]
-    layers = [p[0] if len(p) == 1 else np.concatenate(p, origin.axis) for p in layers]
-    return np.stack(layers) if origin.stacked else layers[0]

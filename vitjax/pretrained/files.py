@@ -1,4 +1,4 @@
-"""Files of weights and those beside them, read without running anything that they hold."""
+"""Files of weights and the files beside them, read without executing their content."""
 
 import math
 import os
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from vitjax.files import first_line, npy_header
+from vitjax.base.files import first_line, npy_header
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
-SMALL, PACKED = 2**26, 100  # bytes that an npz may hold in any case; or times its own size
+SMALL, PACKED = 2**26, 100  # an npz may hold so many bytes, or so many times its own size
 _PICKLED = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 _CONVERSION = """\
 {path} is a pickle, which can run any program when it is opened. These lines make it safe:
@@ -30,8 +30,8 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             `hub` extra).
 
     Raises:
-        ValueError: for a missing, truncated or foreign file, for anything but a regular file, and
-            for pickles (`.pth` and the like), with the three lines that convert them.
+        ValueError: if the file is missing, truncated, foreign or not regular; for pickles (`.pth`
+            and the like), with the three lines that convert them.
 
     Example:
         >>> import tempfile
@@ -61,13 +61,13 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except OSError as error:
         raise ValueError(f'{path} cannot be read: {error.strerror or first_line(error)}.') from None
-    except Exception as error:  # whatever comes of parsing a damaged header
+    except Exception as error:  # parsing a damaged header raises anything
         reason = first_line(error)
         raise ValueError(f'{path} is not a whole safetensors file: {reason}.') from None
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):  # np.load would speak of pickles
+    if not zipfile.is_zipfile(path):  # np.load's message would be about pickles
         raise ValueError(
             f'{path} is not a whole npz file: it has no directory of a zip at its end.'
         )
@@ -75,7 +75,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
         _require_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             out = {name: file[name] for name in file.files}
-    except Exception as error:  # whatever comes of parsing a damaged zip
+    except Exception as error:  # parsing a damaged zip raises anything
         reason = first_line(error)
         raise ValueError(f'{path} is not a whole npz file of plain arrays: {reason}.') from None
     others = [name for name, value in out.items() if not isinstance(value, np.ndarray)]
@@ -85,12 +85,12 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _require_sizes(path: pathlib.Path) -> None:
-    """Holds what names, shapes and the zip's directory say against the file, before memory does."""
+    """Checks shapes and the zip's directory against the file, before allocating memory."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         total = sum(member.file_size for member in members)
-        if total > max(SMALL, PACKED * size):  # zeros pack a thousandfold, weights do not
+        if total > max(SMALL, PACKED * size):  # zeros compress a thousandfold, weights do not
             raise ValueError(f'{size:,} bytes would become {total:,}')
         for member in members:
             if member.filename.endswith('.npy'):
@@ -105,20 +105,20 @@ def _require_sizes(path: pathlib.Path) -> None:
 
 
 def is_folder(path: str | pathlib.Path) -> bool:
-    """Returns True for a folder of published weights, as the hub has it, and not for a run."""
+    """Returns True for a folder of published weights as on the hub, False for a run."""
     folder = pathlib.Path(path)
     return os.path.lexists(folder / WEIGHTS) and not (folder / 'experiment.json').exists()
 
 
 def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
-    """Files of these names beside weights, in their folder or repository, as far as they exist.
+    """Existing files of some names beside weights, in their folder or repository.
 
     Args:
-        path: what `read` takes.
-        names: of the files.
+        path: a path as `read` takes it.
+        names: names of the files.
 
     Raises:
-        ValueError: if one is no regular file, or the hub cannot be asked.
+        ValueError: if one is not a regular file, or the hub cannot be reached.
     """
     found: dict[str, pathlib.Path] = {}
     for name in names:
@@ -134,7 +134,7 @@ def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.
 
 
 def _require_regular(path: pathlib.Path) -> None:
-    """Refuses what a read could wait for or never end: pipes, devices, directories."""
+    """Refuses pipes, devices and directories, whose reading may block or never end."""
     if not path.is_file():
         kinds = {
             'a directory': path.is_dir(), 'a pipe': path.is_fifo(), 'a socket': path.is_socket()
@@ -144,7 +144,7 @@ def _require_regular(path: pathlib.Path) -> None:
 
 
 def _absent(error: Exception) -> bool:
-    """Returns True if the hub's answer is that a repository has no such file."""
+    """Returns True for the hub's error that a repository has no such file."""
     names = [kind.__name__ for kind in type(error).__mro__]
     return 'EntryNotFoundError' in names or isinstance(error, FileNotFoundError)
 
@@ -157,7 +157,7 @@ def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path |
         raise ValueError(f'hf-hub:{repository} {needs}') from None
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
-    except (OSError, ValueError) as error:  # what its errors derive from
+    except (OSError, ValueError) as error:  # the bases of its errors
         if not needed and _absent(error):
             return None
         raise ValueError(f'hf-hub:{repository} cannot be fetched: {first_line(error)}.') from None

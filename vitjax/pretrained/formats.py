@@ -1,167 +1,266 @@
-"""The formats of published weights: a table each, from our parameters to the names in a file.
+"""Tables of the formats of published weights: an entry for each parameter of ours.
 
-Everything else follows from the tables: which format a file has, which sizes, what is missing,
-surplus or misshapen. To add a format, write its table and a line in `FORMATS`.
-
-Left, a parameter of ours or the module that holds it; right, the tensor or module in the file. A
-module ends in '.' where its parameters are PyTorch's (`weight`, laid out [output, input, ...]) and
-in '/' where they are flax's, laid out as ours. A tensor comes with an einops pattern from its
-layout to ours, and so may a module, for its kernel. {i} counts the layers that we stack; names with
-spaces between them stand for tensors that we concatenate: queries, keys and values, or class
-tokens.
+A table is read both ways: `convert.Parameter` joins a file's tensors into a parameter and splits a
+parameter into a file's tensors. Everything else follows from the tables too: which format a file
+has, which sizes, and which tensors are missing, surplus or misshapen. To add a format, write its
+table and add it to `FORMATS`.
 """
 
+import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from vitjax import models
-from vitjax.models.trunk import Model
+from vitjax.models.base import Model
 
 Weights = Mapping[str, np.ndarray]
-Table = Mapping[str, str | tuple[str, str]]
 
+# einops patterns from a file's layout to ours. Axes: outputs, inputs, channels, height and width of
+# a patch, y and x of a convolution's kernel; d is the width of vectors and tokens.
 VECTOR = 'd -> d'
 TOKENS = '1 n d -> n d'
-_PATCH = 'o c h w -> (h w c) o'
-DENSE = 'o i -> i o'
-CONVOLUTION = 'o i h w -> h w i o'
-_ONE_BY_ONE = 'o i 1 1 -> i o'
 
 
-def _nested(ours: str, theirs: str, table: Table) -> Table:
-    def inside(names: str) -> str:
-        return ' '.join(theirs + name for name in names.split())
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A parameter of ours and the tensors that hold it in a file.
 
-    return {
-        ours + path: inside(entry) if isinstance(entry, str) else (inside(entry[0]), entry[1])
-        for path, entry in table.items()
-    }
+    Attributes:
+        path: path of the parameter.
+        names: names of tensors; several are parts that we concatenate: queries, keys and values, or
+            class tokens. `{i}` counts the layers that we stack.
+        pattern: einops pattern from each tensor to its part of the parameter.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    pattern: str = VECTOR
+
+    @property
+    def stacked(self) -> bool:
+        """True if layers are stacked on a first axis of depth."""
+        return '{i}' in self.names[0]
+
+    @property
+    def axis(self) -> int:
+        """Axis of one layer of the parameter that parts are concatenated on."""
+        return 0 if self.pattern == TOKENS else -1
+
+    @property
+    def layouts(self) -> tuple[str, str]:
+        """The pattern of the file's layout and that of ours."""
+        theirs, _, ours = self.pattern.partition('->')
+        return theirs, ours
+
+    def length(self, axis: str, tensor: np.ndarray) -> int | None:
+        """Length of a named axis of a tensor of the file; None if the tensor is misshapen."""
+        axes = self.layouts[0].split()
+        return tensor.shape[axes.index(axis)] if len(axes) == tensor.ndim else None
+
+
+Table = tuple[Entry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of published weights.
+
+    Attributes:
+        name: name in messages.
+        model: class of the models that it holds.
+        entries: its table.
+        antialias: True if its library resamples position embeddings with antialiasing.
+    """
+
+    name: str
+    model: type[Model]
+    entries: Table
+    antialias: bool = True
+
+    @functools.cached_property
+    def table(self) -> Mapping[str, Entry]:
+        """The entries by our path."""
+        return {entry.path: entry for entry in self.entries}
+
+
+def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
+    return tuple(
+        Entry(path + entry.path, tuple(name + each for each in entry.names), entry.pattern)
+        for entry in table
+    )
+
+
+def _module(path: str, *names: str, pattern: str, bias: str = VECTOR, flax: bool = False) -> Table:
+    """Both parameters of a module, which has PyTorch's names and layouts, or flax's."""
+    ours = 'scale' if pattern == VECTOR else 'kernel'
+    weight, dot = (ours, '/') if flax else ('weight', '.')
+    return (
+        Entry(f'{path}/{ours}', tuple(f'{name}{dot}{weight}' for name in names), pattern),
+        Entry(f'{path}/bias', tuple(f'{name}{dot}bias' for name in names), bias),
+    )
+
+
+_norm = functools.partial(_module, pattern=VECTOR)
+_dense = functools.partial(_module, pattern='o i -> i o')
+_patches = functools.partial(_module, pattern='o c h w -> (h w c) o')
+_convolution = functools.partial(_module, pattern='o c y x -> y x c o')
+_one_by_one = functools.partial(_module, pattern='o i 1 1 -> i o')
+_flax_norm = functools.partial(_module, pattern=VECTOR, flax=True)
+_flax_dense = functools.partial(_module, pattern='i o -> i o', flax=True)
 
 
 def _scales(name: str) -> Table:
-    return {f'scale_{i}/scale': (name.format(i), VECTOR) for i in (1, 2)}
+    return tuple(Entry(f'scale_{i}/scale', (name.format(i),)) for i in (1, 2))
 
 
-def _qkv(names: str) -> str:
-    return ' '.join(names.format(part) for part in ('query', 'key', 'value'))
+def _tokens(path: str, *names: str) -> Entry:
+    return Entry(path, names, TOKENS)
 
 
-_HALVES = {
-    'norm_1': 'norm1.', 'norm_2': 'norm2.', 'mlp/hidden': 'mlp.fc1.', 'mlp/output': 'mlp.fc2.',
-}  # fmt: skip
-_TIMM_BLOCK = {'attention/qkv': 'attn.qkv.', 'attention/projection': 'attn.proj.', **_HALVES}
-_TIMM_STEM = {
-    'embed/patch/projection': ('patch_embed.proj.', _PATCH),
-    'embed/position/table': ('pos_embed', TOKENS),
-    'norm': 'norm.',
-    'head/output': 'head.',
-}
-_TIMM_VIT = {
-    **_TIMM_STEM,
-    'embed/class_token': ('cls_token dist_token', TOKENS),  # the second is distilled DeiT's
-    'embed/registers': ('reg_token', TOKENS),
-    **_nested('blocks/', 'blocks.{i}.', {**_TIMM_BLOCK, **_scales('ls{}.gamma')}),
-    'head_distilled/output': 'head_dist.',
-}
-_DEIT3 = {**_TIMM_VIT, **_nested('blocks/', 'blocks.{i}.', _scales('gamma_{}'))}  # its authors'
-_CLASS_BLOCK = {
-    'attention/query': 'attn.q.',
-    'attention/key': 'attn.k.',
-    'attention/value': 'attn.v.',
-    'attention/projection': 'attn.proj.',
-    **_HALVES,
-    **_scales('gamma_{}'),
-}
-_CLASS_ATTENTION = {
-    'class_token': ('cls_token', TOKENS),
-    **_nested('class_blocks/', 'blocks_token_only.{i}.', _CLASS_BLOCK),
-}
-_TALKING = {'attention/mix_logits': 'attn.proj_l.', 'attention/mix_weights': 'attn.proj_w.'}
-_TIMM_CAIT = {
-    **_TIMM_STEM,
-    **_nested('blocks/', 'blocks.{i}.', {**_TIMM_BLOCK, **_TALKING, **_scales('gamma_{}')}),
-    **_CLASS_ATTENTION,
-}
-_CONVOLUTIONAL_BLOCK = {
-    'norm': 'norm1.',
-    'conv_1': ('attn.qkv_pos.0.', _ONE_BY_ONE),
-    'conv_2': 'attn.qkv_pos.2.',
-    'se/reduce': ('attn.qkv_pos.4.conv_reduce.', _ONE_BY_ONE),
-    'se/expand': ('attn.qkv_pos.4.conv_expand.', _ONE_BY_ONE),
-    'conv_3': ('attn.qkv_pos.5.', _ONE_BY_ONE),
-    'scale/scale': ('gamma_1', VECTOR),
-}
-_PATCHCONVNET = {
-    **{f'embed/conv_{i + 1}': f'patch_embed.proj.{2 * i}.0.' for i in range(5)},
-    **_nested('blocks/', 'blocks.{i}.', _CONVOLUTIONAL_BLOCK),
-    **_CLASS_ATTENTION,
-    'norm': 'norm.',
-    'head/output': 'head.',
-    'head/kernel': ('head.{i}.weight', '1 d -> d'),  # one linear output for each class token
-    'head/bias': ('head.{i}.bias', '1 ->'),
-}
-_TRANSFORMERS_STEM = {
-    'embed/patch/projection': ('embeddings.patch_embeddings.projection.', _PATCH),
-    'embed/class_token': ('embeddings.cls_token', TOKENS),
-    'embed/registers': ('embeddings.register_tokens', TOKENS),
-    'embed/position/table': ('embeddings.position_embeddings', TOKENS),
-    'norm': 'layernorm.',
-    'head/output': 'classifier.',
-}
-_TRANSFORMERS_ATTENTION = {
-    'attention/qkv': _qkv('attention.attention.{}.'),
-    'attention/projection': 'attention.output.dense.',
-}
-_TRANSFORMERS_BLOCK = {
-    **_TRANSFORMERS_ATTENTION,
-    'norm_1': 'layernorm_before.',
-    'norm_2': 'layernorm_after.',
-    'mlp/hidden': 'intermediate.dense.',
-    'mlp/output': 'output.dense.',
-}
-_DINOV2_BLOCK = {**_TRANSFORMERS_ATTENTION, **_HALVES, **_scales('layer_scale{}.lambda1')}
-_TRANSFORMERS_VIT, _TRANSFORMERS_DINOV2 = (
-    {**_TRANSFORMERS_STEM, **_nested('blocks/', 'encoder.layer.{i}.', block)}
-    for block in (_TRANSFORMERS_BLOCK, _DINOV2_BLOCK)
+_HALVES = (
+    *_norm('norm_1', 'norm1'),
+    *_norm('norm_2', 'norm2'),
+    *_dense('mlp/hidden', 'mlp.fc1'),
+    *_dense('mlp/output', 'mlp.fc2'),
 )
-_MHA = 'MultiHeadDotProductAttention_1/'
-_AUGREG_BLOCK = {
-    'norm_1': 'LayerNorm_0/',
-    'attention/qkv/kernel': (_qkv(_MHA + '{}/kernel'), 'd heads k -> d (heads k)'),
-    'attention/qkv/bias': (_qkv(_MHA + '{}/bias'), 'heads k -> (heads k)'),
-    'attention/projection': (_MHA + 'out/', 'heads k d -> (heads k) d'),
-    'norm_2': 'LayerNorm_2/',
-    'mlp/hidden': 'MlpBlock_3/Dense_0/',
-    'mlp/output': 'MlpBlock_3/Dense_1/',
-}
-_AUGREG = {
-    'embed/patch/projection': ('embedding/', 'h w c o -> (h w c) o'),
-    'embed/class_token': ('cls', TOKENS),
-    'embed/position/table': ('Transformer/posembed_input/pos_embedding', TOKENS),
-    **_nested('blocks/', 'Transformer/encoderblock_{i}/', _AUGREG_BLOCK),
-    'norm': 'Transformer/encoder_norm/',
-    'head/output': 'head/',
-}
+_TIMM_BLOCK = (
+    *_dense('attention/qkv', 'attn.qkv'),
+    *_dense('attention/projection', 'attn.proj'),
+    *_HALVES,
+)
+_TIMM_STEM = (
+    *_patches('embed/patch/projection', 'patch_embed.proj'),
+    _tokens('embed/position/table', 'pos_embed'),
+    *_norm('norm', 'norm'),
+    *_dense('head/output', 'head'),
+)
+
+
+def _timm_vit(scales: str) -> Table:
+    return (
+        *_TIMM_STEM,
+        _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
+        _tokens('embed/registers', 'reg_token'),
+        *_nested('blocks/', 'blocks.{i}.', (*_TIMM_BLOCK, *_scales(scales))),
+        *_dense('head_distilled/output', 'head_dist'),
+    )
+
+
+_CLASS_BLOCK = (
+    *_dense('attention/query', 'attn.q'),
+    *_dense('attention/key', 'attn.k'),
+    *_dense('attention/value', 'attn.v'),
+    *_dense('attention/projection', 'attn.proj'),
+    *_HALVES,
+    *_scales('gamma_{}'),
+)
+_CLASS_ATTENTION = (
+    _tokens('class_token', 'cls_token'),
+    *_nested('class_blocks/', 'blocks_token_only.{i}.', _CLASS_BLOCK),
+)
+_CAIT_BLOCK = (
+    *_TIMM_BLOCK,
+    *_dense('attention/mix_logits', 'attn.proj_l'),
+    *_dense('attention/mix_weights', 'attn.proj_w'),
+    *_scales('gamma_{}'),
+)
+_CONVOLUTIONAL_BLOCK = (
+    *_norm('norm', 'norm1'),
+    *_one_by_one('conv_1', 'attn.qkv_pos.0'),
+    *_convolution('conv_2', 'attn.qkv_pos.2'),
+    *_one_by_one('se/reduce', 'attn.qkv_pos.4.conv_reduce'),
+    *_one_by_one('se/expand', 'attn.qkv_pos.4.conv_expand'),
+    *_one_by_one('conv_3', 'attn.qkv_pos.5'),
+    Entry('scale/scale', ('gamma_1',)),
+)
+_PATCHCONVNET = (
+    *(
+        entry for i in range(5)
+        for entry in _convolution(f'embed/conv_{i + 1}', f'patch_embed.proj.{2 * i}.0')
+    ),
+    *_nested('blocks/', 'blocks.{i}.', _CONVOLUTIONAL_BLOCK),
+    *_CLASS_ATTENTION,
+    *_norm('norm', 'norm'),
+    *_dense('head/output', 'head'),
+    Entry('head/kernel', ('head.{i}.weight',), '1 d -> d'),  # one linear output per class token
+    Entry('head/bias', ('head.{i}.bias',), '1 ->'),
+)  # fmt: skip
+_TRANSFORMERS_ATTENTION = (
+    *_dense('attention/qkv', *(f'attention.attention.{x}' for x in ('query', 'key', 'value'))),
+    *_dense('attention/projection', 'attention.output.dense'),
+)
+_TRANSFORMERS_BLOCK = (
+    *_TRANSFORMERS_ATTENTION,
+    *_norm('norm_1', 'layernorm_before'),
+    *_norm('norm_2', 'layernorm_after'),
+    *_dense('mlp/hidden', 'intermediate.dense'),
+    *_dense('mlp/output', 'output.dense'),
+)
+_DINOV2_BLOCK = (*_TRANSFORMERS_ATTENTION, *_HALVES, *_scales('layer_scale{}.lambda1'))
+
+
+def _transformers(block: Table) -> Table:
+    return (
+        *_patches('embed/patch/projection', 'embeddings.patch_embeddings.projection'),
+        _tokens('embed/class_token', 'embeddings.cls_token'),
+        _tokens('embed/registers', 'embeddings.register_tokens'),
+        _tokens('embed/position/table', 'embeddings.position_embeddings'),
+        *_nested('blocks/', 'encoder.layer.{i}.', block),
+        *_norm('norm', 'layernorm'),
+        *_dense('head/output', 'classifier'),
+    )
+
+
+_MHA = 'MultiHeadDotProductAttention_1'
+_AUGREG_BLOCK = (
+    *_flax_norm('norm_1', 'LayerNorm_0'),
+    *_flax_dense(
+        'attention/qkv', *(f'{_MHA}/{part}' for part in ('query', 'key', 'value')),
+        pattern='d heads k -> d (heads k)', bias='heads k -> (heads k)',
+    ),
+    *_flax_dense('attention/projection', f'{_MHA}/out', pattern='heads k d -> (heads k) d'),
+    *_flax_norm('norm_2', 'LayerNorm_2'),
+    *_flax_dense('mlp/hidden', 'MlpBlock_3/Dense_0'),
+    *_flax_dense('mlp/output', 'MlpBlock_3/Dense_1'),
+)  # fmt: skip
+_AUGREG = (
+    *_flax_dense('embed/patch/projection', 'embedding', pattern='h w c o -> (h w c) o'),
+    _tokens('embed/class_token', 'cls'),
+    _tokens('embed/position/table', 'Transformer/posembed_input/pos_embedding'),
+    *_nested('blocks/', 'Transformer/encoderblock_{i}/', _AUGREG_BLOCK),
+    *_flax_norm('norm', 'Transformer/encoder_norm'),
+    *_flax_dense('head/output', 'head'),
+)
 _VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-_VGG16 = {
-    **{f'conv_{i}/conv': f'features.{layer}.' for i, layer in enumerate(_VGG16_LAYERS, 1)},
-    'dense_1': ('classifier.0.', 'o (c h w) -> (h w c) o'),
-    'dense_2': 'classifier.3.',
-    'head': 'classifier.6.',
-}
-AUGREG = "AugReg's"  # the one format whose kernels are laid out as flax's
-FORMATS: dict[str, tuple[type[Model], Table]] = {
-    "timm's ViT": (models.ViT, _TIMM_VIT),
-    "DeiT III's": (models.ViT, _DEIT3),
-    "timm's CaiT": (models.CaiT, _TIMM_CAIT),
-    "PatchConvNet's": (models.PatchConvNet, _PATCHCONVNET),
-    "transformers' ViT": (models.ViT, _TRANSFORMERS_VIT),
-    "transformers' DINOv2": (models.ViT, _TRANSFORMERS_DINOV2),
-    AUGREG: (models.ViT, _AUGREG),
-    "torchvision's VGG16": (models.VGG16, _VGG16),
-}
+_VGG16 = (
+    *(
+        entry for i, layer in enumerate(_VGG16_LAYERS, 1)
+        for entry in _convolution(f'conv_{i}/conv', f'features.{layer}')
+    ),
+    *_dense('dense_1', 'classifier.0', pattern='o (c rows columns) -> (rows columns c) o'),
+    *_dense('dense_2', 'classifier.3'),
+    *_dense('head', 'classifier.6'),
+)  # fmt: skip
+TRANSFORMERS_VIT = Format(
+    "transformers' ViT", models.ViT, _transformers(_TRANSFORMERS_BLOCK), antialias=False
+)
+AUGREG = Format("AugReg's", models.ViT, _AUGREG)
+FORMATS = (
+    Format("timm's ViT", models.ViT, _timm_vit('ls{}.gamma')),
+    Format("DeiT III's", models.ViT, _timm_vit('gamma_{}')),  # its authors' own
+    Format(
+        "timm's CaiT", models.CaiT,
+        (*_TIMM_STEM, *_nested('blocks/', 'blocks.{i}.', _CAIT_BLOCK), *_CLASS_ATTENTION),
+    ),
+    Format("PatchConvNet's", models.PatchConvNet, _PATCHCONVNET),
+    TRANSFORMERS_VIT,
+    Format("transformers' DINOv2", models.ViT, _transformers(_DINOV2_BLOCK), antialias=False),
+    AUGREG,
+    Format("torchvision's VGG16", models.VGG16, _VGG16),
+)  # fmt: skip
 
 PREFIXES = ('module.', 'model.', 'vit.', 'backbone.', 'dinov2.', 'dinov2_with_registers.')
 RENAMED = (  # spellings of other versions of the same libraries
@@ -174,4 +273,4 @@ RENAMED = (  # spellings of other versions of the same libraries
     (r'(.*)\.attention\.v_proj\.(.*)', r'\1.attention.attention.value.\2'),
     (r'(.*)\.attention\.o_proj\.(.*)', r'\1.attention.output.dense.\2'),
 )
-IGNORED = re.compile(r'(embeddings\.)?mask_token|pooler\..*')  # no part of the model
+IGNORED = re.compile(r'(embeddings\.)?mask_token|pooler\..*')  # not part of the model

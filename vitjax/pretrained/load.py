@@ -1,4 +1,4 @@
-"""A file of published weights as an experiment and its parameters, at the sizes asked for."""
+"""Published weights as an experiment and its parameters, at the requested sizes."""
 
 import dataclasses
 import os
@@ -7,39 +7,41 @@ import re
 import shlex
 from typing import Any
 
-from vitjax import fields, models
+from vitjax import experiment as experiments
+from vitjax import models
+from vitjax.base import fields
+from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
-from vitjax.data.imagenet import classes as imagenet_classes
+from vitjax.data.classes import imagenet as imagenet_classes
 from vitjax.data.preprocess import IMAGENET, Preprocessing
-from vitjax.experiment import Experiment
+from vitjax.experiment import Prepared
 from vitjax.layers.embed import grid_of
 from vitjax.pretrained import config as configs
 from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import HUB, beside, read
-from vitjax.pretrained.formats import AUGREG, FORMATS, Weights
-from vitjax.pretrained.recognise import Contents, contents, facts, facts_of, recognise, shapes
+from vitjax.pretrained.formats import AUGREG, Weights
+from vitjax.pretrained.recognise import Contents, contents, facts, fits, recognise, shapes
 from vitjax.pretrained.resize import Change, Grid, Report, resize
-from vitjax.types import Module, Params
 
-_SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in the names of ViTs' files
+_SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in names of files
 
 
 def preprocessing(
     name: str, image_size: int, path: str | pathlib.Path = '', kind: str = ''
 ) -> Preprocessing:
-    """Preprocessing with which a publisher is taken to evaluate a model; bicubic throughout.
+    """Preprocessing that a publisher presumably evaluates a model with; bicubic throughout.
 
     DeiT, distilled or not: 256 to 224 pixels, and no border from 384 on. DeiT III, CaiT,
-    PatchConvNet and DINOv2: no border is cut. ViT (AugReg): pixels to -1..1, a border of a tenth
-    below 384 pixels; ViTs of self-supervised training have ImageNet's mean. VGG16: 256 to 224.
+    PatchConvNet and DINOv2: no border. ViT (AugReg): pixels to -1..1, a border of a tenth below 384
+    pixels; self-supervised ViTs have ImageNet's mean. VGG16: 256 to 224.
 
     Args:
-        name: the model's.
+        name: name of the model.
         image_size: side of the input in pixels.
-        path: of the weights; a file or folder with dino, mae, msn, moco or ibot in its name is of
-            self-supervised training.
-        kind: transformers' or timm's name of the architecture; empty if it is not known.
+        path: path of the weights; dino, mae, msn, moco or ibot in the name of the file or folder
+            means self-supervised training.
+        kind: transformers' or timm's name of the architecture; empty if unknown.
     """
     large = image_size >= 384
     if name.endswith('dinov2') or name.startswith(('cait', 'patchconvnet', 'deit3')):
@@ -55,154 +57,154 @@ def load(
     path: str | pathlib.Path, *, model: str | None = None, image_size: int | None = None,
     patch_size: int | None = None, num_classes: int | None = None, stated: Stated | None = None,
     report: Report = print,
-) -> tuple[Experiment, Params]:  # fmt: skip
-    """A file of published weights as `(experiment, params)`; `runs.load` opens runs too.
+) -> tuple[Prepared, Params]:  # fmt: skip
+    """Loads a file of published weights as `(experiment, params)`; `runs.load` opens runs too.
 
     The experiment has the model, preprocessing and class names of the parameters, and no data.
     `config.json` and `preprocessor_config.json` beside the weights state preprocessing, heads and
-    classes. What nobody states is assumed, and reported as a `Change` of kind `assumed`.
+    classes. Unstated facts are assumed, and reported as a `Change` of kind `assumed`.
 
     Args:
         path: a path as `read` takes it.
-        model: a published model's name if the weights do not tell it.
+        model: name of a published model, if the weights do not tell it.
         image_size: side of the images in pixels; None keeps the publisher's.
-        patch_size: side of the patches in pixels; None keeps it.
+        patch_size: side of the patches in pixels; None keeps the publisher's.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
-        stated: a user's statements, above those of the files.
+        stated: a user's statements, which override those of the files.
         report: called with each `Change` made.
 
     Raises:
-        ValueError: as `read`, `recognise` and `convert` do; for a configuration that contradicts
-            the weights or what vitjax computes, by file and name.
+        ValueError: as `read`, `recognise` and `convert` do; if a configuration contradicts the
+            weights or vitjax's computation, by file and name.
     """
     weights, stated = read(path), stated or Stated()
     config = configs.read_config(beside(path, configs.FILES))
-    holds = contents(weights, None if model is None else type(models.named(model)))
-    name = model or _recognised(weights, holds, path, config, stated)
-    source = _model(holds, name, config, stated)
-    configs.require_claims(config, source, holds.num_classes)
+    found = contents(weights, None if model is None else type(models.named(model)))
+    _require_heads(config, facts(found).get('width'), stated)
+    known = fields.declared(Preprocessing)
+    prepared = {field: value for field, value in stated.given().items() if field in known}
+    config = config._replace(
+        num_heads=stated.num_heads or config.num_heads,
+        prepared={**config.prepared, **prepared},
+    )
+    name = model or _recognised(weights, found, path, config)
+    source = _model(found, name, config)
+    configs.require_claims(config, source, found.num_classes)
     own = vars(models.named(name)) if name else {}
     heads = vars(source).get('num_heads')
     heads = f', {heads} heads' if heads != own.get('num_heads') else ''
     if model is None or heads:
         report(Change('model', f'model: {name or "ViT"}{heads}'))
-    outputs = holds.num_classes if num_classes is None else num_classes
+    outputs = found.num_classes if num_classes is None else num_classes
     module = source.clone(num_classes=outputs)
     if patch_size is not None:
         module = fields.replace(module, 'patch_size', patch_size)
-    grid = stated.grid or _grid(holds, config)
+    grid = stated.grid or _grid(found, config)
     if image_size is None and grid and grid[0] != grid[1]:
-        sides = 'x'.join(str(side * (holds.patch_size or 1)) for side in grid)
+        sides = 'x'.join(str(side * (found.patch_size or 1)) for side in grid)
         raise ValueError(
             f'{path} is for images of {sides} pixels, and vitjax feeds squares: give --image-size.'
         )
-    size = image_size or config.size or holds.image_size or 224
+    size = image_size or config.size or found.image_size or 224
     prepared = preprocessing(name or 'vit', size, path, config.name)
-    prepared = dataclasses.replace(prepared, **{**config.prepared, **_prepared(stated)})
+    prepared = dataclasses.replace(prepared, **config.prepared)
     params = convert(weights, module, size, grid=grid, report=report)
     sizes = {'image_size': image_size, 'patch_size': patch_size, 'num_classes': num_classes}
-    if line := _assumed(path, holds, source, name, prepared, config, stated, sizes):
+    if line := _assumed(path, found, source, name, prepared, config, stated, sizes):
         report(Change('assumed', line))
     classes = config.classes if len(config.classes) == outputs else imagenet_classes()
-    return Experiment(
+    return Prepared(
         model=module, augment=Augment(size=size), preprocessing=prepared,
         classes=classes if outputs == len(classes) else (),
     ), params  # fmt: skip
 
 
-def _prepared(stated: Stated) -> dict[str, Any]:
-    """The fields of `Preprocessing` that a user states."""
-    known = fields.declared(Preprocessing)
-    return {name: value for name, value in stated.given().items() if name in known}
+def _require_heads(config: Config, width: int | None, stated: Stated) -> None:
+    """Refuses a configuration whose heads do not divide the width, unless the user states them."""
+    heads = config.num_heads
+    if heads and width and width % heads and not stated.num_heads:
+        raise ValueError(
+            f'{config.path}: num_heads must divide width: num_heads={heads}, width={width}.'
+        )
 
 
-def _recognised(
-    weights: Weights, holds: Contents, path: str | pathlib.Path, config: Config, stated: Stated
-) -> str:
+def _recognised(weights: Weights, found: Contents, path: str | pathlib.Path, config: Config) -> str:
     """The published model's name; empty for a ViT of another size whose heads are stated."""
     try:
         return recognise(weights, pathlib.Path(path, config.name) if config.name else path)
     except ValueError:
-        sizes = {'width', 'patch_size'} <= facts(holds).keys()
-        heads = stated.num_heads or config.num_heads
-        found = facts(holds).items()
-        known = any(found <= facts_of(models.named(name)).items() for name in models.NAMES)
-        if heads and sizes and FORMATS[holds.label][0] is models.ViT and not known:
+        sizes = {'width', 'patch_size'} <= facts(found).keys()
+        known = any(fits(models.named(name), found) for name in models.NAMES)
+        if config.num_heads and sizes and found.format.model is models.ViT and not known:
             return ''
         raise
 
 
-def _model(holds: Contents, name: str, config: Config, stated: Stated) -> Module:
-    """The model of weights: of a published name, else a ViT of their shapes; as it is stated."""
-    changes: dict[str, Any] = {'num_heads': stated.num_heads or config.num_heads}
-    changes['norm_epsilon'] = config.norm_epsilon
+def _model(found: Contents, name: str, config: Config) -> Module:
+    """The model of weights: a published one, or a ViT of their shapes, with the stated fields."""
+    changes: dict[str, Any] = {'num_heads': config.num_heads, 'norm_epsilon': config.norm_epsilon}
     if name:
         model = models.named(name)
     else:
-        found = facts(holds)
+        sizes = facts(found)
         model = models.ViT(
-            patch_size=found['patch_size'], width=found['width'], depth=found['depth'],
-            registers=found['registers'], layer_scale=1.0 if found['layer_scale'] else None,
-            pool='distilled' if found['distilled'] else 'class',
+            patch_size=sizes['patch_size'], width=sizes['width'], depth=sizes['depth'],
+            registers=sizes['registers'], layer_scale=1.0 if sizes['layer_scale'] else None,
+            pool='distilled' if sizes['distilled'] else 'class',
         )  # fmt: skip
     if isinstance(model, models.ViT) and (config.path or not name):
-        changes |= shapes(holds)
+        changes |= shapes(found)
     known = fields.declared(type(model))
     for field, value in changes.items():
         if value is not None and field in known:
             model = fields.replace(model, field, value)
         elif value is not None and field == 'num_heads':
             raise ValueError(f'{type(model).__name__} has no attention heads: {value}.')
-    heads, width = config.num_heads, vars(model).get('width')
-    if heads and width and width % heads and not stated.num_heads:
-        raise ValueError(
-            f'{config.path}: num_heads must divide width: num_heads={heads}, width={width}.'
-        )
     return model
 
 
-def _grid(holds: Contents, config: Config) -> Grid | None:
-    """Rows and columns of the patches of the position table; None for a square, or without one.
+def _grid(found: Contents, config: Config) -> Grid | None:
+    """Rows and columns of patches of the position table; None for a square, or without a table.
 
     Raises:
         ValueError: if the table has another number of rows than the configuration's grid.
     """
-    patch = holds.patch_size
-    if config.image is None or not patch or not holds.positions:
+    patch = found.patch_size
+    if config.image is None or not patch or not found.positions:
         return None
     high, wide = config.image
     grid = grid_of((high, wide), patch)
-    if grid[0] * grid[1] == holds.positions:
+    if grid[0] * grid[1] == found.positions:
         return grid
-    if config.resampled and holds.image_size:
+    if config.resampled and found.image_size:
         return None
     raise ValueError(
         f'{config.path}: images of {high}x{wide} pixels have {grid[0]}x{grid[1]} patches, the '
-        f'position table has rows for {holds.positions}.'
+        f'position table has rows for {found.positions}.'
     )
 
 
 def _assumed(
-    path: str | pathlib.Path, holds: Contents, model: Module, name: str, prepared: Preprocessing,
+    path: str | pathlib.Path, found: Contents, model: Module, name: str, prepared: Preprocessing,
     config: Config, stated: Stated, sizes: dict[str, int | None],
 ) -> str:  # fmt: skip
-    """A line on what nobody states of weights, with the command that states it; empty if all is.
+    """A line on facts that nobody states, with the command that states them; else empty.
 
-    The command repeats what the user gave: `stated` and `sizes`.
+    The command repeats the user's own `stated` and `sizes`.
     """
     given, text, flags = stated.given(), [], []
     for field in ('mean', 'deviation', 'crop', 'interpolation'):
         value = getattr(prepared, field)
-        if not config.prepared and field not in given:
+        if field not in config.prepared:
             values = [f'{x:g}' for x in value] if isinstance(value, tuple) else [str(value)]
             text.append(f'{field} {", ".join(values)}')
             flags.append(f'--{field} {" ".join(values)}')
     told = config.num_heads or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
-    if type(model) is models.ViT and holds.label != AUGREG and not told and not stated.num_heads:
+    if type(model) is models.ViT and found.format is not AUGREG and not told:
         text.append(f'{model.num_heads} heads')
         flags.append(f'--num-heads {model.num_heads}')
-    if holds.image_size and holds.patch_size and not stated.grid and not config.image:
-        side = holds.image_size // holds.patch_size
+    if found.image_size and found.patch_size and not stated.grid and not config.image:
+        side = found.image_size // found.patch_size
         text.append(f'a grid of {side}x{side} patches')
         flags.append(f'--grid {side} {side}')
     if not text:
@@ -221,25 +223,24 @@ def _assumed(
 
 
 def fit(
-    experiment: Experiment, params: Params, *, image_size: int | None = None,
+    experiment: Prepared, params: Params, *, image_size: int | None = None,
     patch_size: int | None = None, num_classes: int | None = None, report: Report = print,
-) -> tuple[Experiment, Params]:  # fmt: skip
-    """A trained model at other sizes: `resize`, with an experiment to match.
+) -> tuple[Prepared, Params]:  # fmt: skip
+    """A trained model at other sizes: `resize`, with a matching experiment.
 
     Args:
-        experiment: the model's experiment; its preprocessing must be known.
+        experiment: the model's experiment.
         params: its parameters.
-        image_size: side of its new images in pixels; None keeps it.
-        patch_size: side of its new patches in pixels; None keeps it.
+        image_size: side of the new images in pixels; None keeps it.
+        patch_size: side of the new patches in pixels; None keeps it.
         num_classes: another number starts a fresh head, 0 leaves it out; None keeps the head.
         report: called with each `Change` made.
 
     Raises:
-        ValueError: as `resize` does, and for patches of a model that has none.
+        ValueError: as `resize` does; for a patch size of a model without patches.
     """
     model: Module = experiment.model
-    prepared = experiment.preprocessing
-    assert prepared is not None
+    prepared = experiments.preprocessing(experiment)
     wanted, size = model, image_size or prepared.size
     if patch_size is not None:
         if model.trunk.patch_size is None:

@@ -1,4 +1,4 @@
-"""Parameters at one size as parameters at another: image size, patch size, number of classes."""
+"""Parameters at another size: image size, patch size or number of classes."""
 
 import functools
 import math
@@ -12,20 +12,20 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from vitjax.files import few
+from vitjax.base.files import few
+from vitjax.base.types import Params
+from vitjax.layers.dense import kernel_init
 from vitjax.layers.embed import square_grid
-from vitjax.layers.init import kernel_init
 from vitjax.layers.resample import resample_patch_kernel, resample_positions
-from vitjax.models.trunk import Model, parameter_shapes
-from vitjax.types import Params
+from vitjax.models.base import Model, parameter_shapes
 
 
 class Change(NamedTuple):
-    """One thing that was settled or changed between a file and the parameters asked for.
+    """A decision or change between a file and the returned parameters.
 
     Attributes:
-        what: `model`, `patch kernel`, `positions` or `head`.
-        text: the same in a line to read, which is also what `str` gives.
+        what: `model`, `patch kernel`, `positions`, `head` or `assumed`.
+        text: the change in a line, as `str` returns it.
     """
 
     what: str
@@ -45,22 +45,22 @@ def resize(
 ) -> dict[str, Any]:  # fmt: skip
     """Parameters of a model at one size as parameters of `model`, at `image_size` pixels.
 
-    The two may differ in image size, patch size and number of classes: position embeddings are
-    resampled (bicubic), so are patch kernels (FlexiViT's pseudo-inverse resize, see
-    `resample_patch_kernel`), and a head for another number of classes starts afresh.
+    The two may differ in image size, patch size and number of classes. Position embeddings are
+    resampled (bicubic), and patch kernels too (FlexiViT's pseudo-inverse resize, see
+    `resample_patch_kernel`). A head for another number of classes starts afresh.
 
     Args:
         params: the parameters.
         model: the model to fit them to, with its own patch size and number of classes.
         image_size: side of its images in pixels.
         grid: rows and columns of the patches that the positions are for; None is a square.
-        antialias: how positions are resampled, as in `resample_positions`.
+        antialias: True resamples positions with antialiasing (see `resample_positions`).
         seed: seed of a fresh head's initial values.
         report: called with each `Change` made.
 
     Raises:
-        ValueError: if the patch size does not divide the image size; if the positions are not of
-            the grid; if the models differ in more, with a few of the parameters that do not fit.
+        ValueError: if the patch size does not divide the image size; if the positions do not fit
+            the grid; if the models differ otherwise, with a few of the misfits.
 
     Example:
         >>> from vitjax.models import ViT
@@ -78,23 +78,22 @@ def resize(
         old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
         if old != new:
             flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
-            how = 'by pseudo-inverse'
-            report(Change('patch kernel', f'patch kernel: {old} -> {new} pixels, {how}'))
+            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
+            report(Change('patch kernel', text))
     if table in flat and table in wanted:
         prefix = len(flat.get('embed/class_token', ()))
-        old = grid or square_grid(flat[table].shape[0] - prefix)
+        count = flat[table].shape[0] - prefix
+        old = grid or square_grid(count)
         new = vars(model).get('position_grid') or model.trunk.grid(image_size)
         if old is None:
-            count = flat[table].shape[0] - prefix
             raise ValueError(f'position embeddings must be of a square grid: they are {count}.')
         if old != new:
             flat[table] = resample_positions(
                 flat[table], old, new, prefix=prefix, antialias=antialias
             )
-            how = 'antialiased' if antialias else 'not antialiased'
-            sides = ' -> '.join(f'{rows}x{columns}' for rows, columns in (old, new))
-            text = f'position embeddings: {sides} patches, bicubic, {how}'
-            report(Change('positions', text))
+            sides = f'{old[0]}x{old[1]} -> {new[0]}x{new[1]} patches'
+            how = 'bicubic, antialiased' if antialias else 'bicubic, not antialiased'
+            report(Change('positions', f'position embeddings: {sides}, {how}'))
     old, new = _classes(flat), _classes(wanted)
     if old != new:
         key = jax.random.key(seed)
@@ -105,7 +104,7 @@ def resize(
             flat[path] = jnp.zeros(shape) if path.endswith('bias') else kernel_init(own, shape)
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
-    if lines := misfits(flat, wanted):
+    if lines := misfits(shape_texts(flat), shape_texts(wanted)):
         raise ValueError(
             f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
             '- missing, + surplus:\n' + few(lines)
@@ -113,13 +112,17 @@ def resize(
     return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
 
 
-def misfits(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """A line for each array that is missing (-), surplus (+) or misshapen."""
-    old, new = ({name: [*x.shape] for name, x in tree.items()} for tree in (found, wanted))
-    lines = [f'- {name} {shape}' for name, shape in new.items() if name not in old]
-    lines += [f'+ {name} {shape}' for name, shape in old.items() if name not in new]
-    both = [name for name in new if name in old]
-    return lines + [f'  {n}: is {old[n]}, must be {new[n]}' for n in both if old[n] != new[n]]
+def misfits(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """Lines on arrays, described by name, that are missing (-), surplus (+) or different."""
+    lines = [f'- {name} {text}' for name, text in wanted.items() if name not in found]
+    lines += [f'+ {name} {text}' for name, text in found.items() if name not in wanted]
+    both = [(name, found[name], wanted[name]) for name in wanted if name in found]
+    return lines + [f'  {name}: is {old}, must be {new}' for name, old, new in both if old != new]
+
+
+def shape_texts(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Shapes of arrays by name, as text for `misfits`."""
+    return {name: str([*each.shape]) for name, each in arrays.items()}
 
 
 def _classes(flat: Mapping[str, Any]) -> int:
@@ -128,7 +131,7 @@ def _classes(flat: Mapping[str, Any]) -> int:
 
 
 def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
-    """Whether a parameter belongs to classes: the heads', and one class token for each class."""
+    """True for parameters that depend on the classes: heads, and one class token per class."""
     per_class = 'head/kernel' in wanted and wanted['head/kernel'].shape[0] == _classes(wanted)
     head = re.match('head(_distilled)?/(output|kernel|bias)', path)
     return bool(head) or (per_class and path == 'class_token')

@@ -1,68 +1,67 @@
-"""A report of one run or of several, as one page of HTML that holds everything it shows."""
+"""Report of one or several runs, as a single page of HTML."""
 
 import datetime
 import importlib.metadata
+import itertools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from vitjax import files
-from vitjax.labels import label
-from vitjax.program import load_data
-from vitjax.report import answered, found, page, sections
-from vitjax.report.answers import answers, changed
-from vitjax.report.found import Group
+from vitjax.base import files
+from vitjax.base.labels import label
+from vitjax.report import classes, examples, page, sections
+from vitjax.report.groups import Group, grouped
 from vitjax.report.page import Html, tag
+from vitjax.report.predictions import Predictions, changes, predictions_of
+from vitjax.report.run import Run, collect
+from vitjax.training.resolve import load_data
 from vitjax.views import NotApplicable
 
 __all__ = ['attempt', 'write']
 
 Path = str | pathlib.Path
-Note = Callable[[str, int, int], object]  # takes what is next, parts that are done, and all parts
+Note = Callable[[str, int, int], object]  # next part, finished parts, all parts
 
 
 def write(
-    paths: Sequence[Path], out: Path | None = None, *, details: int = 4, look: bool = True,
+    paths: Sequence[Path], out: Path | None = None, *, details: int = 4, attention: bool = True,
     report: Note = lambda *_: None,
 ) -> pathlib.Path:  # fmt: skip
     """Writes a report: results, curves, configuration, classes, mistakes, attention, environment.
 
-    Runs that are equal but for their seed are one group. What cannot be shown, because it is not
-    there or damaged, is a line of the page.
+    Runs that are equal but for their seed are one group. A part that is missing or damaged is a
+    line of the page.
 
     Args:
         paths: run directories, or an ablation's folder.
-        out: the file; by default `report.html` in the folder that is given, in the working
+        out: file to write; by default `report.html` in the folder that is given, in the working
             directory for several.
-        details: groups of which answers are shown in detail, those with the best validation
-            accuracy; of each the run with the best one.
-        look: show attention, which needs the model; everything else is read where it is recorded.
-        report: is called before each part with its name, how many are made and how many there are.
+        details: number of groups whose predictions are shown in detail, those with the best
+            validation accuracy. Each is represented by its best run.
+        attention: show attention, which needs the model; all else is read from records.
+        report: called before each part with its name, the finished parts and all parts.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: if there is no run among the paths of which anything can be read.
+        ValueError: if no run among the paths can be read.
     """
     paths = [pathlib.Path(path) for path in paths]
-    load_data.cache_clear()  # data may have changed since this process read them
+    load_data.cache_clear()  # the data may have changed since this process read them
     missing: list[str] = []
-    groups = found.grouped(found.find(paths, missing))
+    groups = grouped(collect(paths, missing))
     chosen = _chosen(groups, details)
-    title = label(paths[0]) if len(paths) == 1 else f'{sum(len(g.runs) for g in groups)} runs'
-    parts = len(chosen) * (2 + look) + 5
-    done = iter(range(parts + 1))
+    done, parts = itertools.count(), 5 + len(chosen) * (3 + attention)
 
-    def part(name: str, make: Callable[..., Html], *given: Any) -> Html:
+    def part(name: str, make: Callable[..., Any], *args: Any) -> Any:
         report(name, next(done), parts)
         try:
-            return make(*given)
+            return make(*args)
         except (ValueError, OSError, MemoryError, RuntimeError, NotApplicable) as error:
             missing.append(f'{name}: {files.first_line(error)}')
-            return Html()
 
     body = [
         part('results', sections.results, groups),
@@ -70,83 +69,75 @@ def write(
         part('configuration', sections.configuration, groups),
         part('cost and speed', sections.cost, groups),
     ]
-    answered_of: list[tuple[found.Run, list[Any]]] = []
+    predicted: list[tuple[Run, Predictions]] = []
     for group in chosen:
-        run = group.best()
-        about = f'of {run.name}' if len(groups) + len(group.runs) > 2 else ''
-        given: list[Any] = []
-        answered_of.append((run, given))
-        classes = part(
-            f'classes {about}'.strip(),
-            lambda run=run, given=given: answered.classes(given.append(answers(run)) or given[0]),
-        )
-        shown = [classes]
-        if given:
-            missing += changed(run, given[0].split)
-            shown.append(part(f'mistakes {about}'.strip(), answered.mistakes, run, given[0]))
-            if look:
-                shown.append(part(f'attention {about}'.strip(), answered.attention, run, given[0]))
-        body.append(page.section(_headed(group, groups), *_about(group, given), *shown))
+        run, shown = group.best(), []
+        of = f' of {run.name}' if len(groups) + len(group.runs) > 2 else ''
+        found = part(f'predictions{of}', predictions_of, run)
+        if found is not None:
+            predicted.append((run, found))
+            missing += changes(run, found.split)
+            shown = [
+                _about(group, found),
+                part(f'classes{of}', classes.section, found),
+                part(f'mistakes{of}', examples.mistakes, run, found),
+                part(f'attention{of}', examples.attention, run, found) if attention else None,
+            ]
+        title = 'Predictions' if len(groups) == 1 else f'Predictions: {group.name}'
+        body.append(page.section(title, *shown))
     if len(chosen) < len(groups):
-        missing.append(f'answers in detail: of {len(chosen)} of {len(groups)} groups, '
-                       'those with the best validation accuracy; --details shows more')  # fmt: skip
+        missing.append(
+            f'predictions in detail: only of {len(chosen)} of {len(groups)} groups, those with the '
+            'best validation accuracy; --details shows more'
+        )
     body.append(part('environment and commit', sections.environment, groups))
-    out = _place(paths) if out is None else pathlib.Path(out)
+    if out is None:
+        out = (paths[0] if len(paths) == 1 else pathlib.Path()) / 'report.html'
+    out = pathlib.Path(out)
     if jax.process_index() == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for run, given in answered_of:
-            text = answered.table(given[0]) if given else None
-            if text is not None:
+        for run, found in predicted:
+            if (text := classes.table(found)) is not None:
                 several = f'_{run.name.replace("/", "_")}' if len(chosen) > 1 else ''
-                every = out.with_name(f'{out.stem}_classes{several}.csv')
-                files.replace(every, _encodable(text))
-                missing.append(f'classes of {run.name}: the page has the worst, {every.name} all')
+                table = out.with_name(f'{out.stem}_classes{several}.csv')
+                files.replace(table, _encodable(text))
+                missing.append(f'classes of {run.name}: the page has the worst, {table.name} all')
+        title = label(paths[0]) if len(paths) == 1 else f'{sum(len(g.runs) for g in groups)} runs'
         files.replace(out, _encodable(page.page(title, *_head(title, missing), *body)))
     return out
 
 
-def _encodable(text: str) -> str:
-    """Text without the bytes that names of files may have and that are no text."""
-    return text.encode('utf-8', 'backslashreplace').decode()
-
-
 def attempt(path: Path) -> str:
-    """`write` at the end of a run: whatever goes wrong with it is a line, never an error.
+    """Calls `write` at the end of a run; any failure is a line, never an error.
 
-    Of several processes the first makes it, without attention: no process can load a model alone.
+    The first of several processes writes, without attention: no process can load a model alone.
 
     Returns:
-        A line to print: where the report is, or why there is none; nothing in other processes.
+        A line to print: where the report is, or why there is none; empty in other processes.
     """
     if jax.process_index() > 0:
         return ''
     try:
-        return f'report: {write([path], look=jax.process_count() == 1)}\n'
+        return f'report: {write([path], attention=jax.process_count() == 1)}\n'
     except Exception as error:  # the run is finished and saved, which is what counts
         again = f'python scripts/report.py {path} tries again'
         return f'there is no report: {files.first_line(error)}; {again}\n'
 
 
 def _chosen(groups: Sequence[Group], count: int) -> list[Group]:
-    """Those with the best validation accuracy, in their own order."""
+    """Groups with the best validation accuracy, in their own order."""
     best = sorted(groups, key=lambda g: -(g.best().best() or {'accuracy': -1})['accuracy'])
-    kept = [group.name for group in best[:count]]
-    return [group for group in groups if group.name in kept]
+    names = [group.name for group in best[:count]]
+    return [group for group in groups if group.name in names]
 
 
-def _headed(group: Group, groups: Sequence[Group]) -> str:
-    return 'Answers' if len(groups) == 1 else f'Answers: {group.name}'
-
-
-def _about(group: Group, given: list[Any]) -> list[Html]:
-    if not given:
-        return []
-    run, count = group.best(), len(given[0].labels)
+def _about(group: Group, found: Predictions) -> Html:
+    run, count = group.best(), len(found.labels)
     best, several = run.best(), len(group.runs) > 1
-    said = f'{count:,} {given[0].split} images, the checkpoint with the best validation accuracy'
+    said = f'{count:,} {found.split} images, the checkpoint with the best validation accuracy'
     said += f' (epoch {best["epoch"]:.4g})' if best else ''
     said += f', of {run.name}, the best of {len(group.runs)} runs on validation images' * several
-    return [tag('p', f'{said}.', kind='lead')]
+    return tag('p', f'{said}.', kind='lead')
 
 
 def _head(title: str, missing: Sequence[str]) -> list[Html]:
@@ -157,5 +148,6 @@ def _head(title: str, missing: Sequence[str]) -> list[Html]:
     return [tag('h1', title), tag('p', made), *([box] if lines else [])]
 
 
-def _place(paths: Sequence[pathlib.Path]) -> pathlib.Path:
-    return (paths[0] if len(paths) == 1 else pathlib.Path()) / 'report.html'
+def _encodable(text: str) -> str:
+    """Text with backslashes in place of the bytes of file names that are not UTF-8."""
+    return text.encode('utf-8', 'backslashreplace').decode()

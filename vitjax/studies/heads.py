@@ -1,106 +1,89 @@
-"""heads: every head of every layer taken away, exactly, beside what gradients estimate."""
+"""heads: every head of every layer removed, exactly, beside the gradients' estimate."""
+
+import itertools
 
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import effects
+from vitjax.base.types import Array
 from vitjax.figures import interventions as figures
-from vitjax.intervene import Edit, sweep
-from vitjax.runs import Loaded
-from vitjax.studies.common import (
-    Report,
-    Samples,
-    Study,
-    batches,
-    frugal,
-    goal,
-    label,
-    measured,
-    summary,
-)
-from vitjax.types import Module
+from vitjax.inside import capture
+from vitjax.inside.intervene import Edit
+from vitjax.inside.path import Path
+from vitjax.inside.sweep import sweep
+from vitjax.studies.runner import Row, Runner, Study
+from vitjax.studies.samples import Samples
+
+KINDS = ('zero', 'mean')
 
 
-def heads(
-    loaded: Loaded, given: Samples, *, memory: float = 3.0, seed: int = 0,
-    report: Report = lambda done: None,
-) -> Study:  # fmt: skip
+def heads(runner: Runner) -> Study:
     """Effects of each head's output set to zero, and to its mean over the images, by stack.
 
-    Arrays are `STACK_KIND_MEASURE` [layers, heads, images], `STACK_KIND_estimate` the first-order
-    estimate of `answer` (for zero its size averaged over images is `prune.head_importance`).
-
-    Args:
-        loaded: a model with attention.
-        given: the images.
-        memory: gigabytes that a pass may take.
-        seed: of the bootstrap.
-        report: takes how many image passes are done, of twice the images.
+    Arrays are `STACK_KIND_MEASURE` [layers, heads, images]; `STACK_KIND_estimate` is the
+    first-order estimate of `answer`. Its size for zero, averaged over images, is
+    `prune.head_importance`.
 
     Raises:
         ValueError: for a model without attention.
     """
-    model: Module = loaded.experiment.model
-    params, count = loaded.params, len(given.inputs)
-    known = capture.known_paths(model, given.inputs[:1])
-    paths = [path for path in known if path.endswith('attention/heads')]
-    if not paths:
+    model, params, samples = runner.model, runner.params, runner.samples
+    shapes = {path: s for path, s in runner.shapes.items() if path.endswith('attention/heads')}
+    if not shapes:
         raise ValueError(f'{type(model).__name__} has no attention heads.')
-    keep = '|'.join(paths)
-    mean = {path: 0.0 for path in paths}
-    held = 8.0 * sum(np.prod(known[path]) for path in paths)
-    for rows in batches(model, given, memory, report, held=held):
-        found = capture.capture(model, params, given.inputs[rows], keep=keep)[1]
-        for path in paths:
-            mean[path] = mean[path] + np.asarray(found[path]).sum(1, keepdims=True) / count
-    parts: dict[str, list[np.ndarray]] = {}
-    for rows in batches(model, given, memory, lambda done: report(count + done), held=held):
-        images = given.inputs[rows]
-        labels = None if given.labels is None else given.labels[rows]
+    keep, held = '|'.join(shapes), 8.0 * sum(map(np.prod, shapes.values()))
+    means = _means(runner, keep, held)
+
+    def measure(rows: slice, batch: Samples) -> dict[str, Array]:
+        images, out = batch.inputs, {}
         clean = capture.capture(model, params, images, keep='norm')
-        _, found, grads = capture.gradients(frugal(model), params, images, goal(model), keep=keep)
-        for path in paths:
-            stack, one = path.split('/')[0], np.eye(known[path][3], dtype=bool)
-            where = one[None, :, None, None, :, None]
-            average = np.asarray(mean[path])
-            for kind, value in (('zero', np.zeros_like(average)), ('mean', average)):
-                edit = Edit(where, value[:, None])
-                swept = sweep(model, params, images, {path: edit}, keep='norm')
-                effect = measured(*swept, clean, labels, model.num_classes > 0)
-                estimate = effects.first_order(found[path], value, grads[path], over=(2, 4))
-                effect['estimate'] = np.asarray(estimate).swapaxes(1, 2)
-                for name, array in effect.items():
-                    parts.setdefault(f'{stack}_{kind}_{name}', []).append(array)
-    arrays = {name: np.concatenate(values, -1) for name, values in parts.items()}
-    rows, said = [], []
-    for path in paths:
-        stack = path.split('/')[0]
-        for kind in ('zero', 'mean'):
-            own = {
-                name.removeprefix(f'{stack}_{kind}_'): array
-                for name, array in arrays.items()
-                if name.startswith(f'{stack}_{kind}_')
-            }
-            rank = effects.rank_correlation(own['answer'], own['estimate'])
-            if np.isfinite(rank):
-                said.append(
-                    f'{stack}, {kind}: rank correlation of estimated and exact effects {rank:.2f}'
-                )
-            table = summary(own, seed)
-            for layer, head in np.ndindex(own['answer'].shape[:2]):
-                cells = {name: float(value[layer, head]) for name, value in table.items()}
-                rows.append(
-                    {'stack': stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1, **cells}
-                )
-    main = paths[0].split('/')[0]
-    measure = label('answer', model.num_classes > 0)
+        found, grads = runner.gradients(images, keep)
+        for (path, mean), kind in itertools.product(means.items(), KINDS):
+            value = mean if kind == 'mean' else np.zeros_like(mean)
+            one = np.eye(shapes[path][3], dtype=bool)[None, :, None, None, :, None]
+            edit = Edit(one, value[:, None])
+            swept = sweep(model, params, images, {path: edit}, keep='norm')
+            estimate = effects.first_order(found[path], value, grads[path], over=(2, 4))
+            measured = runner.effects(swept, clean, batch.labels)
+            measured['estimate'] = np.asarray(estimate).swapaxes(1, 2)
+            out |= {f'{Path(path).stack}_{kind}_{name}': x for name, x in measured.items()}
+        return out
+
+    arrays = runner.collect(measure, held)
+    rows: list[Row] = []
+    said: list[str] = []
+    for path, kind in itertools.product(shapes, KINDS):
+        prefix = f'{Path(path).stack}_{kind}_'
+        own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+        rank = effects.rank_correlation(own['answer'], own['estimate'])
+        if np.isfinite(rank):
+            where = f'{Path(path).stack}, {kind}'
+            said.append(f'{where}: rank correlation of estimated and exact effects {rank:.2f}')
+        keys = [
+            {'stack': Path(path).stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1}
+            for layer, head in np.ndindex(own['answer'].shape[:2])
+        ]
+        rows += runner.table(own, keys)
+    main = Path(next(iter(shapes))).stack
+    label = runner.label('answer')
     figure = figures.heads(
-        {k: arrays[f'{main}_{k}_answer'].mean(-1) for k in ('zero', 'mean')},
+        {kind: arrays[f'{main}_{kind}_answer'].mean(-1) for kind in KINDS},
         np.abs(arrays[f'{main}_zero_answer']).mean(-1),
         np.abs(arrays[f'{main}_zero_estimate']).mean(-1),
-        measure=measure,
-        title=f'{main}, {count} images ({given.source})',
+        measure=label,
+        title=f'{main}, {samples.described()}',
     )
     policy = 'each head of each layer at all tokens: zero, or its mean over the images by token'
-    interval = effects.over_images(count)
-    return Study('heads', arrays, rows, figure, policy, interval, tuple(said), measure)
+    interval = effects.over_images(len(samples))
+    return Study('heads', arrays, rows, figure, policy, interval, tuple(said), label)
+
+
+def _means(runner: Runner, keep: str, held: float) -> dict[str, np.ndarray]:
+    """Outputs of the heads, mean over all images, by path: [layers, 1, tokens, heads, channels]."""
+    means, count = {}, len(runner.samples)
+    for _, batch in runner.batches(held):
+        found = capture.capture(runner.model, runner.params, batch.inputs, keep=keep)[1]
+        for path, heads in found.items():
+            own = np.asarray(heads).sum(1, keepdims=True) / count
+            means[path] = means.get(path, 0.0) + own
+    return means

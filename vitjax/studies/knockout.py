@@ -1,149 +1,157 @@
-"""knockout: what the class token may look at cut, layer by layer."""
+"""knockout: the class token's attention to regions cut, layer by layer."""
+
+import dataclasses
 
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import effects, tokens
+from vitjax.base.types import Array
 from vitjax.figures import interventions as figures
-from vitjax.intervene import Edit, intervene, renormalise, sweep
-from vitjax.runs import Loaded
-from vitjax.studies import aside as moving
-from vitjax.studies.common import Report, Samples, Study, batches, label, measured, said_of, summary
-from vitjax.types import Module
+from vitjax.inside import capture
+from vitjax.inside.intervene import Edit, intervene, renormalise
+from vitjax.inside.sweep import sweep
+from vitjax.studies import registers
+from vitjax.studies.runner import Row, Runner, Study, summary, tabulate, turn
+from vitjax.studies.samples import Samples
 
 
 def knockout(
-    loaded: Loaded, given: Samples, *, regions: int = 3, onward: bool = False, outliers: int = 8,
-    aside: int | None = None, memory: float = 3.0, seed: int = 0,
-    report: Report = lambda done: None,
+    runner: Runner, *, regions: int = 3, onward: bool = False, outliers: int = 8,
+    aside: int | None = None,
 ) -> Study:  # fmt: skip
-    """How far the answer falls when the class token cannot attend to a region at a layer.
+    """Effects of cutting the class token off from a region at a layer.
 
-    Weights to the region's keys are zero and the others' raised to sum to 1. Regions are the cells
-    of a square grid over the image, then `all` patches, the `outliers` whose norms leaving the
-    trunk are the largest (Darcet et al. 2024), and as many patches at `random`. Arrays are
-    `MEASURE` [layers, regions, images].
+    Weights to the region's keys are zero, and the others are raised to sum to 1. Regions are the
+    cells of a square grid over the image, then `all` patches, the `outliers` whose norms leaving
+    the trunk are the largest (Darcet et al. 2024), and as many patches at `random`. Arrays are
+    `MEASURE` [layers, regions, images], and `norms` of the patches [layers, images, patches].
 
-    With `aside` the outliers are those leaving that layer, and are moved there to a register that
-    was never trained, as `studies.aside` says, in every pass and in what effects are measured
-    against; `added` [images] is 1 - the cosine of what the head reads to what it was with that
-    register alone, `moved` with the move, and the last region is the register. `norms` are of the
-    patches, [layers, images, patches].
+    With `aside` the outliers are those leaving that layer. They are moved there to a register that
+    was never trained (`studies.registers`), in every pass, and effects are measured against a pass
+    with that move. The last region is then the register. `added` [images] is 1 - the cosine of the
+    head's input to what it was without the register, `moved` the same with the move too.
 
     Args:
-        loaded: a model whose class token attends to patches.
-        given: the images.
+        runner: a model whose class token attends to patches, and the images.
         regions: cells of the grid each way.
         onward: cut at each layer and all after it, instead of at that layer alone.
-        outliers: patches of the largest norm.
-        aside: layer from 1 where outliers are moved aside; None leaves them.
-        memory: gigabytes that a pass may take.
-        seed: of the random patches and the bootstrap.
-        report: takes how many images are done.
+        outliers: number of patches of the largest norm.
+        aside: layer from 1 at which outliers are moved aside; None leaves them.
 
     Raises:
-        ValueError: for a model without class attention, and counts beyond the patches there are.
+        ValueError: for a model without class attention, and counts beyond the patches or layers.
     """
-    whole = loaded
-    loaded = loaded if aside is None else moving.with_register(loaded)
-    model: Module = loaded.experiment.model
-    trunk, params, inputs = model.trunk, loaded.params, given.inputs
-    if not (trunk.class_token or trunk.class_tokens):
-        raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
+    whole = runner
+    if aside is not None:
+        runner = dataclasses.replace(runner, loaded=registers.with_register(runner.loaded))
+    model, params, trunk = runner.model, runner.params, runner.model.trunk
+    grid = _grid(runner, regions, outliers, aside)
     stack = 'class_blocks' if trunk.class_tokens else 'blocks'
-    path = f'{stack}/attention/weights'
-    depth, _, _, queries, keys = capture.known_paths(model, inputs[:1])[path]
-    grid = trunk.grid(*inputs.shape[1:3])
-    count = grid[0] * grid[1]
-    if not (1 <= regions <= min(grid) and 1 <= outliers < count):
-        raise ValueError(
-            f'regions must be 1 to {min(grid)} and outliers 1 to {count - 1}: '
-            f'got {regions}, {outliers}.'
-        )
-    blocks = trunk.stacks['blocks']
-    if aside is not None and not 1 <= aside <= blocks:
-        raise ValueError(f'aside must be a layer, 1 to {blocks}: got {aside}.')
-    last = (aside or blocks) - 1
-    y, x = np.divmod(np.arange(count), grid[1])
-    cell = y * regions // grid[0] * regions + x * regions // grid[1]
-    fixed = np.concatenate([cell == np.arange(regions**2)[:, None], np.ones((1, count), bool)])
-    names = [f'{i // regions + 1},{i % regions + 1}' for i in range(regions**2)]
-    names += ['all', 'outliers', 'random'] + ['register'] * (aside is not None)
+    path, blocks = f'{stack}/attention/weights', trunk.stacks['blocks']
+    depth, _, _, queries, keys = runner.shapes[path]
+    last = (aside or blocks) - 1  # the layer whose norms tell outliers
+    fixed, rng = cells(grid, regions), np.random.default_rng(runner.seed)
+    count = fixed.shape[1]
     # The class token's row alone: in a trunk it is the first, in class attention there is no other.
-    rows_cut = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
-    rng, parts, norms = np.random.default_rng(seed), {}, []
-    held = 4.0 * np.prod(capture.known_paths(model, inputs[:1])['blocks'])
-    for rows in batches(model, given, memory, report, held=held):
-        images, labels = inputs[rows], None if given.labels is None else given.labels[rows]
+    cut_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
+
+    def measure(rows: slice, batch: Samples) -> dict[str, Array]:
+        images = batch.inputs
+        out: dict[str, Array] = {}
         empty, leaving = capture.capture(model, params, images, keep='norm|blocks')
-        norms.append(np.asarray(tokens.norms(leaving['blocks'][:, :, trunk.prefix :])))
-        largest = norms[-1][last].argsort(1).argsort(1) >= count - outliers
-        drawn = rng.random(largest.shape).argsort(1).argsort(1) < outliers
-        own = np.concatenate([np.repeat(fixed[:, None], len(images), 1), [largest, drawn]])
-        cut = np.pad(own, ((0, 0), (0, 0), (keys - count, 0)))
+        norms = np.asarray(tokens.norms(leaving['blocks'][:, :, trunk.prefix :]))
+        largest = _ranks(norms[last]) >= count - outliers
+        drawn = _ranks(rng.random(largest.shape)) < outliers
+        cut = np.concatenate([np.repeat(fixed[:, None], len(batch), 1), [largest, drawn]])
+        cut = np.pad(cut, ((0, 0), (0, 0), (keys - count, 0)))  # [regions, images, keys]
         always = {}
         if aside is not None:
-            always = {'blocks': moving.edit(last, blocks, trunk.prefix, largest)}
+            always = {'blocks': registers.edit(last, blocks, trunk.prefix, largest)}
             register = np.arange(keys) == trunk.prefix - 1
-            cut = np.concatenate([cut, np.broadcast_to(register, (1, len(images), keys))])
+            cut = np.concatenate([cut, np.broadcast_to(register, (1, len(batch), keys))])
         clean = intervene(model, params, images, always, keep='norm')
         if aside is not None:
-            before = capture.capture(whole.experiment.model, whole.params, images, keep='norm')
-            for name, after in (('added', (empty, leaving)), ('moved', clean)):
-                turn = measured(*after, before, None, model.num_classes > 0)['token']
-                parts.setdefault(name, []).append(turn)
-        cut = cut[None, :, :, None, None, :]
-        where = rows_cut[None, None, None, None, :, None]
+            before = capture.capture(whole.model, whole.params, images, keep='norm')[1]['norm']
+            out = {'added': turn(leaving['norm'], before), 'moved': turn(clean[1]['norm'], before)}
+        where = cut_rows[None, None, None, None, :, None]
         swept = sweep(
-            model, params, images, {path: Edit(where, cut, renormalise)}, keep='norm',
-            span=depth if onward else 1, always=always,
+            model, params, images, {path: Edit(where, cut[None, :, :, None, None], renormalise)},
+            keep='norm', span=depth if onward else 1, always=always,
         )  # fmt: skip
-        for name, array in measured(*swept, clean, labels, model.num_classes > 0).items():
-            parts.setdefault(name, []).append(array)
-    arrays = {name: np.concatenate(values, -1) for name, values in parts.items()}
-    extra = {name: arrays.pop(name) for name in ('added', 'moved') if name in arrays}
-    table = summary(arrays, seed)
-    lines = [
-        {'stack': stack, 'layer': layer + 1, 'region': names[region],
-         **{name: float(value[layer, region]) for name, value in table.items()}}
-        for layer, region in np.ndindex(arrays['answer'].shape[:2])
-    ]  # fmt: skip
+        out['norms'] = norms.swapaxes(1, 2)
+        return {**runner.effects(swept, clean, batch.labels), **out}
+
+    arrays = runner.collect(measure, held=4.0 * np.prod(runner.shapes['blocks']))
+    norms = arrays.pop('norms').swapaxes(1, 2)
+    turned = {name: arrays.pop(name) for name in ('added', 'moved') if name in arrays}
+    names = [f'{i // regions + 1},{i % regions + 1}' for i in range(regions**2)]
+    names += ['all', 'outliers', 'random'] + ['register'] * (aside is not None)
+    means = summary(arrays, runner.seed)
+    table: list[Row] = [
+        {'stack': stack, 'layer': layer + 1, 'region': name}
+        for layer in range(depth)
+        for name in names
+    ]
     span = 'and all after it' if onward else 'alone'
-    measure = 'answer' if model.num_classes else 'token'
     moves = '' if aside is None else f', outliers moved aside at layer {aside}'
-    interval = effects.over_images(len(inputs))
-    triple = tuple(table[f'{measure}{end}'] for end in ('', '_low', '_high'))
+    main = 'answer' if model.num_classes else 'token'
+    interval = effects.over_images(len(runner.samples))
     figure = figures.regions(
-        triple,
+        tuple(means[f'{main}{end}'] for end in ('', '_low', '_high')),
         names,
         regions,
-        measure=label(measure, model.num_classes > 0),
-        title=f'{stack}, cut at a layer {span}{moves}; {said_of(given, interval)}',
+        measure=runner.label(main),
+        title=f'{stack}, cut at a layer {span}{moves}; {runner.title(interval)}',
     )
     policy = f"class token's weights to a region zero, the others renormalised, at a layer {span}"
-    share = np.concatenate(norms, 1)  # [layers, images, patches]
-    middle = np.median(share, 2)
-    most = np.sort(share[last], 1)[:, -outliers:].mean() / middle[last].mean()
-    beyond = (share > 2 * middle[:, :, None]).sum((1, 2))
-    said = (
-        f'norms of the {outliers} largest of {count} patches: {most:.1f} times the median',
-        f'patches beyond twice the median norm, by layer: {" ".join(map(str, beyond))}',
-    )
+    said = _said(norms, last, outliers)
     if aside is not None:
-        added, moved = (extra[name].mean() for name in ('added', 'moved'))
+        added, moved = (values.mean() for values in turned.values())
         policy += f'; the {outliers} patches of largest norm moved to a register at layer {aside}'
-        said += (
-            f'an empty register turns what the head reads by {added:.2g} (1 - cosine), and the '
-            f'{outliers} patches moved there at layer {aside} by {moved:.2g}',
+        said.append(
+            f"an empty register turns the head's input by {added:.2g} (1 - cosine), and the "
+            f'{outliers} patches moved there at layer {aside} by {moved:.2g}'
         )
-    extra |= {'norms': share, 'regions': np.array(names)}
+    extra = {**turned, 'norms': norms, 'regions': np.array(names)}
     return Study(
-        'knockout',
-        {**arrays, **extra},
-        lines,
-        figure,
-        policy,
-        interval,
-        said,
-        label('answer', model.num_classes > 0),
-    )
+        'knockout', {**arrays, **extra}, tabulate(means, table), figure, policy, interval,
+        tuple(said), runner.label('answer'),
+    )  # fmt: skip
+
+
+def _grid(runner: Runner, regions: int, outliers: int, aside: int | None) -> tuple[int, int]:
+    """Rows and columns of patches, with the options checked against them."""
+    model, trunk = runner.model, runner.model.trunk
+    if not (trunk.class_token or trunk.class_tokens):
+        raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
+    grid, blocks = trunk.grid(*runner.samples.inputs.shape[1:3]), trunk.stacks['blocks']
+    count = grid[0] * grid[1]
+    if not (1 <= regions <= min(grid) and 1 <= outliers < count):
+        rule = f'regions must be 1 to {min(grid)} and outliers 1 to {count - 1}'
+        raise ValueError(f'{rule}: got {regions}, {outliers}.')
+    if aside is not None and not 1 <= aside <= blocks:
+        raise ValueError(f'aside must be a layer, 1 to {blocks}: got {aside}.')
+    return grid
+
+
+def cells(grid: tuple[int, int], side: int) -> np.ndarray:
+    """Masks over the patches: `side` x `side` cells row by row, then all, [side² + 1, patches]."""
+    y, x = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    cell = y * side // grid[0] * side + x * side // grid[1]
+    return np.concatenate([cell == np.arange(side**2)[:, None], np.ones((1, len(cell)), bool)])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value in its row, the smallest 0."""
+    return values.argsort(1).argsort(1)
+
+
+def _said(norms: np.ndarray, layer: int, outliers: int) -> list[str]:
+    """Lines on how far the norms [layers, images, patches] of outliers stand out."""
+    middle = np.median(norms, 2)
+    most = np.sort(norms[layer], 1)[:, -outliers:].mean() / middle[layer].mean()
+    beyond = (norms > 2 * middle[:, :, None]).sum((1, 2))
+    return [
+        f'norms of the {outliers} largest of {norms.shape[2]} patches: {most:.1f} times the median',
+        f'patches beyond twice the median norm, by layer: {" ".join(map(str, beyond))}',
+    ]

@@ -1,6 +1,6 @@
 """One study of several seeds of a model, joined: means and intervals over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,18 +8,18 @@ import scipy.stats
 
 from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
-from vitjax.studies.common import SHARES, Samples, Study
+from vitjax.studies.runner import FRACTIONS, Row, Study, tabulate
+from vitjax.studies.samples import Samples
 
-Row = Mapping[str, Any]
+SIGNED = ('answer', 'loss')  # measures that are 0 without an effect
+Line = tuple[np.ndarray, np.ndarray]  # places [n], values [n, seeds]
 
-SIGNED = ('answer', 'loss')  # measures that are 0 if nothing happens
 
-
-def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
-    """The same study of several seeds, made on the same images, as one study.
+def across(found: Mapping[int, Study], samples: Samples, *, cell: str) -> Study:
+    """Joins the same study of several seeds, made on the same images, into one study.
 
     Rows are joined by layer, region, lesion or strength. Heads of different seeds have no identity
-    in common, so they are joined by their rank within their layer, the largest effect on the
+    in common: they are joined by their rank within their layer, the largest effect on the
     prediction first, which noise makes larger. Every measure is a mean over seeds with the interval
     that `interval_of` names. `answer_clear` and `loss_clear` count the seeds whose interval over
     images excludes 0; with one image there is no interval, and they are NaN. Arrays are `MEASURE`
@@ -27,73 +27,79 @@ def across(found: Mapping[int, Study], given: Samples, *, cell: str) -> Study:
 
     Args:
         found: studies by seed.
-        given: the images.
+        samples: the images.
         cell: name of what the seeds share, for the title.
 
     Raises:
         ValueError: if the studies have different rows, or their model has one layer.
     """
     studies = [*found.values()]
-    name = studies[0].name
-    tables = [_by_rank(study.rows) if name == 'heads' else study.rows for study in studies]
+    name, of_heads = studies[0].name, studies[0].name == 'heads'
+    tables = [_by_rank(study.rows) if of_heads else study.rows for study in studies]
     measures = [key.removesuffix('_low') for key in tables[0][0] if key.endswith('_low')]
-    every = dict.fromkeys(key for row in tables[0] for key in row)
-    own = [key for key in every if key not in _columns(measures)]
-    identities = [[tuple(row.get(key) for key in own) for row in table] for table in tables]
-    if any(each != identities[0] for each in identities):
+    columns = {f'{measure}{end}' for measure in measures for end in ('', '_low', '_high')}
+    keys, *others = (
+        [{key: value for key, value in row.items() if key not in columns} for row in table]
+        for table in tables
+    )
+    if any(each != keys for each in others):
         raise ValueError(f'{name} of different models cannot be joined over seeds: {cell}.')
-    arrays = {m: np.array([[row[m] for row in t] for t in tables], float).T for m in measures}
-    rows = [{key: row[key] for key in own if key in row} for row in tables[0]]
+    arrays = {m: _column(tables, m) for m in measures}
+    summary: dict[str, np.ndarray] = {}
     for measure, values in arrays.items():
-        interval = effects.student_share if measure in SHARES else effects.student
-        for i, (mean, low, high) in enumerate(zip(*interval(values), strict=True)):
-            rows[i] |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
-            if measure in SIGNED:
-                ends = [(t[i][f'{measure}_low'], t[i][f'{measure}_high']) for t in tables]
-                known = np.isfinite(ends).all()
-                clear = sum(low * high > 0 for low, high in ends)
-                rows[i][f'{measure}_clear'] = clear if known else float('nan')
-    lines = curves(name, rows, arrays, measures)
+        mean, low, high = _interval(measure)(values)
+        summary |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
+        if measure in SIGNED:
+            product = _column(tables, f'{measure}_low') * _column(tables, f'{measure}_high')
+            known = np.isfinite(product).all(1)
+            summary[f'{measure}_clear'] = np.where(known, (product > 0).sum(1), np.nan)
+    rows = tabulate(summary, keys)
+    main, label = measures[0], studies[0].measure
+    lines = dict(curves(name, rows, arrays[main]))
     if not lines:
         raise ValueError(f'{name} over seeds compares two layers or more: {cell} has one.')
-    said_interval = interval_of(measures[:1], len(studies))
-    shaded = '' if said_interval.startswith('no ') else 'shaded: '
-    title = f'{cell}: {len(studies)} seeds and their mean; {shaded}{said_interval}; '
-    title += f'{len(given.inputs)} images ({given.source})'
-    title += '; heads by rank within their layer' * (name == 'heads')
-    measure, share = studies[0].measure, measures[0] in SHARES
-    interval = effects.student_share if share else effects.student
-    drawn = {k: (x, values, *interval(values)) for k, (x, values) in lines.items()}
-    figure = figures.over_seeds(drawn, measure=measure, title=title, share=share)
+    shown = interval_of([main], len(studies))
+    shaded = '' if shown.startswith('no ') else 'shaded: '
+    title = f'{cell}: {len(studies)} seeds and their mean; {shaded}{shown}; {samples.described()}'
+    drawn = {k: (places, values, *_interval(main)(values)) for k, (places, values) in lines.items()}
+    figure = figures.over_seeds(
+        drawn, measure=label, title=title + '; heads by rank within their layer' * of_heads,
+        fraction=main in FRACTIONS,
+    )  # fmt: skip
     policy = f'{studies[0].policy}; seeds: {", ".join(map(str, found))}'
-    if name == 'heads':
-        policy += '; heads of seeds joined by their rank within the layer'
-    lowest = name == 'lesion'  # where the measure is what is left
+    policy += '; heads of seeds joined by their rank within the layer' * of_heads
     said = tuple(
-        f'{cell}, {agreement(title, *line, lowest=lowest)}'
-        for title, line in lines.items()
-        if 'removed' not in title
+        f'{cell}, {agreement(over, *line, lowest=name == "lesion")}'  # lesion measures what is left
+        for over, line in lines.items()
+        if 'removed' not in over
     )
-    extra = {'seeds': np.array([*found])}
+    arrays = {**arrays, 'seeds': np.array([*found])}
     interval = interval_of(measures, len(studies))
-    return Study(name, {**arrays, **extra}, rows, figure, policy, interval, said, measure)
+    return Study(name, arrays, rows, figure, policy, interval, said, label)
+
+
+def _column(tables: Sequence[Sequence[Row]], name: str) -> np.ndarray:
+    """A column of the tables of all seeds, [rows, seeds]."""
+    return np.array([[row[name] for row in table] for table in tables], float).T
+
+
+def _interval(measure: str) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """Mean and interval over the last axis, within 0 and 1 for fractions."""
+    return effects.student_share if measure in FRACTIONS else effects.student
 
 
 def interval_of(measures: Sequence[str], seeds: int) -> str:
-    """Name of the 95% intervals of these measures over seeds, or why there is none."""
+    """Name of the 95% intervals of these measures over seeds, or the reason for having none."""
     if seeds < 2:
         return 'no interval, one seed'
-    student, shares = "Student's over seeds, 95%", [name for name in measures if name in SHARES]
-    if not shares:
+    student = "Student's over seeds, 95%"
+    fractions = [name for name in measures if name in FRACTIONS]
+    if not fractions:
         return student
     own = f'{student}, on the logit scale' if seeds > 2 else 'no interval, three seeds are needed'
-    if len(shares) == len(measures):
+    if len(fractions) == len(measures):
         return own
-    return f'{student}; of {", ".join(shares)} {own}'
-
-
-def _columns(measures: Sequence[str]) -> set[str]:
-    return {f'{measure}{end}' for measure in measures for end in ('', '_low', '_high')}
+    return f'{student}; of {", ".join(fractions)} {own}'
 
 
 def _by_rank(rows: Sequence[Row]) -> list[Row]:
@@ -103,63 +109,65 @@ def _by_rank(rows: Sequence[Row]) -> list[Row]:
         layers.setdefault((row['stack'], row['kind'], row['layer']), []).append(row)
     out = []
     for own in layers.values():
-        ordered = sorted(own, key=lambda row: -row['answer'])
-        for rank, row in enumerate(ordered, 1):
-            rest = {key: value for key, value in row.items() if key != 'head'}
-            head = {key: rest.pop(key) for key in ('stack', 'kind', 'layer')}
-            out.append({**head, 'rank': rank, **rest})
+        for rank, row in enumerate(sorted(own, key=lambda row: -row['answer']), 1):
+            # The rank stands where the head stood.
+            out.append({'rank' if k == 'head' else k: v for k, v in row.items()} | {'rank': rank})
     return out
 
 
-def curves(
-    name: str, rows: Sequence[Row], arrays: Mapping[str, np.ndarray], measures: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What of a study's rows is drawn over layers: by title, places [n] and values [n, seeds]."""
-    main = measures[0]
-    values, out = arrays[main], {}
+def curves(name: str, rows: Sequence[Row], values: np.ndarray) -> Iterator[tuple[str, Line]]:
+    """Lines over layers that the figure shows, by title.
 
-    def curve(title: str, chosen: Sequence[int], over: str, reduce: Any) -> None:
-        places = np.array([*dict.fromkeys(rows[i][over] for i in chosen)])
-        own = [[i for i in chosen if rows[i][over] == place] for place in places]
-        if len(places):
-            out[title] = places, np.array([reduce(values[each], axis=0) for each in own])
+    Args:
+        name: the study.
+        rows: rows of its table.
+        values: its main measure, [rows, seeds].
+    """
 
-    def select(**wanted: Any) -> list[int]:
-        return [i for i, row in enumerate(rows) if wanted.items() <= row.items()]
+    def line(title: str, reduce: Any, over: str = 'layer', **wanted: Any) -> Iterator[Any]:
+        own = [i for i, row in enumerate(rows) if wanted.items() <= row.items()]
+        places = [*dict.fromkeys(rows[i][over] for i in own)]
+        at = [[i for i in own if rows[i][over] == place] for place in places]
+        if places:
+            yield title, (np.array(places), np.array([reduce(values[i], axis=0) for i in at]))
 
     if name == 'heads':
         for stack in dict.fromkeys(row['stack'] for row in rows):
             for kind in ('zero', 'mean'):
-                own = select(stack=stack, kind=kind)
-                curve(f'{stack}, {kind}: sum over heads', own, 'layer', np.sum)
-                curve(f'{stack}, {kind}: largest head', own, 'layer', np.max)
+                of = {'stack': stack, 'kind': kind}
+                yield from line(f'{stack}, {kind}: sum over heads', np.sum, **of)
+                yield from line(f'{stack}, {kind}: largest head', np.max, **of)
     elif name == 'lesion':
         for kind in ('skipped', 'swapped', 'repeated'):
-            curve(f'layer {kind}', select(kind=kind), 'layer', np.mean)
-        curve('layers removed at random', select(kind='random'), 'removed', np.mean)
+            yield from line(f'layer {kind}', np.mean, kind=kind)
+        yield from line('layers removed at random', np.mean, 'removed', kind='random')
     elif name == 'patch':
-        every = range(len(rows))
-        curve('mean over places', every, 'layer', np.mean)
-        curve('largest place', every, 'layer', np.max)
+        yield from line('mean over places', np.mean)
+        yield from line('largest place', np.max)
     else:
         key = 'region' if name == 'knockout' else 'strength'
-        shown = [*dict.fromkeys(row[key] for row in rows)]
-        for value in shown[-3:]:
-            curve(f'{key} {value}', select(**{key: value}), 'layer', np.mean)
-    return out
+        for value in [*dict.fromkeys(row[key] for row in rows)][-3:]:
+            yield from line(f'{key} {value}', np.mean, **{key: value})
 
 
 def agreement(title: str, places: np.ndarray, values: np.ndarray, *, lowest: bool = False) -> str:
-    """How alike seeds rank layers: Kendall's W of values [layers, seeds], and the extreme ones."""
+    """Agreement of seeds on the order of layers, in words: Kendall's W, and the extreme layers.
+
+    Args:
+        title: name of the line.
+        places: layers [n].
+        values: values [n, seeds].
+        lowest: name the layer of the lowest value instead of the largest.
+    """
     count, seeds = values.shape
     said = f'{title}: '
     if seeds > 1 and count > 2 and np.ptp(values, 0).all():
         ranks = scipy.stats.rankdata(values, axis=0)
-        spread = ((ranks.sum(1) - ranks.sum(1).mean()) ** 2).sum()
+        squares = ((ranks.sum(1) - ranks.sum(1).mean()) ** 2).sum()
         tied = [np.unique(own, return_counts=True)[1] for own in values.T]
         ties = sum((own**3 - own).sum() for own in tied)
         most = seeds**2 * (count**3 - count) - seeds * ties
-        said += f"Kendall's W over seeds {12 * spread / most:.2f}; "
+        said += f"Kendall's W over seeds {12 * squares / most:.2f}; "
     top = places[values.argmin(0) if lowest else values.argmax(0)]
     most = max(dict.fromkeys(top), key=lambda place: (top == place).sum())
     which = 'lowest' if lowest else 'largest'

@@ -1,4 +1,4 @@
-"""What a model does with images, drawn: one pass through it, many views of what happened.
+"""Views of a model on images: one pass through it, and figures with their arrays.
 
 To add a view, write a file that defines `VIEW`, and add its name to `_FILES`.
 """
@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from vitjax.runs import Loaded
-from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View, kept_paths, look
+from vitjax.views.forward import Results, forward_pass, kept_paths
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 __all__ = [
-    'GROUPS', 'VIEWS', 'Drawing', 'NotApplicable', 'Seen', 'View', 'choose', 'draw', 'gigabytes'
+    'GROUPS', 'VIEWS', 'Drawing', 'NotApplicable', 'Results', 'View', 'choose', 'draw',
+    'forward_pass', 'gigabytes',
 ]  # fmt: skip
 
-# Each is a file of this package; they are listed, drawn and paid for in this order.
+# Each is a file of this package; views are listed and drawn in this order.
 _FILES = (
     'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions', 'evolution',
     'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam', 'filters', 'maximize', 'field',
@@ -36,7 +38,7 @@ def draw(
     target: str | int | None = None, at: str | None = None, report: Callable[[str], object] = print,
     begin: Callable[[int, str], object] = lambda done, name: None, **options: Any,
 ) -> Drawings:  # fmt: skip
-    """Runs a model on images once, and draws views of what happened one after another.
+    """Runs a model on images once, and draws views of the results one after another.
 
     The pass runs when this is called; each view is drawn as the iterator reaches it.
 
@@ -60,14 +62,14 @@ def draw(
         loaded: a model, as `vitjax.runs.load` opens it.
         images: files, or uint8 arrays [H, W, 3] of any size.
         *names: views, groups of them (`attention`, `tokens`, `gradients`, `page`) or `all`.
-        target: class that gradients are taken of, by name or number; by default each image's most
-            likely.
-        at: captured path for grad-cam, maximize and activations, as in `blocks/mlp/hidden` or
+        target: class whose logit is differentiated, by name or number; by default each image's
+            most likely.
+        at: captured path for grad-cam, maximize and activations, such as `blocks/mlp/hidden` or
             `conv_3`.
         report: called with the reason for each view that does not apply to the model.
-        begin: called before each view with how many are done, and its name.
-        **options: of the views, by the names of their keyword arguments. Each view takes those it
-            has and ignores the others.
+        begin: called before each view with the number of views done, and its name.
+        **options: options of the views, named as their keyword arguments. Each view takes its own
+            and ignores the others.
 
     Raises:
         ValueError: for an unknown view, option, path or class, an image that cannot be read, and
@@ -79,12 +81,12 @@ def draw(
     if unknown:
         raise ValueError(f'no view has the option {unknown[0]!r}; there are {", ".join(known)}.')
     keep, gradients = _reads(chosen)
-    seen = look(loaded, images, keep=keep, at=at, gradients=gradients, target=target)
-    return _drawings(seen, chosen, {**options, 'at': at}, report, begin)
+    results = forward_pass(loaded, images, keep=keep, at=at, gradients=gradients, target=target)
+    return _drawings(results, chosen, {**options, 'at': at}, report, begin)
 
 
 def _drawings(
-    seen: Seen, names: list[str], options: dict[str, Any], report: Callable[[str], object],
+    results: Results, names: list[str], options: dict[str, Any], report: Callable[[str], object],
     begin: Callable[[int, str], object],
 ) -> Drawings:  # fmt: skip
     reasons, drawn = [], False
@@ -93,11 +95,11 @@ def _drawings(
         begin(done, name)
         own = {key: value for key, value in options.items() if key in view.options}
         try:
-            for drawing in view.draw(seen, **own):
+            for drawing in view.draw(results, **own):
                 drawn = True
                 yield drawing
         except NotApplicable as reason:
-            reasons.append(f'{name}: none: {reason}')
+            reasons.append(f'{name}: skipped: {reason}')
     if not drawn:
         raise ValueError('\n'.join(reasons))
     for reason in reasons:
@@ -105,14 +107,14 @@ def _drawings(
 
 
 def choose(names: Sequence[str]) -> list[str]:
-    """Names of views, of groups or `all`, as views in the table's order.
+    """Views of the given names, groups or `all`, in the registry's order.
 
     Raises:
-        ValueError: for a name that is none of them, with those there are.
+        ValueError: for an unknown name, with close ones.
     """
     known = ('all', *GROUPS, *VIEWS)
     if not names:
-        raise ValueError(f'say what to draw: {", ".join(known)}.')
+        raise ValueError(f'nothing to draw: name views or groups: {", ".join(known)}.')
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3)
@@ -122,12 +124,12 @@ def choose(names: Sequence[str]) -> list[str]:
 
 
 def gigabytes(loaded: Loaded, count: int, *names: str, at: str | None = None) -> float:
-    """What the arrays that views read take for `count` images, gradients included."""
+    """Gigabytes of the arrays that views read for `count` images, gradients included."""
     keep, gradients = _reads(choose(names))
     shapes = kept_paths(loaded, count, keep=keep, at=at).values()
     return sum(map(math.prod, shapes)) * 4e-9 * (1 + gradients)
 
 
 def _reads(names: list[str]) -> tuple[list[str], bool]:
-    """Patterns of paths that views read, and whether any of them reads gradients."""
+    """Patterns of paths that views read, and True if one of them reads gradients."""
     return [VIEWS[n].keep for n in names], any(VIEWS[n].gradients for n in names)

@@ -1,4 +1,4 @@
-"""distance: how far heads attend, and how evenly."""
+"""distance: mean distance and entropy of the attention of heads."""
 
 import functools
 import math
@@ -7,20 +7,22 @@ import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import WEIGHTS, Drawing, Drawings, Seen, View
+from vitjax.views.forward import WEIGHTS, Results
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 
-def draw(seen: Seen) -> Drawings:
+def draw(results: Results) -> Drawings:
     """Mean attention distance and entropy of each head, by layer.
 
     Args:
-        seen: with the trunk's attention weights.
+        results: results with the trunk's attention weights.
     """
-    weights = seen.trunk_weights()
-    assert seen.trunk.patch_size is not None  # attention is between patches
+    weights, patch_size = results.trunk_weights(), results.trunk.patch_size
+    if patch_size is None:
+        raise NotApplicable(f'{results.kind} has no patches between which heads attend')
     distances = functools.partial(
         attention.mean_distance, weights,
-        grid=seen.grid, prefix=seen.trunk.prefix, patch_size=seen.trunk.patch_size,
+        grid=results.grid, prefix=results.trunk.prefix, patch_size=patch_size,
     )  # fmt: skip
     far, scaled = distances().mean(1), distances(renormalize=True).mean(1)
     entropy = attention.entropy(weights).mean(1)

@@ -1,27 +1,28 @@
-"""evolution: how the class token turns into the one that the answer is read from."""
+"""evolution: the class token on its way to the final one, by layer."""
 
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
-from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View
+from vitjax.views.forward import Results
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 
-def draw(seen: Seen) -> Drawings:
-    """The class token's norm, and its cosine to the final one, by layer.
+def draw(results: Results) -> Drawings:
+    """Norm of the class token, and its cosine to the final one, by layer.
 
     Args:
-        seen: with the trunk's tokens.
+        results: results with the trunk's tokens.
     """
-    blocks = seen.tokens()
-    if not seen.trunk.class_token:
-        raise NotApplicable(f'the trunk of this {seen.kind} has no class token; see lens')
+    blocks = results.tokens()
+    if not results.trunk.class_token:
+        raise NotApplicable(f'the trunk of this {results.kind} has no class token; see lens')
     norm, cosine = map(np.asarray, tokens.evolution(blocks[:, :, 0]))
     values = {
         'norm of the class token': ('norm', norm),
         'cosine to the final class token': ('cosine', cosine),
     }
-    figure = figures.over_depth(values, labels=seen.names)
+    figure = figures.over_depth(values, labels=results.names)
     yield Drawing('evolution', figure, {'norm': norm, 'cosine': cosine})
 
 

@@ -1,20 +1,20 @@
-"""Labelled images of a run's own data, for views that need some."""
+"""Labelled images of a run's own data, for views that need them."""
 
 import dataclasses
 
 import numpy as np
 
-from vitjax.data import sources
+from vitjax.data import kinds
 from vitjax.experiment import Experiment
-from vitjax.views.seen import Seen
+from vitjax.views.forward import Results
 
 
-def labelled(experiment: Experiment, count: int = 256) -> sources.Data | None:
-    """Some test images of a run, the same each time; None where there are none of its classes."""
+def labelled(experiment: Experiment, count: int = 256) -> kinds.Data | None:
+    """Test images of a run, the same ones each time; None without images of its classes."""
     if experiment.data is None:
         return None
     try:
-        data = sources.load(experiment.data, 'test', experiment.preprocessing)
+        data = kinds.load(experiment.data, 'test', experiment.preprocessing)
     except ValueError:  # no longer there
         return None
     if data.classes != experiment.classes:
@@ -23,11 +23,11 @@ def labelled(experiment: Experiment, count: int = 256) -> sources.Data | None:
     return dataclasses.replace(data, images=data.images[chosen], labels=data.labels[chosen])
 
 
-def grey(seen: Seen) -> bool:
-    """Whether a model learnt from grey images, whose colours would be its initial noise.
+def grey(results: Results) -> bool:
+    """True if a model learnt from grey images; colours would show its initial noise.
 
-    It is asked of its own images where they are there, else of those that it is shown.
+    The run's own images decide, or without them the images of the results.
     """
-    data = labelled(seen.loaded.experiment, 16)
-    pixels = seen.pixels if data is None else data.images
+    data = labelled(results.loaded.experiment, 16)
+    pixels = results.pixels if data is None else data.images
     return bool((pixels == pixels[..., :1]).all())

@@ -1,4 +1,4 @@
-"""explorer: a page for the browser on which one points at patches and sees where they look."""
+"""explorer: a page for the browser that shows the attention of the patch under the pointer."""
 
 import base64
 import functools
@@ -19,36 +19,30 @@ import scipy.special
 from PIL import Image
 
 from vitjax.analysis import tokens
+from vitjax.base.types import Params
 from vitjax.evaluate import require_finite
+from vitjax.models.base import Model
 from vitjax.runs import Loaded
-from vitjax.types import Module, Params
-from vitjax.views.seen import (
-    CLASS_WEIGHTS,
-    MIXED,
-    WEIGHTS,
-    Drawing,
-    Drawings,
-    NotApplicable,
-    Seen,
-    View,
-    kept_paths,
-)
+from vitjax.views.forward import CLASS_WEIGHTS, MIXED, WEIGHTS, Results, kept_paths
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
-POWER = 0.8  # of a weight over its row's largest, which is what is rounded
+POWER = 0.8  # power of a weight over its row's largest, which is then rounded
 _PATHS = (WEIGHTS, MIXED, CLASS_WEIGHTS)
-LIMIT = 64  # MB of weights before they are compressed: what a browser still opens at once
-TOP = 10  # of one class token for each class, those of the likeliest classes are shown
+LIMIT = 64  # MB of weights before compression, which a browser still opens at once
+TOP = 10  # class tokens that are shown if each class has its own: those of the likeliest
 
 
-def draw(seen: Seen, *, beside: Seen | None = None, labels: Sequence[str] = ()) -> Drawings:
+def draw(
+    results: Results, *, beside: Results | None = None, labels: Sequence[str] = ()
+) -> Drawings:
     """One HTML file that needs nothing else: photographs, attention, norms, lens, predictions.
 
     Args:
-        seen: with attention weights and the trunk's tokens.
-        beside: another model's pass over the same images, to be seen side by side.
-        labels: what to call the models; by default their kinds.
+        results: results with attention weights and the trunk's tokens.
+        beside: results of another model on the same images, shown side by side.
+        labels: names of the models; by default their kinds.
     """
-    both = [seen] if beside is None else [seen, beside]
+    both = [results] if beside is None else [results, beside]
     for one in both:
         if not _maps(one):
             raise NotApplicable(f'{one.kind} has no attention; see grad-cam')
@@ -62,13 +56,13 @@ def draw(seen: Seen, *, beside: Seen | None = None, labels: Sequence[str] = ()) 
 
 
 def megabytes(loaded: Loaded, count: int) -> float:
-    """What attention weights of `count` images would take on a page, before compression."""
+    """Megabytes of attention weights of `count` images on a page, before compression."""
     shapes = kept_paths(loaded, count, keep=_PATHS, at=None)
     return sum(math.prod(shape) for path, shape in shapes.items() if path in _PATHS) / 1e6
 
 
 def page(models: Sequence[dict[str, Any]]) -> str:
-    """The HTML of what `contents` returns for each model. Names in it are data, never markup."""
+    """HTML page of the `contents` of each model. Names in it are data, never markup."""
     folder = importlib.resources.files('vitjax.views')
     files = ('explorer.html', 'explorer.css', 'explorer_maps.js', 'explorer.js')
     frame, css, *js = (folder.joinpath(name).read_text('utf-8') for name in files)
@@ -78,82 +72,85 @@ def page(models: Sequence[dict[str, Any]]) -> str:
     return re.sub(r'\{\{(\w+)\}\}', lambda found: parts[found[1]], frame)
 
 
-def contents(seen: Seen, name: str) -> dict[str, Any]:
-    """What the page shows of a model, as JSON holds it; arrays as `_packed` packs them."""
-    require_finite(seen.logits)
-    blocks = seen.tokens()
-    lens = np.asarray(_lens(seen.model, seen.params, blocks))
+def contents(results: Results, name: str) -> dict[str, Any]:
+    """Contents of the page for one model as JSON values; arrays are `_packed`."""
+    require_finite(results.logits)
+    blocks = results.tokens()
+    lens = np.asarray(_lens(results.model, results.params, blocks))
     norms = np.asarray(tokens.norms(blocks))
     images = [
         {
-            'name': seen.names[i],
-            'picture': _picture(seen.pixels[i]),
-            'answer': _answers(seen, seen.logits[i : i + 1], 5)[0],
-            'lens': _answers(seen, lens[:, i], 3),
+            'name': results.names[i],
+            'picture': _picture(results.pixels[i]),
+            'answer': _answers(results, results.logits[i : i + 1], 5)[0],
+            'lens': _answers(results, lens[:, i], 3),
             'norms': _packed(norms[:, i].astype('<f4')),
-            'maps': [_map(seen, path, i) for path in _maps(seen)],
+            'maps': [_map(results, path, i) for path in _maps(results)],
         }
-        for i in range(len(seen.pixels))
+        for i in range(len(results.pixels))
     ]
     return {
         'name': name,
-        'kind': seen.kind,
-        'grid': [*seen.grid],
+        'kind': results.kind,
+        'grid': [*results.grid],
         'layers': len(blocks),
-        'tokens': _prefix(seen),
-        'answers': {0: 'cosine', 1: 'logit'}.get(seen.model.num_classes, 'probability'),
+        'tokens': _prefix(results),
+        'answers': {0: 'cosine', 1: 'logit'}.get(results.model.num_classes, 'probability'),
         'images': images,
     }
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _lens(model: Module, params: Params, blocks: jax.Array) -> jax.Array:
-    return tokens.lens(lambda t: model.apply({'params': params}, t, method='readout'), blocks)
+def _lens(model: Model, params: Params, blocks: jax.Array) -> jax.Array:
+    def read(layer: jax.Array) -> Any:
+        return model.apply({'params': params}, layer, method='readout')
+
+    return tokens.lens(read, blocks)
 
 
-def _maps(seen: Seen) -> list[str]:
-    return [path for path in _PATHS if path in seen.found]
+def _maps(results: Results) -> list[str]:
+    return [path for path in _PATHS if path in results.found]
 
 
-def _prefix(seen: Seen) -> list[str]:
-    """Names of the trunk's tokens that stand for no patch."""
-    count = seen.trunk.prefix
-    named = ['class token', 'distillation token'][: getattr(seen.model, 'class_tokens', 0)]
+def _prefix(results: Results) -> list[str]:
+    """Names of the trunk's tokens before the patches."""
+    count = results.trunk.prefix
+    named = ['class token', 'distillation token'][: getattr(results.model, 'class_tokens', 0)]
     named = named[:count]
     return named + [f'register {i + 1}' for i in range(count - len(named))]
 
 
-def _answers(seen: Seen, logits: np.ndarray, most: int) -> list[list[tuple[str, float]]]:
-    """Of every row of logits the likeliest classes and their probabilities.
+def _answers(results: Results, logits: np.ndarray, most: int) -> list[list[tuple[str, float]]]:
+    """Likeliest classes and their probabilities, for every row of logits.
 
-    Of one class it is its logit, of none how near the features come to the model's: their cosine.
+    With one class it is its logit; with none, the cosine of the features to the model's.
     """
-    if seen.model.num_classes == 1:
+    if results.model.num_classes == 1:
         return [[('', float(value))] for value in logits[:, 0]]
-    if seen.model.num_classes == 0:
+    if results.model.num_classes == 0:
         near = tokens.cosines(jnp.asarray(logits), jnp.asarray(logits[-1:]))
         return [[('', float(value))] for value in near]
     odds = scipy.special.softmax(logits, 1)
     order = np.argsort(-odds, 1, kind='stable')[:, :most]
     rows = zip(odds, order, strict=True)
-    return [[(seen.title(int(k)), round(float(row[k]), 5)) for k in best] for row, best in rows]
+    return [[(results.title(int(k)), round(float(row[k]), 5)) for k in best] for row, best in rows]
 
 
-def _map(seen: Seen, path: str, image: int) -> dict[str, Any]:
-    """An image's attention weights at a path, and which queries and keys stand for no patch."""
-    weights = np.asarray(seen.found[path][:, image])
+def _map(results: Results, path: str, image: int) -> dict[str, Any]:
+    """Attention weights of an image at a path, and names of the queries and keys before patches."""
+    weights = np.asarray(results.found[path][:, image])
     layers, heads, queries, keys = weights.shape
     if path == CLASS_WEIGHTS:
-        title = 'class attention' if WEIGHTS in seen.found else 'pooling attention'
+        title = 'class attention' if WEIGHTS in results.found else 'pooling attention'
         named, first = ['class token'], ['class token']
-        if keys == seen.grid[0] * seen.grid[1]:  # one class token for each class
-            likeliest = np.argsort(-seen.logits[image], kind='stable')[:TOP]
+        if keys == results.grid[0] * results.grid[1]:  # one class token for each class
+            likeliest = np.argsort(-results.logits[image], kind='stable')[:TOP]
             weights = weights[:, :, likeliest]
-            named, first = [f'token of {seen.title(int(k))}' for k in likeliest], []
+            named, first = [f'token of {results.title(int(k))}' for k in likeliest], []
     else:
         mixed = {MIXED: 'after head mixing', WEIGHTS: 'before head mixing'}
-        title = f'attention, {mixed[path]}' if MIXED in seen.found else 'attention'
-        named = first = _prefix(seen)
+        title = f'attention, {mixed[path]}' if MIXED in results.found else 'attention'
+        named = first = _prefix(results)
     stored = quantise(weights)
     return {
         'title': title,
@@ -175,11 +172,11 @@ class Quantised(NamedTuple):
     """Attention weights in 8 bits each.
 
     Attributes:
-        codes: [..., queries, keys], uint8; int8 where weights are signed.
+        codes: [..., queries, keys], uint8; int8 for signed weights.
         tops: each row's largest magnitude in units, rounded up, uint16 [..., queries].
-        unit: of `tops`.
-        error: the largest difference of a decoded weight from what it was.
-        sums: the largest difference of a decoded row's sum from that of the row.
+        unit: unit of `tops`.
+        error: largest difference of a decoded weight from the original.
+        sums: largest difference of a decoded row's sum from the original's.
     """
 
     codes: np.ndarray
@@ -189,7 +186,7 @@ class Quantised(NamedTuple):
     sums: float
 
     def decoded(self) -> np.ndarray:
-        """Weights again, float64: sign(c) |c / most|^(1 / POWER) top, most being 255 or 127."""
+        """Weights, float64: sign(c) |c / most|^(1 / POWER) top; most is 255, or 127 if signed."""
         most = np.iinfo(self.codes.dtype).max
         levels = np.sign(self.codes) * np.abs(self.codes / most) ** (1 / POWER)
         return levels * (self.tops[..., None] * self.unit)
@@ -199,10 +196,10 @@ def quantise(weights: np.ndarray) -> Quantised:
     """Rounds attention weights [..., queries, keys] to 8 bits.
 
     Each row has its own scale: in a pretrained ViT-S most rows' largest weight is far below the
-    largest of all, and with one scale the weights of those are a few steps. A power below 1 keeps
-    a row's many small weights, which equal steps drop: there the sums of rows are then off by 0.034
-    at most, with equal steps by 0.15, at a smaller largest error (0.0014 against 0.0019). The
-    square root is better still for sums (0.005) and worse for size: a page of 18 MB instead of 14.
+    largest of all, so that one scale would leave those rows a few steps. A power below 1 keeps a
+    row's many small weights, which equal steps drop. Sums of rows are then off by at most 0.034
+    (equal steps: 0.15), and weights by 0.0014 (0.0019). The square root is better for sums (0.005)
+    and worse for size: a page of 18 MB instead of 14.
     """
     signed = bool(weights.min() < 0)
     kind = np.dtype(np.int8 if signed else np.uint8)
@@ -210,8 +207,8 @@ def quantise(weights: np.ndarray) -> Quantised:
     rows = size.max(-1)
     unit = float(rows.max()) / 65535 or 1.0
     tops = np.clip(np.ceil(rows / unit), 1, 65535).astype('<u2')
-    share = np.minimum(size / (tops[..., None] * unit), 1)
-    codes = (np.sign(weights) * np.rint(share**POWER * np.iinfo(kind).max)).astype(kind)
+    level = np.minimum(size / (tops[..., None] * unit), 1)
+    codes = (np.sign(weights) * np.rint(level**POWER * np.iinfo(kind).max)).astype(kind)
     stored = Quantised(codes, tops, unit, 0.0, 0.0)
     off = stored.decoded() - weights
     return stored._replace(error=float(np.abs(off).max()), sums=float(np.abs(off.sum(-1)).max()))
@@ -223,7 +220,7 @@ def _packed(array: np.ndarray) -> str:
 
 
 def _picture(pixels: np.ndarray) -> str:
-    """Pixels [H, W, 3] as the address of a PNG, which loses nothing."""
+    """Pixels [H, W, 3] as a data URL of a PNG, which is lossless."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)
     return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'

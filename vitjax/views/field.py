@@ -1,25 +1,26 @@
-"""field: the pixels that the centre of each layer sees."""
+"""field: effective receptive field of the central token of each layer."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import capture
 from vitjax.analysis import gradients
+from vitjax.data.order import evenly
 from vitjax.figures import gradients as figures
-from vitjax.figures.panels import some
-from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View
+from vitjax.inside import capture
+from vitjax.views.forward import MAPS, Results
+from vitjax.views.view import Drawing, Drawings, View
 
 
-def draw(seen: Seen) -> Drawings:
+def draw(results: Results) -> Drawings:
     """Effective receptive fields of six layers, and their sizes.
 
     Args:
-        seen: with the trunk's tokens, or feature maps.
+        results: results with the trunk's tokens, or feature maps.
     """
-    model, params, images = seen.model, seen.params, jnp.asarray(seen.images)
-    if maps := seen.feature_maps():
-        fields, titles = [], [list(maps)[i] for i in some(len(maps), 6)]
+    model, params, images = results.model, results.params, jnp.asarray(results.images)
+    if maps := results.feature_maps():
+        fields, titles = [], [list(maps)[i] for i in evenly(len(maps), 6)]
         for path in titles:
             height, width = maps[path].shape[1:3]
             centre = height // 2 * width + width // 2
@@ -31,12 +32,12 @@ def draw(seen: Seen) -> Drawings:
             fields.append(gradients.receptive_field(flat, images, token=centre, layers=(0,))[0])
         fields = jnp.stack(fields)
     else:
-        layers, centre = some(len(seen.tokens()), 6), seen.token(seen.centre)
+        layers, centre = evenly(len(results.tokens()), 6).tolist(), results.token(results.centre)
 
-        def forward(x: jax.Array) -> jax.Array:
+        def blocks(x: jax.Array) -> jax.Array:
             return capture.capture(model, params, x, keep='blocks')[1]['blocks']
 
-        see = jax.jit(lambda x: gradients.receptive_field(forward, x, token=centre, layers=layers))
+        see = jax.jit(lambda x: gradients.receptive_field(blocks, x, token=centre, layers=layers))
         fields, titles = see(images), [f'layer {i + 1}' for i in layers]
     sizes = np.asarray(gradients.field_size(fields))
     figure = figures.receptive_fields(np.asarray(fields), sizes, titles=titles)

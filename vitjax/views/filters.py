@@ -1,4 +1,4 @@
-"""filters: what the first layer looks for."""
+"""filters: the first layer's filters."""
 
 import math
 
@@ -8,33 +8,34 @@ import numpy as np
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
 from vitjax.views.examples import grey
-from vitjax.views.seen import MAPS, Drawing, Drawings, NotApplicable, Seen, View, layer_index
+from vitjax.views.forward import MAPS, Results, layer_index
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 
-def draw(seen: Seen, *, layer: int | None = None) -> Drawings:
-    """Filters of the first layer, with their principal components where they are in colour.
+def draw(results: Results, *, layer: int | None = None) -> Drawings:
+    """Filters of the first layer, with their principal components if they are in colour.
 
     Args:
-        seen: any pass; only parameters are read.
-        layer: of a convolutional network, from 1 on; the first by default.
+        results: any results; only parameters are read.
+        layer: layer of a convolutional network, from 1; by default the first.
     """
-    embed = seen.params.get('embed', {})
+    embed = results.params.get('embed', {})
     if 'patch' in embed:
         kernel = embed['patch']['projection']['kernel']
-        size = seen.model.patch_size
+        size = math.isqrt(len(kernel) // 3)
         kernel, name = kernel.reshape(size, size, 3, -1), 'patch embedding'
     elif 'conv_1' in embed:
         kernel, name = embed['conv_1']['kernel'], "the stem's first convolution"
-    elif not seen.feature_maps():
-        raise NotApplicable(f'{seen.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
+    elif not results.feature_maps():
+        raise NotApplicable(f'{results.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
     else:
-        name = f'conv_{layer_index(1 if layer is None else layer, len(seen.feature_maps())) + 1}'
-        kernel = seen.params[name]['conv']['kernel']
+        name = f'conv_{layer_index(1 if layer is None else layer, len(results.feature_maps())) + 1}'
+        kernel = results.params[name]['conv']['kernel']
     height, width, channels, count = kernel.shape
     title = f'{name}: {count} filters of {height}x{width}'
     in_colour = channels == 3
-    if in_colour and grey(seen):  # what a filter is of pixels whose channels are equal
-        deviation = jnp.asarray(seen.preprocessing.deviation)
+    if in_colour and grey(results):  # the filter of pixels with equal channels
+        deviation = jnp.asarray(results.preprocessing.deviation)
         kernel = (kernel / deviation[:, None]).sum(2, keepdims=True)
         title += ', of grey images'
     pictures, components = gradients.filters(kernel), None

@@ -1,23 +1,24 @@
-"""norms: lengths of patch tokens, where outliers show."""
+"""norms: lengths of patch tokens, which show outliers."""
 
 import numpy as np
 
 from vitjax.analysis import tokens
+from vitjax.data.order import evenly
 from vitjax.figures import tokens as figures
-from vitjax.figures.panels import some
-from vitjax.views.seen import Drawing, Drawings, Seen, View
+from vitjax.views.forward import Results
+from vitjax.views.view import Drawing, Drawings, View
 
 
-def draw(seen: Seen) -> Drawings:
-    """Norms over the image at three layers, and how they spread at the last.
+def draw(results: Results) -> Drawings:
+    """Norms over the image at three layers, and their histogram at the last.
 
     Args:
-        seen: with the trunk's tokens.
+        results: results with the trunk's tokens.
     """
-    length = np.asarray(tokens.norms(seen.patches()))
-    layers = some(len(length), 3)
-    maps = length[layers].reshape(len(layers), -1, *seen.grid)
-    yield Drawing('norms', figures.norms(seen.pictures, maps, layers=layers), {'norms': length})
+    length = np.asarray(tokens.norms(results.patches()))
+    layers = evenly(len(length), 3).tolist()
+    maps = length[layers].reshape(len(layers), -1, *results.grid)
+    yield Drawing('norms', figures.norms(results.pictures, maps, layers=layers), {'norms': length})
 
 
 VIEW = View('tokens', draw, 'blocks')

@@ -1,28 +1,29 @@
-"""patches: what the model is given."""
+"""patches: the image as the model receives it."""
 
 import numpy as np
 
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import patchify, unpatchify
-from vitjax.views.seen import Drawing, Drawings, NotApplicable, Seen, View
+from vitjax.views.forward import Results
+from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
 
-def draw(seen: Seen, *, image: int = 1) -> Drawings:
+def draw(results: Results, *, image: int = 1) -> Drawings:
     """The patches of an image, and the image rebuilt from them.
 
     Args:
-        seen: any pass; only pixels are read.
-        image: from 1 on.
+        results: any results; only pixels are read.
+        image: image, from 1.
     """
-    size = seen.trunk.patch_size
-    if size is None or 'patch' not in seen.params['embed']:
-        raise NotApplicable(f'{seen.kind} has no patch embedding at embed/patch')
-    one = seen.image(image)
-    cut = patchify(seen.pictures[one : one + 1], size)  # type: ignore[arg-type]
-    rebuilt = np.asarray(unpatchify(cut, seen.grid))
+    size = results.trunk.patch_size
+    if size is None or 'patch' not in results.params['embed']:
+        raise NotApplicable(f'{results.kind} has no patch embedding at embed/patch')
+    one = results.image(image)
+    cut = patchify(results.pictures[one : one + 1], size)  # type: ignore[arg-type]
+    rebuilt = np.asarray(unpatchify(cut, results.grid))
     pieces = np.asarray(cut[0]).reshape(-1, size, size, 3)
     figure = figures.patches(
-        seen.pictures[one], pieces, rebuilt[0], columns=seen.grid[1], name=seen.names[one]
+        results.pictures[one], pieces, rebuilt[0], columns=results.grid[1], name=results.names[one]
     )
     yield Drawing('patches', figure, {'patches': pieces, 'rebuilt': rebuilt})
 

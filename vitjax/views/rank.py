@@ -1,28 +1,29 @@
-"""rank: how many directions patch tokens span, and how alike they become."""
+"""rank: effective rank of patch tokens, and their mean cosine."""
 
 import jax
 import numpy as np
 
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
-from vitjax.views.seen import MAPS, Drawing, Drawings, Seen, View
+from vitjax.views.forward import MAPS, Results
+from vitjax.views.view import Drawing, Drawings, View
 
 
-def draw(seen: Seen) -> Drawings:
-    """The patches' effective rank and mean cosine, by layer.
+def draw(results: Results) -> Drawings:
+    """Effective rank of the patches and their mean cosine, by layer.
 
     Args:
-        seen: with the trunk's tokens, or feature maps.
+        results: results with the trunk's tokens, or feature maps.
     """
-    maps = seen.feature_maps()
-    layers = [m.reshape(len(m), -1, m.shape[-1]) for m in maps.values()] or seen.patches()
+    maps = results.feature_maps()
+    layers = [m.reshape(len(m), -1, m.shape[-1]) for m in maps.values()] or results.patches()
     ranks = np.stack([*map(jax.jit(tokens.effective_rank), layers)])
     cosines = np.stack([*map(jax.jit(tokens.patch_cosine), layers)])
     values = {
         'effective rank of the patches': ('rank', ranks),
         'mean cosine between patches': ('cosine', cosines),
     }
-    figure = figures.over_depth(values, labels=seen.names, layers=tuple(maps))
+    figure = figures.over_depth(values, labels=results.names, layers=tuple(maps))
     yield Drawing('rank', figure, {'effective_rank': ranks, 'patch_cosine': cosines})
 
 

@@ -1,28 +1,30 @@
-"""relevance: which patches are evidence for the class."""
+"""relevance: patches that are evidence for the class (Chefer et al. 2021)."""
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.views.seen import CLASS_WEIGHTS, WEIGHTS, Drawing, Drawings, Seen, View
+from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
+from vitjax.views.view import Drawing, Drawings, View
 
 
-def draw(seen: Seen, *, smooth: bool = True, scale: str | None = None) -> Drawings:
+def draw(results: Results, *, smooth: bool = True, scale: str | None = None) -> Drawings:
     """Attention weighted by its gradient, through all layers.
 
     Args:
-        seen: with attention weights and their gradients.
+        results: results with attention weights and their gradients.
         smooth: interpolate maps over images.
-        scale: of colours, `shared` or `each` map's own, as by default: sizes of gradients differ
-            from image to image.
+        scale: scale of colours, `shared` or `each` map's own; by default `each`: sizes of gradients
+            differ from image to image.
     """
-    found, grads, matrix, rows = seen.found, seen.grads, None, None
+    found, grads, matrix, rows = results.found, results.grads, None, None
     if WEIGHTS in found:
         matrix = attention.relevance(found[WEIGHTS], grads[WEIGHTS])
     if CLASS_WEIGHTS in found:
         rows = attention.class_relevance(found[CLASS_WEIGHTS], grads[CLASS_WEIGHTS], matrix)
-    maps = seen.answer_map(matrix, rows)
+    maps = results.answer_map(matrix, rows)
     figure = figures.overlays(
-        seen.pictures, {'relevance': maps}, titles=seen.titles, label='relevance', smooth=smooth,
-        title=f'attention times {seen.differentiated}, through all layers', scale=scale or 'each',
+        results.pictures, {'relevance': maps}, titles=results.titles, label='relevance',
+        title=f'attention times {results.differentiated}, through all layers', smooth=smooth,
+        scale=scale or 'each',
     )  # fmt: skip
     yield Drawing('relevance', figure, {'maps': maps})
 

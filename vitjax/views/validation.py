@@ -1,4 +1,4 @@
-"""What a run draws as it trains: where the class token looks on validation images."""
+"""Attention of the class token on validation images, drawn as a run trains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.capture import capture, paths
+from vitjax.base.types import Array, Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
-from vitjax.data.sources import Data
-from vitjax.experiment import Experiment
+from vitjax.data.source import Data
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import training as figures
-from vitjax.runs import Record
-from vitjax.types import Array, Module, Params
-from vitjax.views.seen import DIM, UNIFORM
+from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.inside.capture import capture, paths
+from vitjax.runs.records import Record
 
 IMAGES = 8
 
@@ -23,32 +23,32 @@ def require(experiment: Experiment) -> None:
     """Refuses a run whose attention cannot be drawn as it trains.
 
     Raises:
-        ValueError: for a model without a class token whose attention there is to see.
+        ValueError: for a model without a class token.
     """
-    model: Module = experiment.model
+    model = experiment.model
     if experiment.attention_every and model.trunk.reads not in ('class', 'attention'):
         pool = getattr(model, 'pool', None)
-        named = f'{type(model).__name__} with --model.pool {pool}' if pool else type(model).__name__
+        named = type(model).__name__ + (f' with --model.pool {pool}' if pool else '')
         raise ValueError(
             f'--attention-every draws the attention of a class token: {named} has none. '
             '--attention-every 0 draws nothing.'
         )
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] | None:
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | None:
     """The last layer's class-token attention on a few images of `data`.
 
     Returns:
-        `attention` [images][rows][columns], mean over heads, of several class tokens the likeliest
-        class's, to 6 digits; `uniform`, what a patch gets of attention without preference; and
-        `predicted` [images], the likeliest class's index. None for a model whose answer is not
-        read by attention from a class token.
+        `attention` [images][rows][columns], mean over heads, to 6 digits; `uniform`, a patch's
+        weight under uniform attention; and `predicted` [images], the index of the likeliest class.
+        If each class has its own token, the attention is the likeliest class's. None for a model
+        whose prediction is not read by attention from a class token.
     """
-    model: Module = experiment.model
+    model = experiment.model
     trunk, inputs = model.trunk, _inputs(experiment, data)
     stack = {'class': 'blocks', 'attention': 'class_blocks'}.get(trunk.reads)
     path = f'{stack}/attention/weights'
-    if stack is None or path not in paths(model, params, inputs):
+    if stack is None or path not in paths(model, inputs):
         return None
     logits, found = capture(model, params, inputs, keep=path)
     likeliest = np.asarray(logits.argmax(-1))
@@ -62,10 +62,9 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any] |
     }  # fmt: skip
 
 
-def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
+def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
     """A figure of what `look` found, a row an epoch: lines of `attention.jsonl`."""
     prepared = experiment.preprocessing
-    assert prepared is not None
     pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
     names = dict(enumerate(experiment.classes))
@@ -78,12 +77,11 @@ def strip(experiment: Experiment, data: Data, records: Sequence[Record]) -> Any:
     )  # fmt: skip
 
 
-def _inputs(experiment: Experiment, data: Data) -> Array:
-    assert experiment.preprocessing is not None
+def _inputs(experiment: Prepared, data: Data) -> Array:
     images = data.images[_rows(data)]
     return preprocess.finish(jnp.asarray(images), experiment.preprocessing, data.prepared)
 
 
 def _rows(data: Data) -> np.ndarray:
-    """Images spread evenly: folders come class by class."""
+    """Rows of evenly spaced images: folders are sorted by class."""
     return evenly(len(data), IMAGES)

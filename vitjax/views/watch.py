@@ -1,4 +1,4 @@
-"""What a run watches as it trains: its layers on a few validation images at each evaluation."""
+"""CKA and rank of a run's layers on validation images, at each evaluation."""
 
 import functools
 from typing import Any
@@ -8,20 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import similarity, tokens
-from vitjax.capture import capture, require_blocks
+from vitjax.base.types import Params
 from vitjax.data import preprocess
 from vitjax.data.order import evenly
-from vitjax.data.sources import Data
-from vitjax.experiment import Experiment
+from vitjax.data.source import Data
+from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import watch as figures
-from vitjax.runs import Record
-from vitjax.types import Module, Params
+from vitjax.inside.capture import capture, require_blocks
+from vitjax.models.base import Model
+from vitjax.runs.records import Record
 
 IMAGES, AT_ONCE = 64, 16
 
 
 def require(experiment: Experiment) -> None:
-    """Refuses what a run cannot watch.
+    """Refuses a run whose layers cannot be watched.
 
     Raises:
         ValueError: for a model without a stack `blocks`.
@@ -30,18 +31,17 @@ def require(experiment: Experiment) -> None:
         require_blocks(experiment.model)
 
 
-def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
+def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
     """What `experiment.watch` asks for, on 64 images spread evenly over `data`.
 
     Returns:
-        `cka` [L][L], unbiased linear CKA of every layer of `blocks` with every layer, of the class
-        token where the trunk has one, else of the mean of its patches; `rank` [L], the effective
-        rank of an image's patches leaving each layer, mean over images; `images`, how many; and
-        `tokens`, `class` or `mean`. Rounded to 5 digits.
+        `cka` [L][L], unbiased linear CKA of every layer of `blocks` with every layer; `tokens`, its
+        tokens: `class`, or in a trunk without class token `mean` of the patches; `rank` [L], the
+        effective rank of an image's patches leaving each layer, mean over images; and `images`,
+        their number. Rounded to 5 digits.
     """
-    model: Module = experiment.model
+    model = experiment.model
     prepared = experiment.preprocessing
-    assert prepared is not None
     rows = evenly(len(data), IMAGES)
     inputs = preprocess.finish(jnp.asarray(data.images[rows]), prepared, data.prepared)
     parts = [_layers(model, params, inputs[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)]
@@ -56,8 +56,8 @@ def look(experiment: Experiment, params: Params, data: Data) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def _layers(model: Any, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What CKA compares [L, B, D], and the effective rank of the patches [L, B]."""
+def _layers(model: Model, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Features that CKA compares [L, B, D], and the effective rank of the patches [L, B]."""
     blocks = capture(model, params, images, keep='blocks')[1]['blocks']
     patches = blocks[:, :, model.trunk.prefix :]
     taken = blocks[:, :, 0] if model.trunk.class_token else patches.mean(2)
@@ -65,5 +65,5 @@ def _layers(model: Any, params: Params, images: jax.Array) -> tuple[jax.Array, j
 
 
 def drawings(records: list[Record]) -> tuple[Any, Any]:
-    """A figure and an animation of what was watched: lines of `watch.jsonl`."""
+    """Figure and animation of lines of `watch.jsonl`."""
     return figures.strip(records), figures.film(records)

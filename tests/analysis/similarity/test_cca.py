@@ -1,4 +1,4 @@
-"""What canonical correlations and Procrustes distance promise beyond their equations."""
+"""Properties of canonical correlations and Procrustes distance beyond their equations."""
 
 import numpy as np
 import pytest
@@ -76,6 +76,7 @@ def test_svcca_needs_fewer_directions_than_examples_not_features():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('features', [12, 64, 300])
 def test_procrustes_keeps_its_digits_near_zero(features):
     x = representation(0, 2, 100, features)

@@ -138,6 +138,7 @@ print('split', similarity.minibatch_cka(
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(stream, tmp_path):
     xs, ys = (np.stack(side) for side in zip(*stream, strict=True))
     np.savez(tmp_path / 'stream.npz', x=xs, y=ys)
@@ -175,6 +176,7 @@ def test_sums_can_be_saved_and_carried_on(stream, tmp_path):
     assert whole.examples == 128
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     """Batches of one pair of representations: the interval holds the value of very many batches."""
     mixing = np.random.default_rng(0).normal(size=(6, 8))
@@ -199,6 +201,7 @@ def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     assert 3 < width[40] / width[640] < 5.3  # falls as the square root: 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [2, 3, 4, 8, 16, 20, 50])
 def test_intervals_over_few_batches_cover_as_often_as_over_many(count):
     rng = np.random.default_rng(count)

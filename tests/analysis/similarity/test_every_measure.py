@@ -34,7 +34,7 @@ def test_layers_of_unequal_widths_come_as_a_list(x, y):
     np.testing.assert_allclose(narrow[:3, :2], similarity.procrustes(x, y), atol=1e-6)
 
 
-def test_what_is_not_defined_is_named_by_layer_and_reason(x, y):
+def test_undefined_layers_are_named_with_the_reason(x, y):
     broken, flat = x.copy(), y.copy()
     broken[1, 3, 4] = np.nan
     flat[0] = 3.7

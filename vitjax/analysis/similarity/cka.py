@@ -1,7 +1,4 @@
-"""Centred kernel alignment: of all examples at once, or of a stream of batches.
-
-Its building block is `hsic`, whose result can be added: over batches, devices and processes.
-"""
+"""Centred kernel alignment: of all examples at once, or of a stream of batches."""
 
 import dataclasses
 import functools
@@ -20,9 +17,9 @@ from jax.experimental import multihost_utils
 from vitjax.analysis import effects
 from vitjax.analysis.similarity import stacks
 from vitjax.analysis.similarity.stacks import Representation, Stacks, centred
-from vitjax.types import Array
+from vitjax.base.types import Array
 
-_SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache for its product
+_SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache
 
 
 @jax.tree_util.register_dataclass
@@ -30,14 +27,14 @@ _SLICE = 768  # features at a time on CPU: a slice of every layer stays in cache
 class Hsic:
     """Sums of HSIC over batches, each weighted by its examples: CKA's numerator and denominators.
 
-    `a + b` is the sum over the batches of both, whoever computed them; the leaves are arrays, so it
-    can be summed over devices (`jax.lax.psum`), saved as any tree of arrays, and carried on.
+    `a + b` is the sum over the batches of both. The leaves are arrays, which can be summed over
+    devices (`jax.lax.psum`) and saved.
 
     Attributes:
-        xy: [Lx, Ly], of every layer of x with every layer of y.
-        xx: [Lx], of every layer of x with itself; 0 for a constant layer.
-        yy: [Ly], the same of y.
-        examples: how many.
+        xy: [Lx, Ly], every layer of x with every layer of y.
+        xx: [Lx], every layer of x with itself; 0 for a constant layer.
+        yy: [Ly], every layer of y with itself.
+        examples: number of examples.
     """
 
     xy: Array
@@ -49,20 +46,20 @@ class Hsic:
         return jax.tree.map(operator.add, self, other)
 
     def on_host(self) -> 'Hsic':
-        """The same in float64 NumPy, in which sums over many batches keep their digits."""
+        """The sums in float64 NumPy, in which many batches add without loss of digits."""
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self)
 
     def cka(
         self, x_names: Sequence[str] | None = None, y_names: Sequence[str] | None = None
     ) -> np.ndarray:
-        """CKA [Lx, Ly]: `xy / sqrt(xx yy)`, of the sums and never of single batches.
+        """CKA [Lx, Ly]: `xy / sqrt(xx yy)` of the sums, never of single batches.
 
         Args:
-            x_names: what to call the layers of x in an error.
-            y_names: the same of y.
+            x_names: names of x's layers in errors.
+            y_names: names of y's layers in errors.
 
         Raises:
-            ValueError: names every layer that is constant over the examples or not finite.
+            ValueError: with every layer that is constant over the examples or not finite.
         """
         total = self.on_host()
         wrong = stacks.faults(total.xx, 'x', x_names) + stacks.faults(total.yy, 'y', y_names)
@@ -81,24 +78,24 @@ def hsic(
     `tr(K H L H) / (n - 1)²`. Unbiased (Song et al. 2012, eq. 5), with K̃ and L̃ the Gram matrices
     with a zero diagonal: `[tr(K̃ L̃) + 1ᵀK̃1 1ᵀL̃1 / ((n-1)(n-2)) - 2/(n-2) 1ᵀK̃L̃1] / (n(n-3))`, here
     as the inner product of U-centred matrices (Székely and Rizzo 2014), which loses no digits to
-    cancellation. Features are centred before their products for the same reason; HSIC does not
-    notice.
+    cancellation. Features are centred before their products for the same reason; HSIC is invariant
+    to it.
 
-    Any scale of the features is right: the result is NumPy's float64. Inside `jax.jit` or another
+    Features may have any scale: the result is NumPy's float64. Inside `jax.jit` or another
     transformation it is float32, in which the fourth power of the scale must fit: 1e-9 to 1e8.
 
-    Cost: each Gram matrix once, n² f per layer, and all pairs as one matrix product; where fewer
-    operations, the f x g cross-products instead, n f g per pair. Memory: Gram matrices (n² a layer)
-    or, then, a centred copy of the batch.
+    Cost: each Gram matrix once, n² f per layer, and all pairs as one matrix product; or, if that
+    is cheaper, the f x g cross-products, n f g per pair. Memory: Gram matrices (n² a layer), or a
+    centred copy of the batch.
 
     Args:
-        x: [Lx, n, f], or a list of layers of unequal widths. A batch that is split over devices is
-            gathered first: one batch is one Gram matrix.
-        y: the same of the other side, the same examples in the same order; None is x.
+        x: [Lx, n, f], or a list of layers of unequal widths. A sharded batch is gathered first: one
+            batch is one Gram matrix.
+        y: the other side, of the same examples in the same order; None is x.
         kernel: `linear`, or `rbf`: `exp(-|a - b|² / (2 s²))`, s being `bandwidth` times the median
             distance between two examples of the batch (Kornblith et al. 2019).
-        unbiased: which estimator.
-        bandwidth: of `rbf`.
+        unbiased: True for the unbiased estimator.
+        bandwidth: width of `rbf`, relative to the median distance.
 
     Raises:
         ValueError: if x and y differ in examples, or a batch has fewer than 4 examples (2 biased).
@@ -106,14 +103,14 @@ def hsic(
     found, *scales = _over_scales(x, y, kernel, unbiased, bandwidth)
     if isinstance(found.xy, Tracer):
         return _of_scale(found, *scales)
-    # The fourth power of a feature's scale, which float64 alone has room for.
+    # Only float64 holds the fourth power of a feature's scale.
     return _of_scale(found.on_host(), *(np.asarray(scale, np.float64) for scale in scales))
 
 
 def _over_scales(
     x: Representation, y: Representation | None, kernel: str, unbiased: bool, bandwidth: float
 ) -> tuple[Hsic, Array, Array]:
-    """HSIC of features over a scale for each layer, and the scales; arguments as `hsic`."""
+    """HSIC of features divided by a scale per layer, and the scales; arguments as in `hsic`."""
     if kernel not in ('linear', 'rbf'):
         raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
     left, own = stacks.in_range(stacks.as_stacks(x))
@@ -125,16 +122,16 @@ def _over_scales(
             f'a batch must have {least} examples or more for {kind} HSIC: got {examples}.'
         )
     found, *scales = _hsic(left, right, kernel, unbiased, bandwidth)
-    if kernel == 'linear':  # the scales of a traced one stay float32
+    if kernel == 'linear':  # traced scales stay float32
         kind = jnp if isinstance(found.xy, Tracer) else np
         scales = [kind.asarray(s) * p for s, p in zip(scales, (own, other), strict=True)]
     return found, scales[0], scales[1]
 
 
 def _of_scale(found: Hsic, x: Array, y: Array) -> Hsic:
-    """HSIC of features `x` and `y` [L] times as large; NaN if that is beyond their type.
+    """HSIC of features that are `x` and `y` [L] times as large; NaN if it overflows or underflows.
 
-    It could be 0 otherwise, which stands for a constant layer.
+    Underflow to 0 would mean a constant layer.
     """
 
     def held(whole: Array, part: Array) -> Any:
@@ -155,10 +152,10 @@ def cka(
 ) -> np.ndarray:  # fmt: skip
     """Centred kernel alignment [Lx, Ly] (Kornblith et al. 2019): `HSIC(x,y) / √(HSIC(x)HSIC(y))`.
 
-    1 on itself; 0 to 1 where biased; around 0, also slightly below, for unrelated representations
-    where unbiased. Invariant to rotation, scale and shift of either side, and to a permutation of
-    the examples of both; not to other linear maps. All examples make one Gram matrix here: cost as
-    `hsic`. Arguments and errors as `hsic`.
+    1 on itself. The biased estimate is 0 to 1; the unbiased one is around 0, also slightly below,
+    for unrelated representations. Invariant to rotation, scale and shift of either side, and to a
+    permutation of the examples of both; not to other linear maps. All examples make one Gram
+    matrix. Cost, arguments and errors as `hsic`.
 
     >>> rng = np.random.default_rng(0)
     >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
@@ -207,10 +204,10 @@ def minibatch_cka(
 
 
 def sum_over_processes(part: Hsic) -> Hsic:
-    """The sum of every process's part, in every process, in float64."""
+    """The sum over all processes in float64, in every process."""
 
     def summed(leaf: np.ndarray) -> np.ndarray:
-        # As bytes: jax would round float64 to float32 on the way.
+        # As bytes: jax would round float64 to float32.
         rows = np.asarray(multihost_utils.process_allgather(leaf.ravel().view(np.uint8)))
         return rows.reshape(-1, leaf.nbytes).view(np.float64).sum(0).reshape(leaf.shape)
 
@@ -224,9 +221,9 @@ def bootstrap(
 
     From 20 batches on: expanded percentiles of CKA over batches drawn with replacement (Efron 1979;
     Hesterberg 2015, section 4.5). With fewer batches: the jackknife over batches (Efron and Stein
-    1981) with Student's quantile. It covers 94% to 96% from 2 batches on, where percentiles cover
-    53% with 2 and 88% with 8. Cost: resamples x batches x pairs; memory: four bytes a pair and
-    batch, as in `parts`.
+    1981) with Student's quantile. It covers 94% to 96% from 2 batches on; percentiles cover 53%
+    with 2 and 88% with 8. Cost: resamples x batches x pairs. Memory: four bytes per pair and batch,
+    as in `parts`.
 
     Args:
         parts: `hsic` of each batch.
@@ -270,7 +267,7 @@ def bootstrap(
 def _hsic(
     left: Stacks, right: Stacks | None, kernel: str, unbiased: bool, bandwidth: float
 ) -> tuple[Hsic, jax.Array, jax.Array]:
-    """HSIC of features over a scale for each layer, and the scales of both sides, [Lx] and [Ly]."""
+    """HSIC of features divided by a scale per layer, and both sides' scales, [Lx] and [Ly]."""
     n = left[0].shape[1]
     sides = [left] if right is None else [left, right]
     scales = [[stacks.scale(stack) for stack in side] for side in sides]
@@ -288,20 +285,20 @@ def _hsic(
         own = [(gram**2).sum((1, 2)) for gram in grams]
     else:
         cross, own, norms = _cross_products(sides, scales, unbiased)
-    # Times n: batches weigh by their examples.
+    # Times n: batches are weighted by their examples.
     factor = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
     whole = list(map(jnp.concatenate, scales))
     for i, side in enumerate(sides):
         constant = stacks.is_constant(norms[i].sum(1), side, whole[i])
         own[i] = jnp.where(constant, 0, own[i] * factor)
     found = Hsic(cross * factor, own[0], own[-1], jnp.float32(n))
-    if kernel == 'rbf':  # whose bandwidth has the features' scale
+    if kernel == 'rbf':  # its bandwidth scales with the features
         whole = [jnp.ones_like(scale) for scale in whole]
     return found, whole[0], whole[-1]
 
 
 def by_examples(left: Stacks, right: Stacks) -> bool:
-    """Whether n x n Gram matrices are the smaller ones, or small and the cheaper ones."""
+    """True if n x n Gram matrices take less memory, or are small and take fewer operations."""
     n = left[0].shape[1]
     layers = [sum(len(stack) for stack in side) for side in (left, right)]
     widths = [sum(len(stack) * stack.shape[2] for stack in side) for side in (left, right)]
@@ -314,8 +311,8 @@ def by_examples(left: Stacks, right: Stacks) -> bool:
 def _grams(stack: Array, scale: Array) -> jax.Array:
     """Gram matrices [L, n, n] of the centred features of a stack [L, n, f] over a scale [L].
 
-    On CPU a slice of all layers' features at a time: centred in cache, multiplied there, never
-    stored as a whole. That is 3 times as fast as layer by layer, and sums more exactly.
+    On CPU a slice of all layers' features is centred and multiplied at a time, in cache. That is 3
+    times as fast as layer by layer, and its sums are more exact.
     """
     layers, n, width = stack.shape
 
@@ -333,7 +330,7 @@ def _grams(stack: Array, scale: Array) -> jax.Array:
 
 
 def _rbf(gram: jax.Array, bandwidth: float) -> jax.Array:
-    """Linear Gram matrices [L, n, n] to those of the Gaussian kernel, as `hsic` says."""
+    """Gram matrices [L, n, n] of the Gaussian kernel, from linear ones; see `hsic`."""
     norms = jnp.diagonal(gram, axis1=1, axis2=2)
     squares = jnp.maximum(norms[:, :, None] + norms[:, None, :] - 2 * gram, 0)
     others = ~np.eye(gram.shape[1], dtype=bool)
@@ -350,7 +347,7 @@ def _double_centred(gram: jax.Array) -> jax.Array:
 def _u_centred(gram: jax.Array) -> jax.Array:
     """U-centred Gram matrices [L, n, n] (Székely and Rizzo 2014, def. 2).
 
-    The diagonal is left out of the means and set to 0; rows and columns sum to 0.
+    The diagonal is excluded from the means and set to 0; rows and columns sum to 0.
     """
     n = gram.shape[1]
     others = 1 - jnp.eye(n)
@@ -362,7 +359,7 @@ def _u_centred(gram: jax.Array) -> jax.Array:
 def _cross_products(
     sides: Sequence[Stacks], scales: Sequence[Sequence[Array]], unbiased: bool
 ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """Inner products of centred Gram matrices, from f x g matrices, of features over scales.
+    """Inner products of centred Gram matrices, from f x g matrices of features over scales.
 
     Returns:
         tr(KL) for every pair [Lx, Ly], tr(KK) for every layer of each side, and the squared norm of
@@ -378,7 +375,7 @@ def _cross_products(
     n = norms[0].shape[1]
 
     def across(x: jax.Array, y: jax.Array) -> jax.Array:
-        wide = y.transpose(1, 0, 2).reshape(n, -1)  # one large product a layer of x
+        wide = y.transpose(1, 0, 2).reshape(n, -1)  # one large product per layer of x
 
         def row(layer: jax.Array) -> jax.Array:
             squares = jnp.matmul(layer.T, wide, precision='highest') ** 2

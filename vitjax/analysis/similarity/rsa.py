@@ -1,4 +1,4 @@
-"""How alike two geometries of examples are: their dissimilarities, their nearest neighbours."""
+"""Similarity of two geometries of examples: of their dissimilarities and nearest neighbours."""
 
 import math
 
@@ -22,8 +22,8 @@ def rsa(
     Each layer's dissimilarities between all pairs of examples, compared across layers. -1 to 1 for
     `spearman`, 0 to 1 for `cosine`. Invariant to scale and to a permutation of examples; with
     `euclidean` also to rotation and shift. Dissimilarities are differences in float64 on the host,
-    so that equal ones stay equal. Cost: n² f a layer, n² log n its ranks, n² a pair of layers;
-    memory: n² / 2 floats a layer, so a few thousand examples.
+    so that equal ones stay equal. Cost: n² f a layer, n² log n for its ranks, n² a pair of layers.
+    Memory: n² / 2 floats a layer, which allows a few thousand examples.
 
     >>> rng = np.random.default_rng(0)
     >>> x, noise = rng.normal(size=(2, 1, 100, 8))  # one layer, 100 examples, 8 features
@@ -37,9 +37,9 @@ def rsa(
         dissimilarity: `correlation`, 1 - Pearson's over the features, or `euclidean`.
 
     Raises:
-        ValueError: for fewer than 3 examples; for a layer that is constant or not finite, that has
-            an example of equal features, whose correlation is not defined, or whose dissimilarities
-            are all alike (`cosine`: all 0), which have no ranks.
+        ValueError: for fewer than 3 examples; if a layer is constant or not finite, has an example
+            of equal features, whose correlation is not defined, or has equal dissimilarities
+            (`cosine`: all 0), which have no ranks.
     """
     if comparison not in ('spearman', 'cosine'):
         raise ValueError(f"comparison must be 'spearman' or 'cosine': {comparison=}.")
@@ -70,7 +70,7 @@ def rsa(
 def mutual_knn(x: Representation, y: Representation | None = None, *, k: int = 10) -> np.ndarray:
     """Mutual k-nearest-neighbour overlap [Lx, Ly] (Huh et al. 2024, eq. 11).
 
-    The share of an example's k nearest others in x (by cosine) that are among its k nearest in y,
+    Fraction of an example's k nearest others in x (by cosine) that are among its k nearest in y,
     averaged over the examples. 0 to 1, k / (n - 1) by chance; invariant to rotation and scale, not
     to shift. Cost: n² f a layer, n k² a pair; memory: a few hundred rows of similarities.
 
@@ -80,7 +80,7 @@ def mutual_knn(x: Representation, y: Representation | None = None, *, k: int = 1
     array([[1.  , 0.21]], dtype=float32)
 
     Raises:
-        ValueError: if k is not from 1 to n - 1; for a layer that is constant or not finite.
+        ValueError: if k is not from 1 to n - 1, or a layer is constant or not finite.
     """
     left, right = stacks.both_sides(x, y)
     examples = stacks.count_examples(left, right)
@@ -96,15 +96,15 @@ def _has_flat_example(layer: np.ndarray) -> bool:
 
 
 def _dissimilarities(layer: np.ndarray, comparison: str, dissimilarity: str) -> np.ndarray:
-    """[pairs], all 0 if alike; scaled to norm 1, their inner products are what `rsa` returns."""
-    # From differences, never from norms and inner products: equal distances stay equal.
+    """Dissimilarities [pairs], 0 if equal; `rsa` is the inner product of normalised ones."""
+    # Computed from differences, not from norms and inner products: equal distances stay equal.
     if dissimilarity == 'euclidean':
         values = pdist(layer)
     else:
         layer = layer - layer.mean(1, keepdims=True)
         layer /= np.linalg.norm(layer, axis=1, keepdims=True)
         values = pdist(layer, 'sqeuclidean')  # twice 1 - Pearson's
-        values[values < stacks.CONSTANT] = 0  # the rounding of float32 features
+        values[values < stacks.CONSTANT] = 0  # rounding of float32 features
     if comparison == 'spearman':
         values = scipy.stats.rankdata(values)
         values -= (len(values) + 1) / 2

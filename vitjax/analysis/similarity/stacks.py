@@ -1,4 +1,4 @@
-"""Representations as stacks of layers [L, n, f], and what every measure asks of them."""
+"""Representations as stacks of layers [L, n, f], and checks common to all metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
@@ -7,32 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax.types import Array
+from vitjax.base.types import Array
 
 Stacks: TypeAlias = tuple[Array, ...]  # one side: stacks [L, n, f] of unequal widths
 # An array [L, n, f], or a list of arrays [L, n, f] and [n, f] of unequal widths.
 Representation: TypeAlias = Array | Sequence[Array]
 
-CONSTANT = 1e-12  # variance over squared mean, below which float32 features are rounding alone
+CONSTANT = 1e-12  # variance over squared mean, below which float32 features are rounding errors
 
 
 def faults(squares: Array, side: str, names: Sequence[str] | None = None) -> list[str]:
-    """Layers of a side whose squared norms are not positive and finite, each with the reason."""
+    """Layers of a side whose squared norms are not positive and finite, with the reasons."""
     names = names or [f'layer {i} of {side}' for i in range(len(squares))]
     constant = 'is the same for every example'
     other = 'has features that are NaN, infinite or beyond float32'
     return [
-        f'{name} {constant if square <= 0 else other}'  # below 0 by rounding alone
+        f'{name} {constant if square <= 0 else other}'  # below 0 only by rounding
         for name, square in zip(names, squares, strict=True)
         if not 0 < square < np.inf
     ]
 
 
 def as_stacks(x: Representation) -> Stacks:
-    """Any representation as a tuple of stacks [L, n, f], whole on every device.
+    """Any representation as a tuple of stacks [L, n, f], replicated on every device.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: if an array has another shape.
     """
     single = isinstance(x, jax.Array | np.ndarray)
     stacks = []
@@ -48,7 +48,7 @@ def as_stacks(x: Representation) -> Stacks:
 def in_range(side: Stacks) -> tuple[Stacks, np.ndarray]:
     """A side with float64 layers near or beyond float32's range divided by a power of two.
 
-    float32 would round them to 0 or to infinity. Also returns what each layer was divided by, [L].
+    float32 would round them to 0 or to infinity. Also returns each layer's divisor, [L].
     """
     out, powers = [], []
     for stack in side:
@@ -67,7 +67,7 @@ def in_range(side: Stacks) -> tuple[Stacks, np.ndarray]:
 
 def _replicated(array: Array) -> Array:
     # A Gram matrix is of all examples, also of those on other devices or in other processes.
-    sharding = getattr(array, 'sharding', None)  # of concrete jax arrays alone
+    sharding = getattr(array, 'sharding', None)  # only concrete jax arrays have one
     if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.is_fully_replicated:
         return array
     whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
@@ -75,7 +75,7 @@ def _replicated(array: Array) -> Array:
 
 
 def count_examples(left: Stacks, right: Stacks | None) -> int:
-    """How many examples all layers have; an error where they differ."""
+    """Number of examples, the same for all layers; ValueError if they differ."""
     counts = sorted({stack.shape[1] for stack in (*left, *(right or ()))})
     if len(counts) != 1:
         raise ValueError(f'all layers must have the same examples: got {counts} of them.')
@@ -83,10 +83,11 @@ def count_examples(left: Stacks, right: Stacks | None) -> int:
 
 
 def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Stacks]:
-    """Both sides as stacks, the same object where y is x.
+    """Both sides as stacks, the same object if y is x.
 
     Raises:
-        ValueError: for other examples, and naming every layer that is constant or not finite.
+        ValueError: if the sides differ in examples; with every layer that is constant or not
+            finite.
     """
     left, _ = in_range(as_stacks(x))
     right = left if y is None or y is x else in_range(as_stacks(y))[0]
@@ -102,17 +103,17 @@ def both_sides(x: Representation, y: Representation | None) -> tuple[Stacks, Sta
 
 @jax.jit
 def _squared_norms(stack: Array) -> jax.Array:
-    """[L]: squared norms of the centred features over `scale`, 0 if they are rounding alone."""
+    """Squared norms [L] of the centred features over `scale`, 0 if they are rounding errors."""
     scales = scale(stack)
     squares = jax.lax.map(lambda each: (centred(*each) ** 2).sum(), (stack, scales))
     return jnp.where(is_constant(squares, (stack,), scales), 0, squares)
 
 
 def scale(stack: Array) -> jax.Array:
-    """[L]: a power of two for each layer, between which and twice it lies its largest feature.
+    """Largest power of two [L] that each layer's largest feature reaches.
 
-    Divided by it, which rounds nothing, features of any size have squares that float32 holds: no
-    measure depends on their scale.
+    Division by it is exact, and the squares of the quotients fit float32: no metric depends on the
+    scale of the features.
     """
     largest = jnp.abs(stack.astype(jnp.float32)).max((1, 2))
     exponent = jnp.where(largest > 0, jnp.frexp(largest)[1] - 1, 0)
@@ -120,12 +121,12 @@ def scale(stack: Array) -> jax.Array:
 
 
 def is_constant(squares: jax.Array, side: Stacks, scales: jax.Array) -> jax.Array:
-    """[L]: whether squared norms of a side's centred features are rounding alone.
+    """True [L] for layers whose centred features are rounding errors.
 
     Args:
-        squares: [L], of features over their scales.
-        side: its stacks.
-        scales: [L], what the features of each layer were divided by.
+        squares: squared norms [L] of the centred features over their scales.
+        side: stacks of the side.
+        scales: divisors [L] of each layer's features.
     """
     ends = np.cumsum([len(stack) for stack in side])[:-1]
     parts = zip(side, jnp.split(scales, ends), strict=True)
@@ -134,19 +135,19 @@ def is_constant(squares: jax.Array, side: Stacks, scales: jax.Array) -> jax.Arra
 
 
 def centred(layer: Array, scale: Array) -> jax.Array:
-    """Layers [..., n, f] in float32 over their scale [...], less their mean over the examples."""
+    """Layers [..., n, f] in float32 over their scale [...], minus their mean over the examples."""
     layer = jnp.asarray(layer, jnp.float32) / jnp.asarray(scale)[..., None, None]
     return layer - layer.mean(-2, keepdims=True)
 
 
 def inner_products(a: Array, b: Array) -> jax.Array:
-    """[L, ...] and [M, ...] to the inner products [L, M], as one matrix product."""
+    """Inner products [L, M] of [L, ...] and [M, ...], as one matrix product."""
     flat = a.reshape(len(a), -1), b.reshape(len(b), -1)
     return jnp.matmul(flat[0], flat[1].T, precision='highest')
 
 
 def by_group(measure: Callable, left: Stacks, right: Stacks) -> jax.Array:
-    """A measure of two stacks, for sides that are several stacks: the blocks of the matrix."""
+    """A measure of two stacks, for sides of several stacks: the blocks of the matrix."""
     return jnp.concatenate([jnp.concatenate([measure(a, b) for b in right], 1) for a in left])
 
 
@@ -156,12 +157,12 @@ Found = TypeVar('Found')
 def each_layer(
     function: Callable[[np.ndarray, str], Found], left: Stacks, right: Stacks
 ) -> tuple[list[Found], list[Found]]:
-    """A function of every layer of both sides; computed once where both are the same.
+    """Values of a function for every layer of both sides, computed once if both are the same.
 
     Args:
-        function: of a layer [n, f], in float64 on the host, and what to call it in an error.
+        function: maps a layer [n, f], float64 on the host, and its name in errors to a value.
         left: one side.
-        right: the other.
+        right: the other side.
     """
 
     def each(name: str, side: Stacks) -> list[Found]:

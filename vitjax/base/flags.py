@@ -1,0 +1,68 @@
+"""Flags of declared fields and arguments: the only place that translates `ranges` for tyro."""
+
+import dataclasses
+import types
+import typing
+from typing import Annotated, Any
+
+from tyro.conf import Suppress
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from vitjax.base.ranges import Hidden, Range
+
+
+def registry() -> ConstructorRegistry:
+    """The constructors for `tyro.cli` that show the ranges of every dataclass's fields."""
+    known, inside = ConstructorRegistry(), False
+
+    @known.struct_rule
+    def struct(info: StructTypeInfo) -> Any:
+        nonlocal inside
+        if inside:  # tyro's own rules then make the fields, which are translated here
+            return None
+        inside = True
+        try:
+            made = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            inside = False
+        if not isinstance(made, StructConstructorSpec):
+            return made
+        fields = [dataclasses.replace(each, type=flagged(each.type)) for each in made.fields]
+        return dataclasses.replace(made, fields=tuple(fields))
+
+    return known
+
+
+def flagged(kind: Any) -> Any:
+    """A declared type as tyro shows and reads it: `int` from 1 to 8 as `INT[1,8]`."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        inner, *marks = inside
+        marks = [_number(inner, mark) if isinstance(mark, Range) else mark for mark in marks]
+        kind = Annotated[(flagged(inner), *marks)]
+        return Suppress[kind] if any(isinstance(mark, Hidden) for mark in marks) else kind
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(flagged, inside))]  # noqa: UP007
+    return tuple[tuple(map(flagged, inside))] if origin is tuple else kind
+
+
+def _number(kind: Any, range: Range) -> Any:
+    if kind not in (int, float):
+        return range
+
+    def read(texts: list[str]) -> Any:
+        try:
+            return kind(texts[0])
+        except ValueError:
+            return texts[0]  # `fields.check` refuses it, in the same words as in a file
+
+    return PrimitiveConstructorSpec(
+        nargs=1, metavar=kind.__name__.upper() + range.interval(), instance_from_str=read,
+        is_instance=lambda value: isinstance(value, int | kind) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )  # fmt: skip

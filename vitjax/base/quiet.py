@@ -1,0 +1,114 @@
+"""Silence for the output of other packages, without a change to the host program.
+
+Each function is a context. Several threads may enter it, and more than once: its change to the
+process is made once, and undone when the last one leaves.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_LOCK = threading.Lock()
+_users: dict[Any, list[Any]] = {}  # by change: number of users, and the function that undoes it
+LINGER = 10.0  # seconds in which the threads of a save that failed may still report
+
+
+@contextlib.contextmanager
+def _shared(
+    key: Any, add: Callable[[], Callable[[], None]],
+    lingers: Callable[[Exception], bool] = lambda error: False,
+) -> Iterator[None]:  # fmt: skip
+    """Makes a change while anybody is inside, and for `LINGER` seconds after some errors."""
+    with _LOCK:
+        if key not in _users:
+            _users[key] = [0, add()]
+        _users[key][0] += 1
+
+    def leave() -> None:
+        with _LOCK:
+            _users[key][0] -= 1
+            if not _users[key][0]:
+                _users.pop(key)[1]()
+
+    timer = None
+    try:
+        yield
+    except Exception as error:
+        if lingers(error):
+            timer = threading.Timer(LINGER, leave)
+            timer.daemon = True
+            timer.start()
+        raise
+    finally:
+        if timer is None:
+            leave()
+
+
+def warning(category: type[Warning], message: str = '') -> contextlib.AbstractContextManager[None]:
+    """Ignores warnings of a category whose message matches a regular expression."""
+    return _shared((category, message), functools.partial(_ignore, category, message))
+
+
+def orbax(
+    fails: Callable[[Exception], bool] = lambda error: False,
+) -> contextlib.AbstractContextManager[None]:
+    """Drops orbax's logs and warnings of errors that it also raises, and of unwritten files.
+
+    Args:
+        fails: returns True for an error of a save. Its threads then report the remaining writes to
+            a closed event loop, with a traceback for each, for some seconds more.
+    """
+    return _shared('orbax', _hush, fails)
+
+
+def _ignore(category: type[Warning], message: str) -> Callable[[], None]:
+    # `warnings.catch_warnings` is of the whole process: two threads would restore each other's.
+    # `warnings.filterwarnings` would take an equal filter of the host for ours.
+    added: Any = ('ignore', re.compile(message, re.IGNORECASE), category, None, 0)
+    filters: Any = warnings.filters
+    filters.insert(0, added)
+
+    def remove() -> None:
+        for filters_now in (filters, warnings.filters):  # the host may have put others in place
+            places = [i for i, known in enumerate(filters_now) if known is added]
+            for place in places:
+                # A list, which the stubs have as a sequence.
+                del filters_now[place]  # type: ignore[attr-defined]
+
+    return remove
+
+
+def _hush() -> Callable[[], None]:
+    loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+    for logger in loggers:
+        logger.addFilter(_by_another)
+    remove = _ignore(RuntimeWarning, "coroutine '.*async_serialize")
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+    def restore() -> None:
+        for logger in loggers:
+            logger.removeFilter(_by_another)
+        remove()
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
+
+    return restore
+
+
+def _by_another(record: logging.LogRecord) -> bool:
+    """Returns True for a log record that is neither from orbax's code nor about its tasks."""
+    said = record.getMessage() if record.name == 'asyncio' else ''
+    return f'{os.sep}orbax{os.sep}' not in f'{record.pathname} {said}'

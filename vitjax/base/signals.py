@@ -1,0 +1,56 @@
+"""Requests to stop: SIGTERM, Ctrl-C, or the end of the terminal (SIGHUP)."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+
+@dataclasses.dataclass
+class Stop(Exception):
+    """Error of a run that was asked to stop, raised once its checkpoint is written."""
+
+    signal: int
+    step: int
+
+    def __str__(self) -> str:
+        return f'stopped at step {self.step}; the same command resumes'
+
+    @property
+    def code(self) -> int:
+        """The exit code: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+        return 128 + self.signal
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects SIGTERM, Ctrl-C and SIGHUP instead of ending the process; a second one ends it.
+
+    Ignored signals stay ignored: `nohup` and shells start commands that ignore SIGHUP.
+    """
+    caught: list[int] = []
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    wanted += [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []  # Windows has none
+
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def note(number: int, frame: Any) -> None:
+        if number != signal.SIGTERM and number != signal.SIGINT:  # the terminal is gone
+            for terminal in terminals:  # else a line raises before the checkpoint is saved
+                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, note) for n in wanted}
+    except ValueError:  # not the main thread, which alone gets signals
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

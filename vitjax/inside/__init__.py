@@ -1,0 +1,1 @@
+"""Arrays inside of a model by captured path: captured, differentiated, edited, swept."""

@@ -1,0 +1,1 @@
+"""Costs of functions: counted, measured, or compiled for absent machines."""

@@ -1,0 +1,1 @@
+"""Training: the pure step, its layouts over devices, and the trainer of an experiment."""
