@@ -1,4 +1,4 @@
-"""Who may import whom, read from the syntax trees: what keeps the rooms of the package apart."""
+"""Imports between rooms, and of large packages, read from the syntax trees."""
 
 import ast
 import pathlib
@@ -7,16 +7,16 @@ import re
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'vitjax'
 
-# Rooms are the folders and files of vitjax/, from the ground up. Each may import these others, all
-# of them below it.
+# Rooms are the folders and files of vitjax/, in the order of its README. Each may import these
+# others, all of them above it.
 ROOMS = {
     'base': set(),
     'ops': {'base'},
     'layers': {'base', 'ops'},
     'models': {'base', 'ops', 'layers'},
     'inside': {'base', 'ops'},
-    'analysis': {'base'},
     'data': {'base'},
+    'analysis': {'base'},
     'figures': {'base', 'data'},
     'experiment': {'base', 'models', 'data'},
     'pretrained': {'base', 'layers', 'models', 'data', 'experiment'},
@@ -30,11 +30,11 @@ ROOMS = {
     'studies': {
         'base', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment', 'runs',
     },
-    'plan': {'base', 'data', 'experiment', 'training'},
     'views': {
         'base', 'ops', 'layers', 'models', 'inside', 'analysis', 'data', 'figures', 'experiment',
         'runs', 'evaluate',
     },
+    'plan': {'base', 'data', 'experiment', 'training'},
     'report': {
         'base', 'models', 'analysis', 'data', 'figures', 'experiment', 'runs', 'training',
         'evaluate', 'plan', 'views',
@@ -83,7 +83,13 @@ def room(path):
 FILES = [path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py']
 
 
-def test_rooms_import_only_the_rooms_below_that_they_may():
+def test_the_readme_lists_the_rooms_in_this_order():
+    table = (PACKAGE / 'README.md').read_text().split('\n## ')[0]
+    cells = re.findall(r'^\| (`.*?) \|', table, re.MULTILINE)
+    assert re.findall(r'`(\w+)/?`', ' '.join(cells)) == list(ROOMS)
+
+
+def test_rooms_import_only_the_rooms_above_that_they_may():
     order = list(ROOMS)
     assert {*map(room, FILES)} == {*order}
     for name, others in ROOMS.items():

@@ -1,7 +1,8 @@
-"""What every command shares: arguments read by tyro, errors in a line or two, compiled programs.
+"""Code that commands share: arguments read by tyro, errors in a line or two, compiled programs.
 
 `parse` reads command lines, `guard` ends the process, `arguments` are those that several commands
-have, `tables` print, and `startup` prepares the process before anything large is imported.
+have, with their texts of `--help`, `tables` print, and `startup` prepares the process before
+anything large is imported.
 """
 
 from command import startup  # first: from here on Ctrl-C in an import ends in a line
@@ -92,7 +93,7 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
                 _check(value, kinds[name], '' if unnamed else name)
         return functools.partial(main, *args, **kwargs)
 
-    call.__doc__ = arguments.described(main)
+    call.__doc__ = arguments.documented(main)
     vars(call)['__signature__'] = inspect.signature(main)
     hints = typing.get_type_hints(main, include_extras=True)
     call.__annotations__ = {name: flagged(kind) for name, kind in hints.items()}

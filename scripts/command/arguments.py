@@ -1,6 +1,6 @@
-"""Arguments that several commands share: types, and help texts by name.
+"""Arguments that several commands share: types, and their texts of `--help`.
 
-A command's own docstring describes only what is not here (`described`).
+A command's other texts are the docstring of its `main`, or the fields' of its dataclasses.
 
 Args:
     weights: run directory, or published weights: a .safetensors or .npz file, a folder with
@@ -39,7 +39,7 @@ Tokens = Literal['class', 'mean', 'patches', 'all'] | None
 Layers = tuple[Count, Count] | None
 
 
-def described(main: Callable[..., Any]) -> str:
+def documented(main: Callable[..., Any]) -> str:
     """Returns a function's docstring with the texts of the shared arguments that it leaves out."""
     own = main.__doc__ or ''
     if '\n    Args:\n' not in own:

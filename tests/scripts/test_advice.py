@@ -84,7 +84,7 @@ def test_every_argument_has_a_text():
     for main in mains:
         for name in inspect.signature(main).parameters:
             text = f'\n        {name}: '
-            assert text in arguments.described(main), f'{main.__module__}: {name}'
+            assert text in arguments.documented(main), f'{main.__module__}: {name}'
 
 
 def test_every_flag_that_a_text_names_exists():

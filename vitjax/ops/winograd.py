@@ -1,4 +1,4 @@
-"""Winograd's 3x3 convolution, F(2x2, 3x3) (Lavin & Gray 2016, arXiv:1509.09308)."""
+"""Winograd's 3x3 convolution on CPU, F(2x2, 3x3) (Lavin & Gray 2016, arXiv:1509.09308)."""
 
 import functools
 import math
