@@ -17,8 +17,8 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # others don't kno
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'.strip()
 os.environ['JAX_PLATFORMS'] = os.environ.get('JAX_PLATFORMS', 'cpu')
 # Compiled code is read by later tests, workers, commands and sessions: a second run of
-# `test_attend.py` takes two thirds of the processor's time. The folder is the tests' own, and local
-# as it holds machine code.
+# `ops/test_attention.py` takes two thirds of the processor's time. The folder is the tests' own,
+# and local as it holds machine code.
 COMPILED = pathlib.Path(tempfile.gettempdir()) / f'vitjax-tests-{os.getuid()}'
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'true'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
@@ -77,7 +77,7 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """What reads modules' names from traces comes first.
+    """Puts tests that read modules' names from traces first.
 
     After some of the other tests in the same process those names were of classes; which test does
     that is not known yet.

@@ -1,4 +1,4 @@
-"""What tests need again and again: random arrays and parameters, and distances of trees."""
+"""Helpers of tests: random arrays and parameters, distances of trees, processes."""
 
 import os
 import pathlib

@@ -38,7 +38,7 @@ def stream_of(model, data, **how):
 
 
 def direct(experiment, params, data, keep):
-    """What `capture` finds on images that Pillow prepared on the host."""
+    """Captured arrays of images that Pillow prepared on the host."""
     prepared = experiment.preprocessing
     x = jnp.asarray(preprocess.normalise(preprocess.squares(data.images, prepared), prepared))
     return capture.capture(experiment.model, params, x, keep=keep)[1]

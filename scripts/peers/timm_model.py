@@ -55,7 +55,7 @@ def main(name: str, size: int, batch: int, dtype: str, repeats: int) -> list[flo
 
 
 def timm_name(name: str, size: int) -> str | None:
-    """What timm calls our model; None where it has none."""
+    """Name of our model in timm; None if it has none."""
     return next((n for n in (f'{name}_{size}', f'{name}_224', name) if timm.is_model(n)), None)
 
 

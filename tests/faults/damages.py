@@ -70,7 +70,7 @@ def some(folder, count, seed=0):
 
 
 class Tally:
-    """How many faults there were, and how they ended."""
+    """Count of faults by their outcome."""
 
     def __init__(self):
         self.right = self.said = self.refused = 0

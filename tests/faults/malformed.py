@@ -126,7 +126,7 @@ def _has(values, rules):
 
 
 def valid(values):
-    """Whether JSON values are an experiment."""
+    """Returns True if JSON values are an experiment."""
     if type(values) is not dict or type(values.get('model')) is not dict:
         return False
     model = dict(values['model'])

@@ -31,7 +31,7 @@ def parts(full):
 
 
 def holds(made, asked):
-    """Whether all that was asked for is in what was made of it."""
+    """Returns True if the experiment made has every value that was asked for."""
     if isinstance(asked, dict):
         return all(holds(made[name], value) for name, value in asked.items())
     return made == asked

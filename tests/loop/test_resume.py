@@ -18,7 +18,7 @@ GOLDEN = pathlib.Path(__file__).parent.parent / 'golden'
 
 
 def machine():
-    """What has to be the same for the same bits: the compiler, and the processor's instructions."""
+    """Name of the compiler and the processor's instructions: the same ones give the same bits."""
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
         flags = next(line for line in lines if line.startswith('flags')).split(':')[1].split()

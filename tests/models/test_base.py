@@ -1,4 +1,4 @@
-"""What models say of themselves, against what their parameters and captures are."""
+"""Descriptions of trunks against the models' parameters and captures."""
 
 from typing import Any
 

@@ -68,7 +68,7 @@ def test_models_have_rates_and_exponents(tmp_path, capsys):
 
 
 def fake_python(folder, *, printed, code=0):
-    """What stands for a peer's Python: writes down what it is asked for, and answers the same."""
+    """Stand-in for a peer's Python: notes its arguments, and prints the same line each time."""
     peer = folder / 'python'
     lines = ['#!/bin/sh', 'test -f "$1" || exit 2', 'echo "$2" >> "$0.asked"', f"echo '{printed}'"]
     peer.write_text('\n'.join([*lines, f'exit {code}']))

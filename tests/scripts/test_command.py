@@ -11,7 +11,7 @@ from helpers import SCRIPTS
 
 
 def compiled(tmp_path, module, **environment):
-    """What a process that imports a command and compiles something leaves in the user's cache."""
+    """Files in the user's cache after a process that imports a command and compiles a function."""
     code = f'import {module}, jax; jax.jit(lambda x: x * 2)(1.0)'
     environment |= {
         'JAX_ENABLE_COMPILATION_CACHE': 'true',

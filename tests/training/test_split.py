@@ -1,4 +1,4 @@
-"""What the compiled program of `fsdp` gathers and keeps, read from its text."""
+"""Arrays that the compiled program of `fsdp` gathers and keeps, read from its text."""
 
 import dataclasses
 import functools

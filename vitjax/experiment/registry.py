@@ -1,4 +1,4 @@
-"""What an experiment names: an entry of a registry, or MODULE:NAME of a user's own module.
+"""Names in an experiment: an entry of a registry, or MODULE:NAME of a user's own module.
 
 Reading an experiment imports nothing: `experiment.json` may come from anybody. A user's module is
 imported by the experiment's file, by the user's program, or by `--import` on the command line.

@@ -121,7 +121,7 @@ def write_predictions(run: Path, values: Record) -> None:
 
     Args:
         run: the run directory.
-        values: lists of one length, as `evaluate.answers` returns them.
+        values: lists of one length, as `evaluate.predictions` returns them.
     """
     if jax.process_index() == 0:
         files.write_json(files.inside(run, PREDICTIONS), values)

@@ -63,7 +63,7 @@ def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | N
 
 
 def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
-    """A figure of what `look` found, a row an epoch: lines of `attention.jsonl`."""
+    """Figure of the maps of `look`, a row per epoch, from lines of `attention.jsonl`."""
     prepared = experiment.preprocessing
     pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']

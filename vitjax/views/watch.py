@@ -32,7 +32,7 @@ def require(experiment: Experiment) -> None:
 
 
 def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
-    """What `experiment.watch` asks for, on 64 images spread evenly over `data`.
+    """Measures of the layers that `experiment.watch` names, on 64 images spread evenly over `data`.
 
     Returns:
         `cka` [L][L], unbiased linear CKA of every layer of `blocks` with every layer; `tokens`, its

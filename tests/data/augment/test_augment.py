@@ -24,7 +24,7 @@ def images():
 
 
 def resize(images, size, normal):
-    """What augmentation without strength is: a plain bilinear resize, normalised."""
+    """Augmentation without strength: a plain bilinear resize, normalised."""
     x = jnp.asarray(images, jnp.float32) / 255
     if x.shape[1] != size:
         x = jax.image.resize(x, (len(x), size, size, 3), 'bilinear')

@@ -23,7 +23,7 @@ def through(name, count=400):
 
 
 def share_of(out, want):
-    """How many of the results are, to 1 of 255, one picture."""
+    """Fraction of the results that are, to 1 of 255, one picture."""
     return (np.abs(out - np.asarray(want)).max((1, 2, 3)) <= 1).mean()
 
 

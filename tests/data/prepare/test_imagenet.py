@@ -69,7 +69,7 @@ def pack(path, contents):
 
 @pytest.fixture(params=['archives', 'folders'])
 def source(request, tmp_path, small):
-    """What is published, or what people make of it."""
+    """The published archives, or the folders that people make of them."""
     train, validation, _ = small
     folder = tmp_path / 'from'
     folder.mkdir()
