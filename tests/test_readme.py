@@ -30,10 +30,10 @@ def snippets(page):
 
 @pytest.mark.slow
 def test_the_notebook_runs_as_it_stands(capsys):
-    plan = trainer.make(experiments.find('digits').experiment)
-    model = plan.experiment.model
+    trained = trainer.make(experiments.find('digits').experiment)
+    model = trained.experiment.model
     params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
-    runs.write('runs/digits', plan.experiment, params)
+    runs.write('runs/digits', trained.experiment, params)
     notebook, _ = snippets('README.md')
     exec(notebook, made := {})
     said = capsys.readouterr().out.splitlines()

@@ -97,7 +97,7 @@ def attention(
         with ops.entered():
             return module.apply({'params': params}, *inputs)
 
-    def look(module: Any, params: Any, inputs: Any) -> Any:  # without recomputation
+    def plain(module: Any, params: Any, inputs: Any) -> Any:  # without recomputation
         return module.apply({'params': params}, *inputs, mutable=['intermediates'])[0]
 
     rows: list[tables.Row] = []
@@ -108,7 +108,7 @@ def attention(
         inputs = (token, patches) if variant in ('class', 'pooling') else (patches,)
         params = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
         for direction in PASSES:
-            fn, exact = functools.partial(run, module), functools.partial(look, reference)
+            fn, exact = functools.partial(run, module), functools.partial(plain, reference)
             if direction != 'forward':
                 fn, exact = timing.backward(fn, (0, 1)), timing.backward(exact, (0, 1))
             what = {'variant': variant, 'tokens': count, 'implementation': implementation}

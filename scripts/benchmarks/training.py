@@ -82,8 +82,8 @@ def _parts(
     prepared = Preprocessing(settings.size, 1.0, mean=mean, deviation=deviation)
     changes = {'model': network, 'batch_size': batch, 'steps': 1000, 'epochs': None}
     experiment = resolved(dataclasses.replace(experiment, **changes), prepared)
-    spread = layout.layout(experiment.parallel, cores(batch), batch_size=batch)
-    run = trainer.Trainer(experiment, Data(pixels, labels, ()), spread, (0,))
+    chosen = layout.layout(experiment.parallel, cores(batch), batch_size=batch)
+    run = trainer.Trainer(experiment, Data(pixels, labels, ()), chosen, (0,))
     key, (state,) = jax.random.key(0), run.layout.fetch(run.init())
     state = jax.tree.map(jnp.asarray, jax.device_get(state))  # on one device
     index = jnp.arange(batch)

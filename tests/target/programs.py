@@ -63,7 +63,7 @@ def main(machine: str, architecture: str, way: str = '', seeds: str = '1') -> No
         model = models.named(architecture, num_classes=1000).clone(dtype='bfloat16')
         return report('gradient', {'dtype': 'bfloat16'}, where, *gradient(model, 64, 224))
     if way:
-        return spread(where, architecture, way, int(seeds))
+        return report_layout(where, architecture, way, int(seeds))
     model, size, implementations = ARCHITECTURES[architecture]
     for dtype in ('bfloat16', 'float32'):
         for attention in implementations:
@@ -106,7 +106,7 @@ def report(what: str, settings: Any, where: machines.Machine, fn: Any, *args: An
 _compiled: dict[str, target.Report] = {}
 
 
-def spread(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
+def report_layout(where: machines.Machine, architecture: str, way: Any, seeds: int) -> None:
     """Reports on a step whose number of images, a multiple of 11, divides no parameter's size."""
     model, size, _ = ARCHITECTURES[architecture]
     # Wide enough for its kernels to be split over all devices.

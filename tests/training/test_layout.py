@@ -98,8 +98,8 @@ def test_eight_devices_take_the_steps_of_one(data, one_device, way, name):
 def test_adamw_has_the_same_losses(data, way):
     optim = Optim(peak=1e-3, warmup=0.0)
     _, alone = run('none', data, MODEL, optim)
-    _, spread = run(way, data, MODEL, optim)
-    np.testing.assert_allclose(spread['loss'], alone['loss'], rtol=1e-4)
+    _, shared = run(way, data, MODEL, optim)
+    np.testing.assert_allclose(shared['loss'], alone['loss'], rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -219,9 +219,9 @@ def test_the_program_to_lower_is_the_one_that_runs(data, way, each):
     function = made.wrap(step, state)
     arguments = made.abstract([state], tuple(shapes), 4, [jax.random.key(1)])
     given = made.place([copied(state)])[0], made.place_batch(*data)[0]
-    for planned, real in zip(jax.tree.leaves(arguments[:2]), jax.tree.leaves(given), strict=True):
-        assert (planned.shape, planned.dtype) == (real.shape, real.dtype)
-        assert planned.sharding == real.sharding
+    for shape, real in zip(jax.tree.leaves(arguments[:2]), jax.tree.leaves(given), strict=True):
+        assert (shape.shape, shape.dtype) == (real.shape, real.dtype)
+        assert shape.sharding == real.sharding
     after, metrics = jax.eval_shape(function, *arguments)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, given[0])
     assert metrics['loss'].shape == (4,)
@@ -264,10 +264,10 @@ def test_the_program_to_lower_for_several_seeds_is_the_one_that_runs(data, each)
     one, rows, made = start(MODEL, SGD)[0], batches(0, 4), for_seeds('seeds', 2)
     shapes = [x[rows][:, 0] if each else x for x in data]
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes)
-    planned = made.abstract([one] * 2, shapes, 4, [jax.random.key(s) for s in (1, 2)])[:2]
+    abstract = made.abstract([one] * 2, shapes, 4, [jax.random.key(s) for s in (1, 2)])[:2]
     given = tuple(x[np.repeat(rows, 2, 1)] for x in data) if each else data
     real = made.place([copied(one), copied(one)])[0], made.place_batch(*given)[0]
-    assert jax.tree.map(jnp.shape, planned) == jax.tree.map(jnp.shape, real)
+    assert jax.tree.map(jnp.shape, abstract) == jax.tree.map(jnp.shape, real)
 
 
 def test_count_stops_early_and_does_not_recompile(data):

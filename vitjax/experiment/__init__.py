@@ -49,7 +49,8 @@ class Experiment:
         watch: measures of the layers on validation images at each evaluation, written to
             `watch.jsonl` and drawn over training time at the end: `cka` of depth with depth,
             effective `rank`.
-        parallel: auto, none, pmap or fsdp.
+        parallel: layout over devices: none, one device; pmap, parameters on every device; fsdp,
+            parameters split over them; or auto, which is pmap if there are several devices.
         weights: run directory or published weights to start from; None starts afresh.
         preprocessing: the model's input, of `augment.size` pixels whatever its own `size`. If None,
             a run fills it in: the image's central square, normalized by the data's statistics or

@@ -18,14 +18,14 @@ def tap(module: nn.Module) -> Tap | None:
     None without a capture.
     """
 
-    def look(name: str, value: jax.Array) -> jax.Array:
+    def hook(name: str, value: jax.Array) -> jax.Array:
         if written := module.get_variable('edits', name):
             value = written['__call__'](value)
         module.sow('intermediates', name, value)
         return value if module.is_initializing() else module.perturb(name, value)
 
-    seen = module.is_mutable_collection('intermediates') or 'perturbations' in module.variables
-    return look if seen else None
+    captures = module.is_mutable_collection('intermediates') or 'perturbations' in module.variables
+    return hook if captures else None
 
 
 class MultiHeadAttention(nn.Module):
@@ -111,12 +111,12 @@ def _attended(
 ) -> jax.Array:  # fmt: skip
     """Attention with a module's settings, then its projection: [B, Q, width]."""
     rate = module.attention_dropout
-    look = tap(module)
+    hook = tap(module)
     out = ops.attend(
         q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate,
-        key=module.make_rng('dropout') if train and rate else None, tap=look,
+        key=module.make_rng('dropout') if train and rate else None, tap=hook,
     )  # fmt: skip
-    out = look('heads', out) if look else out
+    out = hook('heads', out) if hook else out
     out = Dense(width, dtype=module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
     return dropout(module, out, module.dropout, train)
 

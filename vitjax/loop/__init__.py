@@ -1,7 +1,8 @@
 """Training loop of one run; resumable after a kill at any point.
 
-`train_seeds` resolves the experiment and groups its seeds; `fit` resumes, steps, calls hooks and
-stops. Everything else that happens between steps is a hook (`vitjax.loop.hooks`).
+`train_seeds` resolves the experiment and groups its seeds. `fit` finds the last checkpoint
+(`_resume`), takes the steps (`_train`), tests and stops. `_train` calls the hooks after every
+dispatch. Everything else that happens between steps is one (`vitjax.loop.hooks`): checkpoints too.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from vitjax.data import feed
 from vitjax.evaluate import predict, predictions, scores
 from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
-from vitjax.loop import hooks as moments
+from vitjax.loop import hooks as loop_hooks
 from vitjax.loop import log
 from vitjax.loop.diagnosis import CHUNK_SECONDS
 from vitjax.loop.hooks import HOOKS, Hook, Moment, Runs
@@ -118,12 +119,12 @@ def train_seeds(
         console.say(log.result(record, len(runs.read_experiment(out).classes), out))
     if pending:
         trainer = _resolved(experiment, pending, devices, console)
-        moments.require(trainer, console)
+        loop_hooks.require(trainer, console)
         for seeds in _groups(experiment, pending, len(devices)):
             group = {seed: pending[seed] for seed in seeds}
             way, batch = experiment.parallel, experiment.batch_size
-            spread = layout(way, devices, batch_size=batch, seeds=len(group))
-            made = dataclasses.replace(trainer, layout=spread, seeds=tuple(group))
+            chosen = layout(way, devices, batch_size=batch, seeds=len(group))
+            made = dataclasses.replace(trainer, layout=chosen, seeds=tuple(group))
             records |= fit(
                 made, group, hooks=(*HOOKS, *hooks), console=console, devices=devices,
                 caught=caught,
@@ -175,7 +176,7 @@ def _train(
     trainer: Trainer, outs: Runs, origin: Mapping[str, Any], hooks: Sequence[Hook],
     console: Console, devices: Sequence[Any], caught: list[int] | None,
 ) -> Position:  # fmt: skip
-    """Takes all steps that are left, with what hooks do between them."""
+    """Takes all steps that are left, and calls the hooks after every dispatch of them."""
     with contextlib.ExitStack() as stack:
         # Seeds that train together keep the checkpoint before the latest too: a kill between two
         # saves leaves them a common one.
@@ -209,7 +210,7 @@ def _train(
 def _resume(
     trainer: Trainer, outs: Runs, console: Console
 ) -> tuple[Placed, Position, dict[int, list[Record]]]:
-    """States, position and lines of metrics: of the last checkpoint, or of a start."""
+    """States, position and lines of metrics of the last checkpoint; fresh ones without one."""
     placed, at = trainer.init(), Position()
     kept: list[list[Record] | None] = [[] for _ in outs]
     if found := checkpoint.latest([*outs.values()], trainer.layout.fetch(placed)):
@@ -310,8 +311,8 @@ def _test(
     runs.records.append(out, record)
     curves = figures.learning_curves(runs.records.read_metrics(out))
     runs.records.save_figure(curves, out, 'learning_curves.png')
-    if jax.process_index() == 0 and (seen := runs.records.read_notes(out, runs.records.WATCH)):
-        for figure, kind in zip(watch.drawings(seen), ('png', 'gif'), strict=True):
+    if jax.process_index() == 0 and (lines := runs.records.read_notes(out, runs.records.WATCH)):
+        for figure, kind in zip(watch.drawings(lines), ('png', 'gif'), strict=True):
             runs.records.save_figure(figure, out, f'watch.{kind}')
     console.say(log.result(record, len(experiment.classes), out))
     return record

@@ -1,7 +1,8 @@
 """Hooks: functions that training calls after every dispatch of steps, with a `Moment`.
 
-Evaluation, pictures of attention, watching, checkpoints and lines of metrics are hooks, called in
-the order of `HOOKS`. An experiment's file adds its own, which are called after them:
+Evaluation, pictures of attention, watching, checkpoints and lines of metrics are hooks, which
+`loop.fit` calls in the order of `HOOKS`. An experiment's file adds its own, which are called after
+them:
 
     def weights(moment):
         if moment.evaluates:
@@ -160,9 +161,9 @@ def draw_attention(moment: Moment) -> None:
         return
     experiment, data = moment.trainer.experiment, moment.validation
     for seed, params in moment.params.items():
-        if (seen := validation.look(experiment, params, data)) is not None:
+        if (found := validation.look(experiment, params, data)) is not None:
             out = moment.outs[seed]
-            runs.records.note(out, {**moment.now, **seen}, runs.records.ATTENTION)
+            runs.records.note(out, {**moment.now, **found}, runs.records.ATTENTION)
             if jax.process_index() == 0:
                 notes = runs.records.read_notes(out, runs.records.ATTENTION)
                 strip = validation.strip(experiment, data, notes)
@@ -174,8 +175,8 @@ def watch_layers(moment: Moment) -> None:
     experiment = moment.trainer.experiment
     if moment.evaluates and experiment.watch:
         for seed, params in moment.params.items():
-            seen = watch.look(experiment, params, moment.validation)
-            runs.records.note(moment.outs[seed], {**moment.now, **seen}, runs.records.WATCH)
+            found = watch.look(experiment, params, moment.validation)
+            runs.records.note(moment.outs[seed], {**moment.now, **found}, runs.records.WATCH)
 
 
 def save(moment: Moment) -> None:

@@ -96,7 +96,8 @@ class Layout:
         rule: `none`: one device, seeds in turn; `seeds`: one device, all seeds in a `vmap`, states
             with a leading axis of seeds; `pmap`: parameters on every device, the batch split,
             gradients averaged; `fsdp`: one global program, in which the batch, large parameters
-            and their moments are split, and parameters gathered where a module reads them.
+            and their moments are split, and parameters gathered where a module reads them
+            (`vitjax.training.split`).
         batch_size: images a step, over all devices.
         seeds: number of seeds.
     """

@@ -344,5 +344,5 @@ def make(
     found, data, params, teacher = resolve(experiment, report)
     seeds = (found.seed,) if seeds is None else tuple(seeds)
     way, batch = found.parallel, found.batch_size
-    spread = layout(way, devices, batch_size=batch, seeds=len(seeds))
-    return Trainer(found, data, spread, seeds, params, teacher)
+    chosen = layout(way, devices, batch_size=batch, seeds=len(seeds))
+    return Trainer(found, data, chosen, seeds, params, teacher)
