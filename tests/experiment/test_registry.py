@@ -93,11 +93,27 @@ def test_a_name_of_a_module_that_is_not_imported_is_refused(tmp_path):
     assert 'unheard_of' not in sys.modules
 
 
+def test_a_neighbour_of_an_experiments_file_is_imported_elsewhere_by_its_path(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'its_neighbour.py').write_text(
+        'from vitjax.models import ViT\nclass Net(ViT): pass\n'
+    )
+    file = tmp_path / 'that_imports.py'
+    file.write_text(
+        'import its_neighbour\nfrom vitjax.experiment import Experiment\n'
+        'experiment = Experiment(its_neighbour.Net())\n'
+    )
+    assert imports(find(str(file)).experiment) == [str(tmp_path / 'its_neighbour.py')]
+
+
 @pytest.mark.parametrize(
     ('change', 'match'),
     [
         ({'loss': 'hinge'}, "loss must be text, 'cross_entropy', 'binary' or MODULE:NAME: 'hinge'"),
         ({'loss': 'json:unheard'}, 'loss must exist: json has no unheard'),
+        ({'loss': 'json:__all__'}, 'loss must be a function or a class: json:__all__ is not'),
         ({'optim': {'name': 'adam'}}, "optim.name must be .*'sgd' or MODULE:NAME: 'adam'"),
         ({'model': {'type': 'json:dumps'}}, 'model.type must be a class of models: json:dumps'),
         ({'model': {'type': 'ViTT'}}, "model.type must be 'ViT', .* or MODULE:NAME: 'ViTT'"),

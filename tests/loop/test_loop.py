@@ -35,6 +35,31 @@ def equal(a, b):
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
 
 
+@pytest.mark.slow
+def test_a_checkpoint_has_the_lines_of_a_users_hook(tmp_path):
+    def largest(moment):
+        if moment.evaluates:
+            for seed, params in moment.params.items():
+                value = max(float(abs(x).max()) for x in jax.tree.leaves(params))
+                moment.log(seed, 'weights', {'largest': value})
+
+    record = loop.train(TINY, tmp_path, hooks=(largest,), quiet=True)
+    lines = runs.records.read_metrics(tmp_path)
+    assert [r['step'] for r in lines if r['split'] == 'weights'] == [20, 40, 60]
+    assert checkpoint.position(tmp_path)['lines'] == lines[:-1]  # so that resuming keeps them
+    assert runs.records.tested(tmp_path) == record  # no line counts as damaged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('split', ['test', 'validation'])
+def test_a_hook_writes_no_line_that_could_not_be_read_again(split, tmp_path):
+    def wrong(moment):
+        moment.log(0, split, {'largest': 1.0})
+
+    with pytest.raises(ValueError, match="must be of train or validation, .*: '"):
+        loop.train(TINY, tmp_path, hooks=(wrong,), quiet=True)
+
+
 def test_a_run_directory_holds_everything(finished):
     out, record = finished
     names = {p.name for p in out.iterdir() if not p.name.startswith('events')}

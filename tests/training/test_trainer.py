@@ -1,8 +1,11 @@
 import dataclasses
+import sys
+import types
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from vitjax import runs
@@ -39,6 +42,18 @@ def test_a_trainer_has_the_experiment_resolved():
     np.testing.assert_allclose(prepared.mean, pixels.mean((0, 1, 2)), atol=1e-5)
     undone = to_json(made.experiment) | {'preprocessing': None, 'classes': []}
     assert undone == to_json(TINY)
+
+
+def test_an_optimizer_that_was_reloaded_has_a_program_of_its_own(monkeypatch):
+    module = types.ModuleType('own_rules')
+    monkeypatch.setitem(sys.modules, 'own_rules', module)
+    experiment = dataclasses.replace(TINY, optim=Optim(name='own_rules:rule'))
+    steps = []
+    for _ in range(2):
+        vars(module)['rule'] = lambda settings, rate: optax.sgd(rate)
+        steps += [trainer.make(experiment).step, trainer.make(experiment).step]
+    first, same, second, _ = steps
+    assert first == same and first != second  # equal steps share a compiled program
 
 
 @pytest.mark.slow

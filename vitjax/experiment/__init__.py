@@ -195,7 +195,7 @@ def imports(experiment: Experiment) -> list[str]:
     values = to_json(experiment)
     named = values['model']['type'], values['loss'], values['optim']['name']
     modules: set[str] = {name.partition(':')[0] for name in named if ':' in name}
-    return [registry.imported.get(module, module) for module in sorted(modules)]
+    return [registry.source(module) for module in sorted(modules)]
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
@@ -248,6 +248,7 @@ def find(name: str) -> ModuleType:
         raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
     if str(path.parent) not in sys.path:  # an experiment may build on its neighbour
         sys.path.insert(0, str(path.parent))
+    registry.folders.add(str(path.parent.absolute()))
     module = registry.load(path)
     if 'experiment' not in vars(module):
         raise ValueError(f'{path} must define `experiment`: it does not.')

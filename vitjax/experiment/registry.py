@@ -17,6 +17,7 @@ from typing import Any
 OWN = r'[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*'  # MODULE:NAME
 
 imported: dict[str, str] = {}  # users' files by the module's name
+folders: set[str] = set()  # of experiments' files, whose neighbours they may import
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,16 +59,30 @@ def find(field: str, known: Mapping[str, Any], name: Any) -> Any:
             f'{field} must be of a module that is imported: {name!r} is not.\n'
             f'Add --import {module} to the command, or the path of its file.'
         )
-    found = vars(sys.modules[module]).get(attribute)  # an attribute may import lazily
-    if not callable(found):
+    there = vars(sys.modules[module])  # `getattr` may import lazily
+    if attribute not in there:
         raise ValueError(f'{field} must exist: {module} has no {attribute}.')
-    return found
+    if not callable(there[attribute]):
+        raise ValueError(f'{field} must be a function or a class: {name} is not.')
+    return there[attribute]
 
 
 def name_of(known: Mapping[str, Any], value: Any) -> str:
     """Returns the name by which `find` finds a class or function again."""
     name = next((name for name, each in known.items() if each is value), None)
     return name or f'{value.__module__}:{value.__qualname__}'
+
+
+def source(module: str) -> str:
+    """Returns the name by which `require` imports a module in another process.
+
+    A neighbour of an experiment's file goes by its path: its folder is on no other import path.
+    """
+    if module in imported:
+        return imported[module]
+    file = getattr(sys.modules.get(module), '__file__', None) or ''
+    neighbour = '.' not in module and str(pathlib.Path(file).parent) in folders
+    return file if neighbour else module
 
 
 def require(name: str) -> None:

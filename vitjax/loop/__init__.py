@@ -49,7 +49,7 @@ def train(
         experiment: any; without `preprocessing` and `classes`, they come from its data.
         out: run directory. One that holds this experiment resumes from its last checkpoint, with
             the same bits as if it had never stopped.
-        hooks: functions called after every dispatch of steps, besides `HOOKS`.
+        hooks: functions called after every dispatch of steps, before the checkpoint is written.
         quiet: print nothing.
 
     Returns:
@@ -78,7 +78,7 @@ def train_seeds(
     Args:
         experiment: any; its seed field is ignored.
         outs: the run directory of each seed. Finished runs are skipped, others resumed.
-        hooks: functions called after every dispatch of steps, besides `HOOKS`.
+        hooks: functions called after every dispatch of steps, before the checkpoint is written.
         quiet: print nothing.
         console: console to print on, instead.
         devices: devices to train on; None takes all.
@@ -126,7 +126,7 @@ def train_seeds(
             chosen = layout(way, devices, batch_size=batch, seeds=len(group))
             made = dataclasses.replace(trainer, layout=chosen, seeds=tuple(group))
             records |= fit(
-                made, group, hooks=(*HOOKS, *hooks), console=console, devices=devices,
+                made, group, hooks=loop_hooks.with_own(hooks), console=console, devices=devices,
                 caught=caught,
             )  # fmt: skip
     return {seed: record for seed, record in records.items() if record}

@@ -1,13 +1,14 @@
 """Hooks: functions that training calls after every dispatch of steps, with a `Moment`.
 
 Evaluation, pictures of attention, watching, checkpoints and lines of metrics are hooks, which
-`loop.fit` calls in the order of `HOOKS`. An experiment's file adds its own, which are called after
-them:
+`loop.fit` calls in the order of `HOOKS`. An experiment's file adds its own, which are called before
+`save`, so that the checkpoint has their lines:
 
     def weights(moment):
         if moment.evaluates:
             for seed, params in moment.params.items():
-                print(moment.at.step, seed, params['head']['output']['kernel'].std())
+                deviation = float(params['head']['output']['kernel'].std())
+                moment.log(seed, 'weights', {'head': deviation})
 
     hooks = (weights,)
 """
@@ -98,8 +99,24 @@ class Moment:
         return {'step': self.at.step, 'epoch': self.at.step / self.trainer.per_epoch}
 
     def log(self, seed: int, split: str, values: Mapping[str, float], **more: float) -> None:
-        """Adds a line to a seed's metrics, on disk and in `records`."""
+        """Adds a line to a seed's metrics, on disk and in `records`.
+
+        Args:
+            seed: seed of the run.
+            split: `train` or `validation` with a loss and an accuracy, or a name of the hook's own.
+            values: numbers by name.
+            more: numbers that follow the seconds.
+
+        Raises:
+            ValueError: if the line could not be read again, or is that of the test, which ends a
+                run.
+        """
         record = {**self.now, 'split': split, **values, 'seconds': self.at.seconds, **more}
+        if split == 'test' or not runs.records.is_record(record):
+            raise ValueError(
+                "a hook's line of metrics must be of train or validation, with loss and accuracy, "
+                f'or of a split of its own: {split!r} with {", ".join(values)}.'
+            )
         self.records[seed].append(record)
         runs.records.append(self.outs[seed], record)
 
@@ -188,7 +205,8 @@ def save(moment: Moment) -> None:
     for i, (manager, state, lines) in enumerate(each):
         if moment.at.step not in manager.all_steps():
             names = ('loss', 'accuracy', 'top5') if moment.evaluates else ()
-            scored = {name: lines[-1][name] for name in names}
+            last = next((r for r in lines[::-1] if r['split'] == 'validation' and 'top5' in r), {})
+            scored = {name: last[name] for name in names}
             position = moment.at.to_json(moment.trainer, i)
             position |= {'lines': lines, 'origin': moment.origin}
             items, several = checkpoint.trees(state), threaded or len(moment.managers) > 1
@@ -209,6 +227,12 @@ def print_evaluation(moment: Moment) -> None:
 HOOKS: tuple[Hook, ...] = (
     require_finite, log_training, evaluate, draw_attention, watch_layers, save, print_evaluation,
 )  # fmt: skip
+
+
+def with_own(hooks: Sequence[Hook]) -> tuple[Hook, ...]:
+    """`HOOKS` and a user's own: these precede `save`, since a resumed run has the saved lines."""
+    before = HOOKS.index(save)
+    return *HOOKS[:before], *hooks, *HOOKS[before:]
 
 
 def require(trainer: Trainer, console: Console) -> None:

@@ -22,7 +22,8 @@ Path = str | pathlib.Path
 Record = dict[str, Any]  # one line of metrics.jsonl
 METRICS, WATCH, ATTENTION = 'metrics.jsonl', 'watch.jsonl', 'attention.jsonl'
 ENVIRONMENT, PREDICTIONS = 'environment.jsonl', 'predictions.json'
-NUMBERS = ('step', 'epoch', 'loss', 'accuracy', 'seconds')  # in every line of metrics
+NUMBERS = ('step', 'epoch', 'seconds')  # in every line of metrics
+SCORES = ('loss', 'accuracy')  # in those of a split of the data
 
 
 def read_metrics(run: Path) -> list[Record]:
@@ -33,13 +34,16 @@ def read_metrics(run: Path) -> list[Record]:
 def _read_metrics(run: Path) -> tuple[list[Record], int]:
     """The intact lines of `metrics.jsonl`, and the number of damaged ones."""
     found, broken = files.read_lines(files.inside(run, METRICS))
-    records = [record for record in found if _is_record(record)]
+    records = [record for record in found if is_record(record)]
     return records, len(broken) + len(found) - len(records)
 
 
-def _is_record(values: Record) -> bool:
-    numbers = all(isinstance(values.get(name), int | float) for name in NUMBERS)
-    return numbers and values.get('split') in ('train', 'validation', 'test')
+def is_record(values: Record) -> bool:
+    """Returns True for a line of metrics: of a split of the data, or of a user's hook."""
+    split = values.get('split')
+    scored = SCORES if split in ('train', 'validation', 'test') else ()
+    numbers = all(isinstance(values.get(name), int | float) for name in (*NUMBERS, *scored))
+    return numbers and isinstance(split, str)
 
 
 def tested(run: Path) -> Record | None:

@@ -20,7 +20,7 @@ from vitjax.data.source import Data, Encoded
 from vitjax.experiment import Experiment, Resolved, distill, registry
 from vitjax.experiment.distill import Distill
 from vitjax.experiment.loss import LOSSES
-from vitjax.experiment.optim import Optim, optimizer, trainable
+from vitjax.experiment.optim import OPTIMIZERS, Optim, optimizer, trainable
 from vitjax.training.layout import Layout, layout
 from vitjax.training.resolve import Normal, Teacher, resolve, total_steps
 from vitjax.training.step import WHOLE, Metrics, Recipe, Split, init_state, train_step
@@ -42,6 +42,7 @@ class Step:
     augment: Augment
     optim: Optim
     normal: Normal
+    optimizer: Callable[..., Any]  # `optim.name` may name another function after a reload
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     distill: Distill
     teacher: tuple[Module, Normal] | None
@@ -263,6 +264,7 @@ class Trainer:
             _without_numbers(self._augment),
             _without_numbers(experiment.optim),
             (prepared.mean, prepared.deviation),
+            registry.find('optim.name', OPTIMIZERS, experiment.optim.name),
             registry.find('loss', LOSSES, experiment.loss),
             dataclasses.replace(experiment.distill, teacher=None),
             self.teacher and (self.teacher.model, self.teacher.normal),
