@@ -40,7 +40,8 @@ def main(
         images: photographs; by default images of --data.
         examples: number of images, spread evenly over the split; by default at most 256.
         region: patch: side, in patches, of the square patched in at a time.
-        noise: patch: deviation of noise on normalized pixels, which replaces the other images.
+        noise: patch: standard deviation of noise on normalized pixels, which replaces the other
+            images.
         regions: knockout: regions per side of the image.
         onward: knockout: cut at a layer and all after it.
         outliers: knockout: number of patches with the largest norms that are cut together.
@@ -89,7 +90,7 @@ def main(
     def write(found: Study, used: Samples, folder: pathlib.Path, source: str) -> None:
         names = found.write(folder, used, formats=format, weights=source, what=what)
         print(*found.said, sep='\n', end='\n' * bool(found.said))
-        print(f'{found.policy}; {len(used)} images of {used.source}')
+        print(f'{found.policy}; {len(used)} images: {used.source}')
         print(f'{names} written to {folder}')
 
     if not (pathlib.Path(weights) / 'cells').is_dir():

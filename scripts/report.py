@@ -9,7 +9,7 @@ from vitjax.base.ranges import Range, Whole
 
 
 def main(
-    runs: Annotated[Positional[tuple[str, ...]], arg(metavar='RUN'), Range(1)], *,
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar='RUN...'), Range(1)], *,
     out: str | None = None, details: Whole = 4, attention: bool = True,
 ) -> None:  # fmt: skip
     """Write a report of runs: one self-contained page of HTML, which also prints well.
@@ -20,7 +20,7 @@ def main(
     damaged files are named on the page.
 
     Args:
-        runs: run directories, or an ablation's folder.
+        runs: run directories, or an ablation's folder. (required)
         out: file to write; by default report.html, in the run's folder or, for several runs, in
             the current one.
         details: number of groups of runs, by best validation accuracy, with confusion, mistakes and

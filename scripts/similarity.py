@@ -30,8 +30,8 @@ def main(
 ) -> None:  # fmt: skip
     """Write each metric's matrix, layers of A x layers of B: .npz, .csv and a heat map.
 
-    A and B are captures (scripts/capture.py), run directories, published weights, or .npy files of
-    [examples, features]; without B, A is compared with itself. Runs and weights are captured in
+    A and B are captures (scripts/capture.py), run directories, published weights, or .npy files
+    of [examples, features]; without B, A is compared with itself. Runs and weights are captured in
     memory. --data, --tokens, --layers and --size apply to these alone.
 
     cka and rbf (CKA with a Gaussian kernel) stream over batches, with 95% intervals over them. cca,

@@ -34,7 +34,7 @@ class Run:
 def main() -> int:
     """Parses the experiment's name, then its overrides, and trains."""
     usage = '[--out DIR] [--no-report] [--launcher slurm --job NAME=VALUE ...] [overrides]'
-    run, module = command.of_experiment(Run, 'runs', usage=usage, does='')
+    run, module = command.of_experiment(Run, 'runs', usage=usage, does='Train: ')
     if run.launcher != 'here':
         return submit(run, module)
     from vitjax import loop
@@ -42,7 +42,8 @@ def main() -> int:
 
     processes.start(run.experiment.parallel, run.experiment.batch_size)
     try:
-        loop.train(run.experiment, run.out, hooks=experiments.hooks(module))
+        with command.as_flags(command.dotted(run.experiment)):
+            loop.train(run.experiment, run.out, hooks=experiments.hooks(module))
         if run.report:
             from vitjax import report
 

@@ -22,7 +22,7 @@ import sys
 import typing
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tyro.conf import Positional
@@ -34,8 +34,8 @@ from vitjax.base import fields
 from vitjax.base.flags import flagged
 
 __all__ = [
-    'as_flags', 'checked', 'close_flags', 'described', 'flag', 'flags', 'guard', 'of_experiment',
-    'pair', 'parse', 'program', 'run', 'settings', 'startup',
+    'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags', 'guard',
+    'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
 ]  # fmt: skip
 
 
@@ -82,16 +82,19 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
         kinds = typing.get_type_hints(main, include_extras=True)
         for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
             marks = getattr(kinds[name], '__metadata__', ())
-            if _POSITIONAL in marks:
+            if _is_positional(kinds[name]):
                 if value == ():
                     shown = next((m.metavar for m in marks if getattr(m, 'metavar', None)), name)
-                    raise ValueError(f'missing required arguments: {shown}.')
+                    raise ValueError(f'missing required arguments: {shown.rstrip(".")}.')
                 _check(value, kinds[name], name)
                 continue
             unnamed = any(getattr(mark, 'name', None) == '' for mark in marks)  # a group of flags
             with as_flags():
                 _check(value, kinds[name], '' if unnamed else name)
-        return functools.partial(main, *args, **kwargs)
+        flags = {name: name for name, kind in kinds.items() if not _is_positional(kind)}
+        if 'data' in flags:  # the name of an experiment's data
+            flags['data.name'] = 'data'
+        return as_flags(flags)(functools.partial(main, *args, **kwargs))
 
     call.__doc__ = arguments.documented(main)
     vars(call)['__signature__'] = inspect.signature(main)
@@ -101,9 +104,27 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
     return call
 
 
+def _is_positional(kind: Any) -> bool:
+    """Returns True for the type of an argument without a flag."""
+    return _POSITIONAL in getattr(kind, '__metadata__', ())
+
+
 def flag(field: str) -> str:
     """Returns a dotted field as its flag: `optim.peak` as `--optim.peak`."""
     return f'--{field.replace("_", "-")}'
+
+
+def dotted(experiment: Any) -> dict[str, str]:
+    """Returns the fields of an experiment and of its parts, dotted, each as its flag's name."""
+    found = {}
+    for each in dataclasses.fields(experiment):
+        value = getattr(experiment, each.name)
+        inner = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        names = [each.name, *(f'{each.name}.{part.name}' for part in inner)]
+        found |= dict(zip(names, names, strict=True))
+        if each.name == 'model':  # which knows its own fields alone
+            found = {part.name: f'model.{part.name}' for part in inner} | found
+    return found
 
 
 def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any, Any]:
@@ -123,7 +144,8 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     typed = sys.argv[1:]
     if not typed or typed[0].startswith('-'):
         known = [*experiments.known()]
-        print(f'usage: {program("EXPERIMENT")} {usage}\n\nexperiments: {", ".join(known)}')
+        print(f'usage: {program("EXPERIMENT")} {usage}\n\n{does.removesuffix(": ")} an experiment.')
+        print(f'\nexperiments: {", ".join(known)}')
         example = 'digits' if 'digits' in known else 'EXPERIMENT'
         print(f'{program(example)} --help lists every setting.')
         sys.exit(0 if typed and typed[0] in ('-h', '--help') else 2)
@@ -158,13 +180,19 @@ def _check(value: Any, declared: Any, name: str) -> None:
 
 
 @contextlib.contextmanager
-def as_flags() -> Iterator[None]:
-    """Lets an error that starts with a dotted field start with its flag."""
+def as_flags(names: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Lets an error that starts with a dotted field start with its flag.
+
+    Args:
+        names: the fields that have a flag, and its name; None takes any field.
+    """
     try:
         yield
     except ValueError as error:
         field, _, rest = str(error).partition(' ')
         named = re.fullmatch(r'[a-z_]\w*(\.\w+)*', field) and rest.startswith('must ')
+        named = named and (names is None or field in names)
+        field = (names or {}).get(field, field)
         raise (ValueError(f'{flag(field)} {rest}') if named else error) from None
 
 

@@ -70,7 +70,10 @@ def _unwritable(text: str = '') -> OSError | None:
 def _said(error: Exception) -> str | None:
     """Returns the message of an error in a few lines; None for a bug."""
     if isinstance(error, ValueError | OSError):
-        lines = str(error).splitlines() or [type(error).__name__]
+        # Python's own words begin with a number: `[Errno 2] No such file or directory: 'x'`.
+        named = isinstance(error, OSError) and error.filename is not None and error.strerror
+        said = f'{os.fsdecode(error.filename)}: {error.strerror}.' if named else str(error)
+        lines = said.splitlines() or [type(error).__name__]
         more = [f'... {len(lines) - LINES} lines more: VITJAX_TRACEBACK=1 shows them.']
         return '\n'.join(lines if len(lines) <= LINES + 1 else lines[:LINES] + more)
     if isinstance(error, MemoryError) or str(error).startswith('RESOURCE_EXHAUSTED'):

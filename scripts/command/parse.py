@@ -172,6 +172,7 @@ def _reworded(parts: Sequence[Sequence[str]]) -> str:
         names = allowed.replace("'", '').split(', ')
         if 'None' in names:  # the default; tyro lists the others in any order
             names = sorted({*names} - {'None'})
+        name = name if name.startswith('-') else name.upper()
         return f'{name} must be one of {", ".join(names)}: {value!r}'
     if got := re.search(r'Unrecognized options: (.*)', found):
         there = (row.split(':', 1)[1] for part in parts[1:] for row in part if 'Available' in row)

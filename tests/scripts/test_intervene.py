@@ -47,7 +47,7 @@ def test_photographs_to_files(folder):
     call = [sys.executable, str(SCRIPT), 'run', 'patch', '--images', '0.png', '1.png', '2.png']
     done = subprocess.run([*call, '--out', 'o'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 'the next image' in done.stdout and '3 images of files' in done.stdout
+    assert 'the next image' in done.stdout and '3 images: photographs' in done.stdout
     assert {p.name for p in (folder / 'o').iterdir()} == {'patch.csv', 'patch.npz', 'patch.png'}
     with np.load(folder / 'o' / 'patch.npz') as arrays:
         assert arrays['answer'].shape == (2, 5, 3)

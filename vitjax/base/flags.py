@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from tyro.conf import Suppress
@@ -32,10 +33,23 @@ def registry() -> ConstructorRegistry:
             inside = False
         if not isinstance(made, StructConstructorSpec):
             return made
-        fields = [dataclasses.replace(each, type=flagged(each.type)) for each in made.fields]
+        fields = [
+            dataclasses.replace(each, type=flagged(each.type), helptext=_joined(each.helptext))
+            for each in made.fields
+        ]
         return dataclasses.replace(made, fields=tuple(fields))
 
     return known
+
+
+def _joined(text: str | Callable[[], str | None] | None) -> Callable[[], str | None]:
+    """A help text in one line: tyro keeps the breaks before lines that begin with no letter."""
+
+    def join() -> str | None:
+        found = text() if callable(text) else text
+        return ' '.join(found.split()) if found else found
+
+    return join
 
 
 def flagged(kind: Any) -> Any:

@@ -244,12 +244,25 @@ def find(name: str) -> ModuleType:
                 f'{name} is a weights file: name an experiment and pass the file with '
                 f'--weights {name}.'
             )
+        if name.endswith('.py') or given.is_dir():
+            raise ValueError(
+                f'an experiment must be a name or a file of Python: {name!r} is neither.'
+            )
         there = ', '.join(known())
         raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
     if str(path.parent) not in sys.path:  # an experiment may build on its neighbour
         sys.path.insert(0, str(path.parent))
     registry.folders.add(str(path.parent.absolute()))
-    module = registry.load(path)
+    try:
+        module = registry.load(path)
+    except SyntaxError as error:
+        raise ValueError(
+            f'an experiment must be a file of Python: {registry.unparsed(error)}.'
+        ) from error
+    except ImportError as error:
+        raise ValueError(f'{path} must import: {error}.') from error
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     if 'experiment' not in vars(module):
         raise ValueError(f'{path} must define `experiment`: it does not.')
     try:

@@ -98,6 +98,13 @@ def require(name: str) -> None:
             importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise ValueError(f'--import must name a module or its file: {name}: {error}.') from None
+    except SyntaxError as error:
+        raise ValueError(f'--import must name a module of Python: {unparsed(error)}.') from None
+
+
+def unparsed(error: SyntaxError) -> str:
+    """Returns the place of a syntax error, and the error."""
+    return f'{error.filename}, line {error.lineno}: {error.msg}'
 
 
 def load(path: pathlib.Path) -> ModuleType:

@@ -38,8 +38,8 @@ def powers(axis: Axis, *, between: bool = False, linear: float | None = None) ->
         between: label ticks between powers of ten too, if there are few powers.
         linear: end of the linear part of a `symlog` axis.
     """
-    axis.set_major_formatter(LogFormatter(linthresh=linear))
-    axis.set_minor_formatter(LogFormatter() if between else NullFormatter())
+    axis.set_major_formatter(Powers(linthresh=linear))
+    axis.set_minor_formatter(Powers() if between else NullFormatter())
 
 
 def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **options: Any):
@@ -51,6 +51,22 @@ def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], *
     for text, name in zip(made.get_texts(), names, strict=True):
         text.set_text(named(name, 48))
     return made
+
+
+class Powers(LogFormatter):
+    """Plain numbers on a logarithmic axis.
+
+    Matplotlib's own lose the sign below zero of a `symlog` axis, and round to one digit, so that
+    neighboring ticks within a power of ten have the same label.
+    """
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Label of a tick."""
+        shown = super().__call__(x, pos)
+        return self.fix_minus(f'-{shown}') if shown and x < 0 else shown
+
+    def _num_to_string(self, x: float, vmin: float, vmax: float) -> str:
+        return f'{x:.3g}'
 
 
 class Percent(PercentFormatter):

@@ -29,9 +29,9 @@ class CaiT(Pooled):
         qkv_bias: biases on queries, keys and values.
         layer_scale: initial LayerScale; None has none.
         drop_path: stochastic depth, the same in every trunk block, none in the class blocks.
-        dropout: after the embeddings, projections and MLP layers.
-        attention_dropout: on the factors of the values, after the second mixing.
-        attention: auto, explicit, chunked, packed, multi_query or fused.
+        dropout: rate after the embeddings, projections and MLP layers.
+        attention_dropout: rate on the factors of the values, after the second mixing.
+        attention: implementation (`vitjax.ops.attention`); they differ in speed and memory.
         dtype: compute type; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
         position_grid: rows and columns of the patches that positions are for; None is a square,

@@ -35,9 +35,9 @@ class PatchConvNet(Pooled):
         qkv_bias: biases on queries, keys and values.
         layer_scale: initial LayerScale; None has none.
         drop_path: stochastic depth, the same in every trunk block, none in the pooling.
-        dropout: after the pooling's projection and MLP layers.
-        attention_dropout: on the pooling's attention weights.
-        attention: auto, explicit, chunked, packed, multi_query or fused.
+        dropout: rate after the pooling's projection and MLP layers.
+        attention_dropout: rate on the pooling's attention weights.
+        attention: implementation (`vitjax.ops.attention`); they differ in speed and memory.
         dtype: compute type; parameters stay float32.
         remat: recompute each trunk block in the backward pass, for memory.
     """

@@ -39,9 +39,9 @@ class ViT(Model):
         qkv_bias: biases on queries, keys and values.
         layer_scale: initial LayerScale; None has none.
         drop_path: stochastic depth of the last block, rising linearly from 0 at the first.
-        dropout: after the embeddings, projections and MLP layers.
-        attention_dropout: on the attention weights.
-        head_dropout: before and inside the head.
+        dropout: rate after the embeddings, projections and MLP layers.
+        attention_dropout: rate on the attention weights.
+        head_dropout: rate before and inside the head.
         pool: input of the head: `class` token, `mean` over patches, or all tokens, `flatten`;
             `distilled` has DeiT's distillation token after the class token, a second head that
             reads it, and the mean of both heads as logits (Touvron et al. 2021, section 4).
@@ -51,7 +51,7 @@ class ViT(Model):
             square, or any grid if no square has as many patches.
         norm_epsilon: added to the variance in every LayerNorm.
         head: widths of hidden layers in the head.
-        attention: auto, explicit, chunked, packed, multi_query or fused.
+        attention: implementation (`vitjax.ops.attention`); they differ in speed and memory.
         dtype: compute type; parameters stay float32.
         remat: recompute each block in the backward pass, for memory.
     """

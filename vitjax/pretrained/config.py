@@ -57,7 +57,7 @@ class Stated:
     Attributes:
         num_heads: attention heads.
         mean: mean per channel of pixels in 0..1.
-        deviation: deviation per channel of pixels in 0..1.
+        deviation: standard deviation per channel of pixels in 0..1.
         crop: fraction of the short side that the input covers, 0.01 to 1.
         interpolation: filter for resizing images.
         grid: rows and columns of the patches that the weights' positions are for.

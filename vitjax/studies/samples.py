@@ -67,7 +67,7 @@ def samples(
     prepared = preprocessing(loaded.experiment)
     if files:
         names = tuple(labels_of(files))
-        return Samples(names, preprocess.load([*files], prepared), None, 'files')
+        return Samples(names, preprocess.load([*files], prepared), None, 'photographs')
     source = loaded.experiment.data
     if data is not None:
         source = dataclasses.replace(source or kinds.Source(), name=data)

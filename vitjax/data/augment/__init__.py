@@ -28,7 +28,7 @@ class Augment:
             `size`, no crop.
         area: smallest fraction of an image's area that is cropped at random and resized to `size`,
             with an aspect of 3/4 to 4/3 (Szegedy et al. 2015, arXiv:1409.4842), as torchvision
-            draws it; 0 crops none. Images that stream (`Source.memory`) are cropped from the whole,
+            draws it; 0 crops none. Images that stream (`data.memory`) are cropped from the whole,
             others from the central square.
         padding: pixels of zeros around the resized image before the random crop.
         flip: probability of a horizontal flip.
