@@ -16,6 +16,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Data, Source
 from vitjax.experiment import Experiment
 from vitjax.inside.capture import capture
+from vitjax.loop import hooks
 from vitjax.models import ViT
 
 CLASSES = ('cat', 'dog')
@@ -93,7 +94,7 @@ def test_training_validates_on_it(photo, run, tmp_path, monkeypatch):
         seen.append((data.prepared, prepared, data.images[np.arange(1)]))
         return np.zeros((len(data), 2), np.float32)
 
-    for module in (loop, loop.hooks):
+    for module in (loop, hooks):
         monkeypatch.setattr(module, 'predict', noted)
     source = Source(f'folder:{photo.parent.parent / "classes"}', size=64, validation=0.5)
     experiment = Experiment(

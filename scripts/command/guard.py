@@ -71,8 +71,9 @@ def _said(error: Exception) -> str | None:
     """Returns the message of an error in a few lines; None for a bug."""
     if isinstance(error, ValueError | OSError):
         # Python's own words begin with a number: `[Errno 2] No such file or directory: 'x'`.
-        named = isinstance(error, OSError) and error.filename is not None and error.strerror
-        said = f'{os.fsdecode(error.filename)}: {error.strerror}.' if named else str(error)
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            said = f'{os.fsdecode(error.filename)}: {error.strerror}.'
         lines = said.splitlines() or [type(error).__name__]
         more = [f'... {len(lines) - LINES} lines more: VITJAX_TRACEBACK=1 shows them.']
         return '\n'.join(lines if len(lines) <= LINES + 1 else lines[:LINES] + more)
