@@ -28,9 +28,11 @@ if os.environ['JAX_PLATFORMS'] == 'cpu':
     # Most tests compile much and run it once: without optimizations that takes half the time.
     os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
+# A shell's background jobs ignore Ctrl-C, nohup's a closed terminal; tests' commands inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background jobs ignore Ctrl-C, and so would the commands that tests send it to.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ENDED = itertools.count(1)  # tests of this process
 MAPPINGS = pathlib.Path('/proc/self/maps')

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import assert_close as close
 from helpers import normal
 
@@ -42,6 +43,7 @@ def test_head_importance_sums_signed_products_before_the_size():
     close(prune.head_importance(weights, grads), wanted)
 
 
+@pytest.mark.slow
 def test_a_removed_head_adds_nothing(random_params):
     model = models.CaiT(8, 16, 3, 1, 4, num_classes=3)
     images = jnp.asarray(normal(2, 16, 16, 3))

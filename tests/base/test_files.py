@@ -27,7 +27,7 @@ def left_by_a_kill(folder, name='target', code=''):
     code = code or f'with files.writing({str(folder / name)!r}) as file: file.write(b"half"); die()'
     head = (
         'import os, signal\n'
-        'from vitjax import files\n'
+        'from vitjax.base import files\n'
         'def die(): file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n'
     )
     before = {*names(folder)}
@@ -234,7 +234,7 @@ def test_processes_that_write_one_file_do_not_mix(tmp_path):
     path = tmp_path / 'path'
     code = f"""
 import pathlib, sys
-from vitjax import files
+from vitjax.base import files
 path, letter = pathlib.Path({str(path)!r}), sys.argv[1]
 for _ in range(100):
     files.sweep(path.parent)

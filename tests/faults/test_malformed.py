@@ -109,7 +109,7 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
 @pytest.mark.parametrize(
     ('script', 'arguments', 'said'),
     [
-        ('predict', ['run'], 'missing required arguments: PHOTO...'),
+        ('predict', ['run'], 'missing required arguments: PHOTO'),
         (
             'visualize',
             ['run', 'all', '--out', 'o', '--images'],

@@ -322,6 +322,7 @@ def test_every_kind_of_model_shows_attention_or_evidence(tmp_path, model):
     assert 'Worst mistakes.' in page.said and 'attention: ' not in missing(page)
 
 
+@pytest.mark.slow
 def test_a_failing_report_does_not_harm_its_run(run, monkeypatch):
     assert report.attempt(run) == f'report: {run}/report.html\n'
     links = Parsed((run / 'report.html').read_text()).links

@@ -26,6 +26,7 @@ def test_from_command_line_to_table_json_and_picture(tmp_path, monkeypatch, caps
     assert matplotlib.image.imread(out / 'plan.png').std() > 0.01
 
 
+@pytest.mark.slow
 def test_a_target_that_fails_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     arguments = ['--parallel', 'none', '--target', 'here', 'h1000', '--out', str(tmp_path / 'plan')]
     assert run(monkeypatch, *arguments) == 1

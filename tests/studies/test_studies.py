@@ -73,6 +73,7 @@ def test_heads_are_removed_one_at_a_time_and_estimated_as_importance_does(model,
     )
 
 
+@pytest.mark.slow
 def test_a_mean_is_over_all_images_though_batches_are_small():
     path = 'blocks/attention/heads'
     params = opened(VIT).params
@@ -123,6 +124,7 @@ def test_all_tokens_of_another_image_at_the_last_layer_give_its_logits(model):
         studies.run('patch', Runner(opened(model), GIVEN), region=3)
 
 
+@pytest.mark.slow
 def test_a_class_token_cut_off_from_all_patches():
     """In class attention it is then the same for every image."""
     found = studies.run('knockout', Runner(opened(CAIT), GIVEN), regions=2, outliers=1)
@@ -146,6 +148,7 @@ def test_a_class_token_cut_off_from_all_patches():
         studies.run('knockout', Runner(opened(mean), GIVEN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', [VIT, PATCHCONVNET])
 def test_lesions_are_models_of_those_layers(model):
     params, depth = opened(model).params, model.depth

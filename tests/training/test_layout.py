@@ -270,6 +270,7 @@ def test_the_program_to_lower_for_several_seeds_is_the_one_that_runs(data, each)
     assert jax.tree.map(jnp.shape, abstract) == jax.tree.map(jnp.shape, real)
 
 
+@pytest.mark.slow
 def test_count_stops_early_and_does_not_recompile(data):
     state, step = start(MODEL, SGD)
     traced = []
@@ -338,6 +339,7 @@ def test_seeds_take_the_steps_that_each_takes_alone(data):
         assert [int(of_seed.step) for of_seed in made.fetch(replicas)] == [4, 4, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', SEEDS)
 def test_a_seed_that_diverges_is_seen(data, rule):
     state, step = start(MODEL, SGD)

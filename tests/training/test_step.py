@@ -75,6 +75,7 @@ def test_a_batch_can_be_learnt(batch):
     assert metrics['accuracy'] == 1 and metrics['loss'] < 0.5 and state.step == 60  # ln 7 = 1.95
 
 
+@pytest.mark.slow
 def test_the_step_is_a_pure_function_of_state_batch_and_key(batch):
     state, step = make()
     a, b = (step(state, batch, jax.random.key(1))[0].params for _ in range(2))

@@ -68,6 +68,7 @@ def test_a_cait_shows_both_stages_and_the_heads_before_and_after_mixing(draw):
     assert np.abs(after.sum((2, 3)) - 1).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_patchconvnet_with_a_token_for_each_class(draw):
     arrays, reasons = draw('multi', 'attention', 'grad-cam', 'patches', target='4')
     assert reasons == [

@@ -78,6 +78,7 @@ def test_images_of_one_name_in_two_folders_are_told_apart(opened, photographs, t
     assert forward.forward_pass(opened['vit'], files).names == ('a/cat', 'b/cat')
 
 
+@pytest.mark.slow
 def test_figures_without_classes_name_the_target_of_gradients(drawn):
     said = words(drawn('features', 'relevance')['relevance'])
     assert 'half the squared length of the features' in said and 'predicted' not in said
