@@ -207,8 +207,11 @@ def _pass(direction: str, network: Any, batch: int, size: int) -> tuple[Callable
     split = training.WHOLE
     if len(devices) > 1:
         split = training.Split(layout.AXIS, layout.slices(len(soft), devices[0]))
-    augmented = lambda _, x, *__: (x, soft)  # noqa: E731
-    recipe = training.Recipe(model=network, tx=tx, augment=augmented, split=split)
+
+    def labelled(key: Any, images: jax.Array, *_: Any) -> tuple[jax.Array, jax.Array]:
+        return images, soft
+
+    recipe = training.Recipe(model=network, tx=tx, augment=labelled, split=split)
 
     def steps(params: Any, images: jax.Array) -> training.TrainState:
         def step(_: jax.Array, state: training.TrainState) -> training.TrainState:

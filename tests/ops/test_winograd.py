@@ -16,29 +16,27 @@ def normal(*shape, seed=0, dtype='float64'):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def require_the_convolution(size, padding):
+    """Value and gradient at the kernel, in float64."""
+    with jax.enable_x64(True):
+        x, kernel = normal(2, *size, 3), normal(3, 3, 3, 5, seed=1)
+        want, back = jax.vjp(lambda kernel: plain(x, kernel, padding), kernel)
+        np.testing.assert_allclose(winograd.convolve(x, kernel, padding), want, atol=1e-13)
+        grad = normal(*want.shape, seed=2)
+        got = winograd.kernel_gradient(x, grad, padding)
+        np.testing.assert_allclose(got, back(grad)[0], atol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('padding', [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (1, 2))])
 @pytest.mark.parametrize('size', [(4, 4), (5, 8), (7, 3), (3, 9), (9, 6)])
 def test_it_is_the_convolution_and_so_is_the_gradient_at_its_kernel(size, padding):
-    with jax.enable_x64(True):
-        x, kernel = normal(2, *size, 3), normal(3, 3, 3, 5, seed=1)
-        want, back = jax.vjp(lambda kernel: plain(x, kernel, padding), kernel)
-        np.testing.assert_allclose(winograd.convolve(x, kernel, padding), want, atol=1e-13)
-        grad = normal(*want.shape, seed=2)
-        got = winograd.kernel_gradient(x, grad, padding)
-        np.testing.assert_allclose(got, back(grad)[0], atol=1e-12)
+    require_the_convolution(size, padding)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 9), (2, 1), (2, 2), (8, 1)])
 def test_it_is_the_convolution_of_maps_smaller_than_the_kernel(size):
-    padding = ((1, 1), (2, 1))
-    with jax.enable_x64(True):
-        x, kernel = normal(2, *size, 3), normal(3, 3, 3, 5, seed=1)
-        want, back = jax.vjp(lambda kernel: plain(x, kernel, padding), kernel)
-        np.testing.assert_allclose(winograd.convolve(x, kernel, padding), want, atol=1e-13)
-        grad = normal(*want.shape, seed=2)
-        got = winograd.kernel_gradient(x, grad, padding)
-        np.testing.assert_allclose(got, back(grad)[0], atol=1e-12)
+    require_the_convolution(size, ((1, 1), (2, 1)))
 
 
 @pytest.mark.parametrize(('dtype', 'error'), [('bfloat16', 0.02), ('float16', 0.003)])

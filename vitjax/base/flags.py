@@ -61,7 +61,7 @@ def flagged(kind: Any) -> Any:
         kind = Annotated[(flagged(inner), *marks)]
         return Suppress[kind] if any(isinstance(mark, Hidden) for mark in marks) else kind
     if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(map(flagged, inside))]  # noqa: UP007
+        return typing.Union[tuple(map(flagged, inside))]  # noqa: UP007, of as many as there are
     return tuple[tuple(map(flagged, inside))] if origin is tuple else kind
 
 

@@ -50,7 +50,7 @@ class Moment:
         placed: the states, as they are on the devices.
         metrics: metrics [steps, seeds] of the last dispatch.
         records: lines of `metrics.jsonl` of each seed, to which `log` adds.
-        managers: of checkpoints, one for each seed.
+        managers: managers of checkpoints, one for each seed.
         origin: identity of data and weights, for checkpoints to record.
         devices: devices that evaluation uses.
         console: console that hooks print on.

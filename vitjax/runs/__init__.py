@@ -106,11 +106,6 @@ def load(
     return Loaded(experiment, params, tuple(changes))
 
 
-def _shapes(experiment: Experiment) -> Any:
-    """Shapes of the parameters of an experiment's model."""
-    return parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
-
-
 def _hint_for_weights(path: pathlib.Path) -> str:
     """The argument to give for a path that is neither a run nor weights; empty if it may be one."""
     name = path.stem if path.suffix == '.py' else str(path)

@@ -22,8 +22,8 @@ def steer(
     """Fraction of one class's images predicted as another if a direction is added at a layer.
 
     The direction is the mean token of class `toward` minus that of `source` as they leave the
-    block: of the class token if the trunk has one, else over its patches. It is added to those
-    tokens. `moved` and `margin` (logit of `toward` minus that of `source`) are
+    block. The tokens are class tokens if the trunk has them, else its patches; the direction is
+    added to those. `moved` and `margin` (logit of `toward` minus that of `source`) are
     [layers, strengths, images of `source`].
 
     Args:
