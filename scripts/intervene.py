@@ -1,5 +1,6 @@
 """Change what happens inside a trained model, and measure what its predictions depend on."""
 
+import inspect
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -115,7 +116,7 @@ def main(
 
 def description() -> str:
     """First paragraphs of `--help`: the command, and the registered studies."""
-    does = (main.__doc__ or '').split('\n\n    Args:')[0].replace('\n    ', '\n')
+    does = inspect.cleandoc(main.__doc__ or '').split('\n\nArgs:')[0]
     lines = [f'- {name}: {says}.' for name, says in STUDIES.items()]
     return '\n\n'.join([does, 'WHAT is one of these studies.', '\n'.join(lines)])
 

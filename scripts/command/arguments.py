@@ -41,12 +41,12 @@ Layers = tuple[Count, Count] | None
 
 def documented(main: Callable[..., Any]) -> str:
     """Returns a function's docstring with the texts of the shared arguments that it leaves out."""
-    own = main.__doc__ or ''
-    if '\n    Args:\n' not in own:
-        own += '\n    Args:\n'
+    own = inspect.cleandoc(main.__doc__ or '')  # as Python 3.13 stores it
+    if '\nArgs:\n' not in own:
+        own += '\n\nArgs:\n'
     shared = re.findall(r'^    (\w+): ((?:.|\n {8})+)', __doc__ or '', re.MULTILINE)
     for name, text in shared:
-        if name in inspect.signature(main).parameters and f'\n        {name}: ' not in own:
-            own = f'{own.rstrip()}\n        {name}: {" ".join(text.split())}\n'
+        if name in inspect.signature(main).parameters and f'\n    {name}: ' not in own:
+            own = f'{own.rstrip()}\n    {name}: {" ".join(text.split())}\n'
     # tyro keeps the line breaks inside a description, and then breaks lines itself.
-    return re.sub(r'\n {12,}', ' ', own)
+    return re.sub(r'\n {8,}', ' ', own)

@@ -83,7 +83,7 @@ def test_every_argument_has_a_text():
     assert len(mains) > 15
     for main in mains:
         for name in inspect.signature(main).parameters:
-            text = f'\n        {name}: '
+            text = f'\n    {name}: '
             assert text in arguments.documented(main), f'{main.__module__}: {name}'
 
 
