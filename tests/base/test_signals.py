@@ -8,10 +8,8 @@ import pytest
 
 from vitjax.base.signals import Stop, signals
 
-CODES = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 
-
-@pytest.mark.parametrize(('number', 'code'), CODES)
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_request_to_stop_is_collected_and_the_second_one_is_the_host_s(number, code):
     got = []
     before = signal.signal(number, lambda *_: got.append('host'))
@@ -28,6 +26,22 @@ def test_a_request_to_stop_is_collected_and_the_second_one_is_the_host_s(number,
     assert Stop(number, 3).code == code
 
 
+def test_a_terminal_that_is_gone_is_one_request_however_often_it_is_said():
+    """A shell sends SIGHUP to its jobs, and the kernel again as the shell ends."""
+    got = []
+    before = signal.signal(signal.SIGHUP, lambda *_: got.append('host'))
+    try:
+        with signals() as caught:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert caught == [signal.SIGHUP] and got == []
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert got == ['host']
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert Stop(signal.SIGHUP, 3).code == 129
+
+
 def test_what_is_ignored_stays_so():
     """As `nohup` starts a command."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -41,7 +55,7 @@ def test_what_is_ignored_stays_so():
 
 
 PROGRAM = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from vitjax.base.signals import signals
 with signals() as caught:
     print('ready', flush=True)
@@ -49,6 +63,7 @@ with signals() as caught:
         pass
     print('a line', flush=True)
     print('an error', file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGHUP)
     pathlib.Path(sys.argv[1]).write_text(str(caught))
 """
 

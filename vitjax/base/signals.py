@@ -26,9 +26,11 @@ class Stop(Exception):
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM, Ctrl-C and SIGHUP instead of ending the process; a second one ends it.
+    """Collects SIGTERM, Ctrl-C and SIGHUP instead of ending the process.
 
-    Ignored signals stay ignored: `nohup` and shells start commands that ignore SIGHUP.
+    A second SIGTERM or Ctrl-C ends it. Further SIGHUPs do not: a shell sends one to its jobs as its
+    terminal closes, and the kernel another as the shell ends. Ignored signals stay ignored: `nohup`
+    and shells start commands that ignore SIGHUP.
     """
     caught: list[int] = []
     wanted = [signal.SIGTERM, signal.SIGINT]
@@ -37,11 +39,14 @@ def signals() -> Iterator[list[int]]:
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def note(number: int, frame: Any) -> None:
-        if number != signal.SIGTERM and number != signal.SIGINT:  # the terminal is gone
+        if number == signal.SIGTERM or number == signal.SIGINT:
+            signal.signal(number, before[signal.Signals(number)])
+        elif number in caught:
+            return
+        else:  # the terminal is gone
             for terminal in terminals:  # else a line raises before the checkpoint is saved
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
 
     try:
         wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
