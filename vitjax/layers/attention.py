@@ -5,10 +5,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from vitjax import ops
+from vitjax.layers import rope as ropes
 from vitjax.layers.dense import Dense, kernel_init
 from vitjax.layers.dropout import dropout
+from vitjax.layers.norm import Normalization, norm
+from vitjax.layers.rope import Rope
 from vitjax.ops import Mixing, Tap
 
 
@@ -29,11 +33,24 @@ def tap(module: nn.Module) -> Tap | None:
 
 
 class MultiHeadAttention(nn.Module):
-    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
+    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017).
 
-    `head_width` None is width / num_heads. `talking` mixes heads around the softmax, as CaiT's
-    trunk does. `implementation` is one of `ops.IMPLEMENTATIONS`; `capture` takes weights from
-    `explicit` alone.
+    Attributes:
+        num_heads: attention heads.
+        head_width: channels of a head; None is width / num_heads.
+        talking: mix heads around the softmax, as CaiT's trunk does.
+        qkv_bias: biases on queries, keys and values.
+        dropout: rate after the projection.
+        attention_dropout: rate on the attention weights.
+        implementation: one of `ops.IMPLEMENTATIONS`; `capture` takes weights from `explicit` alone.
+        dtype: compute type.
+        key_bias: False leaves the keys' bias out, as EVA and DINOv3 do.
+        bias: bias of the projection.
+        qk_norm: normalization of each head's queries and keys (Dehghani et al. 2023); None has
+            none.
+        norm_epsilon: that of `qk_norm`.
+        rope: rotary position embedding of the patches' queries and keys.
+        prefix: tokens before the patches, which do not turn.
     """
 
     num_heads: int
@@ -44,22 +61,72 @@ class MultiHeadAttention(nn.Module):
     attention_dropout: float = 0.0
     implementation: str = 'auto'
     dtype: str = 'float32'
+    key_bias: bool = True
+    bias: bool = True
+    qk_norm: Normalization | None = None
+    norm_epsilon: float = 1e-6
+    rope: Rope | None = None
+    prefix: int = 0
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, tokens: jax.Array, train: bool = False, grid: tuple[int, int] | None = None
+    ) -> jax.Array:
+        """`grid` has the patches' rows and columns; only `rope` reads it."""
         heads, width = self.num_heads, tokens.shape[-1]
         size = self.head_width or head_width(width, heads)
-        project = Dense(3 * heads * size, self.qkv_bias, self.dtype, name='qkv')
+        layer = Dense if self.key_bias else _WithoutKeyBias
+        project = layer(3 * heads * size, self.qkv_bias, self.dtype, name='qkv')
         if ops.in_thirds() and tap(self) is None:
             q, k, v = (x.reshape(*x.shape[:2], heads, size) for x in project.thirds(tokens))
         else:
             qkv = project(tokens)
             q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, heads, size), 2, 0)
+        if self.qk_norm:
+            normalize = norm(self.qk_norm, self.dtype, self.norm_epsilon)
+            q, k = normalize(name='query_norm')(q), normalize(name='key_norm')(k)
+        if self.rope and grid:
+            q, k = self._rotated(q, k, grid)
         mixing = None
         if self.talking:
             mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
             mixing = Mixing(*mixes[0].parameters(), *mixes[1].parameters())
         return _attended(self, q, k, v, width, train, mixing)
+
+    def _rotated(
+        self, q: jax.Array, k: jax.Array, grid: tuple[int, int]
+    ) -> tuple[jax.Array, jax.Array]:
+        assert self.rope
+        heads, size = q.shape[2:]
+        turns = ropes.frequencies(self.rope, size)[:, None]
+        if self.rope == 'mixed':
+            turns = self.param('frequencies', ropes.mixed_init, (2, heads, size // 2))
+        places = ropes.coordinates(self.rope, grid)
+        angles = places[:, :1, None] * turns[0] + places[:, 1:, None] * turns[1]
+        angles = jnp.asarray(angles, jnp.promote_types(q.dtype, jnp.float32))
+        halves = ropes.KINDS[self.rope].halves
+        q, k = (ropes.rotate(x, angles, prefix=self.prefix, halves=halves) for x in (q, k))
+        return q, k
+
+
+class _WithoutKeyBias(Dense):
+    """Queries, keys and values by one product; the bias has no part for keys."""
+
+    @nn.nowrap
+    def parameters(self, x: jax.Array) -> list[Any]:
+        x, kernel, _ = promote_dtype(
+            x, self.param('kernel', self.kernel_init, (x.shape[-1], self.features)), None,
+            dtype=self.dtype,
+        )  # fmt: skip
+        if not self.use_bias:
+            return [x, kernel, None]
+        third = self.features // 3
+        bias = self.param('bias', nn.initializers.zeros, (2 * third,)).astype(x.dtype)
+        return [
+            x,
+            kernel,
+            jnp.concatenate([bias[:third], jnp.zeros_like(bias[:third]), bias[third:]]),
+        ]
 
 
 class Mix(nn.Module):
@@ -80,7 +147,8 @@ class ClassAttention(nn.Module):
     """Class tokens [B, K, D] gather from patches [B, N, D] (Touvron et al. 2021, eq. 6): [B, K, D].
 
     One class token attends to itself and the patches, `[class, patches]`. Several, one a class,
-    attend to the patches only (Touvron et al. 2021b, section 3.3).
+    attend to the patches only (Touvron et al. 2021b, section 3.3), and so does a `latent` one, the
+    probe of SigLIP's attention pooling (Zhai et al. 2022).
     """
 
     num_heads: int
@@ -89,12 +157,13 @@ class ClassAttention(nn.Module):
     attention_dropout: float = 0.0
     implementation: str = 'auto'
     dtype: str = 'float32'
+    latent: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array, patches: jax.Array, train: bool = False) -> jax.Array:
         width, heads = tokens.shape[-1], self.num_heads
         size = head_width(width, heads)
-        if tokens.shape[1] == 1:
+        if tokens.shape[1] == 1 and not self.latent:
             patches = jnp.concatenate([tokens, patches], axis=1)
 
         def project(name: str, x: jax.Array) -> jax.Array:
@@ -117,7 +186,8 @@ def _attended(
         key=module.make_rng('dropout') if train and rate else None, tap=hook,
     )  # fmt: skip
     out = hook('heads', out) if hook else out
-    out = Dense(width, dtype=module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
+    bias = getattr(module, 'bias', True)
+    out = Dense(width, bias, module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
     return dropout(module, out, module.dropout, train)
 
 

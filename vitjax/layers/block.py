@@ -10,18 +10,34 @@ import jax.numpy as jnp
 
 from vitjax import ops
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.layers.dense import Dense, conv_init, gelu
+from vitjax.layers.dense import ACTIVATIONS, Activation, Dense, conv_init, gelu
 from vitjax.layers.dropout import drop_path, dropout
-from vitjax.layers.norm import LayerNorm
+from vitjax.layers.norm import LayerNorm, Normalization, norm
 
 
 class Mlp(nn.Module):
-    """Dense, GELU, dense on the last axis; `last_gelu` puts a GELU after the second one too."""
+    """Two dense layers on the last axis, a nonlinearity between them.
+
+    Attributes:
+        ratio: hidden channels over those of the input.
+        dropout: rate after the nonlinearity and at the end.
+        last_gelu: a GELU after the second layer too.
+        dtype: compute type.
+        kind: the nonlinearity. `swiglu` makes its gate and its value, in this order, of a first
+            layer of twice the hidden channels.
+        bias: biases of both layers.
+        norm: normalization before the second layer (EVA's inner one); None has none.
+        norm_epsilon: that of `norm`.
+    """
 
     ratio: float = 4.0
     dropout: float = 0.0
     last_gelu: bool = False
     dtype: str = 'float32'
+    kind: Activation = 'gelu'
+    bias: bool = True
+    norm: Normalization | None = None
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -29,27 +45,35 @@ class Mlp(nn.Module):
         hidden = int(width * self.ratio)
         if not hidden:
             raise ValueError(f'mlp_ratio must leave a channel: mlp_ratio={self.ratio}, {width=}.')
-        x = Dense(hidden, dtype=self.dtype, name='hidden')(x)
-        x = _GeluDense(
-            width, dtype=self.dtype, dropout=self.dropout, train=train, name='output'
+        parts = 2 if self.kind == 'swiglu' else 1
+        x = Dense(parts * hidden, self.bias, self.dtype, name='hidden')(x)
+        if self.norm:
+            x = norm(self.norm, self.dtype, self.norm_epsilon)(name='norm')(
+                ACTIVATIONS[self.kind](x)
+            )
+        x = _ActivatedDense(
+            width, self.bias, self.dtype, kind=None if self.norm else self.kind,
+            dropout=self.dropout, train=train, name='output',
         )(x)  # fmt: skip
         x = gelu(x) if self.last_gelu else x
         return dropout(self, x, self.dropout, train)
 
 
-class _GeluDense(Dense):
-    """GELU, dropout, dense.
+class _ActivatedDense(Dense):
+    """Nonlinearity, dropout, dense.
 
-    Recomputed from GELU's argument, its result need not be kept: the backward pass then keeps one
-    array of the hidden width, the block's widest, instead of two.
+    Recomputed from the nonlinearity's argument, its result need not be kept: the backward pass then
+    keeps one array of the hidden width, the block's widest, instead of two.
     """
 
+    kind: Activation | None = 'gelu'
     dropout: float = 0.0
     train: bool = False
 
     @nn.nowrap
     def before(self, x: jax.Array) -> jax.Array:
-        return dropout(self, gelu(x), self.dropout, self.train)
+        x = ACTIVATIONS[self.kind](x) if self.kind else x
+        return dropout(self, x, self.dropout, self.train)
 
 
 class LayerScale(nn.Module):
@@ -76,14 +100,18 @@ class Block(nn.Module):
     layer_scale: float | None = None
     dtype: str = 'float32'
     norm_epsilon: float = 1e-6
+    norm: Normalization = 'layer'
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, rate: jax.Array | None, train: bool):
-        norm = functools.partial(LayerNorm, self.dtype, self.norm_epsilon)
-        branch = self.attention(norm(name='norm_1')(tokens), train)
+    def __call__(
+        self, tokens: jax.Array, rate: jax.Array | None, train: bool,
+        grid: tuple[int, int] | None = None,
+    ):  # fmt: skip
+        normalize = norm(self.norm, self.dtype, self.norm_epsilon)
+        branch = self.attention(normalize(name='norm_1')(tokens), train, grid)
         branch = LayerScale(self.layer_scale, name='scale_1')(branch)
         tokens = tokens + drop_path(self, branch, rate, train)
-        branch = self.mlp(norm(name='norm_2')(tokens), train)
+        branch = self.mlp(normalize(name='norm_2')(tokens), train)
         branch = LayerScale(self.layer_scale, name='scale_2')(branch)
         return tokens + drop_path(self, branch, rate, train), None
 
@@ -91,20 +119,27 @@ class Block(nn.Module):
 class ClassBlock(nn.Module):
     """Class-attention block (Touvron et al. 2021, eq. 6-7): updates only class tokens [B, K, D].
 
-    CaiT's last blocks and PatchConvNet's pooling.
+    CaiT's last blocks and PatchConvNet's pooling. With a `latent` token, SigLIP's attention
+    pooling: there is no norm before the attention, whose result takes the token's place.
     """
 
     attention: ClassAttention
     mlp: Mlp
     layer_scale: float | None = None
     dtype: str = 'float32'
+    norm_epsilon: float = 1e-6
+    norm: Normalization = 'layer'
 
     @nn.compact
     def __call__(self, tokens: jax.Array, patches: jax.Array, train: bool):
-        norm = LayerNorm(dtype=self.dtype, name='norm_1')
-        branch = self.attention(norm(tokens), norm(patches), train)
-        tokens = tokens + LayerScale(self.layer_scale, name='scale_1')(branch)
-        branch = self.mlp(LayerNorm(dtype=self.dtype, name='norm_2')(tokens), train)
+        normalize = norm(self.norm, self.dtype, self.norm_epsilon)
+        if self.attention.latent:
+            tokens = self.attention(tokens, patches, train)
+        else:
+            before = normalize(name='norm_1')
+            branch = self.attention(before(tokens), before(patches), train)
+            tokens = tokens + LayerScale(self.layer_scale, name='scale_1')(branch)
+        branch = self.mlp(normalize(name='norm_2')(tokens), train)
         return tokens + LayerScale(self.layer_scale, name='scale_2')(branch), None
 
 

@@ -1,7 +1,9 @@
 """The dense layer, GELU, and initial values as the reference implementations have them."""
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -56,6 +58,11 @@ def _thirds(module: Dense, x: jax.Array) -> list[jax.Array]:
     return ops.thirds(*module.parameters(x))
 
 
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """Returns x σ(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
+    return x * nn.sigmoid(1.702 * x)
+
+
 @jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU, x Φ(x) (Hendrycks & Gimpel 2016, eq. 1); linen's default is the tanh form.
@@ -87,3 +94,20 @@ def _normal_cdf(x: jax.Array) -> jax.Array:
 
 def _wide(x: jax.Array) -> jax.Array:
     return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+
+Activation = Literal['gelu', 'gelu_tanh', 'quick_gelu', 'swiglu']
+
+
+def gated_silu(x: jax.Array) -> jax.Array:
+    """SwiGLU: the first half of the channels, through SiLU, times the second (Shazeer 2020)."""
+    gate, value = jnp.split(x, 2, axis=-1)
+    return nn.silu(gate) * value
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    'gelu': gelu,
+    'gelu_tanh': functools.partial(nn.gelu, approximate=True),
+    'quick_gelu': quick_gelu,
+    'swiglu': gated_silu,
+}

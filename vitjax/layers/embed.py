@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import einops
 import flax.linen as nn
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 from vitjax import ops
 from vitjax.layers.dense import conv_init, kernel_init
 from vitjax.layers.dropout import dropout
+from vitjax.layers.norm import Normalization, norm
+
+PrefixPositions = Literal['class', 'all', 'none']
 
 
 def grid_of(image_shape: Sequence[int], patch_size: int) -> tuple[int, int]:
@@ -55,10 +59,13 @@ class PatchEmbed(nn.Module):
     patch_size: int
     width: int
     dtype: str = 'float32'
+    bias: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        dense = nn.Dense(self.width, dtype=self.dtype, kernel_init=kernel_init, name='projection')
+        dense = nn.Dense(
+            self.width, self.bias, dtype=self.dtype, kernel_init=kernel_init, name='projection'
+        )
         return dense(patchify(images, self.patch_size))
 
 
@@ -123,10 +130,13 @@ def square_grid(count: int) -> tuple[int, int] | None:
 class PositionEmbedding(nn.Module):
     """Adds a position embedding to tokens [B, N, width].
 
-    `learned`: one vector for each of the `prefix` tokens and each patch. `sincos`: fixed, for the
-    patches only. Learned embeddings belong to one grid; `resample_positions` makes another's. The
-    number of rows leaves the grid open: 16 fit 4x4 and 2x8 patches. `known` states it; None is the
-    square, or the image's grid if no square has as many patches.
+    Attributes:
+        kind: `learned`, one vector for each of the `prefix` tokens and each patch; `sincos`, fixed
+            and for the patches alone; `none`.
+        prefix: tokens before the patches.
+        known: rows and columns of the patches that learned embeddings are for, whose number leaves
+            the grid open: 16 fit 4x4 and 2x8 patches. None is the square, or the image's grid if no
+            square has as many patches. `resample_positions` makes another grid's.
     """
 
     kind: str = 'learned'
@@ -136,11 +146,14 @@ class PositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, grid: tuple[int, int]) -> jax.Array:
         count, width = tokens.shape[1:]
+        if self.kind == 'none':
+            return tokens
         if self.kind == 'sincos':
             table = sincos_positions(grid, width)
             return tokens.at[:, self.prefix :].add(table.astype(tokens.dtype))
         if self.kind != 'learned':
-            raise ValueError(f"position must be 'learned' or 'sincos': position={self.kind!r}.")
+            rule = "position must be 'learned', 'sincos' or 'none'"
+            raise ValueError(f'{rule}: position={self.kind!r}.')
         rows = count - self.prefix
         if self.has_variable('params', 'table'):
             rows = self.get_variable('params', 'table').shape[0] - self.prefix
@@ -164,8 +177,21 @@ class PositionEmbedding(nn.Module):
 class TokenEmbed(nn.Module):
     """Images to the tokens that enter the first block: `[class, registers, patches]`.
 
-    Class tokens and patches have position embeddings. Registers, inserted between them, have none
-    (Darcet et al. 2024).
+    Attributes:
+        patch_size: side of a patch in pixels.
+        width: channels of a token.
+        class_tokens: number of class tokens.
+        registers: number of registers (Darcet et al. 2024).
+        position: position embedding.
+        dropout: rate at the end.
+        dtype: compute type.
+        position_grid: grid that learned positions are for.
+        prefix_positions: learned positions of tokens before the patches: of the `class` tokens, of
+            `all`, or of `none`.
+        patch_bias: bias of the patch embedding.
+        patch_norm: normalization of the patches before positions are added (AIMv2's).
+        norm: normalization of all tokens at the end (CLIP's).
+        norm_epsilon: that of both.
     """
 
     patch_size: int
@@ -176,22 +202,38 @@ class TokenEmbed(nn.Module):
     dropout: float = 0.0
     dtype: str = 'float32'
     position_grid: tuple[int, int] | None = None
+    prefix_positions: PrefixPositions = 'class'
+    patch_bias: bool = True
+    patch_norm: Normalization | None = None
+    norm: Normalization | None = None
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        tokens = PatchEmbed(self.patch_size, self.width, self.dtype, name='patch')(images)
-        prefix = self.class_tokens
-        if prefix:
-            token = self.param('class_token', kernel_init, (prefix, self.width))
-            tokens = jnp.concatenate([repeated(token, tokens), tokens], axis=1)
+        embed = PatchEmbed(self.patch_size, self.width, self.dtype, self.patch_bias, name='patch')
+        patches = embed(images)
+        if self.patch_norm:
+            normalize = norm(self.patch_norm, self.dtype, self.norm_epsilon)
+            patches = normalize(name='patch_norm')(patches)
+        prefix = {
+            name: repeated(self.param(name, kernel_init, (count, self.width)), patches)
+            for name, count in (('class_token', self.class_tokens), ('registers', self.registers))
+            if count
+        }
+        placed = {'class': ['class_token'], 'all': [*prefix], 'none': []}[self.prefix_positions]
+        tokens = [prefix.pop(name) for name in placed if name in prefix]
+        tokens = jnp.concatenate([*tokens, patches], axis=1) if tokens else patches
+        known = tokens.shape[1] - patches.shape[1]
         grid = grid_of(images.shape[1:3], self.patch_size)
-        positions = PositionEmbedding(self.position, prefix, self.position_grid, name='position')
+        positions = PositionEmbedding(self.position, known, self.position_grid, name='position')
         tokens = positions(tokens, grid)
-        if self.registers:
-            added = self.param('registers', kernel_init, (self.registers, self.width))
-            parts = tokens[:, :prefix], repeated(added, tokens), tokens[:, prefix:]
+        if prefix:
+            parts = tokens[:, :known], *prefix.values(), tokens[:, known:]
             tokens = jnp.concatenate(parts, axis=1)
-        return dropout(self, tokens, self.dropout, train)
+        tokens = dropout(self, tokens, self.dropout, train)
+        if self.norm:
+            tokens = norm(self.norm, self.dtype, self.norm_epsilon)(name='norm')(tokens)
+        return tokens
 
 
 def repeated(token: jax.Array, like: jax.Array) -> jax.Array:

@@ -20,10 +20,13 @@ class Head(nn.Module):
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
     dtype: str = 'float32'
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=kernel_init)
+        dense = functools.partial(
+            nn.Dense, use_bias=self.bias, dtype=self.dtype, kernel_init=kernel_init
+        )
         x = dropout(self, x, self.dropout, train)
         for i, width in enumerate(self.hidden):
             x = gelu(dense(width, name=f'hidden_{i + 1}')(x))

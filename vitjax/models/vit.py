@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -10,20 +10,23 @@ import jax.numpy as jnp
 
 from vitjax.base import fields
 from vitjax.base.ranges import Amount, Classes, Extent, Positive, Range, Rate, Ratio, Side
-from vitjax.layers.attention import MultiHeadAttention
-from vitjax.layers.block import Block, Mlp
-from vitjax.layers.embed import TokenEmbed
+from vitjax.layers.attention import ClassAttention, MultiHeadAttention
+from vitjax.layers.block import Block, ClassBlock, Mlp
+from vitjax.layers.dense import Activation, kernel_init
+from vitjax.layers.embed import PrefixPositions, TokenEmbed, repeated
 from vitjax.layers.head import Head
-from vitjax.layers.norm import LayerNorm
+from vitjax.layers.norm import Normalization, norm
+from vitjax.layers.rope import Rope
 from vitjax.layers.stack import stack
 from vitjax.models.base import Arithmetic, Model, Trunk
 from vitjax.ops import Implementation
 
+Pool = Literal['class', 'distilled', 'mean', 'class_and_mean', 'flatten', 'map']
 Registers = Annotated[int, Range(0, 1_024)]
 
 
 class ViT(Model):
-    """ViT, with the options that DeiT, AugReg, DINOv2 and the CIFAR tutorial need.
+    """ViT, with the options of DeiT, AugReg, DINOv2 and v3, EVA-02, CLIP, SigLIP, AIMv2 and others.
 
     Images [B, H, W, 3], normalized, to logits [B, num_classes] (features when it is 0).
 
@@ -42,18 +45,36 @@ class ViT(Model):
         dropout: rate after the embeddings, projections and MLP layers.
         attention_dropout: rate on the attention weights.
         head_dropout: rate before and inside the head.
-        pool: input of the head: `class` token, `mean` over patches, or all tokens, `flatten`;
-            `distilled` has DeiT's distillation token after the class token, a second head that
-            reads it, and the mean of both heads as logits (Touvron et al. 2021, section 4).
+        pool: input of the head: `class` token, `mean` over patches, both (`class_and_mean`), all
+            tokens (`flatten`), or a learned token that gathers from all by attention (`map`, Zhai
+            et al. 2022). `distilled` has DeiT's distillation token after the class token, a second
+            head that reads it, and the mean of both heads as logits (Touvron et al. 2021, section
+            4).
         registers: extra tokens after the class token (Darcet et al. 2024).
-        position: `learned` or `sincos` position embeddings.
+        position: `learned`, `sincos` or no absolute position embeddings (`none`).
         position_grid: rows and columns of the patches that learned positions are for; None is a
             square, or any grid if no square has as many patches.
-        norm_epsilon: added to the variance in every LayerNorm.
+        norm_epsilon: added to the variance in every normalization.
         head: widths of hidden layers in the head.
         attention: implementation (`vitjax.ops.attention`); they differ in speed and memory.
         dtype: compute type; parameters stay float32.
         remat: recompute each block in the backward pass, for memory.
+        rope: rotary position embedding of queries and keys, as DINOv3, EVA-02 or RoPE-ViT
+            (`axial`, `mixed`) have it; None has none.
+        norm: `layer` or `rms` normalization, everywhere.
+        mlp: nonlinearity of the MLP.
+        mlp_norm: normalization before the MLP's second layer.
+        qk_norm: normalization of each head's queries and keys.
+        key_bias: biases on keys, with `qkv_bias`.
+        bias: biases of the projections and MLPs.
+        patch_bias: bias of the patch embedding.
+        patch_norm: normalization of the patch embeddings.
+        pre_norm: normalization of all tokens before the first block.
+        fc_norm: with `mean`, the final normalization follows the mean; otherwise it precedes it.
+        head_bias: biases of the head; a projection like CLIP's has none.
+        prefix_positions: learned positions before the patches': of the `class` tokens, of `all`
+            tokens there, or of `none`.
+        spare_class_token: a class token that the head does not read: CLIP's with `mean`, say.
     """
 
     patch_size: Side = 16
@@ -70,45 +91,80 @@ class ViT(Model):
     dropout: Rate = 0.0
     attention_dropout: Rate = 0.0
     head_dropout: Rate = 0.0
-    pool: Literal['class', 'distilled', 'mean', 'flatten'] = 'class'
+    pool: Pool = 'class'
     registers: Registers = 0
-    position: Literal['learned', 'sincos'] = 'learned'
+    position: Literal['learned', 'sincos', 'none'] = 'learned'
     position_grid: tuple[Extent, Extent] | None = None
     norm_epsilon: Positive = 1e-6
     head: tuple[Extent, ...] = ()
     attention: Implementation = 'auto'
     dtype: Arithmetic = 'float32'
     remat: bool = False
+    rope: Rope | None = None
+    norm: Normalization = 'layer'
+    mlp: Activation = 'gelu'
+    mlp_norm: bool = False
+    qk_norm: bool = False
+    key_bias: bool = True
+    bias: bool = True
+    patch_bias: bool = True
+    patch_norm: bool = False
+    pre_norm: bool = False
+    fc_norm: bool = True
+    head_bias: bool = True
+    prefix_positions: PrefixPositions = 'class'
+    spare_class_token: bool = False
 
     @property
     def class_tokens(self) -> int:
-        """Number of tokens read by a head that stand for no patch."""
-        return {'class': 1, 'distilled': 2}.get(self.pool, 0)
+        """Number of class tokens."""
+        read = {'class': 1, 'distilled': 2, 'class_and_mean': 1}.get(self.pool, 0)
+        return read or int(self.spare_class_token)
 
     @property
     def trunk(self) -> Trunk:
         """Class tokens, registers and patches through `blocks`."""
-        reads = 'class' if self.class_tokens else self.pool
-        prefix = self.class_tokens + self.registers
-        return Trunk(self.patch_size, prefix, reads, {'blocks': self.depth})
+        reads = {'distilled': 'class', 'class_and_mean': 'class', 'map': 'attention'}
+        stacks = {'blocks': self.depth} | ({'class_blocks': 1} if self.pool == 'map' else {})
+        return Trunk(
+            self.patch_size, self.class_tokens + self.registers, reads.get(self.pool, self.pool),
+            stacks, class_tokens=int(self.pool == 'map'),
+        )  # fmt: skip
 
     def setup(self):
         fields.require(self, 'model')
+
+        def chosen(asked: bool) -> Normalization | None:
+            return self.norm if asked else None
+
         self.embed = TokenEmbed(
             self.patch_size, self.width, self.class_tokens, self.registers, self.position,
-            self.dropout, self.dtype, self.position_grid,
+            self.dropout, self.dtype, self.position_grid, self.prefix_positions, self.patch_bias,
+            chosen(self.patch_norm), chosen(self.pre_norm), self.norm_epsilon,
         )  # fmt: skip
+        drops: Any = {'dropout': self.dropout, 'attention_dropout': self.attention_dropout}
+        how: Any = {'implementation': self.attention, 'dtype': self.dtype, 'parent': None}
         attention = MultiHeadAttention(
-            self.num_heads, self.head_width, qkv_bias=self.qkv_bias, dropout=self.dropout,
-            attention_dropout=self.attention_dropout, implementation=self.attention,
-            dtype=self.dtype, parent=None,
+            self.num_heads, self.head_width, qkv_bias=self.qkv_bias, key_bias=self.key_bias,
+            bias=self.bias, qk_norm=chosen(self.qk_norm), norm_epsilon=self.norm_epsilon,
+            rope=self.rope, prefix=self.trunk.prefix, **drops, **how,
         )  # fmt: skip
-        mlp = Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None)
-        self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
-            attention, mlp, self.layer_scale, self.dtype, self.norm_epsilon
+        mlp = Mlp(
+            self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, self.mlp, self.bias,
+            chosen(self.mlp_norm), self.norm_epsilon, parent=None,
+        )  # fmt: skip
+        block = self.dtype, self.norm_epsilon, self.norm
+        self.blocks = stack(Block, self.depth, 0, static=2, remat=self.remat)(
+            attention, mlp, self.layer_scale, *block
         )
-        self.norm = LayerNorm(self.dtype, self.norm_epsilon)
-        head = functools.partial(Head, self.num_classes, self.head, self.head_dropout, self.dtype)
+        if self.pool == 'map':
+            self.class_token = self.param('class_token', kernel_init, (1, self.width))
+            gather = ClassAttention(self.num_heads, **drops, **how, latent=True)
+            self.class_blocks = stack(ClassBlock, 1, nn.broadcast)(gather, mlp, None, *block)
+        self.final_norm = norm(self.norm, self.dtype, self.norm_epsilon)(name='norm')
+        head = functools.partial(
+            Head, self.num_classes, self.head, self.head_dropout, self.dtype, self.head_bias
+        )
         self.classifier = head(name='head')
         if self.pool == 'distilled':
             self.distilled_classifier = head(name='head_distilled')
@@ -117,24 +173,35 @@ class ViT(Model):
     def through(self, tokens: jax.Array, grid: tuple[int, int], train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that enter the first block to those that leave the last."""
         rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path else None
-        return self.blocks(tokens, rates, train)[0]
+        return self.blocks(tokens, rates, train, grid)[0]
 
     def readout(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         """Tokens [B, N, width] that leave a block to logits: pooling, the final norm, the head."""
         if self.pool == 'distilled':
             logits, distilled = self.both(tokens, train)
             return (logits + distilled) / 2
+        patches = tokens[:, self.prefix_tokens :]
         if self.pool == 'class':
-            features = self.norm(tokens[:, 0])
+            features = self.final_norm(tokens[:, 0])
+        elif self.pool == 'mean' and self.fc_norm:
+            features = self.final_norm(patches.mean(1))
         elif self.pool == 'mean':
-            features = self.norm(tokens[:, self.prefix_tokens :].mean(1))
+            features = self.final_norm(patches).mean(1)
+        elif self.pool == 'flatten':
+            features = self.final_norm(tokens).reshape(tokens.shape[0], -1)
+        elif self.pool == 'map':
+            tokens = self.final_norm(tokens)
+            probe = repeated(self.class_token, tokens)
+            features = self.class_blocks(probe, tokens, train)[0][:, 0]
         else:
-            features = self.norm(tokens).reshape(tokens.shape[0], -1)
+            tokens = self.final_norm(tokens)
+            parts = tokens[:, 0], tokens[:, self.prefix_tokens :].mean(1)
+            features = jnp.concatenate(parts, axis=-1)
         return self.classifier(features, train)
 
     def both(self, tokens: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Logits of the class token and of the distillation token, each from its own head."""
-        features = self.norm(tokens[:, :2])
+        features = self.final_norm(tokens[:, :2])
         logits = self.classifier(features[:, 0], train)
         return logits, self.distilled_classifier(features[:, 1], train)
 
