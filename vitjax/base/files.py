@@ -20,6 +20,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,19 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
     return path
 
 
+def irregular(path: Path) -> str:
+    """The kind of what is not a regular file, for a message; empty for a regular one.
+
+    To open a pipe would wait for its writer, and a device may never end.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+    """
+    mode = os.stat(path).st_mode
+    kinds = {stat.S_IFDIR: 'a directory', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket'}
+    return '' if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), 'a device')
+
+
 def is_empty(folder: Path) -> bool:
     """Returns True if a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)
@@ -98,8 +112,7 @@ def writing(
         OSError: naming `path`, if it cannot be written or something other than a file is there.
     """
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file():  # a rename would replace a device, too
-        kind = 'a directory' if path.is_dir() else 'a device, socket or pipe'
+    if path.exists() and (kind := irregular(path)):  # a rename would replace a device, too
         raise OSError(f'a file cannot be written where there is {kind}: {path}')
     _sweep_once(path.parent.absolute())
     with _draft(path, folder=False) as (draft, descriptor):
