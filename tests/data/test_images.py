@@ -189,7 +189,7 @@ def test_nothing_but_regular_files_is_opened(tmp_path, monkeypatch):
     os.mkdir('folder.png')
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind('socket.png')
-    kinds = {'fifo': 'a FIFO', 'link': 'a FIFO', 'folder': 'a folder', 'socket': 'a socket'}
+    kinds = {'fifo': 'a pipe', 'link': 'a pipe', 'folder': 'a directory', 'socket': 'a socket'}
     for name, kind in kinds.items():
         with pytest.raises(ValueError, match=f'{name}.png .*must be a regular file: it is {kind}'):
             images.read(f'{name}.png')

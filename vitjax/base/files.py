@@ -20,9 +20,10 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -63,12 +64,24 @@ def inside(folder: Path, name: Path) -> pathlib.Path:
     return path
 
 
+def irregular(path: Path) -> str:
+    """The kind of what is not a regular file, for a message; empty for a regular one.
+
+    To open a pipe would wait for its writer, and a device may never end.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+    """
+    mode = os.stat(path).st_mode
+    kinds = {stat.S_IFDIR: 'a directory', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket'}
+    return '' if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), 'a device')
+
+
 def is_empty(folder: Path) -> bool:
     """Returns True if a folder is missing, or holds nothing but drafts of this package."""
     folder = pathlib.Path(folder)
-    if not folder.exists():
-        return True
-    return folder.is_dir() and all(_is_draft(path.name) for path in folder.iterdir())
+    drafts = folder.is_dir() and all(_is_draft(path.name) for path in folder.iterdir())
+    return drafts or not folder.exists()
 
 
 def digest(path: Path) -> str:
@@ -99,11 +112,10 @@ def writing(
         OSError: naming `path`, if it cannot be written or something other than a file is there.
     """
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file():  # a rename would replace a device, too
-        kind = 'a directory' if path.is_dir() else 'a device, socket or pipe'
+    if path.exists() and (kind := irregular(path)):  # a rename would replace a device, too
         raise OSError(f'a file cannot be written where there is {kind}: {path}')
     _sweep_once(path.parent.absolute())
-    with _draft(path, _create_file) as (draft, descriptor):
+    with _draft(path, folder=False) as (draft, descriptor):
         # The descriptor itself stays open, and the draft locked, until it is renamed.
         raw = _PythonFile(draft, 'w', opener=lambda *_: os.dup(descriptor))
         binary: Any = io.BufferedWriter(raw)
@@ -128,30 +140,28 @@ def writing_folder(path: Path) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for folder in (path.parent, path):
         sweep(folder)
-    with _draft(path, _create_folder) as (draft, _):
+    with _draft(path, folder=True) as (draft, _):
         yield draft
 
 
 @contextlib.contextmanager
-def _draft(
-    path: pathlib.Path, create: Callable[[pathlib.Path], int]
-) -> Iterator[tuple[pathlib.Path, int]]:
+def _draft(path: pathlib.Path, *, folder: bool) -> Iterator[tuple[pathlib.Path, int]]:
     """Makes a locked draft of `path`, renamed after the block and removed after an error."""
-    draft = descriptor = None
-    try:
-        draft, descriptor = _new_draft(path.parent, create)
-        yield draft, descriptor
-        draft.rename(path)  # replaces a file or an empty folder, nothing else
-        draft = None
-    except OSError as error:
-        raise _naming(path, error) from None
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                draft.unlink()
-        if descriptor is not None:
-            os.close(descriptor)
+    with contextlib.ExitStack() as end:
+        try:
+            draft, descriptor = _new_draft(path.parent, folder=folder)
+            end.callback(os.close, descriptor)
+            end.callback(_remove, draft)  # does nothing once it is renamed
+            yield draft, descriptor
+            draft.rename(path)  # replaces a file or an empty folder, nothing else
+        except OSError as error:
+            raise _naming(path, error) from None
+
+
+def _remove(draft: pathlib.Path) -> None:
+    shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        draft.unlink()
 
 
 class _PythonFile(io.FileIO):
@@ -167,10 +177,22 @@ class _PythonFile(io.FileIO):
 
 def sweep(folder: Path) -> None:
     """Removes the drafts that killed processes left in a folder; everything else stays."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for draft in [entry for entry in entries if _is_draft(entry.name)]:
+    with contextlib.suppress(OSError):
+        for draft in [p for p in pathlib.Path(folder).iterdir() if _is_draft(p.name)]:
             with contextlib.suppress(OSError):  # a link, or the lock of a process at work
                 _remove_unlocked(draft)
+
+
+def _remove_unlocked(draft: pathlib.Path) -> None:
+    if draft.is_dir() or draft.is_file():  # to open a pipe would wait for its writer
+        # A lock on NFS needs a file that is open for writing.
+        mode = os.O_RDONLY if draft.is_dir() else os.O_RDWR
+        descriptor = os.open(draft, mode | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(draft)
+        finally:
+            os.close(descriptor)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -192,17 +214,18 @@ def _seal(token: str) -> str:
     return hashlib.sha256(f'{token}{DRAFT}'.encode()).hexdigest()[:8]
 
 
-def _new_draft(
-    folder: pathlib.Path, create: Callable[[pathlib.Path], int]
-) -> tuple[pathlib.Path, int]:
+def _new_draft(parent: pathlib.Path, *, folder: bool) -> tuple[pathlib.Path, int]:
     """A new draft in a folder and its open, locked descriptor."""
+    mode = os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
     while True:
         token = secrets.token_hex(8)  # the target's own name may be of the greatest length
-        draft = folder / f'.{token}{_seal(token)}{DRAFT}'
+        draft = parent / f'.{token}{_seal(token)}{DRAFT}'
         try:
-            descriptor = create(draft)
+            if folder:
+                draft.mkdir()
+            descriptor = os.open(draft, mode | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:
-            if folder.is_dir():
+            if parent.is_dir():
                 continue
             raise
         with contextlib.suppress(OSError):  # not all network file systems have locks
@@ -212,37 +235,12 @@ def _new_draft(
         os.close(descriptor)
 
 
-def _create_file(draft: pathlib.Path) -> int:
-    return os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-
-
-def _create_folder(draft: pathlib.Path) -> int:
-    draft.mkdir()
-    return os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-
-
 def _naming(path: pathlib.Path, error: OSError) -> OSError:
     """The same error with the name of the file or folder that the draft was to become."""
     if error.errno is None:
         return error
     name = os.fsdecode(path if error.filename is None else error.filename)
     return OSError(error.errno, error.strerror, _NAME.sub(lambda _: path.name, name))
-
-
-def _remove_unlocked(draft: os.DirEntry[str]) -> None:
-    folder = draft.is_dir(follow_symlinks=False)
-    if not folder and not draft.is_file(follow_symlinks=False):
-        return
-    # A lock on NFS needs a file that is open for writing.
-    descriptor = os.open(draft.path, (os.O_RDONLY if folder else os.O_RDWR) | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if folder:
-            shutil.rmtree(draft.path)
-        else:
-            os.unlink(draft.path)
-    finally:
-        os.close(descriptor)
 
 
 def replace(path: Path, text: str) -> None:
@@ -278,17 +276,30 @@ def _check_of(record: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: Path | None = None) -> Iterator[None]:
-    """Turns an OSError of the block into a ValueError that names a file.
+def reading(
+    path: object = None, errors: type[Exception] | tuple[type[Exception], ...] = OSError
+) -> Iterator[None]:
+    """Turns errors of the block into a ValueError that names a file.
 
     Args:
-        path: the file; None takes the name from the error.
+        path: the file; None takes the name from the OSError.
+        errors: types of the errors.
     """
     try:
         yield
-    except OSError as error:
-        name = error.filename if path is None else path
-        raise ValueError(f'{name} cannot be read: {error.strerror}.') from None
+    except errors as error:
+        name = getattr(error, 'filename', None) if path is None else path
+        reason = getattr(error, 'strerror', None) or first_line(error)
+        raise ValueError(f'{name} cannot be read: {reason}.') from None
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Prepends a file's name to the message of a ValueError of the block."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -298,18 +309,14 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no file.
         ValueError: if it is no JSON object, or differs from its digest.
     """
-    try:
+    with reading(path, (ValueError, RecursionError)):
         values = json.loads(pathlib.Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} cannot be read: {first_line(error)}.') from None
     if not isinstance(values, dict):
         raise ValueError(f'{path} must hold a JSON object: it holds a {type(values).__name__}.')
     known = values.pop(DIGEST, None)
     if known is not None and known != _digest_of(values):
-        raise ValueError(
-            f'{path} has changed since it was written; if you changed it, delete its last field, '
-            f'"{DIGEST}".'
-        )
+        advice = f'if you changed it, delete its last field, "{DIGEST}"'
+        raise ValueError(f'{path} has changed since it was written; {advice}.')
     return values
 
 
@@ -352,7 +359,7 @@ def array(path: Path, shape: tuple[int, ...] | None = None, dtype: DType = None)
             found = npy_header(file)
             size, needed = os.fstat(file.fileno()).st_size, file.tell() + _bytes(*found)
     except Exception as error:  # numpy's parsing of a header can raise any
-        reason = first_line(error) if not isinstance(error, OSError) else error.strerror
+        reason = getattr(error, 'strerror', None) or first_line(error)
         raise ValueError(f'{path} is no whole array of numbers: {reason}.') from None
     if size != needed:
         raise ValueError(f'{path} must have {needed:,} bytes, by its header: it has {size:,}.')

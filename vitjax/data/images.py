@@ -3,9 +3,7 @@
 import contextlib
 import functools
 import io
-import os
 import pathlib
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -13,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitjax.base import quiet
-from vitjax.base.files import first_line
+from vitjax.base.files import first_line, irregular
 from vitjax.base.processes import cores
 
 # Formats that are opened (no plugin that starts a program), with their suffixes.
@@ -59,7 +57,7 @@ def read(file: File, *, short_side: int | None = None) -> np.ndarray:
             and a JPEG is never decoded in full.
 
     Raises:
-        ValueError: if the file is missing, not regular (a folder, a FIFO), truncated, of another
+        ValueError: if the file is missing, not regular (a directory, a pipe), truncated, of another
             format, of floating-point numbers, of more than 179 megapixels, or one pixel wide or
             high. The message names it.
     """
@@ -93,13 +91,10 @@ def size(file: File) -> tuple[int, int]:
 
 
 def _regular(file: File) -> io.BytesIO | str | pathlib.Path:
-    """The file as Pillow takes it; opening a FIFO would wait for a writer."""
+    """The file as Pillow takes it."""
     if isinstance(file, InMemory):
         return io.BytesIO(file.content)
-    mode = os.stat(file).st_mode
-    if not stat.S_ISREG(mode):
-        kind = 'a folder' if stat.S_ISDIR(mode) else 'a FIFO' if stat.S_ISFIFO(mode) else 'a device'
-        kind = 'a socket' if stat.S_ISSOCK(mode) else kind
+    if kind := irregular(file):
         raise ValueError(f'an image must be a regular file: it is {kind}')
     return file
 

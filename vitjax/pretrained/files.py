@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from vitjax.base.files import first_line, npy_header
+from vitjax.base.files import first_line, irregular, npy_header
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
 SMALL, PACKED = 2**26, 100  # an npz may hold so many bytes, or so many times its own size
@@ -59,18 +59,16 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return _read_npz(path)
     try:
         return load_file(path)
-    except OSError as error:
-        raise ValueError(f'{path} cannot be read: {error.strerror or first_line(error)}.') from None
     except Exception as error:  # parsing a damaged header raises anything
-        reason = first_line(error)
-        raise ValueError(f'{path} is not a whole safetensors file: {reason}.') from None
+        rule = 'cannot be read' if isinstance(error, OSError) else 'is not a whole safetensors file'
+        reason = getattr(error, 'strerror', None) or first_line(error)
+        raise ValueError(f'{path} {rule}: {reason}.') from None
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):  # np.load's message would be about pickles
-        raise ValueError(
-            f'{path} is not a whole npz file: it has no directory of a zip at its end.'
-        )
+        reason = 'it has no directory of a zip at its end'
+        raise ValueError(f'{path} is not a whole npz file: {reason}.')
     try:
         _require_sizes(path)
         with np.load(path, allow_pickle=False) as file:
@@ -98,10 +96,8 @@ def _require_sizes(path: pathlib.Path) -> None:
                     shape, dtype = npy_header(file)
                     claimed = file.tell() + math.prod(shape) * dtype.itemsize
                 if claimed != member.file_size:
-                    raise ValueError(
-                        f'{member.filename} of {dtype} {list(shape)} must have {claimed:,} bytes: '
-                        f'it has {member.file_size:,}'
-                    )
+                    rule = f'{member.filename} of {dtype} {list(shape)} must have {claimed:,} bytes'
+                    raise ValueError(f'{rule}: it has {member.file_size:,}')
 
 
 def is_folder(path: str | pathlib.Path) -> bool:
@@ -134,12 +130,7 @@ def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.
 
 
 def _require_regular(path: pathlib.Path) -> None:
-    """Refuses pipes, devices and directories, whose reading may block or never end."""
-    if not path.is_file():
-        kinds = {
-            'a directory': path.is_dir(), 'a pipe': path.is_fifo(), 'a socket': path.is_socket()
-        }  # fmt: skip
-        kind = next((name for name, found in kinds.items() if found), 'a device')
+    if kind := irregular(path):
         raise ValueError(f'{path} must be a regular file: it is {kind}.')
 
 
@@ -153,8 +144,8 @@ def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path |
     try:
         import huggingface_hub
     except ImportError:
-        needs = "needs the hub extra: pip install -e '.[hub]'."
-        raise ValueError(f'hf-hub:{repository} {needs}') from None
+        advice = "needs the hub extra: pip install -e '.[hub]'"
+        raise ValueError(f'hf-hub:{repository} {advice}.') from None
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
     except (OSError, ValueError) as error:  # the bases of its errors

@@ -9,7 +9,7 @@ table and add it to `FORMATS`.
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -93,23 +93,35 @@ def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
     )
 
 
-def _module(path: str, *names: str, pattern: str, bias: str = VECTOR, flax: bool = False) -> Table:
-    """Both parameters of a module, which has PyTorch's names and layouts, or flax's."""
+def _modules(
+    pattern: str, modules: Mapping[str, str | Sequence[str]], *, bias: str = VECTOR,
+    flax: bool = False,
+) -> Table:  # fmt: skip
+    """Both parameters of modules, which have PyTorch's names and layouts, or flax's.
+
+    Args:
+        pattern: layout of the kernels, or `VECTOR` for the scales of norms.
+        modules: name of each module in a file by our path; several are parts of one.
+        bias: layout of the biases.
+        flax: True for flax's names of parameters.
+    """
     ours = 'scale' if pattern == VECTOR else 'kernel'
     weight, dot = (ours, '/') if flax else ('weight', '.')
-    return (
-        Entry(f'{path}/{ours}', tuple(f'{name}{dot}{weight}' for name in names), pattern),
-        Entry(f'{path}/bias', tuple(f'{name}{dot}bias' for name in names), bias),
-    )
+    table: list[Entry] = []
+    for path, names in modules.items():
+        parts = (names,) if isinstance(names, str) else names
+        for own, theirs, layout in ((ours, weight, pattern), ('bias', 'bias', bias)):
+            table.append(Entry(f'{path}/{own}', tuple(p + dot + theirs for p in parts), layout))
+    return tuple(table)
 
 
-_norm = functools.partial(_module, pattern=VECTOR)
-_dense = functools.partial(_module, pattern='o i -> i o')
-_patches = functools.partial(_module, pattern='o c h w -> (h w c) o')
-_convolution = functools.partial(_module, pattern='o c y x -> y x c o')
-_one_by_one = functools.partial(_module, pattern='o i 1 1 -> i o')
-_flax_norm = functools.partial(_module, pattern=VECTOR, flax=True)
-_flax_dense = functools.partial(_module, pattern='i o -> i o', flax=True)
+_norms = functools.partial(_modules, VECTOR)
+_denses = functools.partial(_modules, 'o i -> i o')
+_patches = functools.partial(_modules, 'o c h w -> (h w c) o')
+_convolutions = functools.partial(_modules, 'o c y x -> y x c o')
+_one_by_ones = functools.partial(_modules, 'o i 1 1 -> i o')
+_flax_norms = functools.partial(_modules, VECTOR, flax=True)
+_flax_denses = functools.partial(_modules, 'i o -> i o', flax=True)
 
 
 def _scales(name: str) -> Table:
@@ -121,21 +133,18 @@ def _tokens(path: str, *names: str) -> Entry:
 
 
 _HALVES = (
-    *_norm('norm_1', 'norm1'),
-    *_norm('norm_2', 'norm2'),
-    *_dense('mlp/hidden', 'mlp.fc1'),
-    *_dense('mlp/output', 'mlp.fc2'),
+    *_norms({'norm_1': 'norm1', 'norm_2': 'norm2'}),
+    *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
 )
 _TIMM_BLOCK = (
-    *_dense('attention/qkv', 'attn.qkv'),
-    *_dense('attention/projection', 'attn.proj'),
+    *_denses({'attention/qkv': 'attn.qkv', 'attention/projection': 'attn.proj'}),
     *_HALVES,
 )
 _TIMM_STEM = (
-    *_patches('embed/patch/projection', 'patch_embed.proj'),
+    *_patches({'embed/patch/projection': 'patch_embed.proj'}),
     _tokens('embed/position/table', 'pos_embed'),
-    *_norm('norm', 'norm'),
-    *_dense('head/output', 'head'),
+    *_norms({'norm': 'norm'}),
+    *_denses({'head/output': 'head'}),
 )
 
 
@@ -145,105 +154,88 @@ def _timm_vit(scales: str) -> Table:
         _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
         _tokens('embed/registers', 'reg_token'),
         *_nested('blocks/', 'blocks.{i}.', (*_TIMM_BLOCK, *_scales(scales))),
-        *_dense('head_distilled/output', 'head_dist'),
+        *_denses({'head_distilled/output': 'head_dist'}),
     )
 
 
+_ATTENTION = {'query': 'q', 'key': 'k', 'value': 'v', 'projection': 'proj'}
 _CLASS_BLOCK = (
-    *_dense('attention/query', 'attn.q'),
-    *_dense('attention/key', 'attn.k'),
-    *_dense('attention/value', 'attn.v'),
-    *_dense('attention/projection', 'attn.proj'),
-    *_HALVES,
-    *_scales('gamma_{}'),
-)
+    *_nested('attention/', 'attn.', _denses(_ATTENTION)), *_HALVES, *_scales('gamma_{}'),
+)  # fmt: skip
 _CLASS_ATTENTION = (
     _tokens('class_token', 'cls_token'),
     *_nested('class_blocks/', 'blocks_token_only.{i}.', _CLASS_BLOCK),
 )
 _CAIT_BLOCK = (
     *_TIMM_BLOCK,
-    *_dense('attention/mix_logits', 'attn.proj_l'),
-    *_dense('attention/mix_weights', 'attn.proj_w'),
+    *_denses({'attention/mix_logits': 'attn.proj_l', 'attention/mix_weights': 'attn.proj_w'}),
     *_scales('gamma_{}'),
 )
+_SQUEEZE = {'se/reduce': '4.conv_reduce', 'se/expand': '4.conv_expand'}
 _CONVOLUTIONAL_BLOCK = (
-    *_norm('norm', 'norm1'),
-    *_one_by_one('conv_1', 'attn.qkv_pos.0'),
-    *_convolution('conv_2', 'attn.qkv_pos.2'),
-    *_one_by_one('se/reduce', 'attn.qkv_pos.4.conv_reduce'),
-    *_one_by_one('se/expand', 'attn.qkv_pos.4.conv_expand'),
-    *_one_by_one('conv_3', 'attn.qkv_pos.5'),
+    *_norms({'norm': 'norm1'}),
+    *_nested('', 'attn.qkv_pos.', _one_by_ones({'conv_1': '0', **_SQUEEZE, 'conv_3': '5'})),
+    *_convolutions({'conv_2': 'attn.qkv_pos.2'}),
     Entry('scale/scale', ('gamma_1',)),
 )
 _PATCHCONVNET = (
-    *(
-        entry for i in range(5)
-        for entry in _convolution(f'embed/conv_{i + 1}', f'patch_embed.proj.{2 * i}.0')
-    ),
+    *_convolutions({f'embed/conv_{i + 1}': f'patch_embed.proj.{2 * i}.0' for i in range(5)}),
     *_nested('blocks/', 'blocks.{i}.', _CONVOLUTIONAL_BLOCK),
     *_CLASS_ATTENTION,
-    *_norm('norm', 'norm'),
-    *_dense('head/output', 'head'),
+    *_norms({'norm': 'norm'}),
+    *_denses({'head/output': 'head'}),
     Entry('head/kernel', ('head.{i}.weight',), '1 d -> d'),  # one linear output per class token
     Entry('head/bias', ('head.{i}.bias',), '1 ->'),
-)  # fmt: skip
-_TRANSFORMERS_ATTENTION = (
-    *_dense('attention/qkv', *(f'attention.attention.{x}' for x in ('query', 'key', 'value'))),
-    *_dense('attention/projection', 'attention.output.dense'),
 )
+_QKV = ('query', 'key', 'value')
+_TRANSFORMERS_ATTENTION = _denses({
+    'attention/qkv': [f'attention.attention.{part}' for part in _QKV],
+    'attention/projection': 'attention.output.dense',
+})  # fmt: skip
 _TRANSFORMERS_BLOCK = (
     *_TRANSFORMERS_ATTENTION,
-    *_norm('norm_1', 'layernorm_before'),
-    *_norm('norm_2', 'layernorm_after'),
-    *_dense('mlp/hidden', 'intermediate.dense'),
-    *_dense('mlp/output', 'output.dense'),
+    *_norms({'norm_1': 'layernorm_before', 'norm_2': 'layernorm_after'}),
+    *_denses({'mlp/hidden': 'intermediate.dense', 'mlp/output': 'output.dense'}),
 )
 _DINOV2_BLOCK = (*_TRANSFORMERS_ATTENTION, *_HALVES, *_scales('layer_scale{}.lambda1'))
 
 
 def _transformers(block: Table) -> Table:
     return (
-        *_patches('embed/patch/projection', 'embeddings.patch_embeddings.projection'),
+        *_patches({'embed/patch/projection': 'embeddings.patch_embeddings.projection'}),
         _tokens('embed/class_token', 'embeddings.cls_token'),
         _tokens('embed/registers', 'embeddings.register_tokens'),
         _tokens('embed/position/table', 'embeddings.position_embeddings'),
         *_nested('blocks/', 'encoder.layer.{i}.', block),
-        *_norm('norm', 'layernorm'),
-        *_dense('head/output', 'classifier'),
+        *_norms({'norm': 'layernorm'}),
+        *_denses({'head/output': 'classifier'}),
     )
 
 
 _MHA = 'MultiHeadDotProductAttention_1'
 _AUGREG_BLOCK = (
-    *_flax_norm('norm_1', 'LayerNorm_0'),
-    *_flax_dense(
-        'attention/qkv', *(f'{_MHA}/{part}' for part in ('query', 'key', 'value')),
-        pattern='d heads k -> d (heads k)', bias='heads k -> (heads k)',
+    *_flax_norms({'norm_1': 'LayerNorm_0', 'norm_2': 'LayerNorm_2'}),
+    *_modules(
+        'd heads k -> d (heads k)', {'attention/qkv': [f'{_MHA}/{part}' for part in _QKV]},
+        bias='heads k -> (heads k)', flax=True,
     ),
-    *_flax_dense('attention/projection', f'{_MHA}/out', pattern='heads k d -> (heads k) d'),
-    *_flax_norm('norm_2', 'LayerNorm_2'),
-    *_flax_dense('mlp/hidden', 'MlpBlock_3/Dense_0'),
-    *_flax_dense('mlp/output', 'MlpBlock_3/Dense_1'),
+    *_modules('heads k d -> (heads k) d', {'attention/projection': f'{_MHA}/out'}, flax=True),
+    *_flax_denses({'mlp/hidden': 'MlpBlock_3/Dense_0', 'mlp/output': 'MlpBlock_3/Dense_1'}),
 )  # fmt: skip
 _AUGREG = (
-    *_flax_dense('embed/patch/projection', 'embedding', pattern='h w c o -> (h w c) o'),
+    *_modules('h w c o -> (h w c) o', {'embed/patch/projection': 'embedding'}, flax=True),
     _tokens('embed/class_token', 'cls'),
     _tokens('embed/position/table', 'Transformer/posembed_input/pos_embedding'),
     *_nested('blocks/', 'Transformer/encoderblock_{i}/', _AUGREG_BLOCK),
-    *_flax_norm('norm', 'Transformer/encoder_norm'),
-    *_flax_dense('head/output', 'head'),
+    *_flax_norms({'norm': 'Transformer/encoder_norm'}),
+    *_flax_denses({'head/output': 'head'}),
 )
 _VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _VGG16 = (
-    *(
-        entry for i, layer in enumerate(_VGG16_LAYERS, 1)
-        for entry in _convolution(f'conv_{i}/conv', f'features.{layer}')
-    ),
-    *_dense('dense_1', 'classifier.0', pattern='o (c rows columns) -> (rows columns c) o'),
-    *_dense('dense_2', 'classifier.3'),
-    *_dense('head', 'classifier.6'),
-)  # fmt: skip
+    *_convolutions({f'conv_{i}/conv': f'features.{n}' for i, n in enumerate(_VGG16_LAYERS, 1)}),
+    *_modules('o (c rows columns) -> (rows columns c) o', {'dense_1': 'classifier.0'}),
+    *_denses({'dense_2': 'classifier.3', 'head': 'classifier.6'}),
+)
 TRANSFORMERS_VIT = Format(
     "transformers' ViT", models.ViT, _transformers(_TRANSFORMERS_BLOCK), antialias=False
 )

@@ -80,21 +80,23 @@ def load(
     weights, stated = read(path), stated or Stated()
     config = configs.read_config(beside(path, configs.FILES))
     found = contents(weights, None if model is None else type(models.named(model)))
-    _require_heads(config, facts(found).get('width'), stated)
-    known = fields.declared(Preprocessing)
-    prepared = {field: value for field, value in stated.given().items() if field in known}
+    heads, width = config.num_heads, facts(found).get('width', 0)
+    if heads and width % heads and not stated.num_heads:
+        raise ValueError(
+            f'{config.path}: num_heads must divide width: num_heads={heads}, {width=}.'
+        )
+    prepared = {f: v for f, v in stated.given().items() if f in fields.declared(Preprocessing)}
     config = config._replace(
-        num_heads=stated.num_heads or config.num_heads,
-        prepared={**config.prepared, **prepared},
+        num_heads=stated.num_heads or heads, prepared={**config.prepared, **prepared}
     )
     name = model or _recognised(weights, found, path, config)
     source = _model(found, name, config)
     configs.require_claims(config, source, found.num_classes)
-    own = vars(models.named(name)) if name else {}
     heads = vars(source).get('num_heads')
-    heads = f', {heads} heads' if heads != own.get('num_heads') else ''
-    if model is None or heads:
-        report(Change('model', f'model: {name or "ViT"}{heads}'))
+    same = heads == (vars(models.named(name)).get('num_heads') if name else None)
+    if model is None or not same:
+        text = f'model: {name or "ViT"}' + ('' if same else f', {heads} heads')
+        report(Change('model', text))
     outputs = found.num_classes if num_classes is None else num_classes
     module = source.clone(num_classes=outputs)
     if patch_size is not None:
@@ -119,15 +121,6 @@ def load(
     ), params  # fmt: skip
 
 
-def _require_heads(config: Config, width: int | None, stated: Stated) -> None:
-    """Refuses a configuration whose heads do not divide the width, unless the user states them."""
-    heads = config.num_heads
-    if heads and width and width % heads and not stated.num_heads:
-        raise ValueError(
-            f'{config.path}: num_heads must divide width: num_heads={heads}, width={width}.'
-        )
-
-
 def _recognised(weights: Weights, found: Contents, path: str | pathlib.Path, config: Config) -> str:
     """The published model's name; empty for a ViT of another size whose heads are stated."""
     try:
@@ -142,25 +135,22 @@ def _recognised(weights: Weights, found: Contents, path: str | pathlib.Path, con
 
 def _model(found: Contents, name: str, config: Config) -> Module:
     """The model of weights: a published one, or a ViT of their shapes, with the stated fields."""
-    changes: dict[str, Any] = {'num_heads': config.num_heads, 'norm_epsilon': config.norm_epsilon}
     if name:
         model = models.named(name)
     else:
         sizes = facts(found)
         model = models.ViT(
-            patch_size=sizes['patch_size'], width=sizes['width'], depth=sizes['depth'],
-            registers=sizes['registers'], layer_scale=1.0 if sizes['layer_scale'] else None,
+            **{field: sizes[field] for field in ('patch_size', 'width', 'depth', 'registers')},
+            layer_scale=1.0 if sizes['layer_scale'] else None,
             pool='distilled' if sizes['distilled'] else 'class',
-        )  # fmt: skip
+        )
+    changes = {'num_heads': config.num_heads, 'norm_epsilon': config.norm_epsilon}
     if isinstance(model, models.ViT) and (config.path or not name):
         changes |= shapes(found)
     known = fields.declared(type(model))
-    for field, value in changes.items():
-        if value is not None and field in known:
-            model = fields.replace(model, field, value)
-        elif value is not None and field == 'num_heads':
-            raise ValueError(f'{type(model).__name__} has no attention heads: {value}.')
-    return model
+    if config.num_heads and 'num_heads' not in known:
+        raise ValueError(f'{type(model).__name__} has no attention heads: {config.num_heads}.')
+    return model.clone(**{f: v for f, v in changes.items() if f in known and v is not None})
 
 
 def _grid(found: Contents, config: Config) -> Grid | None:
@@ -192,34 +182,35 @@ def _assumed(
 
     The command repeats the user's own `stated` and `sizes`.
     """
-    given, text, flags = stated.given(), [], []
-    for field in ('mean', 'deviation', 'crop', 'interpolation'):
-        value = getattr(prepared, field)
-        if field not in config.prepared:
-            values = [f'{x:g}' for x in value] if isinstance(value, tuple) else [str(value)]
-            text.append(f'{field} {", ".join(values)}')
-            flags.append(f'--{field} {" ".join(values)}')
+    known = 'mean', 'deviation', 'crop', 'interpolation'
+    flags = {field: getattr(prepared, field) for field in known if field not in config.prepared}
+    text = [f'{field} {", ".join(_texts(value))}' for field, value in flags.items()]
     told = config.num_heads or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
     if type(model) is models.ViT and found.format is not AUGREG and not told:
         text.append(f'{model.num_heads} heads')
-        flags.append(f'--num-heads {model.num_heads}')
+        flags['num_heads'] = model.num_heads
     if found.image_size and found.patch_size and not stated.grid and not config.image:
         side = found.image_size // found.patch_size
         text.append(f'a grid of {side}x{side} patches')
-        flags.append(f'--grid {side} {side}')
+        flags['grid'] = side, side
     if not text:
         return ''
-    for field, value in {**given, **sizes}.items():
-        if value is not None:
-            values = ' '.join(map(str, value)) if isinstance(value, tuple) else str(value)
-            flags.append(f'--{field.replace("_", "-")} {values}')
+    flags = {'model': name or None, **flags, **stated.given(), **sizes}
+    options = [
+        f'--{field.replace("_", "-")} {" ".join(_texts(value))}'
+        for field, value in flags.items() if value is not None
+    ]  # fmt: skip
     hub = str(path).startswith(HUB)
     out = f'runs/{pathlib.PurePath(str(path) if hub else os.path.abspath(path)).stem}'
-    options = ' '.join([*([f'--model {name}'] if name else []), *flags])
     return (
         f'assumed, since no file beside the weights states it: {"; ".join(text)}. A run states it: '
-        f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} {options}'
+        f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} '
+        f'{" ".join(options)}'
     )
+
+
+def _texts(value: Any) -> list[str]:
+    return [*map(str, value)] if isinstance(value, tuple) else [str(value)]
 
 
 def fit(
@@ -255,6 +246,5 @@ def fit(
     if wanted != model or size != prepared.size:
         params = resize(params, wanted, size, grid=grid, report=report)
     augment, prepared = (dataclasses.replace(x, size=size) for x in (experiment.augment, prepared))
-    return dataclasses.replace(
-        experiment, model=wanted, augment=augment, preprocessing=prepared
-    ), params
+    found = {'model': wanted, 'augment': augment, 'preprocessing': prepared}
+    return dataclasses.replace(experiment, **found), params

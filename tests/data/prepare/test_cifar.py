@@ -152,8 +152,8 @@ def test_an_archive_that_is_damaged_is_not_prepared_in_part(tmp_path, archives):
 def test_what_is_no_archive_is_a_line(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     for name, match in (
-        ('pipe', '--archive must name a file: .*pipe is not a regular file'),
-        ('.', '--archive must name a file: .* is a folder'), ('none', 'there is no archive'),
+        ('pipe', '--archive must name a file: .*pipe is a pipe'),
+        ('.', '--archive must name a file: .* is a directory'), ('none', 'there is no archive'),
     ):  # fmt: skip
         refused(tmp_path, tmp_path / name, match)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.base.files import first_line, is_empty, writing_folder
+from vitjax.base.files import first_line, irregular, is_empty, writing_folder
 from vitjax.data.paths import expanded, tfds_folder
 from vitjax.data.prepare import records, silent, tar
 
@@ -82,8 +82,7 @@ def _read(archive: pathlib.Path, label_bytes: int, names: str) -> tuple[dict[str
     classes: list[str] = []
     if not archive.exists():
         raise ValueError(f'there is no archive {archive}.')
-    if not archive.is_file():  # to open a pipe would wait for its writer
-        kind = 'a folder' if archive.is_dir() else 'not a regular file'
+    if kind := irregular(archive):
         raise ValueError(f'--archive must name a file: {archive} is {kind}.')
     try:
         for name, content in sorted(_files(archive)):
