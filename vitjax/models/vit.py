@@ -149,18 +149,18 @@ class ViT(Model):
             bias=self.bias, qk_norm=chosen(self.qk_norm), norm_epsilon=self.norm_epsilon,
             rope=self.rope, prefix=self.trunk.prefix, **drops, **how,
         )  # fmt: skip
-        mlp = Mlp(
-            self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, self.mlp, self.bias,
+        mlp = functools.partial(
+            Mlp, self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, self.mlp, self.bias,
             chosen(self.mlp_norm), self.norm_epsilon, parent=None,
         )  # fmt: skip
         block = self.dtype, self.norm_epsilon, self.norm
         self.blocks = stack(Block, self.depth, 0, static=2, remat=self.remat)(
-            attention, mlp, self.layer_scale, *block
+            attention, mlp(), self.layer_scale, *block
         )
         if self.pool == 'map':
             self.class_token = self.param('class_token', kernel_init, (1, self.width))
             gather = ClassAttention(self.num_heads, **drops, **how, latent=True)
-            self.class_blocks = stack(ClassBlock, 1, nn.broadcast)(gather, mlp, None, *block)
+            self.class_blocks = stack(ClassBlock, 1, nn.broadcast)(gather, mlp(), None, *block)
         self.final_norm = norm(self.norm, self.dtype, self.norm_epsilon)(name='norm')
         head = functools.partial(
             Head, self.num_classes, self.head, self.head_dropout, self.dtype, self.head_bias
