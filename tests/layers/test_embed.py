@@ -119,7 +119,7 @@ def test_sincos_leaves_the_class_token_alone_and_unknown_positions_are_an_error(
     patches = run(PatchEmbed(4, 8), params['patch'], images)
     np.testing.assert_array_equal(tokens[:, :1], params['class_token'][None])
     np.testing.assert_allclose(tokens[:, 1:], patches + sincos_positions((2, 2), 8), rtol=1e-6)
-    with pytest.raises(ValueError, match="'learned' or 'sincos': position='rotary'"):
+    with pytest.raises(ValueError, match="'learned', 'sincos' or 'none': position='rotary'"):
         TokenEmbed(4, 8, position='rotary').init(jax.random.key(0), images)
 
 

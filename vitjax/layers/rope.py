@@ -1,6 +1,6 @@
 """Rotary position embeddings on a grid of patches (Su et al. 2021, arXiv:2104.09864).
 
-A pair of channels of a query or key is turned by an angle: a patch's row and column times the
+A pair of channels of a query or key is turned by an angle: a patch's column and row times the
 pair's two frequencies. The score of two patches then depends on their distance alone.
 """
 
@@ -21,25 +21,26 @@ class _Kind(NamedTuple):
         base: ratio of the highest to the lowest frequency.
         unit: highest frequency, in radians per unit of the coordinates.
         halves: pairs are channels i and i + size/2; otherwise 2i and 2i + 1.
-        columns_first: the first half of the frequencies turns with columns; otherwise with rows.
+        rows_first: the first half of the pairs turns with rows; otherwise with columns.
     """
 
     base: float
     unit: float = 1.0
     halves: bool = False
-    columns_first: bool = False
+    rows_first: bool = False
 
 
 KINDS: dict[str, _Kind] = {
-    'dinov3': _Kind(100.0, unit=2 * np.pi, halves=True),  # Siméoni et al. 2025, arXiv:2508.10104
-    'eva02': _Kind(10_000.0),  # Fang et al. 2023, arXiv:2303.11331
-    'axial': _Kind(100.0, columns_first=True),  # Heo et al. 2024, arXiv:2403.13298, eq. 8-9
-    'mixed': _Kind(10.0, columns_first=True),  # ... eq. 10: learned, here their initial values
+    # Siméoni et al. 2025, arXiv:2508.10104
+    'dinov3': _Kind(100.0, unit=2 * np.pi, halves=True, rows_first=True),
+    'eva02': _Kind(10_000.0, rows_first=True),  # Fang et al. 2023, arXiv:2303.11331
+    'axial': _Kind(100.0),  # Heo et al. 2024, arXiv:2403.13298, eq. 8-9
+    'mixed': _Kind(10.0),  # ... eq. 10: learned frequencies, which begin with these
 }
 
 
 def coordinates(kind: str, grid: tuple[int, int]) -> np.ndarray:
-    """Row and column of each patch of a grid, [N, 2].
+    """Column and row of each patch of a grid, [N, 2].
 
     `dinov3`: of centers, from -1 to 1 across the image. `eva02`: in units of the 16x16 patches that
     it was trained on, whatever the grid. Others: in patches.
@@ -49,11 +50,12 @@ def coordinates(kind: str, grid: tuple[int, int]) -> np.ndarray:
         axes = [(2 * axis + 1) / len(axis) - 1 for axis in axes]
     elif kind == 'eva02':
         axes = [axis * 16 / len(axis) for axis in axes]
-    return np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1).reshape(-1, 2)
+    rows, columns = np.meshgrid(*axes, indexing='ij')
+    return np.stack([columns, rows], axis=-1).reshape(-1, 2)
 
 
 def frequencies(kind: str, size: int) -> np.ndarray:
-    """Radians per row and per column for each pair of channels of a head: [2, size / 2].
+    """Radians per column and per row for each pair of channels of a head: [2, size / 2].
 
     Half of the pairs turns with rows alone, half with columns alone.
 
@@ -64,17 +66,17 @@ def frequencies(kind: str, size: int) -> np.ndarray:
         raise ValueError(f'rope={kind!r} needs heads of a multiple of 4 channels: {size} channels.')
     rule = KINDS[kind]
     falling = rule.unit * rule.base ** -(np.arange(size // 4) / (size // 4))
-    rows, columns = np.kron(np.eye(2), falling)
-    return np.stack([columns, rows] if rule.columns_first else [rows, columns])
+    first, second = np.kron(np.eye(2), falling)
+    return np.stack([second, first] if rule.rows_first else [first, second])
 
 
 def mixed_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Initial frequencies of `mixed`, [2, heads, size / 2]: axial, turned at random by head."""
     heads, pairs = shape[1:]
-    rows, columns = frequencies('mixed', 2 * pairs)
+    columns, rows = frequencies('mixed', 2 * pairs)
     angle = jax.random.uniform(key, (heads, 1), maxval=2 * np.pi)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    return jnp.stack([columns * sine + rows * cosine, columns * cosine - rows * sine])
+    return jnp.stack([columns * cosine - rows * sine, columns * sine + rows * cosine])
 
 
 def rotate(x: jax.Array, angles: jax.Array, *, prefix: int, halves: bool) -> jax.Array:

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 from vitjax.base import fields
 from vitjax.base.files import first_line, read_json
 from vitjax.base.ranges import Extent, Finite, Positive, Side
-from vitjax.data.preprocess import IMAGENET, Colour, Crop, Interpolation, Preprocessing
+from vitjax.data.preprocess import IMAGENET, Crop, Interpolation, Preprocessing
+from vitjax.layers.dense import Activation
+from vitjax.layers.rope import Rope
 from vitjax.models.base import Model
+from vitjax.models.vit import Pool
+from vitjax.pretrained.names import HALF
 
 FILES = CONFIG, PREPROCESSOR = 'config.json', 'preprocessor_config.json'
-HALF: tuple[Colour, Colour] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # mean, deviation
 
 # Fields of `Preprocessing` by their keys in timm's files, and timm's own defaults.
 _TIMM = {'crop_pct': 'crop', 'mean': 'mean', 'std': 'deviation', 'interpolation': 'interpolation'}
@@ -34,12 +37,22 @@ _FREE = {
     'no_embed_class', 'dynamic_img_size', 'strict_img_size', 'pretrained', 'init_values',
     'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only',
 }  # fmt: skip
-# Models of transformers, and the statements about them that are held against the weights.
-_KINDS = ('vit', 'deit', 'vit_mae', 'vit_msn', 'dinov2', 'dinov2_with_registers')
+# Models of transformers with the fields that their names state, and the statements about them that
+# are held against the weights.
+_PATCHES_ALONE = {'pool': 'mean', 'fc_norm': False}
+_KINDS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(['vit', 'deit', 'vit_mae', 'vit_msn', 'dinov2', 'dinov2_with_registers'], {}),
+    'dinov3_vit': {'rope': 'dinov3'}, 'ijepa': _PATCHES_ALONE, 'clip_vision_model': {},
+    'siglip_vision_model': {},
+}  # fmt: skip
+_ACTIVATIONS = {
+    'gelu': 'gelu', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_new': 'gelu_tanh', 'gelu_tanh':
+    'gelu_tanh', 'quick_gelu': 'quick_gelu', 'silu': 'swiglu', 'swiglu': 'swiglu',
+}  # fmt: skip
 _CLAIMS = (
     'hidden_size', 'num_hidden_layers', 'intermediate_size', 'patch_size', 'num_channels',
-    'hidden_act', 'qkv_bias', 'use_swiglu_ffn', 'num_register_tokens', 'head_dim', 'mlp_ratio',
-    'query_bias', 'key_bias', 'value_bias', 'proj_bias', 'mlp_bias',
+    'qkv_bias', 'use_swiglu_ffn', 'use_gated_mlp', 'num_register_tokens', 'head_dim', 'mlp_ratio',
+    'query_bias', 'key_bias', 'value_bias', 'proj_bias', 'mlp_bias', 'rope_theta', 'projection_dim',
 )  # fmt: skip
 _RESAMPLING = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
 # Defaults of transformers' image processors, as of version 5. `size` with a shortest edge resizes
@@ -66,6 +79,9 @@ class Stated:
 
     Attributes:
         num_heads: attention heads.
+        rope: rotary position embedding.
+        mlp: nonlinearity of the MLP.
+        pool: input of the head.
         mean: mean per channel of pixels in 0..1.
         deviation: standard deviation per channel of pixels in 0..1.
         crop: fraction of the short side that the input covers, 0.01 to 1.
@@ -74,6 +90,9 @@ class Stated:
     """
 
     num_heads: Extent | None = None
+    rope: Rope | None = None
+    mlp: Activation | None = None
+    pool: Pool | None = None
     mean: tuple[Finite, Finite, Finite] | None = None
     deviation: tuple[Positive, Positive, Positive] | None = None
     crop: Crop | None = None
@@ -99,8 +118,7 @@ class Config(NamedTuple):
         image: height and width in pixels of the images that the position embeddings are for.
         resampled: True if the position embeddings may be for another grid nevertheless.
         classes: names of the classes.
-        num_heads: attention heads.
-        norm_epsilon: epsilon of LayerNorm.
+        fields: fields of the model.
         claims: other statements by their name in the file.
     """
 
@@ -111,8 +129,7 @@ class Config(NamedTuple):
     image: tuple[int, int] | None = None
     resampled: bool = False
     classes: tuple[str, ...] = ()
-    num_heads: int | None = None
-    norm_epsilon: float | None = None
+    fields: Mapping[str, Any] = {}
     claims: Mapping[str, Any] = {}
 
 
@@ -163,22 +180,45 @@ def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
         image=None if size == [None] else _sides(size),
         resampled='img_size' not in settings and not of.get('fixed_input_size'),
         classes=tuple(classes) if isinstance(classes, list) else (),
-        num_heads=_checked(settings, 'num_heads', Extent, 'model_args.'), claims=claims,
+        fields=_timm_fields(config, settings), claims=claims,
     )  # fmt: skip
+
+
+def _timm_fields(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {'num_heads': _checked(settings, 'num_heads', Extent, 'model_args.')}
+    pools = {'token': 'class', 'avg': 'mean', 'map': 'map'}
+    for where in (config, settings):
+        if (pool := where.get('global_pool')) is not None:
+            _require('global_pool', pool, (*pools,))
+            fields['pool'] = pools[pool]
+    if (activation := settings.get('act_layer')) is not None:
+        _require('model_args.act_layer', activation, (*_ACTIVATIONS,))
+        fields['mlp'] = _ACTIVATIONS[activation]
+    return fields
 
 
 def _of_transformers(config: dict[str, Any]) -> dict[str, Any]:
     kind = config.get('model_type')
+    if kind in ('clip', 'siglip') and isinstance(config.get('vision_config'), dict):
+        config = {'model_type': f'{kind}_vision_model', **config['vision_config']}
+        kind = config['model_type']
     if kind is not None:
-        _require('model_type', kind, _KINDS)
+        _require('model_type', kind, (*_KINDS,))
+    activation = config.get('hidden_act')
+    if activation is not None:
+        _require('hidden_act', activation, (*_ACTIVATIONS,))
     image, names = config.get('image_size'), config.get('id2label') or {}
     classes: list[Any] = [names.get(str(i)) for i in range(len(names))]
     named = all(isinstance(name, str) and not name.startswith('LABEL_') for name in classes)
     return dict(
         name=str(kind or ''), image=_sides(image) if image else None,
         classes=tuple(classes) if named else (),
-        num_heads=_checked(config, 'num_attention_heads', Extent),
-        norm_epsilon=_checked(config, 'layer_norm_eps', Positive), claims=_picked(config, _CLAIMS),
+        fields={
+            **_KINDS.get(kind or '', {}), 'mlp': _ACTIVATIONS.get(activation or ''),
+            'num_heads': _checked(config, 'num_attention_heads', Extent),
+            'norm_epsilon': _checked(config, 'layer_norm_eps', Positive),
+        },
+        claims=_picked(config, _CLAIMS),
     )  # fmt: skip
 
 
@@ -306,26 +346,42 @@ def _computed(model: Model, num_classes: int) -> dict[str, tuple[Any, ...]]:
     """Values of each setting under which `model` computes what its publisher's model does."""
     get = vars(model).get
     width, ratio, heads = get('width', 0), get('mlp_ratio', 0), get('num_heads')
-    hidden = int(width * ratio)
+    hidden, swiglu = int(width * ratio), get('mlp') == 'swiglu'
+    keys = bool(get('qkv_bias') and get('key_bias', True))
+    pools = {'class': 'token', 'mean': 'avg', 'map': 'map'}
+    norms = {'layer': ('layernorm', 'layer_norm'), 'rms': ('rmsnorm', 'rms_norm')}
+    activations = {'gelu_tanh': ('gelu_tanh', 'gelu_pytorch_tanh'), 'swiglu': ('silu', 'gelu')}
+    plain = get('mlp', 'gelu')
     by_names = {
-        'embed_dim hidden_size num_features': (get('width'),),
+        'embed_dim hidden_size': (get('width'),),
+        'num_features': (get('width'),),
         'depth num_hidden_layers': (get('depth'),),
         'num_heads': (heads,),
         'head_dim': (width // (heads or 1),),
         'patch_size': (get('patch_size'),),
-        'mlp_ratio': (ratio, hidden / (width or 1)),  # it may be rounded, to the same hidden width
-        'intermediate_size': (hidden,),
-        'reg_tokens num_register_tokens': (get('registers', 0),),
-        'qkv_bias query_bias key_bias value_bias': (get('qkv_bias'),),
+        # it may be rounded, to the same hidden width; a packed SwiGLU counts both of its parts
+        'mlp_ratio': (ratio, hidden / (width or 1), *((2 * hidden / (width or 1),) * swiglu)),
+        'intermediate_size': (hidden, *((get('width', 0) * 4,) * swiglu)),
+        'reg_tokens num_register_tokens num_reg_tokens': (get('registers', 0),),
+        'qkv_bias query_bias value_bias': (get('qkv_bias'),),
+        'key_bias': (keys,),
         'num_classes': (num_classes,),
+        'projection_dim': (num_classes, None, get('width')) if num_classes else (None, 512),
         'num_channels in_chans': (3,),
-        'global_pool': ('token',),
-        'hidden_act act_layer': ('gelu',),
-        'norm_layer': ('layernorm',),
+        'global_pool': (pools.get(get('pool', 'class'), 'token'),),
+        'act_layer': activations.get(plain, (plain,)),
+        'norm_layer': norms[get('norm', 'layer')],
         'embed_layer': ('patch_embed',),
         'pos_embed': ('learn',),
-        'class_token final_norm proj_bias mlp_bias': (True,),
-        'qk_norm pre_norm fc_norm use_swiglu_ffn dynamic_img_pad scale_attn_norm': (False,),
-        'scale_mlp_norm swiglu_mlp attn_pool': (False,),
+        'class_token': (get('class_tokens', getattr(model, 'class_tokens', 1)) > 0,),
+        'final_norm': (True,),
+        'proj_bias mlp_bias': (get('bias', True),),
+        'qk_norm': (get('qk_norm', False),),
+        'pre_norm': (get('pre_norm', False),),
+        'fc_norm': (get('pool') == 'mean' and get('fc_norm', False),),
+        'use_swiglu_ffn use_gated_mlp swiglu_mlp': (swiglu,),
+        'scale_mlp scale_mlp_norm': (get('mlp_norm', False),),
+        'dynamic_img_pad scale_attn_norm scale_attn_inner attn_pool': (False,),
+        'rope_theta rope_temperature': (100.0,) if get('rope') == 'dinov3' else (10_000.0,),
     }
     return {name: values for names, values in by_names.items() for name in names.split()}

@@ -87,14 +87,17 @@ class Parameter:
         """The parameter in float32: tensors rearranged, parts concatenated, layers stacked."""
         theirs, ours = self.entry.layouts
         layers = []
+        number, of = self.entry.part
         for names in self.names:
             found = [tensors[name].astype(np.float32, copy=False) for name in names]
+            if of > 1:
+                found = [np.split(tensor, of)[number] for tensor in found]
             parts = [self._rearranged(tensor, theirs, ours) for tensor in found]
             layers.append(parts[0] if len(parts) == 1 else np.concatenate(parts, self.entry.axis))
         return np.stack(layers) if self.entry.stacked else layers[0]
 
     def split(self, parameter: Array) -> dict[str, np.ndarray]:
-        """The file's tensors by name, views of the parameter if possible; inverse of `join`."""
+        """The file's tensors by name, or this parameter's part of them; inverse of `join`."""
         theirs, ours = self.entry.layouts
         out = {}
         layers = np.asarray(parameter) if self.entry.stacked else [np.asarray(parameter)]
@@ -108,6 +111,21 @@ class Parameter:
         axes = re.findall(r'\w+', old)
         sizes = {axis: size for axis, size in self.sizes.items() if axis in axes}
         return einops.rearrange(array, f'{old} -> {new}', **sizes)
+
+
+def in_file(
+    parameters: Mapping[str, Parameter], values: Mapping[str, Array]
+) -> dict[str, np.ndarray]:
+    """Values of parameters by path as the tensors of their file, by name."""
+    pieces: dict[str, dict[int, np.ndarray]] = {}
+    for path, parameter in parameters.items():
+        for name, piece in parameter.split(values[path]).items():
+            pieces.setdefault(name, {})[parameter.entry.part[0]] = piece
+    whole = {name: [found[i] for i in sorted(found)] for name, found in pieces.items()}
+    return {
+        name: parts[0] if len(parts) == 1 else np.concatenate(parts)
+        for name, parts in whole.items()
+    }  # fmt: skip
 
 
 def match(
@@ -134,9 +152,9 @@ def match(
     sizes |= {'rows': 7, 'columns': 7}  # VGG16 pools its maps to 7x7
     parameters = {}
     for path, leaf in shapes_of(source, size).items():
-        if path not in found.format.table:
+        if path not in found.table:
             raise ValueError(f'published weights have no {path}, which this model has.')
-        parameters[path] = Parameter(found.format.table[path], leaf.shape, sizes)
+        parameters[path] = Parameter(found.table[path], leaf.shape, sizes)
     _require_match(found, parameters)
     return found, parameters
 
@@ -162,9 +180,11 @@ def _as_in_file(
 
 def _require_match(found: Contents, parameters: Mapping[str, Parameter]) -> None:
     """Raises ValueError if tensors are missing, surplus, misshapen or not finite, with `few`."""
-    wanted: dict[str, np.ndarray] = {}
-    for each in parameters.values():
-        wanted |= each.split(np.broadcast_to(np.float32(0), each.shape))  # takes no memory
+    empty = np.float32(0)
+    wanted = in_file(
+        parameters,
+        {path: np.broadcast_to(empty, p.shape) for path, p in parameters.items()},  # no memory
+    )
     lines = misfits(shape_texts(found.weights), shape_texts(wanted))
     for name, value in ((n, found.weights[n]) for n in wanted if n in found.weights):
         if not jnp.issubdtype(value.dtype, jnp.floating):

@@ -9,7 +9,8 @@ table and add it to `FORMATS`.
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,20 +25,32 @@ VECTOR = 'd -> d'
 TOKENS = '1 n d -> n d'
 
 
+def _always(model: Any) -> bool:
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A parameter of ours and the tensors that hold it in a file.
+
+    A format may have several entries for a parameter. A file has the one whose names it has; `when`
+    tells which one the library writes for a model.
 
     Attributes:
         path: path of the parameter.
         names: names of tensors; several are parts that we concatenate: queries, keys and values, or
             class tokens. `{i}` counts the layers that we stack.
         pattern: einops pattern from each tensor to its part of the parameter.
+        part: number of this parameter among those that share the tensor, and how many they are;
+            they follow each other along its first axis.
+        when: True for the models that the library writes so.
     """
 
     path: str
     names: tuple[str, ...]
     pattern: str = VECTOR
+    part: tuple[int, int] = (0, 1)
+    when: Callable[[Any], bool] = _always
 
     @property
     def stacked(self) -> bool:
@@ -81,16 +94,25 @@ class Format:
     antialias: bool = True
 
     @functools.cached_property
-    def table(self) -> Mapping[str, Entry]:
-        """The entries by our path."""
-        return {entry.path: entry for entry in self.entries}
+    def paths(self) -> Mapping[str, Table]:
+        """The entries of each parameter by its path."""
+        paths: dict[str, Table] = {}
+        for entry in self.entries:
+            paths[entry.path] = (*paths.get(entry.path, ()), entry)
+        return paths
 
 
 def _nested(path: str, name: str, table: Iterable[Entry]) -> Table:
     return tuple(
-        Entry(path + entry.path, tuple(name + each for each in entry.names), entry.pattern)
+        dataclasses.replace(
+            entry, path=path + entry.path, names=tuple(name + each for each in entry.names)
+        )
         for entry in table
-    )
+    )  # fmt: skip
+
+
+def _when(when: Callable[[Any], bool], table: Iterable[Entry]) -> Table:
+    return tuple(dataclasses.replace(entry, when=when) for entry in table)
 
 
 def _modules(
@@ -132,6 +154,23 @@ def _tokens(path: str, *names: str) -> Entry:
     return Entry(path, names, TOKENS)
 
 
+def _shared(modules: Mapping[str, str]) -> Table:
+    """Dense modules that share a tensor, in its order."""
+    parts = [(path, names, (i, len(modules))) for i, (path, names) in enumerate(modules.items())]
+    return tuple(
+        dataclasses.replace(entry, part=part)
+        for path, name, part in parts for entry in _denses({path: name})
+    )  # fmt: skip
+
+
+def _one_layer(path: str, name: str, table: Iterable[Entry]) -> Table:
+    """Entries of a stack of one layer, whose tensors have no number in their names."""
+    entries = _nested(path, name, table)
+    return tuple(
+        dataclasses.replace(e, pattern=e.pattern.replace('-> ', '-> 1 ')) for e in entries
+    )  # fmt: skip
+
+
 _HALVES = (
     *_norms({'norm_1': 'norm1', 'norm_2': 'norm2'}),
     *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
@@ -148,14 +187,56 @@ _TIMM_STEM = (
 )
 
 
-def _timm_vit(scales: str) -> Table:
-    return (
-        *_TIMM_STEM,
-        _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
-        _tokens('embed/registers', 'reg_token'),
-        *_nested('blocks/', 'blocks.{i}.', (*_TIMM_BLOCK, *_scales(scales))),
-        *_denses({'head_distilled/output': 'head_dist'}),
-    )
+def _pools_first(model: Any) -> bool:
+    return model.pool == 'mean' and model.fc_norm
+
+
+def _apart(model: Any) -> bool:
+    return model.mlp_norm and not model.key_bias  # EVA-02 from its base size on
+
+
+def _gated(model: Any) -> bool:
+    """SwiGLU in two tensors; in one (`mlp.fc1`) in DINOv2's giant and EVA-02's smaller sizes."""
+    return model.mlp == 'swiglu' and (model.mlp_norm or not model.qkv_bias or model.registers > 0)
+
+
+_EVA_ATTENTION = (
+    *_when(_apart, _denses({'attention/qkv': [f'attn.{part}_proj' for part in 'qkv']})),
+    Entry('attention/qkv/bias', ('attn.q_proj.bias', 'attn.v_proj.bias'), when=_apart),
+    Entry(
+        'attention/qkv/bias', ('attn.q_bias', 'attn.v_bias'),
+        when=lambda model: not (model.key_bias or model.mlp_norm),
+    ),
+)  # fmt: skip
+_TIMM_VIT_BLOCK = (
+    *_EVA_ATTENTION,
+    *_when(_gated, _denses({'mlp/hidden': ['mlp.fc1_g', 'mlp.fc1_x']})),
+    *_when(lambda model: model.rope is not None, _scales('gamma_{}')),  # DeiT III's authors' too
+    *_TIMM_BLOCK,
+    *_scales('ls{}.gamma'),
+    *_norms({
+        'attention/query_norm': 'attn.q_norm', 'attention/key_norm': 'attn.k_norm',
+        'mlp/norm': 'mlp.norm',
+    }),
+)  # fmt: skip
+_TIMM_POOL = (
+    *_denses({'attention/query': 'q', 'attention/projection': 'proj'}),
+    *_shared({'attention/key': 'kv', 'attention/value': 'kv'}),
+    *_norms({'norm_2': 'norm'}),
+    *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
+)
+_TIMM_VIT = (
+    *_when(_pools_first, _norms({'norm': 'fc_norm'})),
+    *_TIMM_STEM,
+    *_norms({'embed/patch_norm': 'patch_embed.norm', 'embed/norm': 'norm_pre'}),
+    _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
+    _tokens('embed/registers', 'reg_token'),
+    *_nested('blocks/', 'blocks.{i}.', _TIMM_VIT_BLOCK),
+    Entry('blocks/attention/frequencies', ('rope.freqs',), 'two l h d -> l two h d'),
+    _tokens('class_token', 'attn_pool.latent'),
+    *_one_layer('class_blocks/', 'attn_pool.', _TIMM_POOL),
+    *_denses({'head_distilled/output': 'head_dist'}),
+)
 
 
 _ATTENTION = {'query': 'q', 'key': 'k', 'value': 'v', 'projection': 'proj'}
@@ -196,20 +277,99 @@ _TRANSFORMERS_BLOCK = (
     *_TRANSFORMERS_ATTENTION,
     *_norms({'norm_1': 'layernorm_before', 'norm_2': 'layernorm_after'}),
     *_denses({'mlp/hidden': 'intermediate.dense', 'mlp/output': 'output.dense'}),
+    *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
 )
 _DINOV2_BLOCK = (*_TRANSFORMERS_ATTENTION, *_HALVES, *_scales('layer_scale{}.lambda1'))
 
 
-def _transformers(block: Table) -> Table:
+def _transformers(block: Table, *more: Entry) -> Table:
     return (
         *_patches({'embed/patch/projection': 'embeddings.patch_embeddings.projection'}),
-        _tokens('embed/class_token', 'embeddings.cls_token'),
+        _tokens('embed/class_token', 'embeddings.cls_token', 'embeddings.distillation_token'),
         _tokens('embed/registers', 'embeddings.register_tokens'),
         _tokens('embed/position/table', 'embeddings.position_embeddings'),
         *_nested('blocks/', 'encoder.layer.{i}.', block),
         *_norms({'norm': 'layernorm'}),
+        *more,
         *_denses({'head/output': 'classifier'}),
     )
+
+
+_DISTILLED = _when(
+    lambda model: model.pool == 'distilled',
+    _denses({
+        'head/output': 'cls_classifier', 'head_distilled/output': 'distillation_classifier'
+    }),
+)  # fmt: skip
+_DINOV3_BLOCK = (
+    *_norms({'norm_1': 'norm1', 'norm_2': 'norm2'}),
+    *_denses({
+        'attention/qkv': [f'attention.{part}_proj' for part in 'qkv'],
+        'attention/projection': 'attention.o_proj',
+    }),
+    Entry('attention/qkv/bias', ('attention.q_proj.bias', 'attention.v_proj.bias')),
+    *_when(
+        lambda model: model.mlp == 'swiglu',
+        _denses({'mlp/hidden': ['mlp.gate_proj', 'mlp.up_proj']}),
+    ),
+    *_denses({'mlp/hidden': 'mlp.up_proj', 'mlp/output': 'mlp.down_proj'}),
+    *_scales('layer_scale{}.lambda1'),
+)  # fmt: skip
+_DINOV3 = (
+    *_patches({'embed/patch/projection': 'embeddings.patch_embeddings'}),
+    _tokens('embed/class_token', 'embeddings.cls_token'),
+    _tokens('embed/registers', 'embeddings.register_tokens'),
+    *_nested('blocks/', 'layer.{i}.', _DINOV3_BLOCK),
+    *_norms({'norm': 'norm'}),
+)
+_CLIP_BLOCK = (
+    *_norms({'norm_1': 'layer_norm1', 'norm_2': 'layer_norm2'}),
+    *_denses({
+        'attention/qkv': [f'self_attn.{part}_proj' for part in 'qkv'],
+        'attention/projection': 'self_attn.out_proj',
+        'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2',
+    }),
+)  # fmt: skip
+_SIGLIP_POOL = (
+    *(
+        Entry(f'attention/{part}/{own}', (f'attention.in_proj_{theirs}',), pattern, (i, 3))
+        for i, part in enumerate(_QKV)
+        for own, theirs, pattern in (('kernel', 'weight', 'o i -> i o'), ('bias', 'bias', VECTOR))
+    ),
+    *_denses({
+        'attention/projection': 'attention.out_proj',
+        'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2',
+    }),
+    *_norms({'norm_2': 'layernorm'}),
+)  # fmt: skip
+_CLIP = (
+    *_patches({'embed/patch/projection': 'embeddings.patch_embedding'}),
+    Entry('embed/class_token', ('embeddings.class_embedding',), 'd -> 1 d'),
+    Entry('embed/position/table', ('embeddings.position_embedding.weight',), 'n d -> n d'),
+    *_norms({'embed/norm': 'pre_layrnorm', 'norm': 'post_layernorm'}),
+    *_nested('blocks/', 'encoder.layers.{i}.', _CLIP_BLOCK),
+    _tokens('class_token', 'head.probe'),
+    *_one_layer('class_blocks/', 'head.', _SIGLIP_POOL),
+    *_denses({'head/output': 'visual_projection'}),
+)
+_OPEN_CLIP_BLOCK = (
+    *_norms({'norm_1': 'ln_1', 'norm_2': 'ln_2'}),
+    Entry('attention/qkv/kernel', ('attn.in_proj_weight',), 'o i -> i o'),
+    Entry('attention/qkv/bias', ('attn.in_proj_bias',)),
+    *_denses({
+        'attention/projection': 'attn.out_proj',
+        'mlp/hidden': 'mlp.c_fc', 'mlp/output': 'mlp.c_proj',
+    }),
+    *_scales('ls_{}.gamma'),
+)  # fmt: skip
+_OPEN_CLIP = (
+    *_patches({'embed/patch/projection': 'conv1'}),
+    Entry('embed/class_token', ('class_embedding',), 'd -> 1 d'),
+    Entry('embed/position/table', ('positional_embedding',), 'n d -> n d'),
+    *_norms({'embed/norm': 'ln_pre', 'norm': 'ln_post'}),
+    *_nested('blocks/', 'transformer.resblocks.{i}.', _OPEN_CLIP_BLOCK),
+    Entry('head/output/kernel', ('proj',), 'i o -> i o'),
+)
 
 
 _MHA = 'MultiHeadDotProductAttention_1'
@@ -237,12 +397,12 @@ _VGG16 = (
     *_denses({'dense_2': 'classifier.3', 'head': 'classifier.6'}),
 )
 TRANSFORMERS_VIT = Format(
-    "transformers' ViT", models.ViT, _transformers(_TRANSFORMERS_BLOCK), antialias=False
-)
+    "transformers' ViT", models.ViT, _transformers(_TRANSFORMERS_BLOCK, *_DISTILLED),
+    antialias=False,
+)  # fmt: skip
 AUGREG = Format("AugReg's", models.ViT, _AUGREG)
 FORMATS = (
-    Format("timm's ViT", models.ViT, _timm_vit('ls{}.gamma')),
-    Format("DeiT III's", models.ViT, _timm_vit('gamma_{}')),  # its authors' own
+    Format("timm's ViT", models.ViT, _TIMM_VIT),
     Format(
         "timm's CaiT", models.CaiT,
         (*_TIMM_STEM, *_nested('blocks/', 'blocks.{i}.', _CAIT_BLOCK), *_CLASS_ATTENTION),
@@ -250,19 +410,23 @@ FORMATS = (
     Format("PatchConvNet's", models.PatchConvNet, _PATCHCONVNET),
     TRANSFORMERS_VIT,
     Format("transformers' DINOv2", models.ViT, _transformers(_DINOV2_BLOCK), antialias=False),
+    Format("transformers' DINOv3", models.ViT, _DINOV3),
+    Format("transformers' CLIP and SigLIP", models.ViT, _CLIP),
+    Format("open_clip's", models.ViT, _OPEN_CLIP),
     AUGREG,
     Format("torchvision's VGG16", models.VGG16, _VGG16),
 )  # fmt: skip
 
-PREFIXES = ('module.', 'model.', 'vit.', 'backbone.', 'dinov2.', 'dinov2_with_registers.')
 RENAMED = (  # spellings of other versions of the same libraries
     (r'register_tokens', r'reg_token'),
-    (r'layers\.(\d+)\.mlp\.fc1\.(.*)', r'encoder.layer.\1.intermediate.dense.\2'),
-    (r'layers\.(\d+)\.mlp\.fc2\.(.*)', r'encoder.layer.\1.output.dense.\2'),
-    (r'layers\.(\d+)\.(.*)', r'encoder.layer.\1.\2'),
-    (r'(.*)\.attention\.q_proj\.(.*)', r'\1.attention.attention.query.\2'),
-    (r'(.*)\.attention\.k_proj\.(.*)', r'\1.attention.attention.key.\2'),
-    (r'(.*)\.attention\.v_proj\.(.*)', r'\1.attention.attention.value.\2'),
-    (r'(.*)\.attention\.o_proj\.(.*)', r'\1.attention.output.dense.\2'),
+    (r'layers\.(\d+)\.((attention|layernorm|mlp|intermediate|output).*)', r'encoder.layer.\1.\2'),
+    (r'(encoder.layer\.\d+)\.attention\.q_proj\.(.*)', r'\1.attention.attention.query.\2'),
+    (r'(encoder.layer\.\d+)\.attention\.k_proj\.(.*)', r'\1.attention.attention.key.\2'),
+    (r'(encoder.layer\.\d+)\.attention\.v_proj\.(.*)', r'\1.attention.attention.value.\2'),
+    (r'(encoder.layer\.\d+)\.attention\.o_proj\.(.*)', r'\1.attention.output.dense.\2'),
 )
-IGNORED = re.compile(r'(embeddings\.)?mask_token|pooler\..*')  # not part of the model
+# Not part of the encoder: masks, MAE's decoder, transformers' pooler, CLIP's text.
+IGNORED = re.compile(
+    r'(embeddings\.)?mask_token|pooler\..*|decoder.*|(text_model|text_projection)\..*'
+    r'|logit_(scale|bias)|embeddings\.position_ids'
+)

@@ -5,7 +5,8 @@ import os
 import pathlib
 import re
 import shlex
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from vitjax import experiment as experiments
 from vitjax import models
@@ -16,12 +17,14 @@ from vitjax.data.classes import imagenet as imagenet_classes
 from vitjax.data.preprocess import IMAGENET, Preprocessing
 from vitjax.experiment import Prepared
 from vitjax.layers.embed import grid_of
+from vitjax.layers.rope import Rope
 from vitjax.pretrained import config as configs
+from vitjax.pretrained import names
 from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import HUB, beside, read
 from vitjax.pretrained.formats import AUGREG, Weights
-from vitjax.pretrained.recognise import Contents, contents, facts, fits, recognise, shapes
+from vitjax.pretrained.recognise import Contents, contents, facts, fits, recognise, vit_fields
 from vitjax.pretrained.resize import Change, Grid, Report, resize
 
 _SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in names of files
@@ -48,7 +51,10 @@ def preprocessing(
         return Preprocessing(image_size, crop=1.0)
     if name.startswith('vit'):
         parts = ' '.join([*pathlib.Path(path).parts[-2:], kind]).lower()
-        mean, deviation = IMAGENET if re.search(_SELF_SUPERVISED, parts) else configs.HALF
+        mean, deviation = IMAGENET if re.search(_SELF_SUPERVISED, parts) else names.HALF
+        mean, deviation = names.mean_and_deviation(names.architecture(path, kind)) or (
+            mean, deviation
+        )  # fmt: skip
         return Preprocessing(image_size, 1.0 if large else 0.9, mean, deviation)
     return Preprocessing(image_size, 1.0 if large else 0.875)
 
@@ -80,22 +86,24 @@ def load(
     weights, stated = read(path), stated or Stated()
     config = configs.read_config(beside(path, configs.FILES))
     found = contents(weights, None if model is None else type(models.named(model)))
-    heads, width = config.num_heads, facts(found).get('width', 0)
+    heads, width = config.fields.get('num_heads'), facts(found).get('width', 0)
     if heads and width % heads and not stated.num_heads:
         raise ValueError(
             f'{config.path}: num_heads must divide width: num_heads={heads}, {width=}.'
         )
     prepared = {f: v for f, v in stated.given().items() if f in fields.declared(Preprocessing)}
-    config = config._replace(
-        num_heads=stated.num_heads or heads, prepared={**config.prepared, **prepared}
-    )
-    name = model or _recognised(weights, found, path, config)
-    source = _model(found, name, config)
+    config = config._replace(prepared={**config.prepared, **prepared})
+    architecture = '' if model else names.architecture(path, config.name)
+    told = names.fields(architecture, width)
+    told |= {field: value for field, value in config.fields.items() if value is not None}
+    told |= {f: v for f, v in stated.given().items() if f in fields.declared(models.ViT)}
+    name = model or _recognised(weights, found, path, config, told)
+    source = _model(found, name, told)
     configs.require_claims(config, source, found.num_classes)
     heads = vars(source).get('num_heads')
     same = heads == (vars(models.named(name)).get('num_heads') if name else None)
     if model is None or not same:
-        text = f'model: {name or "ViT"}' + ('' if same else f', {heads} heads')
+        text = f'model: {architecture or name or "ViT"}' + ('' if same else f', {heads} heads')
         report(Change('model', text))
     outputs = found.num_classes if num_classes is None else num_classes
     module = source.clone(num_classes=outputs)
@@ -121,36 +129,56 @@ def load(
     ), params  # fmt: skip
 
 
-def _recognised(weights: Weights, found: Contents, path: str | pathlib.Path, config: Config) -> str:
-    """The published model's name; empty for a ViT of another size whose heads are stated."""
+def _recognised(
+    weights: Weights, found: Contents, path: str | pathlib.Path, config: Config,
+    told: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """The published model's name; empty for a ViT of another size whose heads are told."""
     try:
         return recognise(weights, pathlib.Path(path, config.name) if config.name else path)
     except ValueError:
         sizes = {'width', 'patch_size'} <= facts(found).keys()
         known = any(fits(models.named(name), found) for name in models.NAMES)
-        if config.num_heads and sizes and found.format.model is models.ViT and not known:
+        if told.get('num_heads') and sizes and found.format.model is models.ViT and not known:
             return ''
         raise
 
 
-def _model(found: Contents, name: str, config: Config) -> Module:
-    """The model of weights: a published one, or a ViT of their shapes, with the stated fields."""
+def _model(found: Contents, name: str, told: Mapping[str, Any]) -> Module:
+    """The model of weights: a published one, or a ViT of their shapes, with the fields told."""
+    sizes = facts(found)
+    if name and not issubclass(found.format.model, models.ViT):
+        model = models.named(name)
+        if told.get('num_heads') and 'num_heads' not in fields.declared(type(model)):
+            raise ValueError(f'{type(model).__name__} has no attention heads: {told["num_heads"]}.')
+        known = fields.declared(type(model))
+        return model.clone(**{f: v for f, v in told.items() if f in known})
+    shaped = vit_fields(found)
     if name:
         model = models.named(name)
     else:
-        sizes = facts(found)
         model = models.ViT(
             **{field: sizes[field] for field in ('patch_size', 'width', 'depth', 'registers')},
             layer_scale=1.0 if sizes['layer_scale'] else None,
-            pool='distilled' if sizes['distilled'] else 'class',
         )
-    changes = {'num_heads': config.num_heads, 'norm_epsilon': config.norm_epsilon}
-    if isinstance(model, models.ViT) and (config.path or not name):
-        changes |= shapes(found)
-    known = fields.declared(type(model))
-    if config.num_heads and 'num_heads' not in known:
-        raise ValueError(f'{type(model).__name__} has no attention heads: {config.num_heads}.')
-    return model.clone(**{f: v for f, v in changes.items() if f in known and v is not None})
+    model = model.clone(**shaped, **{f: v for f, v in told.items() if f not in shaped})
+    if 'pool' in told and shaped['pool'] in ('class', 'mean') and told['pool'] != 'map':
+        model = model.clone(pool=told['pool'])
+    if model.pool in ('mean', 'map', 'flatten'):
+        model = model.clone(spare_class_token=found.class_tokens == 1)
+    if not found.positions:
+        model = model.clone(position='none')
+        if model.rope is None and 'rope' not in told:
+            raise ValueError(
+                'the weights have no position embeddings, and nothing states a rotary one: '
+                f'give --rope {" or ".join(get_args(Rope))}.'
+            )
+    if not model.key_bias and 'rope' not in told:
+        raise ValueError(
+            'the weights have no biases of keys, as EVA-02, whose rotary position embedding '
+            f'nothing states: give --rope {" or ".join(get_args(Rope))}.'
+        )
+    return model
 
 
 def _grid(found: Contents, config: Config) -> Grid | None:
@@ -185,7 +213,8 @@ def _assumed(
     known = 'mean', 'deviation', 'crop', 'interpolation'
     flags = {field: getattr(prepared, field) for field in known if field not in config.prepared}
     text = [f'{field} {", ".join(_texts(value))}' for field, value in flags.items()]
-    told = config.num_heads or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
+    told = config.fields.get('num_heads') or stated.num_heads
+    told = told or (name and re.match(rf'{name}(?![a-z0-9])', config.name))
     if type(model) is models.ViT and found.format is not AUGREG and not told:
         text.append(f'{model.num_heads} heads')
         flags['num_heads'] = model.num_heads

@@ -3,19 +3,21 @@
 import math
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vitjax import models
+from vitjax.layers.embed import square_grid
 from vitjax.models.base import Model
 from vitjax.pretrained.formats import (
     AUGREG,
     FORMATS,
     IGNORED,
-    PREFIXES,
     RENAMED,
     TRANSFORMERS_VIT,
+    Entry,
     Format,
     Weights,
 )
@@ -30,31 +32,51 @@ class Contents(NamedTuple):
     Attributes:
         format: the format, one of `FORMATS`.
         weights: tensors by the names of the format's table.
-        held: tensors that the table knows, by our path and their name.
+        held: tensors that the format knows, by our path and their name.
+        table: the entry of each parameter of the format that the file has names of.
     """
 
     format: Format
     weights: dict[str, np.ndarray]
     held: Held
+    table: Mapping[str, Entry]
 
     def first(self, path: str) -> np.ndarray | None:
         """The first tensor of a parameter of ours; None if there is none."""
         return next(iter(self.held.get(path, {}).values()), None)
 
+    def length(self, path: str, axis: str) -> int:
+        """Length of a named axis of a parameter's first tensor; 0 if it is absent or misshapen."""
+        tensor = self.first(path)
+        return 0 if tensor is None else self.table[path].length(axis, tensor) or 0
+
     @property
     def patch_size(self) -> int | None:
         """Side of the patches in pixels; None for a stem of convolutions."""
-        path = 'embed/patch/projection/kernel'
-        kernel = self.first(path)
-        return None if kernel is None else self.format.table[path].length('h', kernel)
+        return self.length('embed/patch/projection/kernel', 'h') or None
+
+    @property
+    def class_tokens(self) -> int:
+        """Number of class tokens in the trunk."""
+        return len(self.held.get('embed/class_token', ()))
+
+    @property
+    def registers(self) -> int:
+        """Number of registers."""
+        return sum(each.shape[-2] for each in self.held.get('embed/registers', {}).values())
+
+    @property
+    def prefix_positions(self) -> tuple[str, int]:
+        """Tokens before the patches that have positions, as `ViT` names them, and their number."""
+        rows = self.length('embed/position/table', 'n')
+        counts = {'class': self.class_tokens, 'none': 0, 'all': self.class_tokens + self.registers}
+        fitting = [(kind, n) for kind, n in counts.items() if rows > n and square_grid(rows - n)]
+        return fitting[0] if fitting else ('class', self.class_tokens)
 
     @property
     def positions(self) -> int:
         """Number of rows of the position table that stand for patches; 0 without a table."""
-        table, tokens = self.first('embed/position/table'), self.held.get('embed/class_token', ())
-        if table is None or table.ndim != 3:
-            return 0
-        return max(0, table.shape[-2] - len(tokens))
+        return max(0, self.length('embed/position/table', 'n') - self.prefix_positions[1])
 
     @property
     def image_size(self) -> int | None:
@@ -65,53 +87,89 @@ class Contents(NamedTuple):
     @property
     def num_classes(self) -> int:
         """Outputs of the head; 0 if there is none."""
-        biases = self.held.get('head/output/bias', self.held.get('head/bias', {}))
-        return sum(bias.size for bias in biases.values())
+        for path in ('head/output/bias', 'head/bias'):
+            if path in self.held:
+                return sum(bias.size for bias in self.held[path].values())
+        return self.length('head/output/kernel', 'o')
 
 
 def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
-    """Weights in the format that knows most of their names and has the smallest table.
+    """Weights in the first format that knows most of their names.
 
-    If a file has positions for the patches alone, the class token gets a row of zeros, which is
-    equivalent. Such files have registers, or are DeiT III's, which have LayerScale. In other files
-    the missing row is damage.
+    Prefixes that wrappers put before names are taken off: the one that leaves most names known.
 
     Args:
         weights: tensors by name, as `read` returns them.
         kind: class of the model; None considers the formats of all classes.
 
     Raises:
-        ValueError: if no format knows more than half of the names; if the images that the weights
-            are for have other than three channels.
+        ValueError: if no format knows more than half of the names; if the images that the weights are for have other than three channels.
     """
-    weights = {k: v for k, v in _unwrapped(weights).items() if not IGNORED.fullmatch(k)}
     formats = [each for each in FORMATS if kind in (None, each.model)]
     if not formats:
         raise ValueError(f'no published format has the parameters of {kind and kind.__name__}.')
-    found = [Contents(each, weights, _by_parameter(weights, each)) for each in formats]
-    best = max(found, key=lambda each: (_known(each), -len(each.format.table)))
-    if 2 * _known(best) <= len(weights):
-        some = ', '.join(list(weights)[:3]) or 'nothing'
+    named = [_named(weights, prefix) for prefix in _prefixes(weights)]
+    found = [_read(names, each) for names in named if names for each in formats]
+    best = max(found, key=_known)
+    if 2 * _known(best) <= len(best.weights):
+        some = ', '.join(list(best.weights)[:3]) or 'nothing'
         names = ', '.join(each.name for each in formats)
         raise ValueError(f'the weights must have names of {names}: they have {some}, ...')
     _require_colour(best)
-    held = best.held
-    if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
-        for name, table in held.get('embed/position/table', {}).items():
-            if table.ndim == 3 and math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
-                weights[name] = np.pad(table, ((0, 0), (1, 0), (0, 0)))
-                held['embed/position/table'] = {name: weights[name]}
     return best
 
 
 def _known(found: Contents) -> int:
-    return sum(map(len, found.held.values()))
+    return len({name for tensors in found.held.values() for name in tensors})
+
+
+def _prefixes(weights: Weights) -> list[str]:
+    """Beginnings of names up to a dot or slash, without numbers; the empty one comes first."""
+    found = {''}
+    for name in weights:
+        ends = (match.end() for match in re.finditer(r'[./]', name))
+        found |= {name[:end] for end in ends if not re.search(r'(^|[./_])\d+[./]', name[:end])}
+    return sorted(found, key=len)
+
+
+def _named(weights: Weights, prefix: str) -> dict[str, np.ndarray]:
+    """Weights by the names of the tables, without a prefix; none if two had the same name."""
+    short: dict[str, np.ndarray] = {}
+    for name, value in weights.items():
+        own = name.removeprefix(prefix)
+        for pattern, replacement in RENAMED:
+            own = re.sub(f'^{pattern}$', replacement, own)
+        if IGNORED.fullmatch(own):
+            continue
+        if own in short:
+            return {}
+        short[own] = value
+    return short
+
+
+def _read(short: dict[str, np.ndarray], format: Format) -> Contents:
+    """Weights in a format, and the parameters that they belong to."""
+    # Any number in a name may be what {i} counts.
+    spelled: dict[str, list[str]] = {}
+    for name in short:
+        numbers = [found.span() for found in re.finditer(r'\d+', name)]
+        for spelling in [name, *(f'{name[:a]}{{i}}{name[b:]}' for a, b in numbers)]:
+            spelled.setdefault(spelling, []).append(name)
+    held: Held = {}
+    table: dict[str, Entry] = {}
+    for path, entries in format.paths.items():
+        held_names = [[n for n in entry.names if n in spelled] for entry in entries]
+        best = max(range(len(entries)), key=lambda i: (len(held_names[i]), -len(entries[i].names)))
+        table[path] = entries[best]
+        if held_names[best]:
+            held[path] = {name: short[name] for n in held_names[best] for name in spelled[n]}
+    return Contents(format, short, held, table)
 
 
 def _require_colour(found: Contents) -> None:
     for path in COLOUR:
         for name, kernel in found.held.get(path, {}).items():
-            if (channels := found.format.table[path].length('c', kernel)) not in (3, None):
+            if (channels := found.table[path].length('c', kernel)) not in (3, None):
                 raise ValueError(
                     f'weights must be for images of 3 channels: {name} {[*kernel.shape]} is for '
                     f'{channels}.'
@@ -170,7 +228,7 @@ def facts(found: Contents) -> dict[str, Any]:
     out: dict[str, Any] = {
         'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
         'class_depth': count('class_blocks/norm_1/scale'),
-        'registers': sum(each.shape[-2] for each in found.held.get('embed/registers', {}).values()),
+        'registers': found.registers,
         'layer_scale': bool(count('blocks/scale_1/scale') or count('blocks/scale/scale')),
         'class_tokens_per_class': count('head/kernel') > 1,
         'distilled': count('embed/class_token') > 1,
@@ -182,14 +240,53 @@ def facts(found: Contents) -> dict[str, Any]:
     return out
 
 
-def shapes(found: Contents) -> dict[str, Any]:
-    """More fields of a ViT by its weights' shapes: `mlp_ratio` and `qkv_bias`."""
-    out: dict[str, Any] = {'qkv_bias': 'blocks/attention/qkv/bias' in found.held}
-    hidden, width = found.first('blocks/mlp/hidden/bias'), facts(found).get('width')
-    if hidden is not None and width:
-        ratio = hidden.size / width
-        out['mlp_ratio'] = ratio if int(width * ratio) == hidden.size else ratio + 0.5 / width
-    return out
+def vit_fields(found: Contents) -> dict[str, Any]:
+    """Fields of a ViT by the names and shapes of its weights.
+
+    They leave out the number of heads, the nonlinearity if it is no SwiGLU, fixed rotary
+    embeddings, and whether the head reads the class token or the mean if there are both and nothing
+    that belongs to one.
+    """
+    has, known = found.held.__contains__, facts(found)
+    clip = has('embed/norm/scale')
+    hidden = found.length('blocks/mlp/output/kernel', 'i')
+    parts = len(found.table['blocks/mlp/hidden/kernel'].names)
+    gated = parts * found.length('blocks/mlp/hidden/kernel', 'o') == 2 * hidden
+    width = known.get('width') or 1
+    ratio = hidden / width
+    out: dict[str, Any] = {
+        'qkv_bias': has('blocks/attention/qkv/bias'),
+        'key_bias': len(found.table['blocks/attention/qkv/bias'].names) != 2,
+        'qk_norm': has('blocks/attention/query_norm/scale'),
+        'mlp_norm': has('blocks/mlp/norm/scale'),
+        'mlp_ratio': ratio if int(width * ratio) == hidden else ratio + 0.5 / width,
+        'pre_norm': clip,
+        'patch_norm': has('embed/patch_norm/scale'),
+        'prefix_positions': found.prefix_positions[0],
+    }
+    if gated:
+        out['mlp'] = 'swiglu'
+    if has('blocks/norm_1/scale') and not has('blocks/norm_1/bias'):
+        out |= {'norm': 'rms', 'bias': has('blocks/attention/projection/bias')}
+    if clip:  # others always have these biases, and a file without them is damaged
+        out['patch_bias'] = has('embed/patch/projection/bias')
+        out['head_bias'] = has('head/output/bias') or not has('head/output/kernel')
+    if has('blocks/attention/frequencies'):
+        out['rope'] = 'mixed'
+    return out | _pooling(found, width)
+
+
+def _pooling(found: Contents, width: int) -> dict[str, Any]:
+    after = found.table['norm/scale'].names[0].startswith('fc_norm')
+    if 'class_token' in found.held:
+        pool = 'map'
+    elif found.class_tokens > 1:
+        pool = 'distilled'
+    elif found.length('head/output/kernel', 'i') == 2 * width:
+        pool = 'class_and_mean'
+    else:
+        pool = 'class' if found.class_tokens and not after else 'mean'
+    return {'pool': pool, 'fc_norm': after}
 
 
 def facts_of(model: Model) -> dict[str, Any]:
@@ -200,31 +297,3 @@ def facts_of(model: Model) -> dict[str, Any]:
         'layer_scale': fields.get('layer_scale') is not None,
         'distilled': fields.get('pool') == 'distilled',
     }
-
-
-def _unwrapped(weights: Weights) -> dict[str, np.ndarray]:
-    """Weights by the names of the tables: without wrappers' prefixes."""
-    out: dict[str, np.ndarray] = {}
-    for name, value in weights.items():
-        short = name
-        while prefix := next((p for p in PREFIXES if short.startswith(p)), None):
-            short = short.removeprefix(prefix)
-        for pattern, replacement in RENAMED:
-            short = re.sub(f'^{pattern}$', replacement, short)
-        if short in out:
-            raise ValueError(f'the weights hold {short} twice, once as {name}.')
-        out[short] = value
-    return out
-
-
-def _by_parameter(weights: Weights, format: Format) -> Held:
-    """The tensors that a format knows, by our path and their name."""
-    paths = {name: entry.path for entry in format.entries for name in entry.names}
-    held: Held = {}
-    for name, value in weights.items():
-        # Any number in a name may be what {i} counts.
-        numbers = [found.span() for found in re.finditer(r'\d+', name)]
-        for spelling in [name, *(f'{name[:a]}{{i}}{name[b:]}' for a, b in numbers)]:
-            if spelling in paths:
-                held.setdefault(paths[spelling], {})[name] = value
-    return held

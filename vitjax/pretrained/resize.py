@@ -81,10 +81,10 @@ def resize(
             text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
             report(Change('patch kernel', text))
     if table in flat and table in wanted:
-        prefix = len(flat.get('embed/class_token', ()))
+        new = vars(model).get('position_grid') or model.trunk.grid(image_size)
+        prefix = wanted[table].shape[0] - math.prod(new)
         count = flat[table].shape[0] - prefix
         old = grid or square_grid(count)
-        new = vars(model).get('position_grid') or model.trunk.grid(image_size)
         if old is None:
             raise ValueError(f'position embeddings must be of a square grid: they are {count}.')
         if old != new:
@@ -126,8 +126,8 @@ def shape_texts(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _classes(flat: Mapping[str, Any]) -> int:
-    biases = [flat[path].shape[0] for path in ('head/output/bias', 'head/bias') if path in flat]
-    return biases[0] if biases else 0
+    outputs = ('head/output/bias', 'head/bias', 'head/output/kernel')
+    return next((flat[path].shape[-1] for path in outputs if path in flat), 0)
 
 
 def _of_classes(path: str, wanted: Mapping[str, Any]) -> bool:
