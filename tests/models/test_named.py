@@ -272,7 +272,7 @@ def test_no_classes_means_features(name):
         (TINY['vit'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['cait'].clone(num_heads=3), 'num_heads must divide width: num_heads=3, width=16'),
         (TINY['patchconvnet'].clone(num_heads=3), 'num_heads must divide width: num_heads=3'),
-        (TINY['vit'].clone(pool='max'), "'mean' or 'flatten': 'max'"),
+        (TINY['vit'].clone(pool='max'), "'flatten' or 'map': 'max'"),
         (TINY['vit'].clone(attention='flash'), r"attention must be .*'fused'.*: 'flash'"),
         (TINY['patchconvnet_multi'].clone(num_classes=0), 'needs num_classes of 1 or more: got 0'),
         (TINY['convnet'].clone(widths=(4, 4, 4)), '4 pixels for convolution 3 of 3: 16x20 .* 2'),

@@ -75,7 +75,7 @@ def test_a_damaged_head_is_not_an_absent_one():
 
 def test_a_tensor_under_two_prefixes_is_an_error():
     weights = tiny()
-    with pytest.raises(ValueError, match='cls_token twice, once as module.cls_token'):
+    with pytest.raises(ValueError, match=r'\+ module.cls_token '):
         pretrained.convert(weights | {'module.cls_token': weights['cls_token']}, TINY, 12)
 
 

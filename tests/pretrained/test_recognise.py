@@ -50,8 +50,8 @@ def test_recognise_prefers_a_files_own_name_to_its_folders():
 def test_unpublished_sizes_and_foreign_names_are_errors():
     with pytest.raises(ValueError, match=r"timm's ViT names, but no published size: depth 2.*12"):
         pretrained.recognise(tiny())
-    with pytest.raises(ValueError, match=r'must have names of .*: they have conv1.weight, \.\.\.'):
-        pretrained.recognise({'conv1.weight': np.zeros(3)})
+    with pytest.raises(ValueError, match=r'must have names of .*: they have stem.weight, \.\.\.'):
+        pretrained.recognise({'stem.weight': np.zeros(3)})
     with pytest.raises(ValueError, match='they have nothing'):
         pretrained.recognise({})
     with pytest.raises(ValueError, match='ConvNet'):

@@ -122,6 +122,12 @@ class ViT(Model):
         return read or int(self.spare_class_token)
 
     @property
+    def placed_tokens(self) -> int:
+        """Number of tokens before the patches that have learned positions."""
+        counts = {'class': self.class_tokens, 'all': self.trunk.prefix, 'none': 0}
+        return counts[self.prefix_positions]
+
+    @property
     def trunk(self) -> Trunk:
         """Class tokens, registers and patches through `blocks`."""
         reads = {'distilled': 'class', 'class_and_mean': 'class', 'map': 'attention'}

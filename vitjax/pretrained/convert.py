@@ -53,6 +53,10 @@ def convert(
     """
     found, parameters = match(weights, model, image_size, grid=grid, report=report)
     params = {path: each.join(found.weights) for path, each in parameters.items()}
+    table, placed = 'embed/position/table', found.prefix_positions[1]
+    lacking = getattr(model, 'placed_tokens', 0) - placed if table in params else 0
+    if lacking > 0:  # a position of zeros is none
+        params[table] = np.insert(params[table], [placed] * lacking, 0, axis=0)
     # transformers resamples with antialiasing only in DINOv2 with registers.
     antialias = found.format.antialias or 'embed/registers' in params
     return resize(
@@ -170,6 +174,9 @@ def _as_in_file(
         image_size = patch * model.trunk.grid(image_size)[0]
     if 'position_grid' in fields:  # the file's, as far as it is known
         changes['position_grid'] = grid
+    # In other files a missing row is damage.
+    if 'prefix_positions' in fields and {'embed/registers', 'blocks/scale_1/scale'} & {*found.held}:
+        changes['prefix_positions'] = found.prefix_positions[0]
     if wanted := model.num_classes:
         # A head with some tensors missing is damaged, not absent.
         part = any(path.startswith('head') for path in found.held)

@@ -200,24 +200,22 @@ def _gated(model: Any) -> bool:
     return model.mlp == 'swiglu' and (model.mlp_norm or not model.qkv_bias or model.registers > 0)
 
 
-_EVA_ATTENTION = (
-    *_when(_apart, _denses({'attention/qkv': [f'attn.{part}_proj' for part in 'qkv']})),
-    Entry('attention/qkv/bias', ('attn.q_proj.bias', 'attn.v_proj.bias'), when=_apart),
-    Entry(
-        'attention/qkv/bias', ('attn.q_bias', 'attn.v_bias'),
-        when=lambda model: not (model.key_bias or model.mlp_norm),
-    ),
-)  # fmt: skip
+# Entries that a library writes for some models only come last.
 _TIMM_VIT_BLOCK = (
-    *_EVA_ATTENTION,
-    *_when(_gated, _denses({'mlp/hidden': ['mlp.fc1_g', 'mlp.fc1_x']})),
-    *_when(lambda model: model.rope is not None, _scales('gamma_{}')),  # DeiT III's authors' too
     *_TIMM_BLOCK,
     *_scales('ls{}.gamma'),
     *_norms({
         'attention/query_norm': 'attn.q_norm', 'attention/key_norm': 'attn.k_norm',
         'mlp/norm': 'mlp.norm',
     }),
+    *_when(lambda model: model.rope is not None, _scales('gamma_{}')),  # DeiT III's authors' too
+    *_when(_gated, _denses({'mlp/hidden': ['mlp.fc1_g', 'mlp.fc1_x']})),
+    *_when(_apart, _denses({'attention/qkv': [f'attn.{part}_proj' for part in 'qkv']})),
+    Entry('attention/qkv/bias', ('attn.q_proj.bias', 'attn.v_proj.bias'), when=_apart),
+    Entry(
+        'attention/qkv/bias', ('attn.q_bias', 'attn.v_bias'),
+        when=lambda model: not (model.key_bias or model.mlp_norm),
+    ),
 )  # fmt: skip
 _TIMM_POOL = (
     *_denses({'attention/query': 'q', 'attention/projection': 'proj'}),
@@ -226,8 +224,8 @@ _TIMM_POOL = (
     *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
 )
 _TIMM_VIT = (
-    *_when(_pools_first, _norms({'norm': 'fc_norm'})),
     *_TIMM_STEM,
+    *_when(_pools_first, _norms({'norm': 'fc_norm'})),
     *_norms({'embed/patch_norm': 'patch_embed.norm', 'embed/norm': 'norm_pre'}),
     _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
     _tokens('embed/registers', 'reg_token'),
@@ -308,11 +306,11 @@ _DINOV3_BLOCK = (
         'attention/projection': 'attention.o_proj',
     }),
     Entry('attention/qkv/bias', ('attention.q_proj.bias', 'attention.v_proj.bias')),
+    *_denses({'mlp/hidden': 'mlp.up_proj', 'mlp/output': 'mlp.down_proj'}),
     *_when(
         lambda model: model.mlp == 'swiglu',
         _denses({'mlp/hidden': ['mlp.gate_proj', 'mlp.up_proj']}),
     ),
-    *_denses({'mlp/hidden': 'mlp.up_proj', 'mlp/output': 'mlp.down_proj'}),
     *_scales('layer_scale{}.lambda1'),
 )  # fmt: skip
 _DINOV3 = (

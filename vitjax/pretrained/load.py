@@ -103,7 +103,7 @@ def load(
     heads = vars(source).get('num_heads')
     same = heads == (vars(models.named(name)).get('num_heads') if name else None)
     if model is None or not same:
-        text = f'model: {architecture or name or "ViT"}' + ('' if same else f', {heads} heads')
+        text = f'model: {_label(source, name, architecture)}' + ('' if same else f', {heads} heads')
         report(Change('model', text))
     outputs = found.num_classes if num_classes is None else num_classes
     module = source.clone(num_classes=outputs)
@@ -142,6 +142,14 @@ def _recognised(
         if told.get('num_heads') and sizes and found.format.model is models.ViT and not known:
             return ''
         raise
+
+
+def _label(model: Module, name: str, architecture: str) -> str:
+    """The published name of a model that has its kind of parts; otherwise timm's, or `ViT`."""
+    parts = ('rope', 'mlp', 'mlp_norm', 'qk_norm', 'norm', 'pre_norm', 'patch_norm', 'pool')
+    own, published = vars(model), vars(models.named(name)) if name else {}
+    same = name and all(own.get(part) == published.get(part) for part in parts)
+    return name if same else architecture or name or 'ViT'
 
 
 def _model(found: Contents, name: str, told: Mapping[str, Any]) -> Module:

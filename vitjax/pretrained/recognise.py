@@ -103,14 +103,15 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
         kind: class of the model; None considers the formats of all classes.
 
     Raises:
-        ValueError: if no format knows more than half of the names; if the images that the weights are for have other than three channels.
+        ValueError: if no format knows more than half of the names; if the images that the weights
+            are for have other than three channels.
     """
     formats = [each for each in FORMATS if kind in (None, each.model)]
     if not formats:
         raise ValueError(f'no published format has the parameters of {kind and kind.__name__}.')
     named = [_named(weights, prefix) for prefix in _prefixes(weights)]
     found = [_read(names, each) for names in named if names for each in formats]
-    best = max(found, key=_known)
+    best = max(found or [_read({}, formats[0])], key=_known)
     if 2 * _known(best) <= len(best.weights):
         some = ', '.join(list(best.weights)[:3]) or 'nothing'
         names = ', '.join(each.name for each in formats)
@@ -286,7 +287,7 @@ def _pooling(found: Contents, width: int) -> dict[str, Any]:
         pool = 'class_and_mean'
     else:
         pool = 'class' if found.class_tokens and not after else 'mean'
-    return {'pool': pool, 'fc_norm': after}
+    return {'pool': pool, 'fc_norm': after} if pool == 'mean' else {'pool': pool}
 
 
 def facts_of(model: Model) -> dict[str, Any]:
