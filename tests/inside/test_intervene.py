@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from references import attention as reference_attention
 from references import dense
 from scipy.special import erf
-from tiny_models import CAIT, CONVNET, MULTI, VIT
+from tiny_models import CAIT, CONVNET, CURRENT, MULTI, POOLED, VIT
 
 from vitjax.inside.capture import capture, paths
 from vitjax.inside.intervene import Edit, add, intervene, places, renormalise
@@ -22,8 +22,15 @@ from vitjax.inside.sweep import sweep
 IMAGES: Any = np.float32(np.random.default_rng(1).normal(size=(2, 8, 12, 3)))
 OTHERS: Any = np.float32(np.random.default_rng(2).normal(size=(2, 8, 12, 3)))
 LARGER: Any = np.float32(np.random.default_rng(1).normal(size=(2, 16, 12, 3)))
-MODELS = [(VIT, IMAGES), (CAIT, IMAGES), (MULTI, IMAGES), (CONVNET, LARGER)]
-NAMES = ['vit', 'cait', 'multi', 'convnet']
+MODELS = [
+    (VIT, IMAGES),
+    (CURRENT, IMAGES),
+    (POOLED, IMAGES),
+    (CAIT, IMAGES),
+    (MULTI, IMAGES),
+    (CONVNET, LARGER),
+]
+NAMES = ['vit', 'current', 'pooled', 'cait', 'multi', 'convnet']
 HEADS, WEIGHTS = 'blocks/attention/heads', 'blocks/attention/weights'
 
 
@@ -221,8 +228,14 @@ def each_head(model, path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('model', 'path'),
-    [(VIT, HEADS), (CAIT, HEADS), (CAIT, f'class_{HEADS}'), (MULTI, f'class_{HEADS}')],
-    ids=['vit', 'cait', 'cait class', 'multi class'],
+    [
+        (VIT, HEADS),
+        (CAIT, HEADS),
+        (CAIT, f'class_{HEADS}'),
+        (POOLED, f'class_{HEADS}'),
+        (MULTI, f'class_{HEADS}'),
+    ],
+    ids=['vit', 'cait', 'cait class', 'pooled class', 'multi class'],
 )
 def test_sweeps_and_maps_over_edits_equal_single_edits(model, path):
     params, where = random_params(model, IMAGES), each_head(model, path)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from helpers import distance, normal, random_like, random_params
 from jax.flatten_util import ravel_pytree
-from tiny_models import CAIT, CONVNET, MULTI, PATCHCONVNET, VIT
+from tiny_models import CAIT, CONVNET, CURRENT, MULTI, PATCHCONVNET, POOLED, VIT
 
 from vitjax import models
 
 MODELS: dict[str, Any] = {
-    'vit': VIT, 'cait': CAIT, 'cait_chunked': CAIT.clone(attention='chunked'),
+    'vit': VIT, 'vit_current': CURRENT, 'vit_pooled': POOLED, 'cait': CAIT,
+    'cait_chunked': CAIT.clone(attention='chunked'),
     'patchconvnet': PATCHCONVNET, 'patchconvnet_multi': MULTI.clone(depthwise=False),
     'convnet': CONVNET,
 }  # fmt: skip

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import distance, normal, random_params
-from tiny_models import CAIT, CONVNET, MULTI, PATCHCONVNET, VIT
+from tiny_models import CAIT, CONVNET, CURRENT, MULTI, PATCHCONVNET, POOLED, VIT
 
 from vitjax import ops
 from vitjax.inside.capture import gradients
@@ -19,7 +19,8 @@ from vitjax.ops import cpu, gpu, plain, tpu
 from vitjax.training.step import eval_step
 
 MODELS: dict[str, Any] = {
-    'vit': VIT, 'cait': CAIT, 'patchconvnet': PATCHCONVNET, 'multi': MULTI.clone(depthwise=False),
+    'vit': VIT, 'current': CURRENT, 'pooled': POOLED, 'cait': CAIT, 'patchconvnet': PATCHCONVNET,
+    'multi': MULTI.clone(depthwise=False),
     'convnet': CONVNET.clone(widths=(32, 32)), 'remat': CAIT.clone(remat=True),
 }  # fmt: skip
 IMAGES = normal(2, 16, 16, 3)

@@ -38,6 +38,10 @@ BATCH, CLASSES = 4, 10
 SHAPE: dict[str, Any] = {'width': 64, 'depth': 2, 'num_classes': CLASSES}
 DROPS: dict[str, Any] = {'drop_path': 0.1, 'dropout': 0.1}
 HEADS: dict[str, Any] = SHAPE | DROPS | {'num_heads': 4}
+CURRENT: dict[str, Any] = {
+    'registers': 4, 'position': 'none', 'rope': 'dinov3', 'norm': 'rms', 'mlp': 'swiglu',
+    'mlp_norm': True, 'qk_norm': True, 'key_bias': False, 'pool': 'map',
+}  # fmt: skip
 ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused')
 
 # Model, side of its images, and implementations of attention. Where an architecture has the layers
@@ -45,6 +49,7 @@ ALL = ('auto', 'explicit', 'chunked', 'packed', 'fused')
 ARCHITECTURES = {
     'vit': (models.ViT(**HEADS), 224, ALL),  # 197 tokens
     'vit_mean': (models.ViT(**HEADS, pool='mean'), 224, ('auto',)),  # 196
+    'vit_current': (models.ViT(**HEADS, **CURRENT), 224, ('auto',)),  # 200
     'vit_registers': (models.ViT(**HEADS, registers=4), 224, ('auto',)),  # 201
     # 196, and 1 query of 197 keys
     'cait': (models.CaiT(**HEADS, class_depth=1), 224, (*ALL, 'multi_query')),

@@ -18,8 +18,8 @@ import pytest
 PROGRAMS = pathlib.Path(__file__).parent / 'programs.py'
 ROOT = PROGRAMS.parents[2]
 ARCHITECTURES = (
-    'vit', 'vit_mean', 'vit_registers', 'cait', 'patchconvnet', 'patchconvnet_classes', 'convnet',
-    'vgg16',
+    'vit', 'vit_current', 'vit_mean', 'vit_registers', 'cait', 'patchconvnet',
+    'patchconvnet_classes', 'convnet', 'vgg16',
 )  # fmt: skip
 EXTRAS = {'h100': ('cuda', 'jax-cuda13-plugin'), 'v5e': ('tpu', 'libtpu')}
 
