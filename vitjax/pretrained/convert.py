@@ -151,9 +151,7 @@ def match(
         kept = {name: value for name, value in found.weights.items() if name not in heads}
         report(Change('head', f'head: left out; was {found.num_classes} classes'))
         found = found._replace(weights=kept)
-    side = source.trunk.patch_size or 1
-    sizes = {'h': side, 'w': side, 'heads': vars(source).get('num_heads', 0)}
-    sizes |= {'rows': 7, 'columns': 7}  # VGG16 pools its maps to 7x7
+    sizes = axis_lengths(source)
     parameters = {}
     for path, leaf in shapes_of(source, size).items():
         if path not in found.table:
@@ -161,6 +159,14 @@ def match(
         parameters[path] = Parameter(found.table[path], leaf.shape, sizes)
     _require_match(found, parameters)
     return found, parameters
+
+
+def axis_lengths(model: Module) -> dict[str, int]:
+    """Lengths of the axes of patterns that shapes do not tell, by axis."""
+    side = model.trunk.patch_size or 1
+    heads = vars(model).get('num_heads', 0)
+    # VGG16 pools its maps to 7x7.
+    return {'h': side, 'w': side, 'heads': heads, 'rows': 7, 'columns': 7}
 
 
 def _as_in_file(

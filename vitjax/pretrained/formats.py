@@ -268,28 +268,27 @@ _PATCHCONVNET = (
 )
 _QKV = ('query', 'key', 'value')
 _TRANSFORMERS_ATTENTION = _denses({
-    'attention/qkv': [f'attention.attention.{part}' for part in _QKV],
-    'attention/projection': 'attention.output.dense',
+    'attention/qkv': [f'attention.{part}_proj' for part in 'qkv'],
+    'attention/projection': 'attention.o_proj',
 })  # fmt: skip
+_TRANSFORMERS_MLP = _denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'})
 _TRANSFORMERS_BLOCK = (
     *_TRANSFORMERS_ATTENTION,
     *_norms({'norm_1': 'layernorm_before', 'norm_2': 'layernorm_after'}),
-    *_denses({'mlp/hidden': 'intermediate.dense', 'mlp/output': 'output.dense'}),
-    *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
+    *_TRANSFORMERS_MLP,
 )
 _DINOV2_BLOCK = (*_TRANSFORMERS_ATTENTION, *_HALVES, *_scales('layer_scale{}.lambda1'))
 
 
-def _transformers(block: Table, *more: Entry) -> Table:
+def _transformers(*blocks: Entry) -> Table:
     return (
         *_patches({'embed/patch/projection': 'embeddings.patch_embeddings.projection'}),
         _tokens('embed/class_token', 'embeddings.cls_token', 'embeddings.distillation_token'),
         _tokens('embed/registers', 'embeddings.register_tokens'),
         _tokens('embed/position/table', 'embeddings.position_embeddings'),
-        *_nested('blocks/', 'encoder.layer.{i}.', block),
         *_norms({'norm': 'layernorm'}),
-        *more,
         *_denses({'head/output': 'classifier'}),
+        *blocks,
     )
 
 
@@ -301,11 +300,11 @@ _DISTILLED = _when(
 )  # fmt: skip
 _DINOV3_BLOCK = (
     *_norms({'norm_1': 'norm1', 'norm_2': 'norm2'}),
-    *_denses({
-        'attention/qkv': [f'attention.{part}_proj' for part in 'qkv'],
-        'attention/projection': 'attention.o_proj',
-    }),
-    Entry('attention/qkv/bias', ('attention.q_proj.bias', 'attention.v_proj.bias')),
+    *_TRANSFORMERS_ATTENTION,
+    Entry(
+        'attention/qkv/bias', ('attention.q_proj.bias', 'attention.v_proj.bias'),
+        when=lambda model: not model.key_bias,
+    ),
     *_denses({'mlp/hidden': 'mlp.up_proj', 'mlp/output': 'mlp.down_proj'}),
     *_when(
         lambda model: model.mlp == 'swiglu',
@@ -317,7 +316,8 @@ _DINOV3 = (
     *_patches({'embed/patch/projection': 'embeddings.patch_embeddings'}),
     _tokens('embed/class_token', 'embeddings.cls_token'),
     _tokens('embed/registers', 'embeddings.register_tokens'),
-    *_nested('blocks/', 'layer.{i}.', _DINOV3_BLOCK),
+    *_nested('blocks/', 'layer.{i}.', _DINOV3_BLOCK),  # of version 4
+    *_nested('blocks/', 'model.layer.{i}.', _DINOV3_BLOCK),
     *_norms({'norm': 'norm'}),
 )
 _CLIP_BLOCK = (
@@ -395,33 +395,48 @@ _VGG16 = (
     *_denses({'dense_2': 'classifier.3', 'head': 'classifier.6'}),
 )
 TRANSFORMERS_VIT = Format(
-    "transformers' ViT", models.ViT, _transformers(_TRANSFORMERS_BLOCK, *_DISTILLED),
+    "transformers' ViT", models.ViT,
+    _transformers(
+        *_nested('blocks/', 'encoder.layer.{i}.', _TRANSFORMERS_BLOCK),  # of version 4
+        *_nested('blocks/', 'layers.{i}.', _TRANSFORMERS_BLOCK), *_DISTILLED,
+    ),
     antialias=False,
+)  # fmt: skip
+TRANSFORMERS_DINOV2 = Format(
+    "transformers' DINOv2", models.ViT,
+    _transformers(*_nested('blocks/', 'encoder.layer.{i}.', _DINOV2_BLOCK)), antialias=False,
+)  # fmt: skip
+TRANSFORMERS_DINOV3 = Format("transformers' DINOv3", models.ViT, _DINOV3)
+TRANSFORMERS_CLIP = Format("transformers' CLIP and SigLIP", models.ViT, _CLIP)
+TIMM_VIT = Format("timm's ViT", models.ViT, _TIMM_VIT)
+TIMM_CAIT = Format(
+    "timm's CaiT", models.CaiT,
+    (*_TIMM_STEM, *_nested('blocks/', 'blocks.{i}.', _CAIT_BLOCK), *_CLASS_ATTENTION),
 )  # fmt: skip
 AUGREG = Format("AugReg's", models.ViT, _AUGREG)
 FORMATS = (
-    Format("timm's ViT", models.ViT, _TIMM_VIT),
-    Format(
-        "timm's CaiT", models.CaiT,
-        (*_TIMM_STEM, *_nested('blocks/', 'blocks.{i}.', _CAIT_BLOCK), *_CLASS_ATTENTION),
-    ),
+    TIMM_VIT,
+    TIMM_CAIT,
     Format("PatchConvNet's", models.PatchConvNet, _PATCHCONVNET),
     TRANSFORMERS_VIT,
-    Format("transformers' DINOv2", models.ViT, _transformers(_DINOV2_BLOCK), antialias=False),
-    Format("transformers' DINOv3", models.ViT, _DINOV3),
-    Format("transformers' CLIP and SigLIP", models.ViT, _CLIP),
+    TRANSFORMERS_DINOV2,
+    TRANSFORMERS_DINOV3,
+    TRANSFORMERS_CLIP,
     Format("open_clip's", models.ViT, _OPEN_CLIP),
     AUGREG,
     Format("torchvision's VGG16", models.VGG16, _VGG16),
 )  # fmt: skip
 
+_LAYER = r'(encoder\.layer\.\d+)'
 RENAMED = (  # spellings of other versions of the same libraries
     (r'register_tokens', r'reg_token'),
-    (r'layers\.(\d+)\.((attention|layernorm|mlp|intermediate|output).*)', r'encoder.layer.\1.\2'),
-    (r'(encoder.layer\.\d+)\.attention\.q_proj\.(.*)', r'\1.attention.attention.query.\2'),
-    (r'(encoder.layer\.\d+)\.attention\.k_proj\.(.*)', r'\1.attention.attention.key.\2'),
-    (r'(encoder.layer\.\d+)\.attention\.v_proj\.(.*)', r'\1.attention.attention.value.\2'),
-    (r'(encoder.layer\.\d+)\.attention\.o_proj\.(.*)', r'\1.attention.output.dense.\2'),
+    *(
+        (rf'{_LAYER}\.attention\.attention\.{part}\.(.*)', rf'\1.attention.{part[0]}_proj.\2')
+        for part in _QKV
+    ),
+    (rf'{_LAYER}\.attention\.output\.dense\.(.*)', r'\1.attention.o_proj.\2'),
+    (rf'{_LAYER}\.intermediate\.dense\.(.*)', r'\1.mlp.fc1.\2'),
+    (rf'{_LAYER}\.output\.dense\.(.*)', r'\1.mlp.fc2.\2'),
 )
 # Not part of the encoder: masks, MAE's decoder, transformers' pooler, CLIP's text.
 IGNORED = re.compile(
