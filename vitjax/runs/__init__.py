@@ -8,12 +8,15 @@ can be read without the code that wrote them.
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax import experiment as experiments
@@ -91,12 +94,13 @@ def load(
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = prepared(read_experiment(path))
-        params = checkpoint.load(
-            path,
-            parameter_shapes(experiment.model, experiment.preprocessing.size),
-            which=which,
-            item='ema' if experiment.optim.ema else 'params',
-        )
+        shapes = parameter_shapes(experiment.model, experiment.preprocessing.size)
+        stored = checkpoint.position(path).get('dtype', 'float32')
+        if stored != 'float32':
+            note(pretrained.Change('parameters', f'parameters: stored as {stored}'))
+            shapes = jax.eval_shape(functools.partial(_cast, dtype=stored), shapes)
+        params = checkpoint.load(path, shapes, which=which, item=_item(experiment))
+        params = _cast(params, 'float32')
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
         if hint := _hint_for_weights(pathlib.Path(path)):
@@ -159,27 +163,51 @@ def write_experiment(run: Path, experiment: Experiment) -> None:
     files.write_json(files.inside(run, 'experiment.json'), to_json(experiment))
 
 
-def write(run: Path, experiment: Experiment, params: Params) -> None:
+def write(
+    run: Path, experiment: Experiment, params: Params, *, dtype: str = 'float32',
+    source: Path | None = None,
+) -> None:  # fmt: skip
     """Writes parameters and their experiment as a run directory, complete or not at all.
 
     Args:
         run: a missing or empty directory.
         experiment: the experiment that `load` shall return.
         params: the parameters that `load` shall return.
+        dtype: type of the stored parameters, float32 or float16; `load` returns float32.
+        source: run that trained these parameters; its records (metrics, environment, predictions,
+            identity of its data) are copied.
 
     Raises:
-        ValueError: if the directory holds anything, or the parameters are not those that `load`
-            would ask of the model.
+        ValueError: if the directory holds anything, the parameters are not those that `load` would
+            ask of the model, or one of them is outside of the range of `dtype`.
         OSError: if it cannot be written.
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
     wanted = parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
     checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
+    position: dict[str, Any] = {}
+    if dtype != 'float32':
+        position, params = {'dtype': dtype}, _cast(params, dtype)
+        _require_finite(params, f'{run} in {dtype}')
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
+        if source is not None:
+            position |= {'origin': checkpoint.position(source).get('origin')}
+            for name in (records.METRICS, records.ENVIRONMENT, records.PREDICTIONS):
+                if (path := files.inside(source, name)).exists():
+                    shutil.copyfile(path, draft / name)
         with checkpoint.writing(draft) as new:
-            checkpoint.save(new, 0, {'params': params}, {})
+            checkpoint.save(new, 0, {_item(experiment): params}, position)
+
+
+def _item(experiment: Experiment) -> str:
+    """Item of a checkpoint that `load` returns: the moving average of a run that keeps one."""
+    return 'ema' if experiment.optim.ema else 'params'
+
+
+def _cast(params: Params, dtype: str) -> Params:
+    return jax.tree.map(lambda x: jnp.astype(x, dtype), params)
 
 
 def require_same(experiment: Experiment, run: Path) -> None:
