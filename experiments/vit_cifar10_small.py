@@ -30,5 +30,4 @@ experiment = Experiment(
     optim=Optim(name='muon', peak=5e-3, warmup=0.1, decay=0.1, ema=0.998),
     batch_size=128,
     epochs=40,
-    attention_every=5,
 )
