@@ -101,4 +101,4 @@ def test_every_experiment_can_be_run_again_from_its_json(name):
     module = find(name)
     assert module.experiment.data is not None
     assert from_json(json.loads(json.dumps(to_json(module.experiment)))) == module.experiment
-    assert f'python scripts/train.py {name}' in (module.__doc__ or '')
+    assert f'vitjax train {name}' in (module.__doc__ or '')
