@@ -147,11 +147,11 @@ def description() -> str:
     from vitjax.views import GROUPS, choose
 
     what, sizes, _ = inspect.cleandoc(main.__doc__ or '').split('\n\n', 2)
-    groups = [f'{group}: {", ".join(choose([group]))}.' for group in GROUPS]
-    return '\n\n'.join([what, sizes, 'WHAT is `all`, groups, or single views:', *groups])
+    groups = [f'- {group}: {", ".join(choose([group]))}.' for group in GROUPS]
+    return '\n\n'.join([what, sizes, '\n'.join(['WHAT is all, groups, or single views:', *groups])])
 
 
 if __name__ == '__main__':
-    asked = {'-h', '--help'} & {*sys.argv}  # importing the views takes seconds
+    asked = {'-h', '--help', '--help-all'} & {*sys.argv}  # importing the views takes seconds
     said = description() if asked else None
     command.guard(lambda: command.parse(command.checked(main), description=said)())

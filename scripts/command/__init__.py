@@ -29,7 +29,8 @@ from tyro.conf import Positional
 
 from command import arguments
 from command.guard import guard
-from command.parse import IMPORTED, close_flags, flags, parse, program
+from command.help import flag, flags
+from command.parse import IMPORTED, close_flags, parse, program
 from vitjax.base import fields
 from vitjax.base.flags import flagged
 
@@ -83,10 +84,10 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
         for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
             marks = getattr(kinds[name], '__metadata__', ())
             if _is_positional(kinds[name]):
+                shown = next((m.metavar for m in marks if getattr(m, 'metavar', None)), name)
                 if value == ():
-                    shown = next((m.metavar for m in marks if getattr(m, 'metavar', None)), name)
                     raise ValueError(f'missing required arguments: {shown.rstrip(".")}.')
-                _check(value, kinds[name], name)
+                _check(value, kinds[name], shown.strip('.[]'))
                 continue
             unnamed = any(getattr(mark, 'name', None) == '' for mark in marks)  # a group of flags
             with as_flags():
@@ -107,11 +108,6 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
 def _is_positional(kind: Any) -> bool:
     """Returns True for the type of an argument without a flag."""
     return _POSITIONAL in getattr(kind, '__metadata__', ())
-
-
-def flag(field: str) -> str:
-    """Returns a dotted field as its flag: `optim.peak` as `--optim.peak`."""
-    return f'--{field.replace("_", "-")}'
 
 
 def dotted(experiment: Any) -> dict[str, str]:

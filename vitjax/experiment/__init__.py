@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from vitjax import models
-from vitjax.base import fields
+from vitjax.base import fields, shell
 from vitjax.base.ranges import Count, Epochs, Hidden, Seed, Steps, Whole
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
@@ -205,8 +205,8 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
 
 def known() -> dict[str, pathlib.Path]:
     """The files of `experiments/` by name: of this project, else of the working directory."""
-    beside = pathlib.Path(__file__).resolve().parents[2] / 'experiments'
-    folder = beside if beside.is_dir() else pathlib.Path('experiments')
+    own = shell.folder('experiments')
+    folder = own if own.is_dir() else pathlib.Path('experiments')
     return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
