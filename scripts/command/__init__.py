@@ -29,13 +29,13 @@ from tyro.conf import Positional
 
 from command import arguments
 from command.guard import guard
-from command.help import flag, flags
+from command.help import ALIASES, flag, flags
 from command.parse import IMPORTED, close_flags, parse, program
 from vitjax.base import fields
 from vitjax.base.flags import flagged
 
 __all__ = [
-    'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags', 'guard',
+    'ALIASES', 'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags', 'guard',
     'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
 ]  # fmt: skip
 
@@ -140,12 +140,17 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     typed = sys.argv[1:]
     if not typed or typed[0].startswith('-'):
         known = [*experiments.known()]
+        example = 'digits' if 'digits' in known else 'EXPERIMENT'
+        if typed and typed[0] not in ('-h', '--help', '--help-all'):
+            print(f'error: the experiment comes first, as in {program(example)} {typed[0]} ...',
+                  file=sys.stderr)  # fmt: skip
+            sys.exit(2)
         print(f'usage: {program("EXPERIMENT")} {usage}\n\n{does.removesuffix(": ")} an experiment.')
         print(f'\nexperiments: {", ".join(known)}')
-        example = 'digits' if 'digits' in known else 'EXPERIMENT'
-        print(f'{program(example)} --help lists every setting.')
-        sys.exit(0 if typed and typed[0] in ('-h', '--help') else 2)
-    module, name = experiments.find(typed[0]), pathlib.Path(typed[0]).stem
+        print(f'{program(example)} --help lists its settings.')
+        sys.exit(0 if typed else 2)
+    module = experiments.find(typed[0])
+    name = pathlib.Path(module.__file__ or '').stem
     experiment = module.experiment
     given = {argument.split('=')[0].replace('_', '-') for argument in typed}
     if len({'--steps', '--epochs'} & given) == 1:  # replaces the experiment's own length

@@ -1,6 +1,7 @@
 """Experiment: one frozen dataclass with everything a run depends on, to JSON and back."""
 
 import dataclasses
+import difflib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -231,7 +232,8 @@ def find(name: str) -> ModuleType:
     Raises:
         ValueError: if there is none, or it has no `experiment`.
     """
-    path = pathlib.Path(name) if name.endswith('.py') else known().get(name)
+    there = known()
+    path = pathlib.Path(name) if name.endswith('.py') else there.get(name, there.get(name.replace('-', '_')))
     if path is None or not path.is_file():
         given = pathlib.Path(name)
         if (given / 'experiment.json').exists():
@@ -248,8 +250,9 @@ def find(name: str) -> ModuleType:
             raise ValueError(
                 f'an experiment must be a name or a file of Python: {name!r} is neither.'
             )
-        there = ', '.join(known())
-        raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
+        close = ', '.join(difflib.get_close_matches(name.replace('-', '_'), there, n=3))
+        listed = f'close: {close}' if close else f'there are {", ".join(there)}'
+        raise ValueError(f'no experiment {name!r}; {listed}, or give a path to a file.')
     if str(path.parent) not in sys.path:  # an experiment may build on its neighbour
         sys.path.insert(0, str(path.parent))
     registry.folders.add(str(path.parent.absolute()))

@@ -174,6 +174,8 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
         called = f'{plain}:{asked}' if asked else plain
         program = f"tfds.builder({called!r}, {into}file_format='array_record')"
         program += '.download_and_prepare()'
-        program = shlex.quote(f'import tensorflow_datasets as tfds; {program}')
-        command = f'python -c {program} (needs tensorflow)'
-    raise ValueError(f'{name} is not prepared in {root}; prepare it with\n  {command}')
+        program = f'import tensorflow_datasets as tfds; {program}'
+        plainly = not re.search(r'["$`\\!]', program)
+        quoted = f'"{program}"' if plainly else shlex.quote(program)
+        command = f'python -c {quoted} (needs tensorflow, and a data set of TFDS of that name)'
+    raise ValueError(f'tfds:{name} is not prepared in {root}; prepare it with\n  {command}')
