@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +128,14 @@ class Figure(matplotlib.figure.Figure):
         """Saves the figure in the style."""
         with ours():
             super().savefig(*args, **kwargs)
+
+    def png(self, dpi: float = 150) -> bytes:
+        """The figure as a PNG file; a notebook shows it."""
+        out = io.BytesIO()
+        self.savefig(out, format='png', dpi=dpi)
+        return out.getvalue()
+
+    _repr_png_ = png
 
     def save(self, path: str | os.PathLike[str], formats: Sequence[Format] = ('png',)) -> list[str]:
         """Writes `PATH.FORMAT` for each format, atomically; returns the files' names."""

@@ -6,10 +6,10 @@ from vitjax.analysis import tokens
 from vitjax.data.order import evenly
 from vitjax.figures import tokens as figures
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Norms over the image at three layers, and their histogram at the last.
 
     Args:
