@@ -17,15 +17,15 @@ _MOST, _LARGE = 64, 6  # channels of a layer side by side, and as large maps wit
 def draw(results: Results) -> Drawn:
     """The channels of a layer that vary most over an image, all of chosen layers, or some large.
 
-    Arrays are maps by layer, [rows, columns, channels], and indices of the channels. Chosen layers
-    (`at`) have a drawing each, named after them.
+    Arrays are maps by layer, [rows, columns, channels], and indices of the channels. Several
+    chosen layers (`at`) have a drawing each, named after them.
 
     Args:
         results: results with the trunk's tokens, or feature maps.
             Options: `image`, `layer`, `at`, `channels`.
     """
     layers, large = _layers(results), 0 < len(results.options.channels) <= _LARGE
-    if results.at and not large:
+    if results.at and len(layers) > 1 and not large:
         for layer in layers:
             yield _drawing(results, [layer], f'activations_{layer.stem}')
     else:
@@ -45,7 +45,7 @@ def _drawing(results: Results, layers: Sequence[Layer], name: str) -> Drawing:
         grey = {label: np.asarray(tokens.channels(jnp.asarray(m))) for label, m in maps.items()}
         counts = {label: each.shape[-1] for label, each in values.items()}
         title = f'{title}: {figures.STANDARDISED}'
-        figure = figures.channels(grey, counts, numbers=chosen, title=title)
+        figure = figures.channels(grey, chosen, counts, title=title)
     arrays = maps | {f'{label} channels': each for label, each in chosen.items()}
     arrays = {label.replace('/', '.'): each for label, each in arrays.items()}
     return Drawing(name, figure, arrays | {'names': np.array(results.names[one : one + 1])})

@@ -1,13 +1,11 @@
 """class-attention: attention of the class-attention layers to the patches."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
@@ -25,7 +23,7 @@ def draw(results: Results) -> Drawn:
         raise NotApplicable(f'{results.kind} has no class-attention layers')
     weights = results.found[CLASS_WEIGHTS]
     layers, count, heads, tokens, uniform = weights.shape
-    look: Any = {'label': UNIFORM, 'scale': results.options.scale or 'shared', 'least': DIM}
+    scale = UNIFORM._replace(how=results.options.scale or 'shared')
     if tokens > 1:  # a class token per class: those of the likeliest
         top = np.argsort(-results.logits, axis=1)[:, :4]
         rows = np.take_along_axis(np.asarray(weights[-1]).mean(1), top[..., None], 1)
@@ -44,14 +42,14 @@ def draw(results: Results) -> Drawn:
         title = f"the class token's attention, {layers} class-attention layer" + 's' * (layers > 1)
         arrays, saliency, above = {'maps': maps}, maps[0].mean(1), results.answers
     figure = figures.heads(
-        results.photographs, uniform * drawn, title=title, titles=titles, names=results.names,
-        **look,
+        results.photographs, uniform * drawn, scale, title=title, titles=titles,
+        names=results.names,
     )  # fmt: skip
     yield Drawing('class_attention', figure, arrays)
     title = f"the class token's attention, class-attention layer 1 of {layers}, mean of heads"
     figure = figures.overlays(
-        results.photographs, {'saliency': uniform * saliency}, titles=above, title=title,
-        smooth=results.options.smooth, **look,
+        results.photographs, {'saliency': uniform * saliency}, scale, titles=above, title=title,
+        smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('saliency', figure, {'maps': saliency})
 

@@ -39,8 +39,8 @@ def draw(results: Results) -> Drawn:
         results: results with attention weights and the trunk's tokens.
             Options: `beside`, `labels`.
     """
-    beside, labels = results.options.beside, results.options.labels
-    both = [results] if beside is None else [results, beside]
+    beside: Any = results.options.beside
+    both, labels = [results] if beside is None else [results, beside], results.options.labels
     for one in both:
         if not _maps(one):
             raise NotApplicable(f'{one.kind} has no attention; see grad-cam')

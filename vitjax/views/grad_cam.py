@@ -4,6 +4,7 @@ import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import attention as figures
+from vitjax.figures.panels import Scale
 from vitjax.views.forward import MAPS, Layer, Results
 from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
@@ -28,9 +29,9 @@ def draw(results: Results) -> Drawn:
             for title, own in zip(results.titles, maps, strict=True)
         ]
         figure = figures.overlays(
-            results.photographs, {'Grad-CAM': maps}, titles=titles, label='Grad-CAM',
+            results.photographs, {'Grad-CAM': maps},
+            Scale('Grad-CAM', results.options.scale or 'each'), titles=titles,
             title=f'{layer.label}: {results.differentiated}', smooth=results.options.smooth,
-            scale=results.options.scale or 'each',
         )  # fmt: skip
         name = f'grad_cam_{layer.stem}' if len(layers) > 1 else 'grad_cam'
         yield Drawing(name, figure, {'maps': maps})

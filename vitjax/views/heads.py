@@ -1,13 +1,12 @@
 """heads: attention of the class token, or of one patch, to the patches."""
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import MIXED, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, View
 
@@ -32,31 +31,31 @@ def draw(results: Results) -> Drawn:
     )
     maps, uniform = np.asarray(head_maps(weights)), weights.shape[-1]
     index, one = results.layer(len(maps)), results.image()
-    look: Any = {'label': UNIFORM, 'scale': options.scale or 'shared', 'least': DIM}
+    scale = UNIFORM._replace(how=options.scale or 'shared')
     at = f'layer {index + 1} of {len(maps)}'
 
     own = maps[index]
     figure = figures.heads(
-        photographs, uniform * own, title=f'{who}, {at}', names=names, query=patch, **look
+        photographs, uniform * own, scale, title=f'{who}, {at}', names=names, query=patch
     )
     yield Drawing('heads', figure, {'maps': own})
     own = maps[:, one]
     figure = figures.heads_by_layer(
-        photographs[one], uniform * own, title=f'{who}, {names[one]}', query=patch, **look
+        photographs[one], uniform * own, scale, title=f'{who}, {names[one]}', query=patch
     )
     yield Drawing('heads_by_layer', figure, {'maps': own, 'names': np.array(names[one : one + 1])})
     mean = maps.mean(2)
     frames = figures.over_depth(
-        photographs, uniform * mean, titles=names, title=f'{who}, mean of heads',
-        smooth=options.smooth, **look,
+        photographs, uniform * mean, scale, title=f'{who}, mean of heads', names=names,
+        smooth=options.smooth,
     )  # fmt: skip
     yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in results.found:
         mixed = np.asarray(head_maps(results.found[MIXED][index]))
-        look |= {'label': f'{UNIFORM}\n(blue: below 0)', 'signed': True}
+        scale = scale._replace(label=f'{scale.label}\n(blue: below 0)', signed=True)
         title = f'{who} after heads are mixed, {at}'
         figure = figures.heads(
-            photographs, uniform * mixed, title=title, names=names, query=patch, **look
+            photographs, uniform * mixed, scale, title=title, names=names, query=patch
         )
         yield Drawing('heads_mixed', figure, {'maps': mixed})
 

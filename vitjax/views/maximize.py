@@ -40,7 +40,9 @@ def draw(results: Results) -> Drawn:
         pictures.append(_ascend(results, _classes(results, classes), len(classes)))
     pixels = jnp.concatenate(pictures)
     pixels = jnp.broadcast_to(pixels, (*pixels.shape[:3], 3))
-    figure = figures.maximised(np.asarray(tokens.channels(pixels)), titles=titles)
+    title = f'preferred inputs: {results.options.steps} steps of gradient ascent from noise'
+    standardised = np.asarray(tokens.channels(pixels))
+    figure = figures.maximised(standardised, titles=titles, title=title)
     yield Drawing('maximize', figure, {'pixels': pixels, 'units': np.array(titles)})
 
 

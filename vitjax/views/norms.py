@@ -18,7 +18,8 @@ def draw(results: Results) -> Drawn:
     length = np.asarray(tokens.norms(results.patches()))
     layers = evenly(len(length), 3).tolist()
     maps = length[layers].reshape(len(layers), -1, *results.grid)
-    yield Drawing('norms', figures.norms(results.pictures, maps, layers=layers), {'norms': length})
+    figure = figures.norms(results.photographs, maps, layers=layers, names=results.names)
+    yield Drawing('norms', figure, {'norms': length})
 
 
 VIEW = View('tokens', draw, 'blocks')

@@ -2,6 +2,7 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
+from vitjax.figures.panels import Scale
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, View
 
@@ -20,9 +21,10 @@ def draw(results: Results) -> Drawn:
         rows = attention.class_relevance(found[CLASS_WEIGHTS], grads[CLASS_WEIGHTS], matrix)
     maps = results.answer_map(matrix, rows)
     figure = figures.overlays(
-        results.photographs, {'relevance': maps}, titles=results.titles, label='relevance',
+        results.photographs, {'relevance': maps},
+        Scale('relevance', results.options.scale or 'each'), titles=results.titles,
         title=f'attention times {results.differentiated}, through all layers',
-        smooth=results.options.smooth, scale=results.options.scale or 'each',
+        smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('relevance', figure, {'maps': maps})
 

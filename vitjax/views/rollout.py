@@ -2,7 +2,7 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, View
 
@@ -31,8 +31,8 @@ def draw(results: Results) -> Drawn:
     titles = results.titles if results.trunk.class_tokens > 1 else results.answers
     title = 'attention through all layers, counting residual connections'
     figure = figures.overlays(
-        results.photographs, drawn, titles=titles, title=title, label=UNIFORM, least=DIM,
-        smooth=results.options.smooth, scale=results.options.scale or 'shared',
+        results.photographs, drawn, UNIFORM._replace(how=results.options.scale or 'shared'),
+        titles=titles, title=title, smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('rollout', figure, maps)
 

@@ -66,7 +66,7 @@ class Options:
     seed: Seed = 0
     image: Count = 1
     scale: Literal['shared', 'each'] | None = None
-    beside: Annotated[Any, Hidden()] = None
+    beside: Annotated[object, Hidden()] = None
     labels: Annotated[tuple[str, ...], Hidden()] = ()
 
     @property
