@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from vitjax.base.types import Array
-from vitjax.figures.style import Figure
+from vitjax.figures.figure import Figure
 
 
 class NotApplicable(Exception):
