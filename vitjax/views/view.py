@@ -15,7 +15,7 @@ from PIL import Image
 from vitjax.base import files
 from vitjax.base.ranges import Amount, Count, Hidden, Pattern, Rate, Seed, Whole
 from vitjax.base.types import Array, Format
-from vitjax.figures.style import Figure
+from vitjax.figures.figure import Figure
 
 
 class NotApplicable(Exception):
