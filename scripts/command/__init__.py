@@ -35,8 +35,8 @@ from vitjax.base import fields
 from vitjax.base.flags import flagged
 
 __all__ = [
-    'ALIASES', 'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags', 'guard',
-    'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
+    'ALIASES', 'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags',
+    'guard', 'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
 ]  # fmt: skip
 
 

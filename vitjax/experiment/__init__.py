@@ -233,7 +233,8 @@ def find(name: str) -> ModuleType:
         ValueError: if there is none, or it has no `experiment`.
     """
     there = known()
-    path = pathlib.Path(name) if name.endswith('.py') else there.get(name, there.get(name.replace('-', '_')))
+    found = there.get(name, there.get(name.replace('-', '_')))
+    path = pathlib.Path(name) if name.endswith('.py') else found
     if path is None or not path.is_file():
         given = pathlib.Path(name)
         if (given / 'experiment.json').exists():
