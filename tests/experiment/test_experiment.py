@@ -80,7 +80,7 @@ def test_experiments_are_found_by_name_and_by_path(tmp_path):
     path.write_text('x = 1')
     with pytest.raises(ValueError, match='must define `experiment`'):
         find(str(path))
-    with pytest.raises(ValueError, match="no experiment 'digit'; there are cait_cifar10"):
+    with pytest.raises(ValueError, match="no experiment 'digit'; close: digits"):
         find('digit')
     with pytest.raises(ValueError, match=r'is a weights file: .* with --weights w\.npz'):
         find('w.npz')

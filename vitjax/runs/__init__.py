@@ -21,7 +21,7 @@ import numpy as np
 
 from vitjax import experiment as experiments
 from vitjax import models, pretrained
-from vitjax.base import files
+from vitjax.base import files, shell
 from vitjax.base.types import Params
 from vitjax.data.source import Source
 from vitjax.experiment import (
@@ -114,7 +114,8 @@ def _hint_for_weights(path: pathlib.Path) -> str:
     """The argument to give for a path that is neither a run nor weights; empty if it may be one."""
     name = path.stem if path.suffix == '.py' else str(path)
     if name in experiments.known() and (path.suffix == '.py' or not path.exists()):
-        return f'{path} is an experiment: scripts/train.py {path} makes a run of it, runs/{name}.'
+        train = shell.command('train', str(path))
+        return f'{path} is an experiment: {train} makes a run of it, runs/{name}.'
     if name in models.NAMES and not path.exists():
         return f'{path} is a model without weights: give a file of them, or a run.'
     weights = path.suffix in ('.safetensors', '.npz')
@@ -129,7 +130,7 @@ def _hint_for_run(path: pathlib.Path) -> str:
     if one := next(path.glob('cells/*/seed_*'), None):
         return f'{reason}\nIt is an ablation: give one of its runs, as in {one}.'
     if (path / 'index.json').exists() and (path / 'examples.npy').exists():
-        return f'{reason}\nIt is a capture, which scripts/similarity.py compares.'
+        return f'{reason}\nIt is a capture: {shell.command("similarity", str(path))} compares it.'
     around = next((up for up in path.parents if (up / 'experiment.json').exists()), None)
     return f'{reason}\nIt lies in the run {around}.' if around else reason
 
