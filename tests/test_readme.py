@@ -33,7 +33,8 @@ FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 # Commands of programs that are not ours, and of the tests themselves.
 OTHERS = ('pip install ', 'pytest', 'sh experiments/models/make.sh')
 NOT_RUN = {
-    'vitjax visualize experiments/models/patchconvnet_cifar10 all': 'tests/views draws every view',
+    'vitjax visualize experiments/models/patchconvnet_cifar10': 'tests/views draws every view',
+    'vitjax train digits --model.depth 6 --epochs 20': 'tests/views/test_watch.py draws what it adds',
     'vitjax benchmark': 'takes minutes; tests/scripts/test_benchmark.py runs small subjects',
 }
 SMALLER = {
@@ -52,7 +53,7 @@ def blocks():
         fenced = [block for language, block in FENCE.findall(text) if not language]
         for block in fenced:
             yield page, block.splitlines()
-        for line in re.findall(r'`(vitjax [^`]*)`', FENCE.sub('', text)):
+        for line in re.findall(r'`(vitjax [a-z]+ [^`]*)`', FENCE.sub('', text)):
             if not re.search(r'\b(COMMAND|NAME)\b', line):
                 yield page, [line]
 
