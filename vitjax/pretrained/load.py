@@ -4,13 +4,12 @@ import dataclasses
 import os
 import pathlib
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from vitjax import experiment as experiments
 from vitjax import models
-from vitjax.base import fields
+from vitjax.base import fields, shell
 from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
 from vitjax.data.classes import imagenet as imagenet_classes
@@ -241,8 +240,7 @@ def _assumed(
     out = f'runs/{pathlib.PurePath(str(path) if hub else os.path.abspath(path)).stem}'
     return (
         f'assumed, since no file beside the weights states it: {"; ".join(text)}. A run states it: '
-        f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} '
-        f'{" ".join(options)}'
+        f'{shell.command("convert", str(path), "--out", out)} {" ".join(options)}'
     )
 
 
