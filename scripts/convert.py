@@ -14,9 +14,10 @@ def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
     image_size: Side | None = None, patch_size: Side | None = None,
     num_classes: Classes | None = None, dtype: Literal['float32', 'float16'] = 'float32',
+    to: Literal['run', 'timm', 'transformers', 'safetensors'] = 'run',
     stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
-    """Write published weights, or the best weights of a run, as a run directory.
+    """Write published weights, or the best weights of a run, as a run directory or for a library.
 
     Args:
         weights: .safetensors or .npz file, folder with model.safetensors and config.json, or
@@ -30,6 +31,8 @@ def main(
             leaves it out.
         dtype: type of the stored weights; float16 takes half the space, and commands compute in
             float32 all the same.
+        to: run; or a folder of model.safetensors, config.json and README.md: under the names of
+            timm or transformers, which load it, or under our own (safetensors).
     """
     from vitjax import runs
     from vitjax.experiment import prepared
@@ -39,6 +42,14 @@ def main(
         weights, model=model, image_size=image_size, patch_size=patch_size,
         num_classes=num_classes, stated=stated,
     )  # fmt: skip
+    if to != 'run':
+        from vitjax.pretrained import export
+
+        made = export.export(experiment, params, to)
+        export.write(out, made, export.card(experiment, made, to))
+        print(f'{to}: {len(made.tensors)} tensors, {count_parameters(params):,} parameters')
+        print(f'written: {out}')
+        return
     trained = (pathlib.Path(weights) / 'experiment.json').exists()
     same = trained and experiment == prepared(runs.read_experiment(weights))
     runs.write(out, experiment, params, dtype=dtype, source=weights if same else None)

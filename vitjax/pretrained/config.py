@@ -35,7 +35,8 @@ _FREE = {
     'img_size', 'num_classes', 'drop_rate', 'pos_drop_rate', 'patch_drop_rate', 'proj_drop_rate',
     'attn_drop_rate', 'drop_path_rate', 'drop_block_rate', 'weight_init', 'fix_init',
     'no_embed_class', 'dynamic_img_size', 'strict_img_size', 'pretrained', 'init_values',
-    'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only',
+    'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only', 'qkv_fused',
+    'swiglu_align_to', 'use_abs_pos_emb', 'use_fc_norm',
 }  # fmt: skip
 # Models of transformers with the fields that their names state, and the statements about them that
 # are held against the weights.

@@ -11,14 +11,14 @@ from safetensors.numpy import save_file
 from vitjax import models
 from vitjax.base.types import Module, Params
 from vitjax.data.preprocess import Preprocessing
-from vitjax.experiment import Prepared, preprocessing
+from vitjax.experiment import Prepared, preprocessing, to_json
 from vitjax.pretrained import formats
 from vitjax.pretrained.convert import Parameter, axis_lengths, in_file
 from vitjax.pretrained.files import WEIGHTS
-from vitjax.pretrained.formats import Format
+from vitjax.pretrained.formats import OWN, Format
 from vitjax.pretrained.resize import flatten
 
-Library = Literal['timm', 'transformers']
+Library = Literal['timm', 'transformers', 'safetensors']
 _PLAIN: dict[str, Any] = {  # values of the fields that no other library has
     'mlp_last_gelu': False, 'head': (), 'head_width': None, 'position_grid': None,
 }  # fmt: skip
@@ -42,13 +42,16 @@ def export(experiment: Prepared, params: Params, library: Library) -> Export:
     Args:
         experiment: the model, its preprocessing and class names.
         params: its parameters.
-        library: the library.
+        library: the library; `safetensors` has our own names and the experiment.
 
     Raises:
         ValueError: if the library has no such model, by the first field that it lacks.
     """
     model: Module = experiment.model
     images = preprocessing(experiment)
+    if library == 'safetensors':
+        own = {path.replace('/', '.'): np.asarray(x) for path, x in flatten(params).items()}
+        return Export(own, {OWN: to_json(experiment)})
     _require(library, model, {k: v for k, v in _PLAIN.items() if k in vars(model)})
     if library == 'timm':
         format, prefix, config = _timm(model, images)
@@ -58,7 +61,10 @@ def export(experiment: Prepared, params: Params, library: Library) -> Export:
         classes = experiment.classes or [f'LABEL_{i}' for i in range(model.num_classes)]
         config['id2label'] = {str(i): name for i, name in enumerate(classes)}
         config['label2id'] = {name: i for i, name in enumerate(classes)}
-    return Export(tensors(params, model, format, prefix), config)
+    named = tensors(params, model, format, prefix)
+    if format is formats.TRANSFORMERS_DINOV3:  # it has one, and reads it in training alone
+        named['embeddings.mask_token'] = np.zeros((1, 1, model.width), np.float32)
+    return Export(named, config)
 
 
 def tensors(
@@ -92,13 +98,36 @@ def _names(parameter: Parameter) -> list[str]:
     return [name for names in parameter.names for name in names]
 
 
-def write(out: str | pathlib.Path, made: Export, card: str) -> None:
+_OPENS = {
+    'timm': "timm.create_model('local-dir:FOLDER', pretrained=True)",
+    'transformers': "transformers.{name}.from_pretrained('FOLDER')",
+    'safetensors': "vitjax.load('FOLDER')",
+}  # fmt: skip
+
+
+def card(experiment: Prepared, made: Export, library: Library) -> str:
+    """Text of a model card: what it is, its images, and how to open it."""
+    images, model = preprocessing(experiment), experiment.model
+    name = (made.config.get('architectures') or [''])[0]
+    count = sum(tensor.size for tensor in made.tensors.values())
+    classes = f'{model.num_classes} classes' if model.num_classes else 'no head'
+    return (
+        f'---\nlibrary_name: {OWN if library == "safetensors" else library}\n'
+        'pipeline_tag: image-classification\n---\n\n'
+        f'# {type(model).__name__}\n\n{count:,} parameters, {classes}. Images of '
+        f'{images.size}x{images.size} pixels, mean {images.mean}, deviation {images.deviation}.\n\n'
+        f'```python\n{_OPENS[library].format(name=name)}\n```\n\n'
+        f'The model as vitjax has it:\n\n```\n{model}\n```\n'
+    )
+
+
+def write(out: str | pathlib.Path, made: Export, text: str) -> None:
     """Writes a folder as the hub has it: model.safetensors, config.json and README.md.
 
     Args:
         out: folder, new or empty.
         made: the model.
-        card: text of README.md.
+        text: content of README.md.
 
     Raises:
         ValueError: if the folder is not empty.
@@ -110,7 +139,7 @@ def write(out: str | pathlib.Path, made: Export, card: str) -> None:
     whole = {name: np.ascontiguousarray(value) for name, value in made.tensors.items()}
     save_file(whole, folder / WEIGHTS, metadata={'format': 'pt'})
     (folder / 'config.json').write_text(json.dumps(made.config, indent=2) + '\n')
-    (folder / 'README.md').write_text(card)
+    (folder / 'README.md').write_text(text)
 
 
 def _require(library: str, model: Module, wanted: Mapping[str, Any]) -> None:
@@ -254,7 +283,9 @@ def _transformers(model: Module, images: Preprocessing) -> tuple[Format, str, di
         kinds = {'dinov2': 'Dinov2', 'dinov2_with_registers': 'Dinov2WithRegisters'}
         name = kinds[kind] + ('ForImageClassification' if head else 'Model')
         prefix, format = f'{kind}.' if head else '', formats.TRANSFORMERS_DINOV2
-        config |= {'mlp_ratio': model.mlp_ratio, 'layerscale_value': model.layer_scale}
+        if model.mlp_ratio % 1:
+            raise ValueError(f'transformers has DINOv2 with whole mlp_ratio: {model.mlp_ratio}.')
+        config |= {'mlp_ratio': int(model.mlp_ratio), 'layerscale_value': model.layer_scale}
         config |= {'num_register_tokens': model.registers} if model.registers else {}
         config |= {'qkv_bias': model.qkv_bias, 'use_mask_token': False}
     elif model.pool == 'mean':
@@ -271,7 +302,9 @@ def _transformers(model: Module, images: Preprocessing) -> tuple[Format, str, di
         whole = (
             'DeiTForImageClassificationWithTeacher' if distilled else 'ViTForImageClassification'
         )
-        name, prefix = (whole, f'{kind}.') if head else ('ViTModel', '')
+        name, prefix = whole, f'{kind}.'
+        if not head:  # ViTModel has a pooler; this one is the same without
+            kind, name, prefix = 'vit_msn', 'ViTMSNModel', ''
         config |= {'qkv_bias': model.qkv_bias}
         format = formats.TRANSFORMERS_VIT
     return format, prefix, {'architectures': [name], 'model_type': kind, **config}

@@ -18,6 +18,7 @@ from vitjax import models
 from vitjax.models.base import Model
 
 Weights = Mapping[str, np.ndarray]
+OWN = 'vitjax'  # key of the experiment in a config.json of ours
 
 # einops patterns from a file's layout to ours. Axes: outputs, inputs, channels, height and width of
 # a patch, y and x of a convolution's kernel; d is the width of vectors and tokens.
@@ -230,7 +231,7 @@ _TIMM_VIT = (
     _tokens('embed/class_token', 'cls_token', 'dist_token'),  # the second is distilled DeiT's
     _tokens('embed/registers', 'reg_token'),
     *_nested('blocks/', 'blocks.{i}.', _TIMM_VIT_BLOCK),
-    Entry('blocks/attention/frequencies', ('rope.freqs',), 'two l h d -> l two h d'),
+    Entry('blocks/attention/frequencies', ('rope.freqs',), 'two l heads d -> l two heads d'),
     _tokens('class_token', 'attn_pool.latent'),
     *_one_layer('class_blocks/', 'attn_pool.', _TIMM_POOL),
     *_denses({'head_distilled/output': 'head_dist'}),

@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import jax.numpy as jnp
+
 from vitjax import experiment as experiments
 from vitjax import models
 from vitjax.base import fields, shell
+from vitjax.base.files import few, read_json
 from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
 from vitjax.data.classes import imagenet as imagenet_classes
@@ -22,9 +25,26 @@ from vitjax.pretrained import names
 from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
 from vitjax.pretrained.files import HUB, beside, read
-from vitjax.pretrained.formats import AUGREG, Weights
-from vitjax.pretrained.recognise import Contents, contents, facts, fits, recognise, vit_fields
-from vitjax.pretrained.resize import Change, Grid, Report, resize
+from vitjax.pretrained.formats import AUGREG, OWN, Weights
+from vitjax.pretrained.recognise import (
+    Contents,
+    cait_fields,
+    contents,
+    facts,
+    fits,
+    recognise,
+    vit_fields,
+)
+from vitjax.pretrained.resize import (
+    Change,
+    Grid,
+    Report,
+    misfits,
+    resize,
+    shape_texts,
+    shapes_of,
+    unflatten,
+)
 
 _SELF_SUPERVISED = '(?<![a-z])(dino|mae|msn|moco|ibot)'  # in names of files
 
@@ -83,7 +103,13 @@ def load(
             weights or vitjax's computation, by file and name.
     """
     weights, stated = read(path), stated or Stated()
-    config = configs.read_config(beside(path, configs.FILES))
+    files = beside(path, configs.FILES)
+    if own := _own(path, weights, files):
+        return fit(
+            *own, image_size=image_size, patch_size=patch_size, num_classes=num_classes,
+            report=report,
+        )  # fmt: skip
+    config = configs.read_config(files)
     found = contents(weights, None if model is None else type(models.named(model)))
     heads, width = config.fields.get('num_heads'), facts(found).get('width', 0)
     if heads and width % heads and not stated.num_heads:
@@ -128,17 +154,37 @@ def load(
     ), params  # fmt: skip
 
 
+def _own(
+    path: str | pathlib.Path, weights: Weights, files: Mapping[str, pathlib.Path]
+) -> tuple[Prepared, Params] | None:
+    """A model that `export` wrote under our own names; None for any other weights."""
+    file = files.get(configs.CONFIG)
+    stored = (read_json(file) or {}).get(OWN) if file else None
+    if stored is None:
+        return None
+    experiment = experiments.prepared(experiments.from_json(stored))
+    params = {name.replace('.', '/'): value for name, value in weights.items()}
+    wanted = shapes_of(experiment.model, experiments.preprocessing(experiment).size)
+    if lines := misfits(shape_texts(params), shape_texts(wanted)):
+        raise ValueError(
+            f'{path} does not fit its config.json; - missing, + surplus:\n' + few(lines)
+        )
+    return experiment, unflatten({name: jnp.asarray(x) for name, x in params.items()})
+
+
 def _recognised(
     weights: Weights, found: Contents, path: str | pathlib.Path, config: Config,
     told: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """The published model's name; empty for a ViT of another size whose heads are told."""
+    """The published model's name; empty for a CaiT, or a ViT whose heads are told, of any size."""
     try:
         return recognise(weights, pathlib.Path(path, config.name) if config.name else path)
     except ValueError:
         sizes = {'width', 'patch_size'} <= facts(found).keys()
         known = any(fits(models.named(name), found) for name in models.NAMES)
-        if told.get('num_heads') and sizes and found.format.model is models.ViT and not known:
+        kind = found.format.model
+        heads = kind is models.CaiT or (kind is models.ViT and told.get('num_heads'))
+        if heads and sizes and not known:
             return ''
         raise
 
@@ -148,14 +194,14 @@ def _label(model: Module, name: str, architecture: str) -> str:
     parts = ('rope', 'mlp', 'mlp_norm', 'qk_norm', 'norm', 'pre_norm', 'patch_norm', 'pool')
     own, published = vars(model), vars(models.named(name)) if name else {}
     same = name and all(own.get(part) == published.get(part) for part in parts)
-    return name if same else architecture or name or 'ViT'
+    return name if same else architecture or name or type(model).__name__
 
 
 def _model(found: Contents, name: str, told: Mapping[str, Any]) -> Module:
     """The model of weights: a published one, or a ViT of their shapes, with the fields told."""
     sizes = facts(found)
-    if name and not issubclass(found.format.model, models.ViT):
-        model = models.named(name)
+    if found.format.model is not models.ViT:
+        model = models.named(name) if name else models.CaiT(**cait_fields(found))
         if told.get('num_heads') and 'num_heads' not in fields.declared(type(model)):
             raise ValueError(f'{type(model).__name__} has no attention heads: {told["num_heads"]}.')
         known = fields.declared(type(model))

@@ -250,17 +250,16 @@ def vit_fields(found: Contents) -> dict[str, Any]:
     """
     has, known = found.held.__contains__, facts(found)
     clip = has('embed/norm/scale')
-    hidden = found.length('blocks/mlp/output/kernel', 'i')
+    hidden, ratio = _mlp(found)
     parts = len(found.table['blocks/mlp/hidden/kernel'].names)
     gated = parts * found.length('blocks/mlp/hidden/kernel', 'o') == 2 * hidden
     width = known.get('width') or 1
-    ratio = hidden / width
     out: dict[str, Any] = {
         'qkv_bias': has('blocks/attention/qkv/bias'),
         'key_bias': len(found.table['blocks/attention/qkv/bias'].names) != 2,
         'qk_norm': has('blocks/attention/query_norm/scale'),
         'mlp_norm': has('blocks/mlp/norm/scale'),
-        'mlp_ratio': ratio if int(width * ratio) == hidden else ratio + 0.5 / width,
+        'mlp_ratio': ratio,
         'pre_norm': clip,
         'patch_norm': has('embed/patch_norm/scale'),
         'prefix_positions': found.prefix_positions[0],
@@ -275,6 +274,25 @@ def vit_fields(found: Contents) -> dict[str, Any]:
     if has('blocks/attention/frequencies'):
         out['rope'] = 'mixed'
     return out | _pooling(found, width)
+
+
+def cait_fields(found: Contents) -> dict[str, Any]:
+    """Fields of a CaiT by the names and shapes of its weights; talking heads tell their number."""
+    sizes = facts(found)
+    names = ('patch_size', 'width', 'depth', 'class_depth')
+    return {name: sizes[name] for name in names if name in sizes} | {
+        'num_heads': found.length('blocks/attention/mix_logits/kernel', 'o') or 1,
+        'mlp_ratio': _mlp(found)[1],
+        'qkv_bias': 'blocks/attention/qkv/bias' in found.held,
+        'layer_scale': 1.0 if sizes['layer_scale'] else None,
+    }
+
+
+def _mlp(found: Contents) -> tuple[int, float]:
+    """Hidden width of the MLP, and the ratio that gives it."""
+    hidden, width = found.length('blocks/mlp/output/kernel', 'i'), facts(found).get('width') or 1
+    ratio = hidden / width
+    return hidden, ratio if int(width * ratio) == hidden else ratio + 0.5 / width
 
 
 def _pooling(found: Contents, width: int) -> dict[str, Any]:
