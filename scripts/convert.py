@@ -14,7 +14,7 @@ def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
     image_size: Side | None = None, patch_size: Side | None = None,
     num_classes: Classes | None = None, dtype: Literal['float32', 'float16'] = 'float32',
-    to: Literal['run', 'timm', 'transformers', 'safetensors'] = 'run',
+    to: Literal['run', 'timm', 'transformers', 'safetensors', 'stablehlo'] = 'run',
     stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
     """Write published weights, or the best weights of a run, as a run directory or for a library.
@@ -31,8 +31,9 @@ def main(
             leaves it out.
         dtype: type of the stored weights; float16 takes half the space, and commands compute in
             float32 all the same.
-        to: run; or a folder of model.safetensors, config.json and README.md: under the names of
-            timm or transformers, which load it, or under our own (safetensors).
+        to: run; or a folder of weights, config.json and README.md under the names of timm or
+            transformers, which load it, or under our own (safetensors); or stablehlo, a program
+            that runs without vitjax on CPU, CUDA and TPU (needs the export extra).
     """
     from vitjax import runs
     from vitjax.experiment import prepared
@@ -45,10 +46,8 @@ def main(
     if to != 'run':
         from vitjax.pretrained import export
 
-        made = export.export(experiment, params, to)
-        export.write(out, made, export.card(experiment, made, to))
-        print(f'{to}: {len(made.tensors)} tensors, {count_parameters(params):,} parameters')
-        print(f'written: {out}')
+        export.write(out, experiment, params, to)
+        print(f'written: {out} for {to}, {count_parameters(params):,} parameters')
         return
     trained = (pathlib.Path(weights) / 'experiment.json').exists()
     same = trained and experiment == prepared(runs.read_experiment(weights))

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 import zlib
 
 import jax
@@ -9,14 +11,14 @@ import numpy as np
 import pytest
 from helpers import random_params
 from safetensors.numpy import save_file
-from tiny_models import CAIT, CURRENT, MULTI, POOLED, VIT
+from tiny_models import CAIT, CONVNET, CURRENT, MULTI, POOLED, VIT
 
 from vitjax import runs
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Prepared
 from vitjax.pretrained import read
-from vitjax.pretrained.export import card, export, write
+from vitjax.pretrained.export import export, write
 
 CURRENT_ONES = pathlib.Path(__file__).parents[1] / 'golden/current'
 EVA = CURRENT.clone(rope='eva02', norm='layer', qk_norm=False, pre_norm=False, fc_norm=True)
@@ -53,8 +55,7 @@ def made(model, library, folder):
     images = Preprocessing(16, 0.9, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 'bilinear')
     experiment = Prepared(model=model, augment=Augment(size=16), preprocessing=images)
     params = random_params(model, np.zeros((1, 16, 16, 3), np.float32), zlib.crc32(b'export'))
-    done = export(experiment, params, library)
-    write(folder, done, card(experiment, done, library))
+    write(folder, experiment, params, library)
     return experiment, params
 
 
@@ -100,7 +101,7 @@ def test_what_a_library_lacks_is_refused_by_field(library, model, match, tmp_pat
 
 def test_a_folder_with_files_is_left_alone(tmp_path):
     (tmp_path / 'mine').write_text('')
-    with pytest.raises(ValueError, match='new or empty'):
+    with pytest.raises(OSError, match=str(tmp_path)):
         made(VIT.clone(registers=0), 'timm', tmp_path)
 
 
@@ -125,3 +126,21 @@ def test_a_card_says_what_the_folder_is(tmp_path):
     text = (tmp_path / 'out/README.md').read_text()
     assert "timm.create_model('local-dir:FOLDER', pretrained=True)" in text
     assert '5 classes. Images of 16x16 pixels' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', [VIT, CURRENT, CAIT, MULTI, CONVNET], ids=repr)
+def test_a_program_runs_without_vitjax_on_any_batch(model, tmp_path):
+    experiment, params = made(model, 'stablehlo', tmp_path / 'out')
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
+    np.save(tmp_path / 'images.npy', images)
+    run = (
+        'import jax, numpy as np, sys; sys.modules["vitjax"] = None\n'
+        'program = jax.export.deserialize(bytearray(open("out/model.stablehlo", "rb").read()))\n'
+        'np.save("logits.npy", program.call(np.load("images.npy")))\n'
+        'assert {*program.platforms} == {"cpu", "cuda", "tpu"}'
+    )
+    subprocess.run([sys.executable, '-c', run], cwd=tmp_path, check=True)
+    wanted = experiment.model.apply({'params': params}, images)
+    got = np.load(tmp_path / 'logits.npy')
+    assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()

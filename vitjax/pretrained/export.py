@@ -5,20 +5,26 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+from jax import export as jax_export
+from safetensors.numpy import save
 
 from vitjax import models
+from vitjax.base import files
 from vitjax.base.types import Module, Params
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Prepared, preprocessing, to_json
+from vitjax.models.base import count_parameters
 from vitjax.pretrained import formats
 from vitjax.pretrained.convert import Parameter, axis_lengths, in_file
 from vitjax.pretrained.files import WEIGHTS
 from vitjax.pretrained.formats import OWN, Format
 from vitjax.pretrained.resize import flatten
 
-Library = Literal['timm', 'transformers', 'safetensors']
+Library = Literal['timm', 'transformers', 'safetensors', 'stablehlo']
+PLATFORMS = ('cpu', 'cuda', 'tpu')
 _PLAIN: dict[str, Any] = {  # values of the fields that no other library has
     'mlp_last_gelu': False, 'head': (), 'head_width': None, 'position_grid': None,
 }  # fmt: skip
@@ -42,7 +48,7 @@ def export(experiment: Prepared, params: Params, library: Library) -> Export:
     Args:
         experiment: the model, its preprocessing and class names.
         params: its parameters.
-        library: the library; `safetensors` has our own names and the experiment.
+        library: timm, transformers, or safetensors: our own names and the experiment.
 
     Raises:
         ValueError: if the library has no such model, by the first field that it lacks.
@@ -102,44 +108,50 @@ _OPENS = {
     'timm': "timm.create_model('local-dir:FOLDER', pretrained=True)",
     'transformers': "transformers.{name}.from_pretrained('FOLDER')",
     'safetensors': "vitjax.load('FOLDER')",
+    'stablehlo': "jax.export.deserialize(open('FOLDER/model.stablehlo', 'rb').read()).call(images)",
 }  # fmt: skip
 
 
-def card(experiment: Prepared, made: Export, library: Library) -> str:
+def write(out: str | pathlib.Path, experiment: Prepared, params: Params, library: Library) -> None:
+    """Writes a folder as the hub has it: the weights or program, config.json and README.md.
+
+    Args:
+        out: folder, new or empty.
+        experiment: the model, its preprocessing and class names.
+        params: its parameters.
+        library: as in `export`; `stablehlo` writes a program instead of weights.
+
+    Raises:
+        ValueError: as `export` does; if flatbuffers, which `stablehlo` needs, is missing.
+        OSError: if something is in the folder.
+    """
+    if library == 'stablehlo':
+        made = Export({}, {OWN: to_json(experiment)})
+        name, content = 'model.stablehlo', stablehlo(experiment, params)
+    else:
+        made = export(experiment, params, library)
+        whole = {name: np.ascontiguousarray(value) for name, value in made.tensors.items()}
+        name, content = WEIGHTS, save(whole, {'format': 'pt'})
+    with files.writing_folder(out) as folder:
+        (folder / name).write_bytes(content)
+        (folder / 'config.json').write_text(json.dumps(made.config, indent=2) + '\n')
+        (folder / 'README.md').write_text(_card(experiment, params, library, made.config))
+
+
+def _card(experiment: Prepared, params: Params, library: Library, config: Mapping[str, Any]) -> str:
     """Text of a model card: what it is, its images, and how to open it."""
     images, model = preprocessing(experiment), experiment.model
-    name = (made.config.get('architectures') or [''])[0]
-    count = sum(tensor.size for tensor in made.tensors.values())
+    name = (config.get('architectures') or [''])[0]
     classes = f'{model.num_classes} classes' if model.num_classes else 'no head'
+    own = library in ('safetensors', 'stablehlo')
     return (
-        f'---\nlibrary_name: {OWN if library == "safetensors" else library}\n'
+        f'---\nlibrary_name: {OWN if own else library}\n'
         'pipeline_tag: image-classification\n---\n\n'
-        f'# {type(model).__name__}\n\n{count:,} parameters, {classes}. Images of '
+        f'# {type(model).__name__}\n\n{count_parameters(params):,} parameters, {classes}. Images of '
         f'{images.size}x{images.size} pixels, mean {images.mean}, deviation {images.deviation}.\n\n'
         f'```python\n{_OPENS[library].format(name=name)}\n```\n\n'
         f'The model as vitjax has it:\n\n```\n{model}\n```\n'
     )
-
-
-def write(out: str | pathlib.Path, made: Export, text: str) -> None:
-    """Writes a folder as the hub has it: model.safetensors, config.json and README.md.
-
-    Args:
-        out: folder, new or empty.
-        made: the model.
-        text: content of README.md.
-
-    Raises:
-        ValueError: if the folder is not empty.
-    """
-    folder = pathlib.Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f'the folder to write must be new or empty: {folder} is not.')
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {name: np.ascontiguousarray(value) for name, value in made.tensors.items()}
-    save_file(whole, folder / WEIGHTS, metadata={'format': 'pt'})
-    (folder / 'config.json').write_text(json.dumps(made.config, indent=2) + '\n')
-    (folder / 'README.md').write_text(text)
 
 
 def _require(library: str, model: Module, wanted: Mapping[str, Any]) -> None:
@@ -148,6 +160,23 @@ def _require(library: str, model: Module, wanted: Mapping[str, Any]) -> None:
             raise ValueError(
                 f'{library} has no {type(model).__name__} with {field}={own!r}: only {value!r}.'
             )
+
+
+def stablehlo(experiment: Prepared, params: Params) -> bytes:
+    """A model's forward pass for any batch, as `jax.export` serializes it for `PLATFORMS`.
+
+    `jax.export.deserialize(bytes).call(images)` needs jax alone. It maps images [b, size, size, 3],
+    float32 and normalized, to logits [b, num_classes].
+    """
+    model, size = experiment.model, preprocessing(experiment).size
+    (batch,) = jax_export.symbolic_shape('b')
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    forward = jax.jit(lambda images: model.apply({'params': params}, images))
+    exported = jax_export.export(forward, platforms=PLATFORMS)(images)
+    try:
+        return bytes(exported.serialize())
+    except ImportError:
+        raise ValueError("stablehlo needs the export extra: pip install -e '.[export]'.") from None
 
 
 # ---- timm --------------------------------------------------------------------------------------
