@@ -3,6 +3,7 @@
 All of the published models are needed for the long test; copies of three are here.
 """
 
+import json
 import os
 import pathlib
 
@@ -137,3 +138,25 @@ def test_files_come_back_from_parameters_to_the_bit():
 
 def test_published_models_keep_their_fields():
     assert models.named('vit_base_patch16').rope is None
+
+
+def test_weights_in_several_files_are_read_by_their_index(tmp_path):
+    weights = runs.pretrained.read(HERE / 'dinov3')
+    (tmp_path / 'config.json').write_bytes((HERE / 'dinov3/config.json').read_bytes())
+    parts: list = [{}, {}]
+    for i, (name, value) in enumerate(weights.items()):
+        parts[i % 2][name] = value
+    files = [f'model-0000{i}-of-00002.safetensors' for i in (1, 2)]
+    index = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+    for file, part in zip(files, parts, strict=True):
+        save_file(part, tmp_path / file)
+    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': index}))
+    shard = runs.load(tmp_path, report=lambda change: None)
+    assert shard.experiment.model.rope == 'dinov3'
+    (tmp_path / files[1]).unlink()
+    with pytest.raises(ValueError, match=f'names {files[1]}, which is missing'):
+        runs.load(tmp_path, report=lambda change: None)
+    index['norm.weight'] = '../elsewhere.safetensors'
+    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': index}))
+    with pytest.raises(ValueError, match='must name files beside it'):
+        runs.load(tmp_path, report=lambda change: None)

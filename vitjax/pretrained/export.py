@@ -147,8 +147,9 @@ def _card(experiment: Prepared, params: Params, library: Library, config: Mappin
     return (
         f'---\nlibrary_name: {OWN if own else library}\n'
         'pipeline_tag: image-classification\n---\n\n'
-        f'# {type(model).__name__}\n\n{count_parameters(params):,} parameters, {classes}. Images of '
-        f'{images.size}x{images.size} pixels, mean {images.mean}, deviation {images.deviation}.\n\n'
+        f'# {type(model).__name__}\n\n{count_parameters(params):,} parameters, {classes}. '
+        f'Images of {images.size}x{images.size} pixels, mean {images.mean}, '
+        f'deviation {images.deviation}.\n\n'
         f'```python\n{_OPENS[library].format(name=name)}\n```\n\n'
         f'The model as vitjax has it:\n\n```\n{model}\n```\n'
     )

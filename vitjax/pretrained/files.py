@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from vitjax.base.files import first_line, irregular, npy_header
+from vitjax.base.files import first_line, irregular, npy_header, read_json
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
+INDEX = 'model.safetensors.index.json'  # of weights in several files
 SMALL, PACKED = 2**26, 100  # an npz may hold so many bytes, or so many times its own size
 _PICKLED = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 _CONVERSION = """\
@@ -25,9 +26,9 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The tensors of a weights file by name; nothing in it is ever unpickled.
 
     Args:
-        path: a `.safetensors` file, an `.npz` file, a folder with a `model.safetensors`, or
-            `hf-hub:owner/name`, whose `model.safetensors` is fetched through huggingface_hub (the
-            `hub` extra).
+        path: a `.safetensors` file, an `.npz` file, a folder with a `model.safetensors` or with the
+            index of several files, or `hf-hub:owner/name`, whose files are fetched through
+            huggingface_hub (the `hub` extra).
 
     Raises:
         ValueError: if the file is missing, truncated, foreign or not regular; for pickles (`.pth`
@@ -42,10 +43,41 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         {'norm.bias': array([0., 0., 0.], dtype=float32)}
     """
     if str(path).startswith(HUB):
-        path = _fetch(str(path).removeprefix(HUB), WEIGHTS) or ''
-    elif is_folder(path):
-        path = pathlib.Path(path, WEIGHTS)
-    path = pathlib.Path(path)
+        repository = str(path).removeprefix(HUB)
+        whole = _fetch(repository, WEIGHTS, needed=False)
+        index = None if whole else _fetch(repository, INDEX, needed=False)
+        file = whole or (None if index else _fetch(repository, WEIGHTS))
+    else:
+        folder = pathlib.Path(path)
+        file = folder / WEIGHTS if is_folder(path) else folder
+        index = folder / INDEX
+        index = index if is_folder(path) and index.exists() and not file.exists() else None
+    return _read_shards(path, index) if index else _read_file(file or pathlib.Path(WEIGHTS))
+
+
+def _read_shards(path: str | pathlib.Path, index: pathlib.Path) -> dict[str, np.ndarray]:
+    """Tensors of the files that an index names, each in the index's own folder or repository.
+
+    Raises:
+        ValueError: if a file is missing, or does not hold the tensors that the index says.
+    """
+    names = read_json(index).get('weight_map')
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise ValueError(f'{index} must map names of tensors to files in its weight_map.')
+    found: dict[str, np.ndarray] = {}
+    for name in sorted({*names.values()}):
+        if pathlib.PurePath(name).name != name:
+            raise ValueError(f'{index} must name files beside it: {name!r}.')
+        file = beside(path, [name]).get(name)
+        if file is None:
+            raise ValueError(f'{index} names {name}, which is missing.')
+        found |= _read_file(file)
+    if lacking := sorted(names.keys() - found.keys()):
+        raise ValueError(f'{index} names tensors that its files lack: {", ".join(lacking[:3])}.')
+    return found
+
+
+def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
     suffix = path.suffix.lower()
     if not path.exists() and suffix in ('', '.safetensors', '.npz', *_PICKLED):
         raise ValueError(f'there is no run and no weights file {path}.')
@@ -103,7 +135,8 @@ def _require_sizes(path: pathlib.Path) -> None:
 def is_folder(path: str | pathlib.Path) -> bool:
     """Returns True for a folder of published weights as on the hub, False for a run."""
     folder = pathlib.Path(path)
-    return os.path.lexists(folder / WEIGHTS) and not (folder / 'experiment.json').exists()
+    whole = any(os.path.lexists(folder / name) for name in (WEIGHTS, INDEX))
+    return whole and not (folder / 'experiment.json').exists()
 
 
 def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
