@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -141,6 +142,6 @@ def test_a_program_runs_without_vitjax_on_any_batch(model, tmp_path):
         'assert {*program.platforms} == {"cpu", "cuda", "tpu"}'
     )
     subprocess.run([sys.executable, '-c', run], cwd=tmp_path, check=True)
-    wanted = experiment.model.apply({'params': params}, images)
+    wanted: Any = experiment.model.apply({'params': params}, images)
     got = np.load(tmp_path / 'logits.npy')
     assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()

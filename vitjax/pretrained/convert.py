@@ -147,10 +147,14 @@ def match(
     found = contents(weights, type(model))
     source, size = _as_in_file(found, model, image_size, grid)
     heads = [name for path in found.held if path.startswith('head') for name in found.held[path]]
+    left_out: list[str] = []
+    if model.num_classes != found.num_classes:  # a layer of the published head alone
+        left_out += [name for name in found.weights if name.startswith('pre_logits')]
     if heads and not source.num_classes:
-        kept = {name: value for name, value in found.weights.items() if name not in heads}
+        left_out += heads
         report(Change('head', f'head: left out; was {found.num_classes} classes'))
-        found = found._replace(weights=kept)
+    kept = {name: value for name, value in found.weights.items() if name not in left_out}
+    found = found._replace(weights=kept)
     sizes = axis_lengths(source)
     parameters = {}
     for path, leaf in shapes_of(source, size).items():
