@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -21,6 +22,7 @@ ALL = pathlib.Path(
     os.environ.get('VITJAX_GOLDEN_CURRENT', HERE.parents[3] / 'shared/golden_current')
 )
 COPIES = ('dinov3', 'eva02_tiny', 'siglip')
+QUERY = 'MultiHeadDotProductAttention_0/query/kernel'
 OUTPUTS = ('output', 'logits', 'pooler_output', 'image_embeds')  # of a whole model
 
 
@@ -134,6 +136,25 @@ def test_files_come_back_from_parameters_to_the_bit():
     assert back.keys() == weights.keys()
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name])
+
+
+def test_big_vision_s_arrays_state_their_heads_and_have_flax_s_gelu(tmp_path):
+    """The image tower of a SigLIP, whose text is left out; the very parameters that go in."""
+    from vitjax.pretrained.export import tensors
+    from vitjax.pretrained.formats import FORMATS
+
+    siglip = runs.load(HERE / 'siglip', report=lambda change: None)
+    (format,) = [each for each in FORMATS if each.name == "big_vision's"]
+    arrays = tensors(siglip.params, siglip.experiment.model, format)
+    arrays = {f'params/img/{name}': value for name, value in arrays.items()}
+    assert arrays['params/img/Transformer/encoderblock_0/' + QUERY].shape == (64, 4, 16)
+    np.savez(
+        tmp_path / 'siglip.npz', **arrays, **{'params/t': np.ones(1), 'params/txt/x': np.ones(2)}
+    )
+    loaded = runs.load(tmp_path / 'siglip.npz', report=lambda change: None)
+    model = loaded.experiment.model
+    assert model == siglip.experiment.model.clone(mlp='gelu_tanh')
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, siglip.params)
 
 
 def test_published_models_keep_their_fields():

@@ -70,9 +70,10 @@ class Entry:
         return theirs, ours
 
     def length(self, axis: str, tensor: np.ndarray) -> int | None:
-        """Length of a named axis of a tensor of the file; None if the tensor is misshapen."""
+        """Length of a named axis of a tensor; None if it is misshapen or lacks the axis."""
         axes = self.layouts[0].split()
-        return tensor.shape[axes.index(axis)] if len(axes) == tensor.ndim else None
+        known = axis in axes and len(axes) == tensor.ndim
+        return tensor.shape[axes.index(axis)] if known else None
 
 
 Table = tuple[Entry, ...]
@@ -87,12 +88,14 @@ class Format:
         model: class of the models that it holds.
         entries: its table.
         antialias: True if its library resamples position embeddings with antialiasing.
+        mlp: nonlinearity of its library's models; None if they differ.
     """
 
     name: str
     model: type[Model]
     entries: Table
     antialias: bool = True
+    mlp: str | None = None
 
     @functools.cached_property
     def paths(self) -> Mapping[str, Table]:
@@ -371,23 +374,49 @@ _OPEN_CLIP = (
 )
 
 
-_MHA = 'MultiHeadDotProductAttention_1'
-_AUGREG_BLOCK = (
-    *_flax_norms({'norm_1': 'LayerNorm_0', 'norm_2': 'LayerNorm_2'}),
-    *_modules(
-        'd heads k -> d (heads k)', {'attention/qkv': [f'{_MHA}/{part}' for part in _QKV]},
-        bias='heads k -> (heads k)', flax=True,
+_FLAX_HEADS = functools.partial(
+    _modules, 'd heads k -> d (heads k)', bias='heads k -> (heads k)', flax=True
+)
+_FLAX_OUT = functools.partial(_modules, 'heads k d -> (heads k) d', flax=True)
+
+
+def _flax_block(norm_1: str, attention: str, norm_2: str, mlp: str) -> Table:
+    return (
+        *_flax_norms({'norm_1': norm_1, 'norm_2': norm_2}),
+        *_FLAX_HEADS({'attention/qkv': [f'{attention}/{part}' for part in _QKV]}),
+        *_FLAX_OUT({'attention/projection': f'{attention}/out'}),
+        *_flax_denses({'mlp/hidden': f'{mlp}/Dense_0', 'mlp/output': f'{mlp}/Dense_1'}),
+    )
+
+
+def _flax_vit(positions: str, block: Table) -> Table:
+    return (
+        *_modules('h w c o -> (h w c) o', {'embed/patch/projection': 'embedding'}, flax=True),
+        _tokens('embed/class_token', 'cls'),
+        _tokens('embed/position/table', positions),
+        *_nested('blocks/', 'Transformer/encoderblock_{i}/', block),
+        *_flax_norms({'norm': 'Transformer/encoder_norm'}),
+        *_flax_denses({'head/output': 'head'}),
+    )
+
+
+_MHA = 'MultiHeadDotProductAttention'
+_AUGREG = _flax_vit(
+    'Transformer/posembed_input/pos_embedding',
+    _flax_block('LayerNorm_0', f'{_MHA}_1', 'LayerNorm_2', 'MlpBlock_3'),
+)
+_MAP_HEAD = (
+    *_FLAX_HEADS({f'attention/{part}': f'{_MHA}_0/{part}' for part in _QKV}),
+    *_FLAX_OUT({'attention/projection': f'{_MHA}_0/out'}),
+    *_flax_norms({'norm_2': 'LayerNorm_0'}),
+    *_flax_denses({'mlp/hidden': 'MlpBlock_0/Dense_0', 'mlp/output': 'MlpBlock_0/Dense_1'}),
+)
+_BIG_VISION = (
+    *_flax_vit(
+        'pos_embedding', _flax_block('LayerNorm_0', f'{_MHA}_0', 'LayerNorm_1', 'MlpBlock_0')
     ),
-    *_modules('heads k d -> (heads k) d', {'attention/projection': f'{_MHA}/out'}, flax=True),
-    *_flax_denses({'mlp/hidden': 'MlpBlock_3/Dense_0', 'mlp/output': 'MlpBlock_3/Dense_1'}),
-)  # fmt: skip
-_AUGREG = (
-    *_modules('h w c o -> (h w c) o', {'embed/patch/projection': 'embedding'}, flax=True),
-    _tokens('embed/class_token', 'cls'),
-    _tokens('embed/position/table', 'Transformer/posembed_input/pos_embedding'),
-    *_nested('blocks/', 'Transformer/encoderblock_{i}/', _AUGREG_BLOCK),
-    *_flax_norms({'norm': 'Transformer/encoder_norm'}),
-    *_flax_denses({'head/output': 'head'}),
+    _tokens('class_token', 'MAPHead_0/probe'),
+    *_one_layer('class_blocks/', 'MAPHead_0/', _MAP_HEAD),
 )
 _VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _VGG16 = (
@@ -425,6 +454,7 @@ FORMATS = (
     TRANSFORMERS_CLIP,
     Format("open_clip's", models.ViT, _OPEN_CLIP),
     AUGREG,
+    Format("big_vision's", models.ViT, _BIG_VISION, mlp='gelu_tanh'),  # flax's default
     Format("torchvision's VGG16", models.VGG16, _VGG16),
 )  # fmt: skip
 
@@ -442,5 +472,5 @@ RENAMED = (  # spellings of other versions of the same libraries
 # Not part of the encoder: masks, MAE's decoder, transformers' pooler, CLIP's text.
 IGNORED = re.compile(
     r'(embeddings\.)?mask_token|pooler\..*|decoder.*|(text_model|text_projection)\..*'
-    r'|logit_(scale|bias)|embeddings\.position_ids'
+    r'|logit_(scale|bias)|embeddings\.position_ids|params/(t|b|txt/.*)'
 )

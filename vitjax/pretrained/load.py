@@ -120,6 +120,10 @@ def load(
     config = config._replace(prepared={**config.prepared, **prepared})
     architecture = '' if model else names.architecture(path, config.name)
     told = names.fields(architecture, width)
+    if shaped := found.length('blocks/attention/qkv/kernel', 'heads'):
+        told['num_heads'] = shaped
+    if found.format.mlp:
+        told['mlp'] = found.format.mlp
     told |= {field: value for field, value in config.fields.items() if value is not None}
     told |= {f: v for f, v in stated.given().items() if f in fields.declared(models.ViT)}
     name = model or _recognised(weights, found, path, config, told)
