@@ -60,10 +60,3 @@ def svg(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
     return out.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG, for figures made of pictures."""
-    out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=160)
-    return out.getvalue()
