@@ -19,8 +19,8 @@ def drawings(opened, photographs):
 
 def test_drawings_are_found_by_number_drawing_and_view(drawings):
     names = [name for name, figure, arrays in drawings]
-    assert names == ['heads', 'heads_by_layer', 'heads_over_depth', 'filters', 'grad_cam']
-    assert drawings[1] is drawings['heads_by_layer'] and drawings['grad-cam'] is drawings[-1]
+    assert names == ['heads', 'heads_by_layer', 'heads_over_depth', 'grad_cam', 'filters']
+    assert drawings[1] is drawings['heads_by_layer'] and drawings['grad-cam'] is drawings[3]
     with pytest.raises(KeyError, match="no drawing 'lens'; there are heads, heads_by_layer"):
         drawings['lens']
 
