@@ -122,6 +122,7 @@ class Figure(matplotlib.figure.Figure):
     def lay_out(self) -> None:
         """Fits texts to their axes, and places and sizes everything; once, when all is drawn."""
         found = [_Layout(self, grid) for grid in self._grids]
+        found = [layout.narrowed(WIDTH - 2 * PAD) for layout in found]
         width = max(2.4, *(layout.width for layout in found)) + 2 * PAD
         title = fitted(self.get_suptitle(), width - 2 * PAD, lines=20)
         keys = [self._legend(key, width - 2 * PAD) for key in self._keys if key.axis is None]
@@ -164,6 +165,7 @@ class Figure(matplotlib.figure.Figure):
             key.handles, [f'{i}' for i in range(len(names))], title=key.title, loc='upper left',
             ncols=max(1, min(columns, len(names))), borderpad=0, borderaxespad=0,
         )  # fmt: skip
+        made.set_in_layout(False)  # placed by `pin`
         for text, name in zip(made.get_texts(), names, strict=True):
             text.set_text(name)
         return made
@@ -209,12 +211,22 @@ class _Layout:
         self.width = self._span(self.left, self.right, 0)
         self.height = self._span(self.above, self.below, 1)
 
+    def narrowed(self, width: float) -> '_Layout':
+        """The same grid with axes so narrow that it fits into a width, but of 0.6 inch or more."""
+        over = (self.width - width) / self.grid.shape[1]
+        least = min(0.6, self.grid.size[0])
+        if over < 0.01 or self.grid.size[0] == least:
+            return self
+        size = max(least, self.grid.size[0] - over), self.grid.size[1]
+        return _Layout(self.figure, self.grid._replace(size=size))
+
     def _span(self, before: np.ndarray, after: np.ndarray, side: int) -> float:
         return float((before + after + self.grid.size[side] + self.grid.gap).sum() - self.grid.gap)
 
     def _margins(self, axis: Axes, width: float, height: float) -> np.ndarray:
         """Inches that texts take to the left of axes, below, to the right and above."""
         axis.set_position((0, 0, *np.array([width, height]) / self.figure.get_size_inches()))
+        axis.apply_aspect()
         _fit(axis, width, height)
         box = axis.get_tightbbox(self.figure.canvas.get_renderer())  # type: ignore
         ends = np.zeros(4) if box is None else np.array(box.extents) / self.figure.dpi

@@ -46,7 +46,7 @@ def draw(
     else:
         grey = {name: np.asarray(tokens.channels(jnp.asarray(m))) for name, m in maps.items()}
         figure = figures.channels(
-            grey, counts, title=f'{results.names[one]}: {figures.STANDARDISED}'
+            grey, chosen, counts, title=f'{results.names[one]}: {figures.STANDARDISED}'
         )
     arrays = {name.replace('/', '.'): values for name, values in maps.items()}
     which = {f'{name.replace("/", ".")} channels': chosen[name] for name in maps}

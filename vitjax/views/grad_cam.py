@@ -4,6 +4,7 @@ import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import attention as figures
+from vitjax.figures.panels import Scale
 from vitjax.views.forward import MAPS, Results, layer_index
 from vitjax.views.view import Drawing, Drawings, NotApplicable, View
 
@@ -37,8 +38,8 @@ def draw(
     values, grads = (results.as_maps(x, path) for x in (values, grads))
     maps = np.asarray(gradients.grad_cam(values, grads))
     figure = figures.overlays(
-        results.pictures, {'Grad-CAM': maps}, titles=results.titles, label='Grad-CAM',
-        smooth=smooth, title=f'{label}: {results.differentiated}', scale=scale or 'each',
+        results.pictures, {'Grad-CAM': maps}, Scale('Grad-CAM', scale or 'each'),
+        titles=results.titles, smooth=smooth, title=f'{label}: {results.differentiated}',
     )  # fmt: skip
     yield Drawing('grad_cam', figure, {'maps': maps})
 

@@ -1,13 +1,12 @@
 """heads: attention of the class token, or of one patch, to the patches."""
 
 import functools
-from typing import Any
 
 import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import MIXED, WEIGHTS, Results, layer_index
 from vitjax.views.view import Drawing, Drawings, View
 
@@ -47,29 +46,27 @@ def draw(
     )
     maps, uniform = np.asarray(head_maps(weights)), weights.shape[-1]
     index, one, pictures = layer_index(layer, len(maps)), results.image(image), results.pictures
-    look: Any = {'label': UNIFORM, 'scale': scale or 'shared', 'least': DIM}
+    look = UNIFORM._replace(how=scale or 'shared')
     at = f'layer {index + 1} of {len(maps)}'
 
     own = maps[index]
-    figure = figures.heads(pictures, uniform * own, title=f'{who}, {at}', query=patch, **look)
+    figure = figures.heads(pictures, uniform * own, look, title=f'{who}, {at}', query=patch)
     yield Drawing('heads', figure, {'maps': own})
     own = maps[:, one]
     figure = figures.heads_by_layer(
-        pictures[one], uniform * own, title=f'{who}, {results.names[one]}', query=patch, **look
+        pictures[one], uniform * own, look, title=f'{who}, {results.names[one]}', query=patch
     )
     yield Drawing('heads_by_layer', figure, {'maps': own})
     mean = maps.mean(2)
     frames = figures.over_depth(
-        pictures, uniform * mean, title=f'{who}, mean of heads', smooth=smooth, **look
+        pictures, uniform * mean, look, title=f'{who}, mean of heads', smooth=smooth
     )
     yield Drawing('heads_over_depth', frames, {'maps': mean})
     if MIXED in results.found:
         mixed = np.asarray(head_maps(results.found[MIXED][index]))
-        look |= {'label': f'{UNIFORM}\n(blue: below 0)'}
+        look = look._replace(label=f'{look.label}\n(blue: below 0)', signed=True)
         title = f'{who} after heads are mixed, {at}'
-        figure = figures.heads(
-            pictures, uniform * mixed, title=title, signed=True, query=patch, **look
-        )
+        figure = figures.heads(pictures, uniform * mixed, look, title=title, query=patch)
         yield Drawing('heads_mixed', figure, {'maps': mixed})
 
 

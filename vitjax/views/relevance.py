@@ -2,6 +2,7 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
+from vitjax.figures.panels import Scale
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawings, View
 
@@ -22,9 +23,9 @@ def draw(results: Results, *, smooth: bool = True, scale: str | None = None) -> 
         rows = attention.class_relevance(found[CLASS_WEIGHTS], grads[CLASS_WEIGHTS], matrix)
     maps = results.answer_map(matrix, rows)
     figure = figures.overlays(
-        results.pictures, {'relevance': maps}, titles=results.titles, label='relevance',
-        title=f'attention times {results.differentiated}, through all layers', smooth=smooth,
-        scale=scale or 'each',
+        results.pictures, {'relevance': maps}, Scale('relevance', scale or 'each'),
+        titles=results.titles, smooth=smooth,
+        title=f'attention times {results.differentiated}, through all layers',
     )  # fmt: skip
     yield Drawing('relevance', figure, {'maps': maps})
 

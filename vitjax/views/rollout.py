@@ -2,7 +2,7 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawings, View
 
@@ -33,9 +33,10 @@ def draw(
     kinds, drawn = ('rollout', f'smallest {discard:.0%} discarded'), [uniform * m for m in maps]
     title = 'attention through all layers, counting residual connections'
     figure = figures.overlays(
-        results.pictures, dict(zip(kinds, drawn, strict=False)), label=UNIFORM, least=DIM,
+        results.pictures, dict(zip(kinds, drawn, strict=False)),
+        UNIFORM._replace(how=scale or 'shared'),
         titles=results.titles if results.trunk.class_tokens > 1 else results.answers, smooth=smooth,
-        title=title, scale=scale or 'shared',
+        title=title,
     )  # fmt: skip
     yield Drawing('rollout', figure, dict(zip(('rollout', 'discarded'), maps, strict=False)))
 

@@ -12,7 +12,7 @@ from vitjax.data.order import evenly
 from vitjax.data.source import Data
 from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import training as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.inside.capture import capture, paths
 from vitjax.runs.records import Record
 
@@ -69,11 +69,10 @@ def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
     names = dict(enumerate(experiment.classes))
     return figures.attention_strip(
-        pictures.clip(0, 1), maps, epochs=[record['epoch'] for record in records],
+        pictures.clip(0, 1), maps, UNIFORM, epochs=[record['epoch'] for record in records],
         true=[names.get(int(i), str(i)) for i in data.labels[_rows(data)]],
         predicted=[[names.get(i, str(i)) for i in record['predicted']] for record in records],
         title="the class token's attention in the last layer, mean of heads",
-        label=UNIFORM, least=DIM,
     )  # fmt: skip
 
 
