@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from vitjax.data.order import evenly
 from vitjax.figures.attention import Pictures
 from vitjax.figures.charts import charts, heat, hues, number, write_cells
-from vitjax.figures.figure import LINE, Figure, styled
-from vitjax.figures.panels import GAP, balanced, montage, panels, require_finite, show, table
+from vitjax.figures.figure import LINE, Figure, balanced, styled
+from vitjax.figures.panels import GAP, montage, panels, require_finite, show, table
 from vitjax.figures.text import named, short
 
 
