@@ -39,7 +39,7 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
             for split, style in _STYLES.items():
                 if (split, metric) in own:
                     _draw(axis, own[split, metric], style, colors[name])
-        axis.set(title=TITLES[metric], xlabel='epoch', ylabel=TITLES[metric])
+        axis.set(title=TITLES[metric], xlabel='epoch')
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from vitjax.data.order import evenly
 from vitjax.figures.attention import Pictures
 from vitjax.figures.charts import charts, heat, hues, number, write_cells
-from vitjax.figures.figure import LINE, Figure, styled
-from vitjax.figures.panels import GAP, balanced, montage, panels, require_finite, show, table
+from vitjax.figures.figure import LINE, Figure, balanced, styled
+from vitjax.figures.panels import GAP, montage, panels, require_finite, show, table
 from vitjax.figures.text import named, short
 
 
@@ -82,7 +82,7 @@ def lens(
     """
     shown, columns = evenly(len(probability), 16), balanced(len(labels), 5)
     rows = -(-len(labels) // columns)
-    figure, axes = charts(rows, 1, width=1.15 * columns, height=0.22 * len(shown))
+    figure, axes = charts(rows, 1, width=1.15 * columns, height=max(0.6, 0.22 * len(shown)))
     for i, axis in enumerate(axes):
         part = slice(i * columns, (i + 1) * columns)
         own = [named(label, 22) for label in labels[part]]
