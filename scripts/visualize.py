@@ -74,9 +74,10 @@ def main(
     console.say(command.described(loaded.experiment.model, size or own))
     with console.progress('views', len(chosen), now='one pass through the model') as show:
         for drawing in views.stream(loaded, images, chosen, options, console.say, show):
-            page = isinstance(drawing.figure, views.Page)
-            size = f' ({len(drawing.figure) / 1e6:.3g} MB), for a browser' if page else ''
-            console.say(', '.join(drawing.save(out, format)) + size)
+            written = ', '.join(drawing.save(out, format))
+            if isinstance(drawing.figure, views.Page):
+                written += f' ({len(drawing.figure) / 1e6:.3g} MB), for a browser'
+            console.say(written)
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 

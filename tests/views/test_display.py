@@ -42,7 +42,8 @@ def test_all_drawings_show_themselves(drawings):
 
 def test_a_page_shows_itself_in_a_frame():
     page = Page('<p title="a">a & b</p>')
-    assert html.unescape(re.search('srcdoc="([^"]*)"', page._repr_html_())[1]) == page
+    (inside,) = re.findall('srcdoc="([^"]*)"', page._repr_html_())
+    assert html.unescape(inside) == page
     drawing = Drawing('explorer', page, {})
     assert drawing._repr_html_() == page._repr_html_() == Drawings([drawing])._repr_html_()
 

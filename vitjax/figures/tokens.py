@@ -161,7 +161,7 @@ STANDARDISED = 'channels, each standardised over the image'
 
 @styled
 def channels(
-    layers: Mapping[str, np.ndarray], numbers: Mapping[str, Sequence[int]],
+    layers: Mapping[str, np.ndarray], numbers: Mapping[str, Sequence[int] | np.ndarray],
     counts: Mapping[str, int], *, title: str, columns: int = 12,
 ) -> Figure:  # fmt: skip
     """Feature maps side by side, each below its channel's number.

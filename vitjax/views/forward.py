@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,8 @@ Image: TypeAlias = str | pathlib.Path | np.ndarray
 Images: TypeAlias = Sequence[Image] | Mapping[str, Image]
 
 
-class Layer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layer:
     """A captured array, or one layer of it.
 
     Attributes:
@@ -167,23 +168,21 @@ class Results:
         classes = self.loaded.experiment.classes
         return classes[index].split(',')[0] if classes else f'class {index}'
 
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """Name of each image, the class whose logit is differentiated, and its probability."""
-        return self._titles(self.chosen, 'predicted' if self.options.target is None else 'asked')
+    def titles(self, *, asked: bool = True) -> list[str]:
+        """Name of each image, its most likely class and that class's probability.
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Name of each image, its most likely class and that class's probability."""
-        return self._titles(None if self.chosen is None else self.logits.argmax(1), 'predicted')
-
-    def _titles(self, classes: np.ndarray | None, how: str) -> tuple[str, ...]:
+        Args:
+            asked: if the user chose the class whose logit is differentiated, show that one.
+        """
+        if self.chosen is None:
+            said = [f'logit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
+        elif asked and self.options.target is not None:
+            said = [f'asked: {self.answer(i, k, 18)}' for i, k in enumerate(self.chosen)]
+        else:
+            likeliest = enumerate(self.logits.argmax(1))
+            said = [f'predicted: {self.answer(i, k, 18)}' for i, k in likeliest]
         names = [named(name, 28) for name in self.names]
-        if classes is None:
-            values = [f'\nlogit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
-            return tuple(f'{name}{value}' for name, value in zip(names, values, strict=True))
-        said = [self.answer(image, index, 18) for image, index in enumerate(classes)]
-        return tuple(f'{name}\n{how}: {text}' for name, text in zip(names, said, strict=True))
+        return ['\n'.join(filter(None, each)) for each in zip(names, said, strict=True)]
 
     def answer(self, image: int, index: int, most: int = 14) -> str:
         """A class, cut to `most` characters, and its probability for an image."""
