@@ -38,7 +38,7 @@ NOT_RUN = {
     'vitjax benchmark': 'takes minutes; tests/scripts/test_benchmark.py runs small subjects',
 }
 SMALLER = {
-    'train': '--epochs 1', 'ablate': '--epochs 1 --seeds 1', 'capture': '--examples 16',
+    'train': '--epochs 1 --no-report', 'ablate': '--epochs 1 --seeds 1 --no-report', 'capture': '--examples 16',
     'intervene': '--examples 4', 'evaluate': '', 'similarity': '--examples 70',
 }  # fmt: skip
 
