@@ -34,12 +34,12 @@ FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 OTHERS = ('pip install ', 'pytest', 'sh experiments/models/make.sh')
 NOT_RUN = {
     'vitjax visualize experiments/models/patchconvnet_cifar10': 'tests/views draws every view',
-    'vitjax train digits --model.depth 6 --epochs 20': 'tests/views/test_watch.py draws what it adds',
+    'vitjax train digits --model.depth 6 --epochs 20': 'tests/views/test_watch.py draws it',
     'vitjax benchmark': 'takes minutes; tests/scripts/test_benchmark.py runs small subjects',
 }
 SMALLER = {
-    'train': '--epochs 1 --no-report', 'ablate': '--epochs 1 --seeds 1 --no-report', 'capture': '--examples 16',
-    'intervene': '--examples 4', 'evaluate': '', 'similarity': '--examples 70',
+    'train': '--epochs 1 --no-report', 'ablate': '--epochs 1 --seeds 1 --no-report',
+    'capture': '--examples 16', 'intervene': '--examples 4', 'similarity': '--examples 70',
 }  # fmt: skip
 
 
