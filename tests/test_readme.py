@@ -207,7 +207,7 @@ def test_numbers_of_the_models_that_are_shipped_are_those_of_their_runs():
     for name, count, trained, accuracy, minutes in rows(f'{MODELS}/README.md', 'model'):
         run, recipe = ROOT / MODELS / name.strip('`'), experiments.find(trained.split('`')[1])
         experiment, test = runs.read_experiment(run), runs.records.tested(run)
-        assert runs.checkpoint.damage(run, 0) is None
+        assert test and runs.checkpoint.damage(run, 0) is None
         assert f'{test["accuracy"]:.2%}' == accuracy and f'{experiment.epochs:g} of' in trained
         assert f'{test["seconds"] / 60:.0f}' == minutes
         assert experiment.model == recipe.experiment.model
