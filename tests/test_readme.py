@@ -53,9 +53,8 @@ def blocks():
         fenced = [block for language, block in FENCE.findall(text) if not language]
         for block in fenced:
             yield page, block.splitlines()
-        for line in re.findall(r'`(vitjax [a-z]+ [^`]*)`', FENCE.sub('', text)):
-            if not re.search(r'\b(COMMAND|NAME)\b', line):
-                yield page, [line]
+        for line in re.findall(r'`(vitjax [^`]*)`', FENCE.sub('', text)):
+            yield page, [line]
 
 
 BLOCKS = [*blocks()]
