@@ -33,6 +33,7 @@ WEIGHTS = 'blocks/attention/weights'
 MIXED = 'blocks/attention/mixed_weights'
 CLASS_WEIGHTS = 'class_blocks/attention/weights'
 MAPS = r'conv_\d+'
+STAGES = rf'{MAPS}|pool_\d+'
 HIDDEN = 'blocks/mlp/hidden'
 PIXELS = 2**21  # of all photographs in a figure: more would not show at 300 dots an inch
 
@@ -208,11 +209,13 @@ class Results:
         Raises:
             NotApplicable: if there are none.
         """
-        if WEIGHTS in self.found:
-            return self.found[WEIGHTS]
-        if self.trunk.class_tokens:
-            raise NotApplicable(f'the trunk of {self.kind} has no attention; see class-attention')
-        raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
+        if WEIGHTS not in self.found:
+            if self.trunk.class_tokens:
+                raise NotApplicable(
+                    f'the trunk of {self.kind} has no attention; see class-attention'
+                )
+            raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
+        return self.found[WEIGHTS]
 
     def tokens(self) -> jax.Array:
         """Tokens leaving each block, [L, B, N, D].
@@ -228,13 +231,9 @@ class Results:
         """Tokens of the patches, [L, B, patches, D]."""
         return self.tokens()[:, :, self.trunk.prefix :]
 
-    def stages(self, pattern: str = rf'{MAPS}|pool_\d+') -> Arrays:
-        """Feature maps of a convolutional network, pooled ones too, in the order of the pass."""
+    def feature_maps(self, pattern: str = MAPS) -> Arrays:
+        """Feature maps of a convolutional network in the order of the pass; empty for others."""
         return {path: maps for path, maps in self.found.items() if re.fullmatch(pattern, path)}
-
-    def feature_maps(self) -> Arrays:
-        """Feature maps of a convolutional network, not pooled; empty for other models."""
-        return self.stages(MAPS)
 
     def layers(self, path: str) -> list[Layer]:
         """Layers of a captured path, or the one that the user asks about.
