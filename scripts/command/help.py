@@ -182,7 +182,7 @@ def _line(
     default = {'True': 'on', 'False': '', 'None': '', "''": ''}.get(row.default, row.default)
     said += f' [{default}]' if default else ''
     if other:  # a switch
-        head = f'--[no-]{name[2:]}' if row.default == 'True' else name
+        head = other[0].replace('no-', '[no-]', 1) if row.default == 'True' else name
     else:
         short = [f'--{alias}' for alias, field in ALIASES.items() if flag(field) == name]
         values = examples.get(name) or _values(row, everything)

@@ -81,7 +81,9 @@ def groups(count, name):
 
 
 def flops(count, name):
-    points = [{'model.depth': each, 'data.name': i % 3} for i, each in enumerate(names(name, count))]
+    points = [
+        {'model.depth': each, 'data.name': i % 3} for i, each in enumerate(names(name, count))
+    ]
     accuracy = [*zip(*ends(count), strict=True)]
     x = np.geomspace(1e12, 1e14, count)
     return ablation.against_flops(x, accuracy, points, ['model.depth', 'data.name'], seeds=3)

@@ -72,7 +72,7 @@ def find(field: str, known: Mapping[str, Any], name: Any) -> Any:
 
 def _require_arguments(field: str, own: Any, example: Any, *_: Any) -> None:
     """Raises ValueError if a user's function does not take what those of a registry take."""
-    if isinstance(own, type):
+    if isinstance(own, type) or isinstance(example, type):  # a model
         return
     wanted = [*inspect.signature(example).parameters]
     try:
