@@ -39,7 +39,7 @@ def site(tmp_path_factory):
     if int(setuptools.__version__.split('.')[0]) < 77:
         pytest.skip('needs setuptools 77, which knows license expressions')
     folder = tmp_path_factory.mktemp('wheel')
-    kept = shutil.ignore_patterns('.*', '__pycache__', 'build', 'runs', '*.egg-info', 'gallery')
+    kept = shutil.ignore_patterns('.*', '__pycache__', 'gallery')
     for name in ('vitjax', 'scripts', 'experiments'):
         shutil.copytree(ROOT / name, folder / 'source' / name, ignore=kept)
     for name in ('pyproject.toml', 'README.md', 'LICENSE'):

@@ -78,11 +78,9 @@ def _require_arguments(field: str, own: Any, example: Any, *_: Any) -> None:
     try:
         inspect.signature(own).bind(*wanted)
     except TypeError as error:
-        code = inspect.unwrap(own).__code__
-        raise ValueError(
-            f'{field} must take ({", ".join(wanted)}): {error}: '
-            f'{code.co_name} of {code.co_filename}, line {code.co_firstlineno}.'
-        ) from None
+        code = getattr(inspect.unwrap(own), '__code__', None)  # a partial function has none
+        place = f': {code.co_filename}, line {code.co_firstlineno}' if code else ''
+        raise ValueError(f'{field} must take ({", ".join(wanted)}): {error}{place}.') from None
 
 
 def name_of(known: Mapping[str, Any], value: Any) -> str:
