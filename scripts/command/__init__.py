@@ -19,7 +19,6 @@ import pathlib
 import platform
 import re
 import sys
-import tempfile
 import typing
 import warnings
 import zlib
@@ -184,6 +183,8 @@ def _require_writable(out: str) -> None:
         raise ValueError("out must name a folder: ''.")
     if out.startswith('~'):  # a shell expands a known home after a space and not after `--out=`
         raise ValueError(f'out must not start with ~, which the shell left unexpanded: {out!r}.')
+    import tempfile
+
     path = pathlib.Path(out)
     if path.is_file() and path.suffix != '.html':
         raise ValueError(f'out must name a folder: {out} is none.')
