@@ -14,6 +14,7 @@ from vitjax.figures import (
     forecast,
     gradients,
     interventions,
+    overview,
     report,
     scaling,
     similarity,
@@ -80,7 +81,9 @@ def groups(count, name):
 
 
 def flops(count, name):
-    points = [{'model.depth': each, 'data.name': i % 3} for i, each in enumerate(names(name, count))]
+    points = [
+        {'model.depth': each, 'data.name': i % 3} for i, each in enumerate(names(name, count))
+    ]
     accuracy = [*zip(*ends(count), strict=True)]
     x = np.geomspace(1e12, 1e14, count)
     return ablation.against_flops(x, accuracy, points, ['model.depth', 'data.name'], seeds=3)
@@ -124,6 +127,11 @@ FIGURES: dict[str, Any] = {
     'over_depth': lambda i, h, l, n: attention.over_depth(
         photographs(i), values(l, i, 4, 4), LOOK, title=n, names=names(n, i))[-1],
     'distances': lambda i, h, l, n: attention.distances(values(l, h), values(l, h), largest=2.0),
+    'features': lambda i, h, l, n: overview.features(
+        photographs(i), values(i, 4, 4, 3), names=names(n, i), title=n),
+    'overview': lambda i, h, l, n: overview.overview(
+        photographs(i), {f'map {k}': (values(i, 4, 4), LOOK) for k in range(min(h, 3) - 1)},
+        values(i, 4, 4, 3), names=names(n + '\ndog 80%\ncat 10%', i)),
     'forecast': lambda i, h, l, n: machines(i, l, n),
     'filters': lambda i, h, l, n: gradients.filters(values(9, 4, 4, 3), values(4, 4, 4, 3), title=n),
     'maximized': lambda i, h, l, n: gradients.maximised(

@@ -21,7 +21,12 @@ from vitjax.base import fields
 
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')
-OTHERS = {'--import', '--multiprocessing-fork', '--porcelain'}  # of all commands, Python, git
+OTHERS = {
+    '--import',
+    '--version',
+    '--multiprocessing-fork',
+    '--porcelain',
+}  # of all commands, Python, git
 COMMANDS = sorted(p.stem for p in SCRIPTS.glob('*.py'))
 EXPERIMENTS = {'train', 'ablate', 'plan'}
 
@@ -111,7 +116,7 @@ def test_every_command_that_a_text_names_exists_with_its_flags():
         if 'scripts/' in text:
             for script in re.findall(r'scripts/([a-z]\w*)\.py', text):
                 assert script in COMMANDS, f'{path}:{line}: {script}'
-        for script in re.findall(r'vitjax ([a-z]+) ', text) if path.suffix == '.md' else ():
+        for script in re.findall(r'(?:^|`)vitjax ([a-z]+) ', text, re.MULTILINE):
             assert script in COMMANDS, f'{path}:{line}: {script}'
     assert named > 5
 

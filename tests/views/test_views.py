@@ -44,9 +44,9 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     )
     assert len(passes) == 1 and begun == [*enumerate(views.VIEWS)]
     assert list(arrays) == [
-        'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance', 'relevance',
-        'positions', 'evolution', 'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam',
-        'filters', 'maximize', 'field', 'importance', 'explorer',
+        'overview', 'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance',
+        'relevance', 'positions', 'evolution', 'lens', 'rank', 'norms', 'pca', 'patches',
+        'activations', 'grad_cam', 'filters', 'maximize', 'field', 'importance', 'explorer',
     ]  # fmt: skip
     assert reasons == ['class-attention: skipped: ViT has no class-attention layers']
     assert arrays['heads']['maps'].shape == (2, 2, 4, 4)
@@ -55,6 +55,18 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
     assert arrays['field']['fields'].shape == (3, 16, 16)
     np.testing.assert_allclose(arrays['importance']['left'][0], 1, atol=1e-5)
     assert arrays['patches']['rebuilt'].shape == (1, 16, 16, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet', 'convnet'])
+def test_an_overview_shows_what_the_views_show(draw, name):
+    arrays, _ = draw(name, 'overview', 'pca', *(['relevance'] if name != 'convnet' else []))
+    found = arrays['overview']
+    np.testing.assert_array_equal(found['components'], arrays['pca']['components'])
+    assert ('attention' in found) == (name != 'convnet')
+    if name != 'convnet':
+        np.testing.assert_array_equal(found['relevance'], arrays['relevance']['maps'])
+        assert found['attention'].shape == found['relevance'].shape
 
 
 @pytest.mark.slow
