@@ -35,10 +35,12 @@ OTHERS = ('pip install ', 'pytest', 'sh experiments/models/make.sh')
 NOT_RUN = {
     'vitjax visualize experiments/models/patchconvnet_cifar10': 'tests/views draws every view',
     'vitjax train digits --model.depth 6 --epochs 20': 'tests/views/test_watch.py draws it',
+    'vitjax see experiments/photos/*.jpg': 'the same as of one photograph',
+    'vitjax ablate digits --grid model.pool=class,mean': 'tests/scripts/test_ablate.py lists cells',
     'vitjax benchmark': 'takes minutes; tests/scripts/test_benchmark.py runs small subjects',
 }
 SMALLER = {
-    'train': '--epochs 1 --no-report', 'ablate': '--epochs 1 --seeds 1 --no-report',
+    'train': '--epochs 1 --no-report --parallel none', 'ablate': '--epochs 1 --seeds 1 --no-report',
     'capture': '--examples 16', 'intervene': '--examples 4', 'similarity': '--examples 70',
 }  # fmt: skip
 
