@@ -1,7 +1,7 @@
 """Print a model as a table: part, output shape, parameters, FLOPs."""
 
 import difflib
-import math
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
@@ -101,11 +101,41 @@ def trainable(model: Any, image_size: int, pattern: str) -> int:
 
 def split(model: Any, image_size: int) -> Iterator[Part]:
     """Yields a model's parts in the order they run, a stack followed by its own; traces only."""
-    import flax.linen as nn
     import jax
     import jax.numpy as jnp
 
     from vitjax.plan.flops import model_flops_by_scope
+
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    params, shapes = outputs(model, image)
+    found, _ = jax.tree_util.tree_flatten_with_path(params)
+    leaves = {tuple(key.key for key in path): leaf for path, leaf in found}
+    shapes |= {path: leaf.shape for path, leaf in leaves.items() if len(path) == 1}
+    sizes = {path: leaf.size for path, leaf in leaves.items()}
+    scopes = {
+        tuple(s for s in scope.split('/') if not s.startswith(type(model).__name__)): count
+        for scope, count in model_flops_by_scope(model, image_size).items()
+    }
+
+    def inside(counts: dict[tuple[str, ...], int], path: tuple[str, ...]) -> int:
+        return sum(count for p, count in counts.items() if p[: len(path)] == path)
+
+    stacks, pools = model.trunk.stacks, pooled(model, params, image)
+    for module, paths in itertools.groupby(shapes, lambda path: path[0]):
+        for path in paths:
+            parameters, flops = inside(sizes, path), inside(scopes, path)
+            if len(path) == 1 or (module in stacks and (parameters or flops)):
+                yield Part(path, shapes[path], stacks.get(module, 1), parameters, flops)
+        yield from (Part((name,), shape, 1, 0, 0) for name, shape in pools.pop(module, []))
+
+
+def outputs(model: Any, image: Any) -> tuple[Any, dict[tuple[str, ...], tuple[int, ...]]]:
+    """Returns the shapes of a model's parameters, and of its modules' outputs for one image.
+
+    Modules are in the order they run, to a depth of two, each before its own.
+    """
+    import flax.linen as nn
+    import jax
 
     shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
 
@@ -113,31 +143,14 @@ def split(model: Any, image_size: int) -> Iterator[Part]:
         path = context.module.path
         if context.method_name != '__call__' or not 1 <= len(path) <= 2:
             return call(*args, **kwargs)
-        shapes[path] = ()  # a part precedes its own parts
+        shapes[path] = ()  # a module precedes its own
         out = call(*args, **kwargs)
         shapes[path] = (out[0] if isinstance(out, tuple) else out).shape[1:]
         return out
 
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     with nn.intercept_methods(record):
         made = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(made['params'])
-    sizes = {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
-    shapes |= {path: shape for path, shape in sizes.items() if len(path) == 1}
-    scopes = {
-        tuple(s for s in scope.split('/') if not s.startswith(type(model).__name__)): count
-        for scope, count in model_flops_by_scope(model, image_size).items()
-    }
-    stacks, after = model.trunk.stacks, pooled(model, made['params'], image)
-    paths = [*shapes]
-    for i, path in enumerate(paths):
-        repeats = stacks.get(path[0], 1)
-        parameters = sum(math.prod(s) for p, s in sizes.items() if p[: len(path)] == path)
-        flops = sum(count for p, count in scopes.items() if p[: len(path)] == path)
-        if len(path) == 1 or (path[0] in stacks and (parameters or flops)):
-            yield Part(path, shapes[path], repeats, parameters, flops)
-        if i + 1 == len(paths) or paths[i + 1][0] != path[0]:  # the last of its module
-            yield from (Part((name,), shape, 1, 0, 0) for name, shape in after.pop(path[0], []))
+    return made['params'], shapes
 
 
 # Operations of a model between its modules, by jax's name.

@@ -80,7 +80,8 @@ def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
 
 
-FILES = [path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py']
+OUTSIDE = (PACKAGE / '__init__.py', PACKAGE / '__main__.py')
+FILES = [path for path in PACKAGE.rglob('*.py') if path not in OUTSIDE]
 
 
 def test_the_readme_lists_the_rooms_in_this_order():

@@ -171,13 +171,28 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
 
 
 def _check(value: Any, declared: Any, name: str) -> None:
-    """Checks an argument, as `fields.check`, and refuses an `out` that is no name of a folder."""
-    if name == 'out' and value == '':  # Path('') is the current folder
-        raise ValueError("out must name a folder: ''.")
-    if name == 'out' and isinstance(value, str) and value.startswith('~'):
-        # A shell expands a known home after a space and not after `--out=`.
-        raise ValueError(f'out must not start with ~, which the shell left unexpanded: {value!r}.')
+    """Checks an argument, as `fields.check`, and an `out` before any work is done for it."""
     fields.check(value, declared, name)
+    if name == 'out' and value is not None:
+        _require_writable(value)
+
+
+def _require_writable(out: str) -> None:
+    """Refuses an `out` that cannot be written: a folder, or a page that ends in .html."""
+    if not out:  # Path('') is the current folder
+        raise ValueError("out must name a folder: ''.")
+    if out.startswith('~'):  # a shell expands a known home after a space and not after `--out=`
+        raise ValueError(f'out must not start with ~, which the shell left unexpanded: {out!r}.')
+    import tempfile
+
+    path = pathlib.Path(out)
+    if path.is_file() and path.suffix != '.html':
+        raise ValueError(f'out must name a folder: {out} is none.')
+    there = next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(f'out must be writable: {there}: {error.strerror}.') from None
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def flags(kind: Any, **options: Any) -> dict[str, str]:
     """Returns a command's flags with their values' notation."""
     rows = page(kind, **options).rows
     found = {name: row.values for row in rows for name in row.names if name[:2] == '--'}
-    return {'--help': '', **found}
+    return {'--help': '', '--help-all': '', **found}
 
 
 def flag(field: str) -> str:
@@ -147,15 +147,15 @@ def text(kind: Any, everything: bool, **options: Any) -> str:
     shown = [re.sub(r'\[-h\]( \[[A-Z ]*OPTIONS\])?', '[FLAG VALUE ...]', read.usage)]
     for paragraph in read.about.split('\n\n'):
         lines = re.split(r'\n(?=- )', paragraph)
-        shown.append('\n'.join(textwrap.fill(_words(line, known), width) for line in lines))
+        shown.append('\n'.join(_filled(_words(line, known), width) for line in lines))
     for part, of_part in itertools.groupby(rows, lambda row: row.part):
         lines = [_line(row, known, examples, everything, width) for row in of_part]
         if part:
             about = _words(f'{part}: {read.parts[part]}', known, part)
-            lines.insert(0, textwrap.fill(about, width))
+            lines.insert(0, _filled(about, width))
         shown.append('\n'.join(lines))
     if everything:
-        shown += [textwrap.fill(line, width) for line in ENVIRONMENT.splitlines()]
+        shown += [_filled(line, width) for line in ENVIRONMENT.splitlines()]
     elif len(rows) < len(read.rows):
         shown.append(f'--help-all explains all {len(read.rows)} arguments.')
     return '\n\n'.join(filter(None, shown))
@@ -182,17 +182,21 @@ def _line(
     default = {'True': 'on', 'False': '', 'None': '', "''": ''}.get(row.default, row.default)
     said += f' [{default}]' if default else ''
     if other:  # a switch
-        head = f'--[no-]{name[2:]}' if row.default == 'True' else name
+        head = other[0].replace('no-', '[no-]', 1) if row.default == 'True' else name
     else:
         short = [f'--{alias}' for alias, field in ALIASES.items() if flag(field) == name]
         values = examples.get(name) or _values(row, everything)
         head = f'{", ".join([name, *short])} {values}'.rstrip()
-    lines = textwrap.wrap(said, width - MOST - 2) or ['']
+    lines = _filled(said, width - MOST - 2).split('\n')
     if len(head) > MOST - 2:
         lines = [f'  {head}', *(f'{"":{MOST + 2}}{line}' for line in lines)]
     else:
         lines = [f'  {head:<{MOST}}{lines[0]}', *(f'{"":{MOST + 2}}{each}' for each in lines[1:])]
     return '\n'.join(lines)
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False)  # flags and hf-hub stay whole
 
 
 def _short(text: str, most: int) -> str:

@@ -124,6 +124,19 @@ def test_what_names_nothing(change, match):
         from_json({**to_json(TINY), **change})
 
 
+def test_a_file_that_raises_and_a_loss_that_takes_other_arguments_are_said_by_line(tmp_path):
+    file = tmp_path / 'raising.py'
+    file.write_text('first = {}\nfirst["a"]\n')
+    with pytest.raises(ValueError, match=r"raising\.py, line 2: KeyError: 'a'\."):
+        find(str(file))
+    file = tmp_path / 'own_losses.py'
+    file.write_text('def one(logits):\n    return 0.0\n\ndef two(a, b, *, c=1):\n    return 0.0\n')
+    registry.require(str(file))
+    assert registry.find('loss', LOSSES, 'own_losses:two')
+    with pytest.raises(ValueError, match=r'loss must take \(logits, soft_labels\): .* line 1\.'):
+        registry.find('loss', LOSSES, 'own_losses:one')
+
+
 def test_a_run_directory_is_never_on_the_import_path(tmp_path, monkeypatch):
     """Whoever writes `experiment.json` may write a module beside it."""
     values = {**to_json(TINY), 'loss': 'planted:loss'}

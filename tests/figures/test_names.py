@@ -16,6 +16,7 @@ from vitjax.figures import (
     forecast,
     gradients,
     interventions,
+    overview,
     report,
     scaling,
     similarity,
@@ -24,6 +25,7 @@ from vitjax.figures import (
     training,
     watch,
 )
+from vitjax.figures.panels import Scale
 from vitjax.figures.style import drawable
 from vitjax.figures.text import named
 
@@ -60,6 +62,10 @@ FIGURES = {
         PICTURES, {n: MAPS}, titles=[n, 'b'], smooth=True, title=n, **LOOK),
     'over_depth': lambda n: attention.over_depth(PICTURES, MAPS[None], title=n, **LOOK)[0],
     'distances': lambda n: attention.distances(SIX, SIX, largest=1),
+    'features': lambda n: overview.features(
+        PICTURES, RNG.uniform(size=(2, 2, 2, 3)), names=[n, 'b'], title=n),
+    'overview': lambda n: overview.overview(
+        PICTURES, {'map': (MAPS, Scale('map'))}, RNG.uniform(size=(2, 2, 2, 3)), names=[n, 'b']),
     'forecast': lambda n: forecast.forecast(
         {n: forecast.Share({n: 1e9}, 2e9, {n: (1.0, n)}), 'b': forecast.Share({}, 2e9, {})}),
     'filters': lambda n: gradients.filters(RNG.uniform(size=(4, 2, 2, 3)), None, title=n),
@@ -106,7 +112,7 @@ NAMELESS = {'distances', 'norms', 'learning_curves', 'strip'}
 
 
 def test_every_figure_function_is_here():
-    modules = (ablation, attention, forecast, gradients, interventions, report, scaling,
+    modules = (ablation, attention, forecast, gradients, interventions, overview, report, scaling,
                similarity, tokens, training, watch)  # fmt: skip
     made = {
         f'{module.__name__.split(".")[-1]}.{name}'

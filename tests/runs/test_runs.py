@@ -74,7 +74,7 @@ def test_other_directories_are_not_runs(tmp_path, text, match):
 @pytest.mark.parametrize(
     ('given', 'match'),
     [
-        ('digits', 'is an experiment: scripts/train.py digits makes a run of it, runs/digits'),
+        ('digits', 'is an experiment: .*train.* digits makes a run of it, runs/digits'),
         ('vit_tiny_patch16', 'is a model without weights'),
         ('{run}/experiment.json', 'is a file of a run: give the run, .*run'),
         ('{run}/checkpoints', '(?s)has none.*lies in the run .*run'),

@@ -21,7 +21,12 @@ from vitjax.base import fields
 
 ROOT = SCRIPTS.parent
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w.-]*[\w]')
-OTHERS = {'--import', '--multiprocessing-fork', '--porcelain'}  # of all commands, Python, git
+OTHERS = {
+    '--import',
+    '--version',
+    '--multiprocessing-fork',
+    '--porcelain',
+}  # of all commands, Python, git
 COMMANDS = sorted(p.stem for p in SCRIPTS.glob('*.py'))
 EXPERIMENTS = {'train', 'ablate', 'plan'}
 
@@ -100,8 +105,9 @@ def test_every_command_that_a_text_names_exists_with_its_flags():
     named = 0
     for path, text, line in STRINGS + PAGES:
         for part in re.split(r'\n|`', text):
-            for found in re.finditer(r'python scripts/([a-z]\w*)\.py ?([^`\n;()]*)', part):
-                script, rest = found.groups()
+            named_so = r'(?:python scripts/([a-z]\w*)\.py|^ *vitjax ([a-z]+)) ?([^`\n;()]*)'
+            for found in re.finditer(named_so, part):
+                script, rest = found[1] or found[2], found[3].split('#')[0]
                 assert script in COMMANDS, f'{path}:{line}: {script}'
                 first = rest.split(' ')[0]
                 if script in EXPERIMENTS and re.fullmatch('[a-z]\\w*', first):
@@ -111,9 +117,7 @@ def test_every_command_that_a_text_names_exists_with_its_flags():
         if 'scripts/' in text:
             for script in re.findall(r'scripts/([a-z]\w*)\.py', text):
                 assert script in COMMANDS, f'{path}:{line}: {script}'
-        for script in re.findall(r'vitjax ([a-z]+) ', text) if path.suffix == '.md' else ():
-            assert script in COMMANDS, f'{path}:{line}: {script}'
-    assert named > 5
+    assert named > 30
 
 
 def test_every_extra_that_a_text_names_exists():

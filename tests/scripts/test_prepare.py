@@ -46,6 +46,17 @@ def test_where_nothing_can_be_written_is_a_line(here, monkeypatch, capsys, out):
     assert said.err == f'error: --out must name a folder: {out} is none.\n'
 
 
+def test_data_that_are_prepared_are_no_error(here, monkeypatch, capsys):
+    there = here / 'data' / 'cifar10' / '3.0.2'
+    there.mkdir(parents=True)
+    (there / 'features.json').touch()
+    monkeypatch.setattr(sys, 'argv', ['prepare.py', 'cifar10', '--dir', 'data'])
+    with pytest.raises(SystemExit) as stop:
+        command.run(prepare.main)
+    assert not stop.value.code
+    assert capsys.readouterr().out.startswith('cifar10 is already prepared: ')
+
+
 def fails(monkeypatch, capsys, arguments):
     monkeypatch.setattr(sys, 'argv', ['prepare.py', *arguments])
     with pytest.raises(SystemExit) as stop:

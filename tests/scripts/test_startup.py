@@ -209,6 +209,14 @@ def test_only_a_command_s_own_process_starts_again(tmp_path, command, starts):
     assert len(tunables(tmp_path, command, cwd=SCRIPTS, **more)) == starts
 
 
+@pytest.mark.slow
+@glibc
+def test_the_installed_command_starts_again_once(tmp_path):
+    script = tmp_path / 'vitjax'  # as pip writes it
+    script.write_text('import sys\nfrom vitjax.__main__ import main\nsys.exit(main())\n')
+    assert len(tunables(tmp_path, [sys.executable, str(script), 'summary', '--help'])) == 2
+
+
 @pytest.mark.faults
 def test_every_command_in_every_hostile_environment(tmp_path, record_property):
     """A mistake, and help that cannot be printed: no traceback, at most two lines of error."""

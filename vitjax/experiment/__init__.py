@@ -267,6 +267,9 @@ def find(name: str) -> ModuleType:
         raise ValueError(f'{path} must import: {error}.') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
+    except Exception as error:
+        line = registry.line(error, path)
+        raise ValueError(f'{path}, line {line}: {type(error).__name__}: {error}.') from error
     if 'experiment' not in vars(module):
         raise ValueError(f'{path} must define `experiment`: it does not.')
     try:

@@ -7,9 +7,11 @@ imported by the experiment's file, by the user's program, or by `--import` on th
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -64,7 +66,21 @@ def find(field: str, known: Mapping[str, Any], name: Any) -> Any:
         raise ValueError(f'{field} must exist: {module} has no {attribute}.')
     if not callable(there[attribute]):
         raise ValueError(f'{field} must be a function or a class: {name} is not.')
+    _require_arguments(field, there[attribute], *known.values())
     return there[attribute]
+
+
+def _require_arguments(field: str, own: Any, example: Any, *_: Any) -> None:
+    """Raises ValueError if a user's function does not take what those of a registry take."""
+    if isinstance(own, type) or isinstance(example, type):  # a model
+        return
+    wanted = [*inspect.signature(example).parameters]
+    try:
+        inspect.signature(own).bind(*wanted)
+    except TypeError as error:
+        code = getattr(inspect.unwrap(own), '__code__', None)  # a partial function has none
+        place = f': {code.co_filename}, line {code.co_firstlineno}' if code else ''
+        raise ValueError(f'{field} must take ({", ".join(wanted)}): {error}{place}.') from None
 
 
 def name_of(known: Mapping[str, Any], value: Any) -> str:
@@ -105,6 +121,13 @@ def require(name: str) -> None:
 def unparsed(error: SyntaxError) -> str:
     """Returns the place of a syntax error, and the error."""
     return f'{error.filename}, line {error.lineno}: {error.msg}'
+
+
+def line(error: Exception, path: pathlib.Path) -> int | None:
+    """Returns the line of a file in which an error was raised."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    own = str(path.absolute())
+    return next((frame.lineno for frame in frames if frame.filename == own), None)
 
 
 def load(path: pathlib.Path) -> ModuleType:
