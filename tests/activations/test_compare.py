@@ -28,16 +28,16 @@ def test_a_representation_from_elsewhere(tmp_path, captured):
     flat, layers = rng.normal(size=(21, 5)), rng.normal(size=(2, 21, 5)).astype(np.float32)
     np.save(tmp_path / 'flat.npy', flat)
     np.save(tmp_path / 'layers.npy', layers)
-    one, two = (activations.from_array(tmp_path / n) for n in ('flat.npy', 'layers.npy'))
+    one, two = (activations.from_file(tmp_path / n) for n in ('flat.npy', 'layers.npy'))
     assert one.names == ['flat'] and two.names == ['layers 1', 'layers 2']
     np.testing.assert_array_equal(read_all(two)[0], layers)
     activations.require_same_examples(one, activations.read(captured))  # only the number is known
     np.save(tmp_path / 'labels.npy', np.arange(21))
     (tmp_path / 'text.npy').write_text('no array')
     with pytest.raises(ValueError, match=r'floats of .*: it is int64 of \[21\]'):
-        activations.from_array(tmp_path / 'labels.npy')
+        activations.from_file(tmp_path / 'labels.npy')
     with pytest.raises(ValueError, match='text.npy is no whole array of numbers: the magic string'):
-        activations.from_array(tmp_path / 'text.npy')
+        activations.from_file(tmp_path / 'text.npy')
 
 
 def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):

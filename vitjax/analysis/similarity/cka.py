@@ -114,7 +114,7 @@ def _over_scales(
     if kernel not in ('linear', 'rbf'):
         raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
     left, own = stacks.in_range(stacks.as_stacks(x))
-    right, other = (None, own) if y is None else stacks.in_range(stacks.as_stacks(y))
+    right, other = (None, own) if y is None or y is x else stacks.in_range(stacks.as_stacks(y))
     examples, least = stacks.count_examples(left, right), 4 if unbiased else 2
     if examples < least:
         kind = 'unbiased' if unbiased else 'biased'
@@ -194,7 +194,7 @@ def minibatch_cka(
     total = None
     for i, (x, y) in enumerate(batches):
         try:
-            part = hsic(x, y, kernel=kernel, bandwidth=bandwidth).on_host()
+            part = hsic(x, y, kernel=kernel, bandwidth=bandwidth)
         except ValueError as error:
             raise ValueError(f'batch {i}: {error}') from None
         total = part if total is None else total + part
