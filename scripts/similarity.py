@@ -51,16 +51,16 @@ def main(
 
     Args:
         sides: captures, runs, weights or files of features. (required)
-        out: folder to write; by default `similarity` inside A if A is a folder and there are at most
-            two sides.
+        out: folder to write; by default `similarity` inside A, if A is a folder and there are no
+            more than two sides.
         metrics: metrics to compute; a user's own is a function MODULE:FUNCTION.
         data: digits, tfds:NAME, folder:PATH (a folder for each class) or the path of a folder of
             images, which is one split; by default the run's own.
         probe: probe every layer for the classes, in place of metrics.
         train_examples: number of examples that probes are fitted on; all by default.
         samples: one sample per image, its tokens flattened, or one per token.
-        size: side in pixels of A's images, B's and so on; by default each model's own. Positions are
-            resampled.
+        size: side in pixels of A's images, of B's and so on; by default each model's own.
+            Positions are resampled.
         bandwidth: bandwidth of rbf, as a fraction of the median distance.
         k: number of nearest neighbors of knn (10 by default) and of the k-NN probe (20).
         batch_size: examples per batch, and per Gram matrix of cka and rbf.
@@ -87,7 +87,9 @@ def main(
         if activations.is_stored(paths[0]) != (len(paths) == 2):
             rule = 'a probe has two captures or files, fitted on A and tested on B, or one model'
             raise ValueError(f'{rule}: got {", ".join(paths)}.')
-        fitted = activations.subset(open_side(paths[0], split='train', size=sizes[0]), train_examples)
+        fitted = activations.subset(
+            open_side(paths[0], split='train', size=sizes[0]), train_examples
+        )
         tested = activations.subset(open_side(paths[-1], split=split, size=sizes[0]), examples)
         say(console, fitted, tested)
         with console.progress('images', fitted.examples, now='compiling') as report:

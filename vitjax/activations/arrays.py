@@ -39,7 +39,8 @@ def _has_vectors(path: pathlib.Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            heads = [files.npy_header(archive.open(name)) for name in archive.namelist()]
+            names = [n for n in archive.namelist() if n.removesuffix('.npy') not in _OTHERS]
+            heads = [files.npy_header(archive.open(name)) for name in names]
     except Exception:  # parsing a damaged zip raises anything; reading it says which
         return False
     return any(len(shape) == 1 and dtype.kind == 'f' for shape, dtype in heads)

@@ -75,7 +75,8 @@ def write_probes(
     low, high = ([ends[i] for ends in found.interval.values()] for i in (0, 1))
     about = {'about_fitted': json.dumps(fitted.about), 'about_tested': json.dumps(tested.about)}
     names = {'probes': list(found.accuracy), 'layers': found.layers, 'policy': found.policy}
-    _write_arrays(out / 'probe.npz', {'accuracy': table, 'low': low, 'high': high, **names, **about})
+    values = {'accuracy': table, 'low': low, 'high': high}
+    _write_arrays(out / 'probe.npz', values | names | about)
     head = [f'accuracy ({found.policy})', *found.accuracy]
     rows = [([layer], row) for layer, row in zip(found.layers, table.T, strict=True)]
     _write_table(out / 'probe.csv', head, rows, digits=4)
