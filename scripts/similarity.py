@@ -129,7 +129,7 @@ def expanded(side: str) -> list[str]:
 
 def print_matrix(found: Any) -> None:
     """Prints the range of a metric."""
-    shown = found.last() if found.layers else found
+    shown = found.at(-1) if found.layers else found
     title = shown.title.replace('\n', ', ')
     kind = 'runs' if found.layers else 'layers'
     print(f'{found.metric.title}: {len(found.x)} x {len(found.y)} {kind}, {title}')

@@ -65,7 +65,7 @@ def test_wrong_files_are_refused_with_both_values(tmp_path, monkeypatch):
     for arrays, said in (
         ({'x': FLAT, 'labels': LABELS[1:]}, 'the same examples: x 21, labels 20'),
         ({'x': FLAT, 'y': TOKENS[:, 3:]}, 'the same examples: x 21, y 18'),
-        ({'x': TOKENS, 'names': CLASSES}, 'names must be those of 2 layers: got 3'),
+        ({'x': TOKENS, 'names': CLASSES}, 'names must be of 2 layers: got 3'),
         ({'x': FLAT, 'labels': LABELS / 2}, r'labels must be integers .* float64 of \[21\]'),
         ({'x': LABELS[None]}, r'x must be floats of .*: it is int64 of \[1, 21\]'),
         ({'x': FLAT, 'labels': np.array([{}] * 21)}, 'a.npz is not a whole npz file of plain'),

@@ -68,7 +68,7 @@ def test_several_runs_are_compared_layer_by_layer_and_read_once(vit, data):
             x, y = (activations.whole(sides[n])[0][[places[n]]] for n in (i, j))
             close(distance.values[k, i, j], similarity.procrustes(x, y)[0, 0])
     close(found.mean().values, found.values.mean(0))
-    assert found.last().title.startswith('blocks 3; tokens: class; 21 images\n95% interval over')
+    assert found.at(-1).title.startswith('blocks 3; tokens: class; 21 images\n95% interval over')
 
 
 @pytest.mark.parametrize(

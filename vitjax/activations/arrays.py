@@ -26,6 +26,7 @@ from vitjax.base.types import Array
 from vitjax.pretrained import files as weights
 
 _OTHERS = ('labels', 'classes', 'names')
+_SHAPES = '[N, D], [L, N, D] or [L, N, T, D] (layers, examples, tokens, features)'
 
 
 def is_file(path: str | pathlib.Path) -> bool:
@@ -58,35 +59,31 @@ def from_file(path: str | pathlib.Path) -> Activations:
     path = pathlib.Path(path)
     arrays = _READERS[path.suffix.lower()](path)
     others = {key: arrays.pop(key) for key in _OTHERS if len(arrays) > 1 and key in arrays}
-    if not arrays:
-        raise ValueError(f'{path} must hold an array of floats: it has none.')
-    counts = {name: _examples(path, name, array) for name, array in arrays.items()}
-    labels = np.asarray(others['labels']) if 'labels' in others else None
-    if labels is not None:
+    counts, stacks, labels = {}, [], None
+    for name, array in arrays.items():
+        if array.ndim not in (2, 3, 4) or array.dtype.kind != 'f':
+            raise ValueError(f'{path}: {name} must be floats of {_SHAPES}: it is {_kind(array)}.')
+        layers, counts[name], *rest = array.shape if array.ndim > 2 else (1, *array.shape)
+        stacks.append(Stack(name, (layers, *rest), (0, layers - 1) if array.ndim > 2 else None))
+    if 'labels' in others:
+        labels = np.asarray(others['labels'])
         if labels.ndim != 1 or labels.dtype.kind not in 'iu':
-            kind = f'{labels.dtype} of {list(labels.shape)}'
-            raise ValueError(f'{path}: labels must be integers of [examples]: it is {kind}.')
+            raise ValueError(f'{path}: labels must be integers of [N]: it is {_kind(labels)}.')
         counts['labels'] = len(labels)
-        labels = labels.astype(np.int32)
-    if len({*counts.values()}) > 1:
+    if len({*counts.values()}) != 1:
         said = ', '.join(f'{name} {count}' for name, count in counts.items())
         raise ValueError(f'{path}: all arrays must have the same examples: {said}.')
-    stacks = [
-        Stack(name, (1, array.shape[1]), None) if array.ndim == 2
-        else Stack(name, (len(array), *array.shape[2:]), (0, len(array) - 1))
-        for name, array in arrays.items()
-    ]  # fmt: skip
     named = 'names' in others
     if named:
-        names, layers = _text(others['names']), sum(stack.shape[0] for stack in stacks)
-        if len(names) != layers:
-            raise ValueError(f'{path}: names must be those of {layers} layers: got {len(names)}.')
+        names = _text(others['names'])
         shapes = [(1, *stack.shape[1:]) for stack in stacks for _ in range(stack.shape[0])]
+        if len(names) != len(shapes):
+            raise ValueError(f'{path}: names must be of {len(shapes)} layers: got {len(names)}.')
         stacks = [Stack(name, shape, None) for name, shape in zip(names, shapes, strict=True)]
 
     def values(rows: np.ndarray) -> list[Array]:
         found = [
-            np.asarray(array[rows])[None] if array.ndim == 2 else np.asarray(array[:, rows])
+            np.asarray(array[:, rows] if array.ndim > 2 else array[rows][None])
             for array in arrays.values()
         ]
         return [layer[None] for stack in found for layer in stack] if named else [*found]
@@ -94,17 +91,12 @@ def from_file(path: str | pathlib.Path) -> Activations:
     about: dict[str, Any] = {'source': str(path), 'tokens': 'as given'}
     if 'classes' in others:
         about['classes'] = _text(others['classes'])
+    labels = None if labels is None else labels.astype(np.int32)
     return Activations(tuple(stacks), min(counts.values()), values, None, labels, about)
 
 
-def _examples(path: pathlib.Path, name: str, array: Any) -> int:
-    """Number of examples of an array, or an error that names it."""
-    if array.ndim not in (2, 3, 4) or array.dtype.kind != 'f':
-        shapes = '[examples, features], [layers, examples, features] or with tokens before features'
-        kind = f'{array.dtype} of {list(array.shape)}'
-        where = path if path.suffix == '.npy' else f'{path}: {name}'
-        raise ValueError(f'{where} must be floats of {shapes}: it is {kind}.')
-    return array.shape[0 if array.ndim == 2 else 1]
+def _kind(array: Any) -> str:
+    return f'{array.dtype} of {list(array.shape)}'
 
 
 def _text(array: Any) -> list[str]:

@@ -63,11 +63,13 @@ class Matrix(NamedTuple):
         over = f'over batches of {self.batch_size} ({kind}, {self.batches} batches)'
         return f'{self.policy}\n95% interval {over}: ±{width:.3f} at most'
 
-    def last(self) -> 'Matrix':
-        """The matrix [runs, runs] of the last layer."""
-        low, high = (None if ends is None else ends[-1] for ends in (self.low, self.high))
-        policy = f'{self.layers[-1]}; {self.policy}'
-        return self._replace(values=self.values[-1], low=low, high=high, policy=policy, layers=())
+    def at(self, index: int) -> 'Matrix':
+        """The matrix of one layer."""
+        low, high = (None if ends is None else ends[index] for ends in (self.low, self.high))
+        policy = f'{self.layers[index]}; {self.policy}' if self.layers else self.policy
+        return self._replace(
+            values=self.values[index], low=low, high=high, policy=policy, layers=()
+        )
 
     def mean(self) -> 'Matrix':
         """The mean [runs, runs] over the layers, without an interval."""
@@ -220,13 +222,16 @@ def matrices(
         ValueError: for sides of different examples; for fewer than 4 samples of CKA; for a layer
             that is constant or not finite, by name; as the metrics do.
     """
-    chosen = list(map(similarity.find, metrics))
+    chosen = [similarity.find(name) for name in dict.fromkeys(metrics)]
     for side in sides[1:]:
         require_same_examples(sides[0], side)
-    x, y, layers = sides[0].names, sides[-1].names, ['']
-    if runs := len(sides) > 2:
+    x, y, layers = sides[0].names, sides[-1].names, ()
+    named = [(x, y)]
+    if len(sides) > 2:
         x = y = labels([side.source for side in sides])
-        layers = [' / '.join(dict.fromkeys(each)) for each in _matched([s.names for s in sides])]
+        matched = _matched([side.names for side in sides])
+        layers = tuple(' / '.join(dict.fromkeys(names)) for names in matched)
+        named = [([f'{layer} of {run}' for run in x],) * 2 for layer in layers]
     total, batches = sides[0].examples, _batches(sides[0].examples, batch_size)
     sums: dict[str, list[list[similarity.Hsic]]] = {m.name: [] for m in chosen if m.kernel}
     held: list[list[Pair]] = []
@@ -239,24 +244,19 @@ def matrices(
         if len(sums) < len(chosen):
             held.append(pairs)
         report(int(rows[-1]) + 1, total)
-    whole_pairs = [_joined_pair(*zip(*parts, strict=True)) for parts in zip(*held, strict=True)]
+    pairs = [_joined_pair(*zip(*parts, strict=True)) for parts in zip(*held, strict=True)]
+    shared = _policy(sides, samples), min(batch_size, total), len(batches), layers
     out = []
     for metric in chosen:
         if metric.kernel:
-            columns = zip(zip(*sums[metric.name], strict=True), layers, strict=True)
-            found = [
-                _interval(parts, [f'{layer} of {run}' for run in x] if runs else x, y)
-                for parts, layer in columns
-            ]
+            columns = zip(*sums[metric.name], strict=True)
+            found = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
         else:
             settings = {'k': k} if 'k' in metric.settings else {}
-            found = [(metric.measure(*pair, **settings), None, None) for pair in whole_pairs]
-        ends = [
-            None if each[0] is None else np.stack(each) if runs else each[0]
-            for each in zip(*found, strict=True)
-        ]
-        size, of = min(batch_size, total), tuple(layers) if runs else ()
-        out.append(Matrix(metric, *ends, x, y, _policy(sides, samples), size, len(batches), of))
+            found = [(metric.measure(*pair, **settings), None, None) for pair in pairs]
+        ends = [None if each[0] is None else np.stack(each) for each in zip(*found, strict=True)]
+        matrix = Matrix(metric, *ends, x, y, *shared)
+        out.append(matrix if layers else matrix.at(0))
     return out
 
 
@@ -280,7 +280,7 @@ def _matched(sides: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
 
 
 def _pairs(sides: Sequence[Stacks]) -> list[Pair]:
-    """What is compared: up to two sides as they are, more of them layer by layer."""
+    """Sides to compare: up to two as they are, more of them layer by layer."""
     if len(sides) <= 2:
         return [(sides[0], sides[-1])]
     layers = [[layer[None] for stack in side for layer in stack] for side in sides]

@@ -53,7 +53,7 @@ def write_matrix(
         x, y = labels.labels([sides[0].source, sides[-1].source])
         _heat_map(found, x, y).save(out / name, formats)
         return
-    _heat_map(found.last(), 'run', 'run').save(out / name, formats)
+    _heat_map(found.at(-1), 'run', 'run').save(out / name, formats)
     if len(found.layers) > 1:
         _heat_map(found.mean(), 'run', 'run').save(out / f'{name}_mean', formats)
 
