@@ -1,6 +1,7 @@
 """Two representations side by side."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):
     cuts = [slice(0, 9), slice(9, 21)]  # the last 3 are joined to the second 9
     seen = []
     matrix, low, high = activations.cka(
-        stream, against, batch_size=9, report=lambda done, _: seen.append(done)
+        stream, against, batch_size=9, report=lambda done, *_, **__: seen.append(done)
     )
     assert seen == [9, 21]
     wanted = similarity.minibatch_cka(
@@ -62,8 +63,8 @@ def test_several_runs_are_compared_layer_by_layer_and_read_once(vit, data):
     for k, places in enumerate([(0, 0, 0), (2, 2, 1)]):  # of the same relative depth
         for i, j in ((0, 1), (0, 2), (2, 1)):
             pair = activations.cka(sides[i], sides[j], batch_size=7)
-            whole = (found.values, found.low, found.high)
-            for ours, theirs in zip(whole, pair, strict=True):
+            ends: Any = found[1:4]
+            for ours, theirs in zip(ends, pair, strict=True):
                 close(ours[k, i, j], theirs[places[i], places[j]])
             x, y = (activations.whole(sides[n])[0][[places[n]]] for n in (i, j))
             close(distance.values[k, i, j], similarity.procrustes(x, y)[0, 0])

@@ -225,7 +225,8 @@ def matrices(
     chosen = [similarity.find(name) for name in dict.fromkeys(metrics)]
     for side in sides[1:]:
         require_same_examples(sides[0], side)
-    x, y, layers = sides[0].names, sides[-1].names, ()
+    x, y = sides[0].names, sides[-1].names
+    layers: tuple[str, ...] = ()
     named = [(x, y)]
     if len(sides) > 2:
         x = y = labels([side.source for side in sides])
@@ -250,12 +251,13 @@ def matrices(
     for metric in chosen:
         if metric.kernel:
             columns = zip(*sums[metric.name], strict=True)
-            found = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
+            found: Any = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
         else:
             settings = {'k': k} if 'k' in metric.settings else {}
             found = [(metric.measure(*pair, **settings), None, None) for pair in pairs]
-        ends = [None if each[0] is None else np.stack(each) for each in zip(*found, strict=True)]
-        matrix = Matrix(metric, *ends, x, y, *shared)
+        ends: Any = [None if e[0] is None else np.stack(e) for e in zip(*found, strict=True)]
+        values, low, high = ends
+        matrix = Matrix(metric, values, low, high, x, y, *shared)
         out.append(matrix if layers else matrix.at(0))
     return out
 
