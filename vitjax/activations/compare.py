@@ -225,15 +225,15 @@ def matrices(
     chosen = [similarity.find(name) for name in dict.fromkeys(metrics)]
     for side in sides[1:]:
         require_same_examples(sides[0], side)
-    x, y = sides[0].names, sides[-1].names
+    x, y, total = sides[0].names, sides[-1].names, sides[0].examples
     layers: tuple[str, ...] = ()
     named = [(x, y)]
     if len(sides) > 2:
         x = y = labels([side.source for side in sides])
         matched = _matched([side.names for side in sides])
         layers = tuple(' / '.join(dict.fromkeys(names)) for names in matched)
-        named = [([f'{layer} of {run}' for run in x],) * 2 for layer in layers]
-    total, batches = sides[0].examples, _batches(sides[0].examples, batch_size)
+        named = [(own := [f'{layer} of {run}' for run in x], own) for layer in layers]
+    batches = _batches(total, batch_size)
     sums: dict[str, list[list[similarity.Hsic]]] = {m.name: [] for m in chosen if m.kernel}
     held: list[list[Pair]] = []
     for rows in batches:
@@ -251,12 +251,11 @@ def matrices(
     for metric in chosen:
         if metric.kernel:
             columns = zip(*sums[metric.name], strict=True)
-            found: Any = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
+            found = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
         else:
             settings = {'k': k} if 'k' in metric.settings else {}
             found = [(metric.measure(*pair, **settings), None, None) for pair in pairs]
-        ends: Any = [None if e[0] is None else np.stack(e) for e in zip(*found, strict=True)]
-        values, low, high = ends
+        values, low, high = map(_stacked, zip(*found, strict=True))
         matrix = Matrix(metric, values, low, high, x, y, *shared)
         out.append(matrix if layers else matrix.at(0))
     return out
@@ -292,6 +291,10 @@ def _pairs(sides: Sequence[Stacks]) -> list[Pair]:
 def _joined_pair(xs: Sequence[Stacks], ys: Sequence[Stacks]) -> Pair:
     x = _joined(xs)
     return x, x if ys[0] is xs[0] else _joined(ys)
+
+
+def _stacked(found: tuple[Any, ...]) -> Any:
+    return None if found[0] is None else np.stack(found)
 
 
 def _interval(
