@@ -51,8 +51,8 @@ def main(
     held = views.gigabytes(loaded, len(images), *chosen, at=options.at)
     prepared: Any = loaded.experiment.preprocessing  # load fills it in
     own = prepared.size
-    page = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
-    if (held > memory or page > explorer.LIMIT) and size is None and own > 224:
+    large = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
+    if (held > memory or large > explorer.LIMIT) and size is None and own > 224:
         size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
         print(f'input: {size} pixels, not {own}, whose captured arrays would take {held:.1f} GB')
         changes.clear()
@@ -74,7 +74,10 @@ def main(
     console.say(command.described(loaded.experiment.model, size or own))
     with console.progress('views', len(chosen), now='one pass through the model') as show:
         for drawing in views.stream(loaded, images, chosen, options, console.say, show):
-            console.say(', '.join(drawing.save(out, format)))
+            written = ', '.join(drawing.save(out, format))
+            if isinstance(drawing.figure, views.Page):
+                written += f' ({len(drawing.figure) / 1e6:.3g} MB), for a browser'
+            console.say(written)
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 

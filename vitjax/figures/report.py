@@ -45,7 +45,7 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]], *, columns: in
                     curve = own[split, metric]
                     marks = {'markevery': -(-len(curve.epochs) // _MARKS), **style}
                     band(axis, curve.epochs, curve[1:], color=colors[name], **marks)
-        axis.set(title=TITLES[metric], xlabel='epoch', ylabel=TITLES[metric])
+        axis.set(title=TITLES[metric], xlabel='epoch')
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)
@@ -60,11 +60,4 @@ def svg(figure: Figure) -> bytes:
     """A figure as SVG, the same bytes for the same figure; its pictures have 200 dots an inch."""
     out = io.BytesIO()
     figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
-    return out.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG, for figures made of pictures."""
-    out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=160)
     return out.getvalue()

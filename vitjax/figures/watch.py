@@ -20,7 +20,7 @@ def strip(records: Records) -> Figure:
     figure = Figure()
     if 'cka' in records[0]:
         shown = [records[i] for i in evenly(len(records), 6)]
-        _, axes = charts(len(shown), 6, height=0.95, width=0.95, figure=figure)
+        axes = figure.grid(1, len(shown), width=0.9, height=0.9)[0]
         images = [_similarity(axis, record) for axis, record in zip(axes, shown, strict=True)]
         for axis in axes[1:]:
             axis.set(yticks=[], ylabel='')
@@ -54,7 +54,7 @@ def film(records: Records) -> FuncAnimation:
         axis, ranks = axes[-1], np.array([record['rank'] for record in records])
         (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-')
         axis.set(xlabel='layer', ylabel='effective rank of the patches')
-        axis.set_ylim(0, 1.05 * ranks.max() or 1)
+        axis.set_ylim(0, 1.05 * np.nan_to_num(ranks).max() or 1)
         number(axis)
     title = figure.suptitle(f'epoch {records[0]["epoch"]:.4g}')
     figure.lay_out()

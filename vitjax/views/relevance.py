@@ -22,7 +22,7 @@ def draw(results: Results) -> Drawn:
     maps = results.answer_map(matrix, rows)
     figure = figures.overlays(
         results.photographs, {'relevance': maps},
-        Scale('relevance', results.options.scale or 'each'), titles=results.titles,
+        Scale('relevance', results.options.scale or 'each'), titles=results.titles(),
         title=f'attention times {results.differentiated}, through all layers',
         smooth=results.options.smooth,
     )  # fmt: skip
