@@ -43,7 +43,7 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]], *, columns: in
             for split, style in _STYLES.items():
                 if (split, metric) in own:
                     curve = own[split, metric]
-                    marks = {'markevery': -(-len(curve.epochs) // _MARKS), **style}
+                    marks = {'markevery': -(-len(curve.epochs) // _MARKS) or 1, **style}
                     band(axis, curve.epochs, curve[1:], color=colors[name], **marks)
         axis.set(title=TITLES[metric], xlabel='epoch')
         number(axis)
