@@ -133,7 +133,7 @@ def write_cells(
         return
     for cell in filter(said.get, said):
         color = 'black' if values[cell] > middle else 'white'
-        axis.text(*cell[::-1], said[cell], ha='center', va='center', color=color, size=7)
+        axis.text(cell[1], cell[0], said[cell], ha='center', va='center', color=color, size=7)
 
 
 def sides(axis: Axes) -> np.ndarray:
