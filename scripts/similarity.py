@@ -51,7 +51,7 @@ def main(
 
     Args:
         sides: captures, runs, weights or files of features. (required)
-        out: folder to write; by default `similarity` inside A, if A is a folder and there are no
+        out: folder to write; by default similarity inside A, if A is a folder and there are no
             more than two sides.
         metrics: metrics to compute; a user's own is a function MODULE:FUNCTION.
         data: digits, tfds:NAME, folder:PATH (a folder for each class) or the path of a folder of
