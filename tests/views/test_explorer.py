@@ -303,7 +303,9 @@ def test_keys_move_over_patches_layers_heads_and_maps(opened, photographs, visit
     page.locator('.heads button[aria-label="head 1"][aria-pressed=true]').wait_for()
     close(shown(page, '^row 2, column 4 attends'), before[0, 0, 7], errors[0])
     page.keyboard.press('m')
-    numbers = 100 * shown(page, r'attends most to row \d, column \d: -?\d\.\d{4};')  # no percentages
+    numbers = 100 * shown(
+        page, r'attends most to row \d, column \d: -?\d\.\d{4};'
+    )  # no percentages
     close(numbers, after[0, 0, 7], errors[1])
     page.keyboard.press('m')
     close(shown(page, '^class token attends'), rows[0, 0, 0, 1:], errors[2])
