@@ -22,8 +22,7 @@ from vitjax.training.step import eval_step
 
 def predict(
     model: Module, params: Params, data: Data, preprocessing: Preprocessing, batch_size: int,
-    devices: Sequence[Any] | None = None, *, report: Progress = silent,
-    together: bool = False,
+    devices: Sequence[Any] | None = None, *, report: Progress = silent, together: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image, each computed once.
 
@@ -36,7 +35,7 @@ def predict(
         preprocessing: the model's preprocessing.
         batch_size: images per batch, over all devices of this process.
         devices: devices to use, of which only those of this process count; None takes them all.
-        report: called with the number of finished images after every batch.
+        report: takes the number of finished images after every batch.
         together: split the images over all processes of the run; each returns all logits. Every
             process must call this.
 
