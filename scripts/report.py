@@ -31,10 +31,11 @@ def main(
     from vitjax.base.console import Console
 
     say = Console().say
-    path = report.write(
-        runs, out, details=details, attention=attention,
-        report=lambda what, done, parts: say(f'[{done + 1}/{parts}] {what}'),
-    )  # fmt: skip
+
+    def note(done: int, parts: int = 0, /, *, now: str = '') -> None:
+        say(f'[{done + 1}/{parts}] {now}')
+
+    path = report.write(runs, out, details=details, attention=attention, report=note)
     print(f'written: {path}')
 
 

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-ALONE = ('img', 'meta', 'br', 'wbr')
+ALONE = ('img', 'meta', 'br', 'wbr', 'source')
 
 
 class Parsed(HTMLParser):

@@ -1,8 +1,11 @@
 """Two representations side by side."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
-from streams import VIT, close, direct, experiment_of, read_all, stream_of
+from streams import VIT, close, direct, experiment_of, stream_of
 
 from vitjax import activations
 from vitjax.analysis import similarity
@@ -23,23 +26,6 @@ def test_other_images_and_another_order_are_refused(vit, data, captured, tmp_pat
         activations.require_same_examples(back, activations.subset(same, 20))
 
 
-def test_a_representation_from_elsewhere(tmp_path, captured):
-    rng = np.random.default_rng(0)
-    flat, layers = rng.normal(size=(21, 5)), rng.normal(size=(2, 21, 5)).astype(np.float32)
-    np.save(tmp_path / 'flat.npy', flat)
-    np.save(tmp_path / 'layers.npy', layers)
-    one, two = (activations.from_array(tmp_path / n) for n in ('flat.npy', 'layers.npy'))
-    assert one.names == ['flat'] and two.names == ['layers 1', 'layers 2']
-    np.testing.assert_array_equal(read_all(two)[0], layers)
-    activations.require_same_examples(one, activations.read(captured))  # only the number is known
-    np.save(tmp_path / 'labels.npy', np.arange(21))
-    (tmp_path / 'text.npy').write_text('no array')
-    with pytest.raises(ValueError, match=r'floats of .*: it is int64 of \[21\]'):
-        activations.from_array(tmp_path / 'labels.npy')
-    with pytest.raises(ValueError, match='text.npy is no whole array of numbers: the magic string'):
-        activations.from_array(tmp_path / 'text.npy')
-
-
 def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):
     other = experiment_of(VIT, seed=1)
     stream = stream_of(vit, data, keep='blocks', tokens='all', batch_size=8)
@@ -48,7 +34,7 @@ def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):
     cuts = [slice(0, 9), slice(9, 21)]  # the last 3 are joined to the second 9
     seen = []
     matrix, low, high = activations.cka(
-        stream, against, batch_size=9, report=lambda done, _: seen.append(done)
+        stream, against, batch_size=9, report=lambda done, *_, **__: seen.append(done)
     )
     assert seen == [9, 21]
     wanted = similarity.minibatch_cka(
@@ -58,6 +44,32 @@ def test_cka_of_a_stream_is_that_of_its_batches(vit, data, found):
     assert (low <= high).all()
     close(np.diag(activations.cka(stream, batch_size=21)[0]), 1)
     assert np.isnan(activations.cka(stream, batch_size=21)[1]).all()  # one batch has no interval
+
+
+def test_several_runs_are_compared_layer_by_layer_and_read_once(vit, data):
+    sides, rows_read = [], []
+    for seed, layers in ((0, None), (1, None), (2, (2, 3))):  # the third has two layers
+        stream = stream_of(experiment_of(VIT, seed=seed), data, layers=layers)
+
+        def values(rows, own=stream.values):
+            rows_read.extend(rows)
+            return own(rows)
+
+        about = {**stream.about, 'source': f'runs/{seed}'}
+        sides.append(dataclasses.replace(stream, values=values, about=about))
+    found, distance = activations.matrices(['cka', 'procrustes'], *sides, batch_size=7)
+    assert sorted(rows_read) == sorted([*range(21)] * 3)
+    assert found.layers == ('blocks 1 / blocks 2', 'blocks 3') and found.x == ['0', '1', '2']
+    for k, places in enumerate([(0, 0, 0), (2, 2, 1)]):  # of the same relative depth
+        for i, j in ((0, 1), (0, 2), (2, 1)):
+            pair = activations.cka(sides[i], sides[j], batch_size=7)
+            ends: Any = found[1:4]
+            for ours, theirs in zip(ends, pair, strict=True):
+                close(ours[k, i, j], theirs[places[i], places[j]])
+            x, y = (activations.whole(sides[n])[0][[places[n]]] for n in (i, j))
+            close(distance.values[k, i, j], similarity.procrustes(x, y)[0, 0])
+    close(found.mean().values, found.values.mean(0))
+    assert found.at(-1).title.startswith('blocks 3; tokens: class; 21 images\n95% interval over')
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_stopped_capture_goes_on_with_the_same_numbers(vit, data, captured, tm
                                 about={'data': 'noise', 'split': 'test'})  # fmt: skip
     seen = []
 
-    def stop(done, total):
+    def stop(done, total=0, /, *, now=''):
         seen.append(done)
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -70,7 +70,9 @@ def test_a_stopped_capture_goes_on_with_the_same_numbers(vit, data, captured, tm
         activations.read(tmp_path)
     made = []
     counted = dataclasses.replace(stream, values=lambda r: made.extend(r) or stream.values(r))
-    activations.write(counted, tmp_path, batch_size=8, report=lambda done, _: seen.append(done))
+    activations.write(
+        counted, tmp_path, batch_size=8, report=lambda done, *_, **__: seen.append(done)
+    )
     assert seen == [8, 16, 21] and made == [16, 17, 18, 19, 20]
     one, other = (read_all(activations.read(p))[1] for p in (tmp_path, captured))
     np.testing.assert_array_equal(one, other)

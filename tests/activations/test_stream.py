@@ -8,7 +8,7 @@ from streams import SHAPE, VIT, close, hashes_of, images_of, read_all, stream_of
 
 from vitjax import activations, runs
 from vitjax.activations.stream import network_order, take_tokens
-from vitjax.data import preprocess
+from vitjax.data import kinds, preprocess
 from vitjax.inside import capture
 from vitjax.models import CaiT, ConvNet, PatchConvNet
 
@@ -136,6 +136,15 @@ def test_sides_open_from_every_kind_of_path(run, photos, tmp_path):
         quiet(run, data=str(tmp_path / 'empty'))
     with pytest.raises(ValueError, match='one of train, validation, test'):
         quiet(run, split='tests')
+
+
+def test_runs_that_are_compared_hold_one_copy_of_their_images(run, monkeypatch):
+    loads, load = [], kinds.load
+    monkeypatch.setattr(kinds, 'load', lambda *how: loads.append(how) or load(*how))
+    sides = [quiet(run, split='validation', batch_size=8) for _ in range(3)]
+    assert len(loads) == 1 and len(sides) == 3
+    quiet(run, split='test')
+    assert len(loads) == 2
 
 
 def test_files_come_to_the_model_as_pillow_brings_them(run, photos, vit):

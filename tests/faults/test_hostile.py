@@ -47,7 +47,7 @@ def refused(call, match):
 
 def test_headers_that_claim_4_tib(tmp_path):
     (tmp_path / 'a.npy').write_bytes(npy(HUGE, bytes(400)))
-    refused(lambda: activations.from_array(tmp_path / 'a.npy'), 'a.npy must have 4,398,046,')
+    refused(lambda: activations.from_file(tmp_path / 'a.npy'), 'a.npy must have 4,398,046,')
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('norm.weight.npy', npy(HUGE, bytes(400)))
     refused(lambda: pretrained.read(tmp_path / 'a.npz'), r'norm.weight.npy of float32 .* must have')
@@ -130,8 +130,8 @@ def test_nothing_is_unpickled(tmp_path, captured):
     out = shutil.copytree(captured.whole, tmp_path / 'capture')
     np.save(out / 'labels.npy', np.array([Trap()] * 21, object), allow_pickle=True)
     for call in (
-        lambda: activations.from_array(tmp_path / 'a.npy'),
-        lambda: activations.from_array(tmp_path / 'b.npy'),
+        lambda: activations.from_file(tmp_path / 'a.npy'),
+        lambda: activations.from_file(tmp_path / 'b.npy'),
         lambda: pretrained.read(tmp_path / 'a.npz'),
         lambda: activations.read(out),
     ):

@@ -35,3 +35,13 @@ def test_long_tables_keep_all_rows():
 
 def test_the_policy_forbids_fetching():
     assert "default-src 'none'" in page.page('title')
+
+
+def test_a_narrow_screen_gets_its_own_picture():
+    found = Parsed(page.figure(page.picture(b'wide', 'png', 'curves', narrow=b'narrow')))
+    assert found.tags == ['figure', 'picture', 'source', 'img']
+    assert found.links == ['data:image/png;base64,bmFycm93', 'data:image/png;base64,d2lkZQ==']
+
+
+def test_a_keyboard_scrolls_a_table():
+    assert page.table(('a',), [('b',)]).startswith('<div class="wide" tabindex="0" role="region"')

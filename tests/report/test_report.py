@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from helpers import TINY, random_params
+from PIL import Image
 from report_parsed import Parsed
 from tiny_models import CONVNET, MULTI
 
@@ -18,8 +19,9 @@ from vitjax import report, runs
 from vitjax.analysis.effects import student, student_share
 from vitjax.base import fields, files
 from vitjax.data.preprocess import Preprocessing
+from vitjax.data.source import Source
 from vitjax.report.groups import grouped
-from vitjax.report.predictions import predictions_of
+from vitjax.report.predictions import images, predictions_of
 from vitjax.report.run import collect
 from vitjax.report.seeds import curves
 
@@ -278,6 +280,23 @@ def test_non_numeric_predictions_are_computed_again(run):
         runs.records.write_predictions(run, values)
         (one,) = collect([run], [])
         assert len(predictions_of(one).labels) == count
+
+
+def test_a_notebook_shows_a_report(run):
+    made = report.make([run], details=0)
+    assert made._repr_html_().startswith('<iframe srcdoc="&lt;!DOCTYPE html&gt;')
+    assert not made.tables and not (run / 'report.html').exists()
+
+
+def test_images_are_decoded_when_they_are_shown(tmp_path):
+    """A page of 1,000 classes decoded all test images, to show 26 of them."""
+    for name in ('train/a/0.png', 'test/a/0.png', 'train/b/0.png', 'test/b/0.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    source = Source(f'folder:{tmp_path}')
+    experiment = dataclasses.replace(TINY, data=source, preprocessing=Preprocessing(8))
+    found = images(experiment, 'test').images
+    assert not isinstance(found, np.ndarray) and found[np.array([1])].shape == (1, 8, 8, 3)
 
 
 def test_a_run_given_twice_is_one_run(run, tmp_path):

@@ -260,11 +260,11 @@ def test_pointing_shows_the_attention_of_a_patch(opened, photographs, visit):
     weights = np.asarray(captured(loaded, photographs).found[forward.WEIGHTS])
     page = visit(text, viewport={'width': 1300, 'height': 900})
     assert page.locator('.panel').count() == 2
-    numbers = shown(page, '^class token looks most at')
+    numbers = shown(page, '^class token attends most to')
     close(numbers, weights[-1, 0, :, 0, 1:].mean(0), error)
     before = page.locator('.picture').first.evaluate('x => x.toDataURL()')
     point(page, 2, 1)
-    close(shown(page, '^row 3, column 2 looks'), weights[-1, 0, :, 10, 1:].mean(0), error)
+    close(shown(page, '^row 3, column 2 attends'), weights[-1, 0, :, 10, 1:].mean(0), error)
     assert page.locator('.picture').first.evaluate('x => x.toDataURL()') != before
     close(shown(page, '^row 3, column 2', 1), weights[-1, 1, :, 10, 1:].mean(0), error)  # linked
     page.locator('.heads button').nth(2).click()
@@ -278,7 +278,7 @@ def test_pointing_shows_the_attention_of_a_patch(opened, photographs, visit):
     assert value == pytest.approx(weights[1, 0, 1, 10, 4], abs=error + 5.1e-5)
     page.locator('[name=linked]').uncheck()
     page.locator('.tokens button').nth(1).click()
-    shown(page, '^class token looks', 1)
+    shown(page, '^class token attends', 1)
     assert (page.locator('.status').first.text_content() or '').startswith('row 3')
     answers = page.locator('.answer').first.inner_text()
     assert 'class' in answers and '%' in answers
@@ -295,18 +295,20 @@ def test_keys_move_over_patches_layers_heads_and_maps(opened, photographs, visit
     page.locator('.picture').focus()
     for key in ('ArrowRight', 'ArrowUp', 'ArrowRight'):  # from the centre on
         page.keyboard.press(key)
-    shown(page, '^row 2, column 4 looks')
+    shown(page, '^row 2, column 4 attends')
     page.locator('.picture').focus()
     page.keyboard.press('s')
     page.keyboard.press('d')
     page.locator('.depth output', has_text='1 of 2').wait_for()
     page.locator('.heads button[aria-label="head 1"][aria-pressed=true]').wait_for()
-    close(shown(page, '^row 2, column 4 looks'), before[0, 0, 7], errors[0])
+    close(shown(page, '^row 2, column 4 attends'), before[0, 0, 7], errors[0])
     page.keyboard.press('m')
-    numbers = 100 * shown(page, r'looks most at row \d, column \d: -?\d\.\d{4};')  # no percentages
+    numbers = 100 * shown(
+        page, r'attends most to row \d, column \d: -?\d\.\d{4};'
+    )  # no percentages
     close(numbers, after[0, 0, 7], errors[1])
     page.keyboard.press('m')
-    close(shown(page, '^class token looks'), rows[0, 0, 0, 1:], errors[2])
+    close(shown(page, '^class token attends'), rows[0, 0, 0, 1:], errors[2])
     page.keyboard.press('m')
     page.locator('.status', has_text='Norms after layer 1').wait_for()
     page.keyboard.press('w')
@@ -326,8 +328,9 @@ def test_a_telephone_will_do_and_names_are_text(opened, photographs, visit, tmp_
     assert page.locator('.panel').count() == 1
     assert page.evaluate('document.documentElement.scrollWidth') == 390
     assert page.locator('script').count() == 2 and EVIL in page.title()
-    assert page.locator('img').count() == 0
-    assert page.locator('[name=image] option').first.text_content() == file.stem
+    sources = page.locator('img').evaluate_all('found => found.map((x) => x.src.slice(0, 11))')
+    assert sources == ['data:image/'] * 2
+    assert page.locator('.images p').text_content() == file.stem
     assert (page.locator('.answer td').first.text_content() or '') in classes
     assert (page.locator('.lens td').first.text_content() or '').startswith('<img src=x')
     point(page, 3, 0, act='tap')
@@ -339,7 +342,23 @@ def test_a_telephone_will_do_and_names_are_text(opened, photographs, visit, tmp_
     assert page.locator('body').evaluate('x => getComputedStyle(x).backgroundColor') != dark
     tapped = visit(page_of(opened['vit'], photographs), viewport=size, has_touch=True)
     point(tapped, 1, 2, act='tap')
-    shown(tapped, '^row 2, column 3 looks')
+    shown(tapped, '^row 2, column 3 attends')
+
+
+@pytest.mark.parametrize('sides', [1, 2])
+def test_the_map_and_all_choices_fit_a_laptop(opened, photographs, visit, sides):
+    text = page_of(opened['vit'], [*photographs] * 4)
+    page = visit(text, viewport={'width': 1280, 'height': 800})
+    page.locator('[name=two]').set_checked(sides == 2)
+    page.locator('.heads button').last.wait_for()
+    for part in ('.picture', '.images', '.depth', '.heads'):
+        for i in range(sides):
+            box = page.locator(part).nth(i).bounding_box()
+            assert box['y'] >= 0 and box['y'] + box['height'] <= 800, part
+    picture, heads = (page.locator(part).first.bounding_box() for part in ('.picture', '.heads'))
+    assert heads['x'] >= picture['x'] + picture['width'] and picture['width'] > 380
+    page.locator('.images button').nth(1).click()
+    page.locator('.images button:nth-child(2)[aria-pressed=true]').first.wait_for()
 
 
 def test_two_models_side_by_side(opened, photographs, visit):
@@ -347,8 +366,8 @@ def test_two_models_side_by_side(opened, photographs, visit):
     text = page_of(opened['cait'], photographs, beside=other, labels=('one', 'another'))
     page = visit(text, viewport={'width': 1300, 'height': 900})
     point(page, 3, 3)
-    shown(page, '^row 4, column 4 looks', 0)
-    shown(page, '^row 4, column 4 looks', 1)
+    shown(page, '^row 4, column 4 attends', 0)
+    shown(page, '^row 4, column 4 attends', 1)
     chosen = page.locator('[name=model] option:checked').all_text_contents()
     assert chosen == ['one', 'another']
     page.locator('[name=model]').nth(1).select_option('0')

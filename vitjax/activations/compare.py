@@ -1,35 +1,43 @@
-"""Comparisons of two representations: every metric of `vitjax.analysis.similarity`, and probes."""
+"""Comparisons of representations: every metric of `vitjax.analysis.similarity`, and probes."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from vitjax.activations.record import Activations, Report, by_batch, from_array, select, silent
+from vitjax.activations import arrays
+from vitjax.activations.record import Activations, by_batch, require_same_examples, select
 from vitjax.activations.store import is_capture, read
 from vitjax.activations.stream import of_path
 from vitjax.analysis import effects, probe, similarity
+from vitjax.base.console import Progress, silent
+from vitjax.base.labels import labels
 from vitjax.base.types import Array
 from vitjax.pretrained import Stated
 
 SAMPLES = ('image', 'token')
+Stacks: TypeAlias = list[Array]  # stacks [L, n, f] of one side
+Pair: TypeAlias = tuple[Stacks, Stacks]  # the same object for a side with itself
+T = TypeVar('T')
 
 
 class Matrix(NamedTuple):
-    """Similarity of every layer of x with every layer of y.
+    """Similarity of every layer of x with every layer of y, or of runs layer by layer.
 
     Attributes:
         metric: the metric.
-        values: [layers of x, layers of y].
+        values: [layers of x, layers of y]; of runs [layers, runs, runs].
         low: low end of a 95% interval over batches, the same shape; None for metrics without one,
             NaN for a single batch.
         high: high end of that interval.
-        x: names of x's layers.
-        y: names of y's layers.
+        x: names of x's layers; of runs their labels.
+        y: names of y's layers; of runs their labels.
         policy: tokens that were compared, and number of examples.
         batch_size: examples in a batch of the interval.
         batches: number of batches.
+        layers: names of the layers at which runs were compared; empty for two sides.
     """
 
     metric: similarity.Metric
@@ -41,6 +49,7 @@ class Matrix(NamedTuple):
     policy: str
     batch_size: int
     batches: int
+    layers: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -53,6 +62,20 @@ class Matrix(NamedTuple):
         kind = 'jackknife' if self.batches < effects.FEW else 'bootstrap'
         over = f'over batches of {self.batch_size} ({kind}, {self.batches} batches)'
         return f'{self.policy}\n95% interval {over}: ±{width:.3f} at most'
+
+    def at(self, index: int) -> 'Matrix':
+        """The matrix of one layer."""
+        low, high = (None if ends is None else ends[index] for ends in (self.low, self.high))
+        policy = f'{self.layers[index]}; {self.policy}' if self.layers else self.policy
+        return self._replace(
+            values=self.values[index], low=low, high=high, policy=policy, layers=()
+        )
+
+    def mean(self) -> 'Matrix':
+        """The mean [runs, runs] over the layers, without an interval."""
+        policy = f'mean over {len(self.layers)} layers; {self.policy}'
+        mean = self.values.mean(0)
+        return self._replace(values=mean, low=None, high=None, policy=policy, layers=())
 
 
 class Probes(NamedTuple):
@@ -71,12 +94,17 @@ class Probes(NamedTuple):
     policy: str
 
 
+def is_stored(path: str) -> bool:
+    """Returns True for a capture or a file of arrays, False for a model."""
+    return arrays.is_file(path) or is_capture(path)
+
+
 def open_side(
     path: str, *, keep: str | None = None, tokens: str | None = None,
     layers: tuple[int, int] | None = None, checked: bool = True, stated: Stated | None = None,
     **how: Any,
 ) -> Activations:  # fmt: skip
-    """Opens a `.npy`, a capture, a run directory or published weights.
+    """Opens a file of arrays, a capture, a run directory or published weights.
 
     Args:
         path: the path of one of them.
@@ -92,15 +120,14 @@ def open_side(
         ValueError: as the functions that open them do; for other tokens than a capture has; for
             layers if the path is not a model.
     """
-    if path.endswith('.npy') or is_capture(path):
-        if layers is not None:
-            raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
-        if given := ', '.join(stated.given() if stated else ()):
-            raise ValueError(f'{given} can be stated for weights alone: {path} holds activations.')
-    if path.endswith('.npy'):
-        return from_array(path)
-    if not is_capture(path):
+    if not is_stored(path):
         return of_path(path, keep=keep, tokens=tokens, layers=layers, stated=stated, **how)
+    if layers is not None:
+        raise ValueError(f'layers are chosen of a run or weights: {path} has its own.')
+    if given := ', '.join(stated.given() if stated else ()):
+        raise ValueError(f'{given} can be stated for weights alone: {path} holds activations.')
+    if arrays.is_file(path):
+        return arrays.from_file(path)
     found = read(path, checked=checked)
     if tokens not in (None, found.about['tokens']):
         raise ValueError(f'{path} has the tokens {found.about["tokens"]}, not {tokens}.')
@@ -126,119 +153,175 @@ def as_samples(values: list[Array], samples: str) -> list[Array]:
     return [value.reshape(value.shape[0], -1, value.shape[3]) for value in values]
 
 
-def whole(activations: Activations, samples: str = 'image', report: Report = silent) -> list[Array]:
+def whole(activations: Activations, samples: str = 'image', report: Progress = silent) -> Stacks:
     """All examples as float32 stacks [L, n, f] in memory."""
     parts, done = [], 0
     for values in by_batch(activations.values, activations.examples):
         parts.append(as_samples(values, samples))
         report(done := done + values[0].shape[1], activations.examples)
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Stacks]) -> Stacks:
     columns = zip(*parts, strict=True)
     return [np.concatenate(column, axis=1, dtype=np.float32) for column in columns]
 
 
 def cka(
     a: Activations, b: Activations | None = None, *, batch_size: int = 64,
-    samples: str = 'image', kernel: str = 'linear', bandwidth: float = 1.0,
-    report: Report = silent,
+    samples: str = 'image', report: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Minibatch CKA of every layer of a with every layer of b, and its 95% interval.
-
-    Memory is one batch of both, whatever the number of examples, plus 8 bytes per pair of layers
-    and batch for `bootstrap`. A last batch of fewer than 4 samples is joined to the one before.
 
     Args:
         a: one side.
         b: the other side, of the same examples; None is a.
-        batch_size: examples in a batch and its Gram matrices.
-        samples: as in `as_samples`.
-        kernel: as in `vitjax.analysis.similarity.hsic`.
-        bandwidth: as in `vitjax.analysis.similarity.hsic`.
-        report: called with the examples done and their total, after every batch.
+        batch_size: as in `matrices`.
+        samples: as in `matrices`.
+        report: as in `matrices`.
 
     Returns:
         CKA, and the low and high end of its interval over batches, each [layers of a, layers of
         b]; the ends are NaN if there is one batch.
 
     Raises:
-        ValueError: for fewer than 4 samples; for a layer that is constant or not finite, by name.
+        ValueError: as `matrices` does.
     """
-    total, parts = a.examples, []
-    starts = _starts(total, batch_size)
-    for start, stop in zip(starts, [*starts[1:], total], strict=True):
-        rows = np.arange(start, stop)
-        x = as_samples(a.values(rows), samples)
-        y = None if b is None else as_samples(b.values(rows), samples)
-        parts.append(similarity.hsic(x, y, kernel=kernel, bandwidth=bandwidth).on_host())
-        report(stop, total)
-    matrix = functools.reduce(lambda p, q: p + q, parts).cka(a.names, (b or a).names)
-    none = np.full((2, *matrix.shape), np.nan)
-    low, high = similarity.bootstrap(parts) if len(parts) > 1 else none
-    return matrix, low, high
-
-
-def _starts(total: int, batch_size: int) -> list[int]:
-    """First example of each batch."""
-    starts = list(range(0, total, batch_size))
-    return starts[:-1] if len(starts) > 1 and total - starts[-1] < 4 else starts
+    sides = [a] if b is None else [a, b]
+    (found,) = matrices(
+        ['cka'], *sides, samples=samples, batch_size=batch_size, report=report
+    )  # fmt: skip
+    assert found.low is not None and found.high is not None
+    return found.values, found.low, found.high
 
 
 def matrices(
-    metrics: Sequence[str], x: Activations, y: Activations | None = None, *,
-    samples: str = 'image', bandwidth: float = 1.0, k: int = 10, batch_size: int = 64,
-    report: Report = silent,
-) -> Iterator[Matrix]:  # fmt: skip
-    """Each metric of every layer of x with every layer of y, one after the other.
+    metrics: Sequence[str], *sides: Activations, samples: str = 'image', bandwidth: float = 1.0,
+    k: int = 10, batch_size: int = 64, report: Progress = silent,
+) -> list[Matrix]:  # fmt: skip
+    """Each metric of one side with itself, of two sides, or of three or more between them.
 
-    Metrics with a kernel (CKA) stream over batches. The others read all examples into memory, once.
+    Of two sides every layer is compared with every layer. Of three or more, each with each at
+    layers of the same relative depth: of sides with 4 and 8 layers, layers 1 to 4 of the one and 2,
+    4, 6 and 8 of the other. The last layers are always compared.
+
+    Each side is read once, batch by batch. Metrics with a kernel (CKA) need the memory of a batch,
+    plus 8 bytes per pair of layers and batch for their intervals; others hold all examples. A last
+    batch of fewer than 4 examples is joined to the one before.
 
     Args:
         metrics: names, as `vitjax.analysis.similarity.find` takes them.
-        x: one side.
-        y: the other side, of the same examples; None is x.
+        *sides: representations of the same examples.
         samples: as in `as_samples`.
         bandwidth: width of the Gaussian kernel, relative to the median distance.
         k: number of nearest neighbours.
-        batch_size: examples in a batch of CKA.
-        report: as in `cka`.
+        batch_size: examples in a batch and its Gram matrices.
+        report: called with the examples done and their total, after every batch.
 
     Raises:
-        ValueError: as the metrics do.
+        ValueError: for sides of different examples; for fewer than 4 samples of CKA; for a layer
+            that is constant or not finite, by name; as the metrics do.
     """
-    chosen, other = list(map(similarity.find, metrics)), y or x
-
-    @functools.cache
-    def sides() -> tuple[list[Array], list[Array]]:
-        left = whole(x, samples, report)
-        return left, left if y is None else whole(y, samples, report)
-
-    batches, size = len(_starts(x.examples, batch_size)), min(batch_size, x.examples)
+    chosen = [similarity.find(name) for name in dict.fromkeys(metrics)]
+    for side in sides[1:]:
+        require_same_examples(sides[0], side)
+    x, y, total = sides[0].names, sides[-1].names, sides[0].examples
+    layers: tuple[str, ...] = ()
+    named = [(x, y)]
+    if len(sides) > 2:
+        x = y = labels([side.source for side in sides])
+        matched = _matched([side.names for side in sides])
+        layers = tuple(' / '.join(dict.fromkeys(names)) for names in matched)
+        named = [(own := [f'{layer} of {run}' for run in x], own) for layer in layers]
+    batches = _batches(total, batch_size)
+    sums: dict[str, list[list[similarity.Hsic]]] = {m.name: [] for m in chosen if m.kernel}
+    held: list[list[Pair]] = []
+    for rows in batches:
+        pairs = _pairs([as_samples(side.values(rows), samples) for side in sides])
+        for metric in chosen:
+            if metric.kernel:
+                how: Any = {'kernel': metric.kernel, 'bandwidth': bandwidth}
+                sums[metric.name].append([similarity.hsic(*pair, **how) for pair in pairs])
+        if len(sums) < len(chosen):
+            held.append(pairs)
+        report(int(rows[-1]) + 1, total)
+    pairs = [_joined_pair(*zip(*parts, strict=True)) for parts in zip(*held, strict=True)]
+    shared = _policy(sides, samples), min(batch_size, total), len(batches), layers
+    out = []
     for metric in chosen:
         if metric.kernel:
-            found = cka(
-                x, y, batch_size=batch_size, samples=samples, kernel=metric.kernel,
-                bandwidth=bandwidth, report=report,
-            )  # fmt: skip
+            columns = zip(*sums[metric.name], strict=True)
+            found = [_interval(own, *names) for own, names in zip(columns, named, strict=True)]
         else:
             settings = {'k': k} if 'k' in metric.settings else {}
-            found = metric.measure(*sides(), **settings), None, None
-        policy = _policy(x, other, samples)
-        yield Matrix(metric, *found, x.names, other.names, policy, size, batches)
+            found = [(metric.measure(*pair, **settings), None, None) for pair in pairs]
+        values, low, high = map(_stacked, zip(*found, strict=True))
+        matrix = Matrix(metric, values, low, high, x, y, *shared)
+        out.append(matrix if layers else matrix.at(0))
+    return out
 
 
-def _policy(x: Activations, y: Activations, samples: str) -> str:
+def _batches(total: int, batch_size: int) -> list[np.ndarray]:
+    """Rows of each batch."""
+    starts = list(range(0, total, batch_size))
+    if len(starts) > 1 and total - starts[-1] < 4:
+        starts.pop()
+    return np.split(np.arange(total), starts[1:])
+
+
+def _matched(sides: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
+    """Layers of each side at the same relative depth; the last ones always match.
+
+    >>> _matched(['ab', 'cdef'])
+    [('a', 'd'), ('b', 'f')]
+    """
+    fewest = min(map(len, sides))
+    chosen = ([side[len(side) * (i + 1) // fewest - 1] for i in range(fewest)] for side in sides)
+    return list(zip(*chosen, strict=True))
+
+
+def _pairs(sides: Sequence[Stacks]) -> list[Pair]:
+    """Sides to compare: up to two as they are, more of them layer by layer."""
+    if len(sides) <= 2:
+        return [(sides[0], sides[-1])]
+    layers = [[layer[None] for stack in side for layer in stack] for side in sides]
+    return [(own := [*each], own) for each in _matched(layers)]
+
+
+def _joined_pair(xs: Sequence[Stacks], ys: Sequence[Stacks]) -> Pair:
+    x = _joined(xs)
+    return x, x if ys[0] is xs[0] else _joined(ys)
+
+
+def _stacked(found: tuple[Any, ...]) -> Any:
+    return None if found[0] is None else np.stack(found)
+
+
+def _interval(
+    parts: Sequence[similarity.Hsic], x: list[str], y: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CKA and the ends of its 95% interval, from HSIC of each batch."""
+    values = functools.reduce(operator.add, parts).cka(x, y)
+    none = np.full((2, *values.shape), np.nan)
+    low, high = similarity.bootstrap(parts) if len(parts) > 1 else none
+    return values, low, high
+
+
+def _policy(sides: Sequence[Activations], samples: str) -> str:
     """Tokens that were compared and number of examples, as every result states them."""
-    tokens = list(dict.fromkeys(found.about['tokens'] for found in (x, y)))
-    out = f'tokens: {" / ".join(tokens)}; '
+    tokens = list(dict.fromkeys(side.about['tokens'] for side in sides))
+    said = [f'tokens: {" / ".join(tokens)}']
     if samples == 'token':
-        out += 'each a sample; '
-    elif set(tokens) & {'patches', 'all'}:
-        out += 'flattened; '
-    return out + f'{x.examples:,} {"examples" if "as given" in tokens else "images"}'
+        said.append('each a sample')
+    elif any(len(stack.shape) > 2 for side in sides for stack in side.stacks):
+        said.append('flattened')
+    unit = 'examples' if 'as given' in tokens else 'images'
+    return '; '.join([*said, f'{sides[0].examples:,} {unit}'])
 
 
 def probes(
     fitted: Activations, tested: Activations, *, samples: str = 'image', k: int = 20,
-    report: Report = silent,
+    report: Progress = silent,
 ) -> Probes:  # fmt: skip
     """Accuracy of k-NN, ridge and a linear probe at every layer (`vitjax.analysis.probe`).
 
@@ -257,9 +340,9 @@ def probes(
             raise ValueError(f'a probe needs classes: {found.label} has none.')
     if samples != 'image':
         raise ValueError('a probe has one label for an image: samples must be image.')
-    if fitted.names != tested.names or fitted.about['classes'] != tested.about['classes']:
+    if fitted.names != tested.names or fitted.about.get('classes') != tested.about.get('classes'):
         raise ValueError('a probe must be tested on the layers and classes that it was fitted on.')
-    if fitted.about['weights'] != tested.about['weights']:
+    if fitted.about.get('weights') != tested.about.get('weights'):
         raise ValueError('a probe must be tested on the model that it was fitted on: another.')
     k = min(k, fitted.examples)
     knn = functools.partial(probe.knn, k=k)

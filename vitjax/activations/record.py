@@ -1,25 +1,18 @@
-"""Layers of a representation over examples: of a model, of a capture or of an array."""
+"""Layers of a representation over examples: of a model, a capture or a file of arrays."""
 
 import dataclasses
 import hashlib
-import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from vitjax.base import files, labels
+from vitjax.base import labels
 from vitjax.base.types import Array
 from vitjax.data.order import exactly
 
-Report: TypeAlias = Callable[[int, int], object]  # takes the examples done and their total
-
 T = TypeVar('T')
-
-
-def silent(done: int, total: int) -> None:
-    """A `Report` that prints nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +70,8 @@ class Activations:
 
     @property
     def source(self) -> str:
-        """Path of its run, weights or array."""
-        return self.about.get('source') or self.about['file']
+        """Path of its run, weights or file; `activations` if it came from none."""
+        return self.about.get('source', 'activations')
 
     @property
     def label(self) -> str:
@@ -128,30 +121,6 @@ def subset(activations: Activations, examples: int | None) -> Activations:
     )
 
 
-def from_array(path: str | pathlib.Path) -> Activations:
-    """A representation in a `.npy`: [examples, features] or [layers, examples, features].
-
-    Raises:
-        ValueError: if it is another file, or has another shape.
-    """
-    path = pathlib.Path(path)
-    array = files.array(path)
-    if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            f'{path} must be floats of [examples, features] or [layers, examples, features]: '
-            f'it is {array.dtype} of {list(array.shape)}.'
-        )
-    layers = None if array.ndim == 2 else (0, len(array) - 1)
-    array = array[None] if array.ndim == 2 else array
-    stack = Stack(path.stem, (array.shape[0], array.shape[2]), layers)
-    about = {'file': str(path), 'tokens': 'as given'}
-
-    def values(rows: np.ndarray) -> list[Array]:
-        return [np.asarray(array[:, rows])]
-
-    return Activations((stack,), array.shape[1], values, hashes=None, labels=None, about=about)
-
-
 def digests(hashes: np.ndarray) -> dict[str, str]:
     """Digests of the set of images and of their order."""
     kinds = {'images': np.sort(hashes), 'order': np.asarray(hashes)}
@@ -167,13 +136,16 @@ def by_batch(read: Callable[[np.ndarray], T], examples: int) -> Iterator[T]:
 def require_same_examples(a: Activations, b: Activations) -> None:
     """Refuses to compare representations of different images, or in a different order.
 
-    If images are not known (a `.npy` from elsewhere), only their number is compared.
+    If images are not known (a file of arrays), only their number is compared.
 
     Raises:
         ValueError: if they differ, with the difference.
     """
     if a.examples != b.examples:
-        raise ValueError(f'both sides must have the same images: {a.examples} and {b.examples}.')
+        counts = f'{a.examples} and {b.examples}'
+        raise ValueError(
+            f'both sides must have the same images: {a.source} and {b.source} have {counts}.'
+        )
     if a.hashes is None or b.hashes is None:
         return
     places = [(side.about.get('data'), side.about.get('split')) for side in (a, b)]

@@ -20,8 +20,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vitjax import runs
-from vitjax.activations.record import Activations, Report, Stack, digests, silent
+from vitjax.activations.record import Activations, Stack, digests
 from vitjax.base import files
+from vitjax.base.console import Progress, silent
 from vitjax.base.types import Array
 
 INDEX, LABELS, EXAMPLES, DIGESTS = 'index.json', 'labels.npy', 'examples.npy', 'digests.npy'
@@ -31,7 +32,7 @@ Kinds: TypeAlias = dict[str, tuple[tuple[int, ...], Any]]  # shape and dtype of 
 
 def write(
     activations: Activations, out: str | pathlib.Path, *, dtype: str = 'float32',
-    batch_size: int = 64, report: Report = silent,
+    batch_size: int = 64, report: Progress = silent,
 ) -> None:  # fmt: skip
     """Writes a capture, or resumes one that was stopped.
 
@@ -76,7 +77,7 @@ def write(
 
 def _write(
     activations: Activations, hashes: Callable[[np.ndarray], np.ndarray], out: pathlib.Path,
-    index: Index, wrong: np.ndarray, batch_size: int, report: Report,
+    index: Index, wrong: np.ndarray, batch_size: int, report: Progress,
 ) -> None:  # fmt: skip
     """Writes the batches with missing or damaged examples [N]."""
     total = index['examples']

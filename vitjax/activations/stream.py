@@ -6,6 +6,7 @@ import hashlib
 import math
 import pathlib
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from vitjax.base.types import Array, Params
 from vitjax.data import kinds, preprocess
 from vitjax.data.kinds import folder
 from vitjax.data.preprocess import Preprocessing
-from vitjax.data.source import Data
+from vitjax.data.source import Data, Source
 from vitjax.experiment import Experiment, preprocessing, to_json
 from vitjax.inside import capture
 from vitjax.inside.path import Path
@@ -70,13 +71,25 @@ def of_path(
         split, loaded = 'all', folder.photographs(plain, prepared)
         known = functools.partial(folder.photographs, plain, Preprocessing(square, crop=1.0))
     else:
-        loaded = kinds.load(source, split, prepared)
+        loaded = _shared(source, split, prepared)
         undecoded = dataclasses.replace(source, size=source.size or square, memory=0)
         known = functools.partial(kinds.load, undecoded, split)
     keep = keep or ('blocks' if experiment.model.trunk.stacks else r'conv_\d+')
     about = {'source': str(path), 'data': source.name, 'split': split}
     known = known if loaded.prepared else None
     return stream(experiment, params, loaded, keep=keep, about=about, known=known, **how)
+
+
+# Images by what they were loaded from; an entry lasts as long as activations hold its images.
+_LOADED: weakref.WeakValueDictionary[Any, Data] = weakref.WeakValueDictionary()
+
+
+def _shared(source: Source, split: str, prepared: Preprocessing) -> Data:
+    """Images of a split, of which runs that are compared hold one copy."""
+    key = source, split, prepared
+    if (found := _LOADED.get(key)) is None:
+        found = _LOADED[key] = kinds.load(source, split, prepared)
+    return found
 
 
 def stream(

@@ -9,7 +9,8 @@ Path = str | pathlib.Path
 
 # Suffixes that tell a reader nothing; others may be part of the name, as in `lr0.1`.
 _SUFFIXES = re.compile(
-    r'(?<=[^/])\.(safetensors|npz|npy|jpe?g|png|webp|gif|bmp|tiff?|avif|ppm|pgm)$', re.IGNORECASE
+    r'(?<=[^/])\.(safetensors|npz|npy|h5|hdf5|jpe?g|png|webp|gif|bmp|tiff?|avif|ppm|pgm)$',
+    re.IGNORECASE,
 )
 # Names that many folders share; the folder above tells them apart.
 _COMMON = re.compile(r'seed_\d+|(pytorch_|flax_)?model|weights|checkpoint|best|latest')

@@ -36,13 +36,6 @@ def panels(
     return figure, axes
 
 
-def wrapped(count: int, most: int, **layout: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` panels in rows of at most `most`, and their axes [count]."""
-    columns = balanced(count, most)
-    figure, axes = panels(-(-count // columns), columns, **layout)
-    return figure, trimmed(axes.ravel(), count)
-
-
 def table(
     count: int, names: Sequence[str], most: int, **layout: Any
 ) -> tuple[Figure, np.ndarray, int]:
@@ -97,8 +90,8 @@ class Colors(NamedTuple):
 
     def bar(self, figure: Figure, axes: Any) -> None:
         """Adds a color bar; it ends in a point if there are values beyond it."""
-        beyond = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
-        extend = {(0, 0): 'neither', (1, 0): 'max', (0, 1): 'min', (1, 1): 'both'}[beyond]
+        over, under = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
+        extend = ('neither', 'max', 'min', 'both')[over + 2 * under]
         figure.bar(ScalarMappable(self.norm, self.name), axes, self.label, extend=extend)
 
 

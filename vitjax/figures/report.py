@@ -11,7 +11,10 @@ from vitjax.figures.charts import band, charts, hues, number, percent
 from vitjax.figures.figure import Figure, styled
 
 TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
-_STYLES: dict[str, Any] = {'train': ':', 'validation': '-'}
+_MARKS = 12  # on a line of many points
+_STYLES: dict[str, Any] = {
+    'train': {'ls': ':', 'marker': 'x', 'ms': 4}, 'validation': {'ls': '-', 'marker': 'o'}
+}  # fmt: skip
 
 
 class Curve(NamedTuple):
@@ -24,35 +27,33 @@ class Curve(NamedTuple):
 
 
 @styled
-def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
+def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]], *, columns: int = 3) -> Figure:
     """Accuracy, top-5 accuracy and loss against epochs, a color for each group of runs.
 
     Args:
         groups: curves of each group by split and metric, such as `('train', 'loss')`. A metric
             that no group has gets no panel.
+        columns: panels side by side.
     """
     metrics = [m for m in TITLES if any((s, m) in own for own in groups.values() for s in _STYLES)]
-    figure, axes = charts(len(metrics), height=2.0)
+    figure, axes = charts(len(metrics), columns, height=2.0)
     colors = dict(zip(groups, hues(len(groups)), strict=True))
     for axis, metric in zip(axes, metrics, strict=True):
         for name, own in groups.items():
             for split, style in _STYLES.items():
                 if (split, metric) in own:
-                    _draw(axis, own[split, metric], style, colors[name])
+                    curve = own[split, metric]
+                    marks = {'markevery': -(-len(curve.epochs) // _MARKS) or 1, **style}
+                    band(axis, curve.epochs, curve[1:], color=colors[name], **marks)
         axis.set(title=TITLES[metric], xlabel='epoch')
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)
     told = [*groups] if len(groups) > 1 else []
     handles = [Line2D([], [], color=colors[name]) for name in told]
-    handles += [Line2D([], [], color='0.3', linestyle=style) for style in _STYLES.values()]
+    handles += [Line2D([], [], color='0.3', **style) for style in _STYLES.values()]
     figure.key(handles, [*told, *_STYLES])
     return figure
-
-
-def _draw(axis, curve: Curve, style: Any, color: Any) -> None:
-    few = len(curve.epochs) < 30  # a single point has no line
-    band(axis, curve.epochs, curve[1:], color=color, ls=style, marker='o' if few else '', ms=2)
 
 
 def svg(figure: Figure) -> bytes:

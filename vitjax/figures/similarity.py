@@ -46,7 +46,7 @@ def heat_map(
 def numbered(names: Sequence[str]) -> tuple[list[str], str]:
     """Ticks of layers, numbers if all have one path, and the text that the axis label then adds."""
     paths, numbers = {name.rpartition(' ')[0] for name in names}, [n.split(' ')[-1] for n in names]
-    if len(paths) > 1 or not all(number.isdecimal() for number in numbers):
+    if len(paths) > 1 or '' in paths or not all(number.isdecimal() for number in numbers):
         return [named(name, 30) for name in names], ''
     (path,) = paths
     return numbers, ', layer' if path == 'blocks' else f', layer of {path}'

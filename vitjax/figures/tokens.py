@@ -31,8 +31,10 @@ def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '')
     maps = similarity.reshape(-1, *grid)[np.array(places)]
     gap = max(1, grid[0] // 10)
     picture = montage(maps, len(columns), gap=gap, fill=np.nan)
-    figure, (axis,) = charts(width=4.6, height=4.6 * len(rows) / len(columns))
-    image = show(axis, picture, title, cmap='viridis', vmin=min(0.0, similarity.min()), vmax=1)
+    high, wide = np.maximum(0.6, 4.6 * np.array(picture.shape) / max(picture.shape))
+    figure, (axis,) = charts(width=wide, height=high)
+    look: Any = {'cmap': 'viridis', 'vmin': min(0.0, similarity.min()), 'vmax': 1}
+    image = show(axis, picture, title, aspect='auto', **look)
     for side, shown, size in ((axis.yaxis, rows, grid[0]), (axis.xaxis, columns, grid[1])):
         middles = np.arange(len(shown)) * (size + gap) + (size - 1) / 2
         side.set_ticks(middles, [f'{place + 1}' for place in shown])
@@ -87,7 +89,7 @@ def lens(
         part = slice(i * columns, (i + 1) * columns)
         own = [named(label, 22) for label in labels[part]]
         values = probability[shown, part]
-        image = heat(axis, values, ('', own), ('layer', shown + 1), vmin=0, vmax=1)
+        heat(axis, values, ('', own), ('layer', shown + 1), vmin=0, vmax=1)
         axis.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, len(shown) - 0.5))
         said = [[*map(short, names[layer][part])] for layer in shown]
         write_cells(axis, values, said, middle=0.6, shorten=True)
@@ -98,7 +100,7 @@ def lens(
                 axis.plot([x - 0.48, x + 0.48], [y, y], color=color, lw=thick, **line)
         axis.tick_params(length=0)
     figure.suptitle('prediction read from each layer; red line: the final class from here on')
-    figure.bar(image, axes, 'probability')
+    figure.bar(axes[0].images[0], axes, 'probability')
     return figure
 
 

@@ -5,46 +5,58 @@ import importlib.metadata
 import itertools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from vitjax.base import files, shell
+from vitjax.base.console import Progress, silent
 from vitjax.base.labels import label
 from vitjax.report import classes, examples, page, sections
 from vitjax.report.groups import Group, grouped
 from vitjax.report.page import Html, tag
 from vitjax.report.predictions import Predictions, changes, predictions_of
-from vitjax.report.run import Run, collect
+from vitjax.report.run import collect
 from vitjax.training.resolve import load_data
 from vitjax.views import NotApplicable
+from vitjax.views.view import Page
 
-__all__ = ['attempt', 'write']
+__all__ = ['Report', 'attempt', 'make', 'write']
 
 Path = str | pathlib.Path
-Note = Callable[[str, int, int], object]  # next part, finished parts, all parts
 
 
-def write(
-    paths: Sequence[Path], out: Path | None = None, *, details: int = 4, attention: bool = True,
-    report: Note = lambda *_: None,
-) -> pathlib.Path:  # fmt: skip
-    """Writes a report: results, curves, configuration, classes, mistakes, attention, environment.
+class Report(NamedTuple):
+    """Report as its files hold it; a notebook shows the page.
+
+    Attributes:
+        page: the page of HTML.
+        tables: CSV of all classes of a run by the file's name, if the page has only the worst.
+    """
+
+    page: Page
+    tables: dict[str, str]
+
+    def _repr_html_(self) -> str:
+        return self.page._repr_html_()
+
+
+def make(
+    paths: Sequence[Path], *, details: int = 4, attention: bool = True, name: str = 'report',
+    report: Progress = silent,
+) -> Report:  # fmt: skip
+    """Report: results, curves, configuration, classes, mistakes, attention, environment.
 
     Runs that are equal but for their seed are one group. A part that is missing or damaged is a
     line of the page.
 
     Args:
         paths: run directories, or an ablation's folder.
-        out: file to write; by default `report.html` in the folder that is given, in the working
-            directory for several.
         details: number of groups whose predictions are shown in detail, those with the best
             validation accuracy. Each is represented by its best run.
         attention: show attention, which needs the model; all else is read from records.
-        report: called before each part with its name, the finished parts and all parts.
-
-    Returns:
-        The file.
+        name: stem of the page's file, with which the names of tables begin.
+        report: called before each part with the finished parts, all parts and the part's name.
 
     Raises:
         ValueError: if no run among the paths can be read.
@@ -56,12 +68,12 @@ def write(
     chosen = _chosen(groups, details)
     done, parts = itertools.count(), 5 + len(chosen) * (3 + attention)
 
-    def part(name: str, make: Callable[..., Any], *args: Any) -> Any:
-        report(name, next(done), parts)
+    def part(title: str, make: Callable[..., Any], *args: Any) -> Any:
+        report(next(done), parts, now=title)
         try:
             return make(*args)
         except (ValueError, OSError, MemoryError, RuntimeError, NotApplicable) as error:
-            missing.append(f'{name}: {files.first_line(error)}')
+            missing.append(f'{title}: {files.first_line(error)}')
 
     body = [
         part('results', sections.results, groups),
@@ -69,13 +81,12 @@ def write(
         part('configuration', sections.configuration, groups),
         part('cost and speed', sections.cost, groups),
     ]
-    predicted: list[tuple[Run, Predictions]] = []
+    tables = {}
     for group in chosen:
         run, shown = group.best(), []
         of = f' of {run.name}' if len(groups) + len(group.runs) > 2 else ''
         found = part(f'predictions{of}', predictions_of, run)
         if found is not None:
-            predicted.append((run, found))
             missing += changes(run, found.split)
             shown = [
                 _about(group, found),
@@ -83,6 +94,11 @@ def write(
                 part(f'mistakes{of}', examples.mistakes, run, found),
                 part(f'attention{of}', examples.attention, run, found) if attention else None,
             ]
+            if (table := classes.table(found)) is not None:
+                several = f'_{run.name.replace("/", "_")}' if len(chosen) > 1 else ''
+                file = f'{name}_classes{several}.csv'
+                tables[file] = _encodable(table)
+                missing.append(f'classes of {run.name}: the page has the worst, {file} all')
         title = 'Predictions' if len(groups) == 1 else f'Predictions: {group.name}'
         body.append(page.section(title, *shown))
     if len(chosen) < len(groups):
@@ -91,19 +107,34 @@ def write(
             'best validation accuracy; --details shows more'
         )
     body.append(part('environment and commit', sections.environment, groups))
-    if out is None:
-        out = (paths[0] if len(paths) == 1 else pathlib.Path()) / 'report.html'
-    out = pathlib.Path(out)
+    title = label(paths[0]) if len(paths) == 1 else f'{sum(len(g.runs) for g in groups)} runs'
+    made = page.page(title, *_head(title, missing), *body)
+    return Report(Page(_encodable(made)), tables)
+
+
+def write(paths: Sequence[Path], out: Path | None = None, **how: Any) -> pathlib.Path:
+    """Writes the report of runs, and its tables beside it.
+
+    Args:
+        paths: as in `make`.
+        out: file to write; by default `report.html` in the folder that is given, in the working
+            directory for several.
+        **how: further arguments of `make`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: as `make` does.
+    """
+    folder = pathlib.Path(paths[0]) if len(paths) == 1 else pathlib.Path()
+    out = pathlib.Path(out or folder / 'report.html')
+    made = make(paths, name=out.stem, **how)
     if jax.process_index() == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for run, found in predicted:
-            if (text := classes.table(found)) is not None:
-                several = f'_{run.name.replace("/", "_")}' if len(chosen) > 1 else ''
-                table = out.with_name(f'{out.stem}_classes{several}.csv')
-                files.replace(table, _encodable(text))
-                missing.append(f'classes of {run.name}: the page has the worst, {table.name} all')
-        title = label(paths[0]) if len(paths) == 1 else f'{sum(len(g.runs) for g in groups)} runs'
-        files.replace(out, _encodable(page.page(title, *_head(title, missing), *body)))
+        for name, table in made.tables.items():
+            files.replace(out.with_name(name), table)
+        files.replace(out, made.page)
     return out
 
 

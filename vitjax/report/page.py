@@ -12,8 +12,14 @@ class Html(str):
     """Text that is HTML, as `tag` returns it."""
 
 
-_VOID = ('img', 'meta')  # elements without content
-_NAMES = {'kind': 'class', 'name_': 'name'}  # attributes that Python or `tag` uses
+_VOID = ('img', 'meta', 'source')  # elements without content
+_NAMES = {
+    'kind': 'class',
+    'name_': 'name',
+    'aria_label': 'aria-label',
+}  # attributes that Python or `tag` uses
+
+_NARROW = '(max-width: 40rem)'
 
 _STYLE = pathlib.Path(__file__).with_name('page.css')
 
@@ -28,7 +34,7 @@ def tag(name: str, *inside: Any, **attributes: Any) -> Html:
     '<td class="text">a &lt; b<b>&amp;</b></td>'
     """
     named = {_NAMES.get(key, key): value for key, value in attributes.items()}
-    written = ''.join(f' {k}="{html.escape(str(v))}"' for k, v in named.items() if v)
+    written = ''.join(f' {k}="{html.escape(str(v))}"' for k, v in named.items() if v != '')
     if name in _VOID:
         return Html(f'<{name}{written}>')
     return Html(f'<{name}{written}>{join(*inside)}</{name}>')
@@ -55,7 +61,7 @@ def table(
     head: Sequence[Any], rows: Iterable[Sequence[Any]], *, total: Sequence[Any] = (),
     text: bool = False,
 ) -> Html:  # fmt: skip
-    """A table whose first column names the rows.
+    """A table whose first column names the rows; wider than the page, it scrolls and says so.
 
     Args:
         head: names of the columns.
@@ -73,7 +79,7 @@ def table(
     last = [row(total, 'total')] if total else []
     body = tag('tbody', *map(row, rows), *last)
     made = tag('table', columns if any(head) else None, body, kind='text' if text else '')
-    return tag('div', made, kind='wide')
+    return tag('div', made, kind='wide', tabindex=0, role='region', aria_label='table')
 
 
 def _breakable(name: Any) -> Html:
@@ -102,10 +108,26 @@ def beside(*parts: Any) -> Html:
     return tag('div', *parts, kind='beside')
 
 
-def picture(content: bytes, form: str, alt: str, *, kind: str = '') -> Html:
-    """An image inside the page, from the bytes of a `png`, `jpeg` or `svg+xml`."""
-    source = f'data:image/{form};base64,{base64.b64encode(content).decode()}'
-    return tag('img', src=source, alt=alt, kind=kind)
+def picture(
+    content: bytes, form: str, alt: str, *, kind: str = '', narrow: bytes = b''
+) -> Html:  # fmt: skip
+    """An image inside the page.
+
+    Args:
+        content: bytes of the image.
+        form: their format: `png`, `jpeg` or `svg+xml`.
+        alt: text in place of the image.
+        kind: class of the element.
+        narrow: bytes of another image of this format, shown on narrow screens.
+    """
+
+    def link(content: bytes) -> str:
+        return f'data:image/{form};base64,{base64.b64encode(content).decode()}'
+
+    image = tag('img', src=link(content), alt=alt, kind=kind)
+    if not narrow:
+        return image
+    return tag('picture', tag('source', media=_NARROW, srcset=link(narrow)), image)
 
 
 def figure(image: Html, *caption: Any, kind: str = '') -> Html:

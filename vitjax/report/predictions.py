@@ -1,5 +1,6 @@
 """Predictions of a run's best parameters for the split that judges it."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -106,8 +107,9 @@ def changes(run: Run, split: str) -> list[str]:
 
 
 def images(experiment: Experiment, split: str) -> Data:
-    """Images of a split, with the run's own validation split."""
-    return load_data(require_data(experiment), split, experiment.preprocessing)
+    """Images of a split, with the run's own validation split; decoded when asked for."""
+    source = dataclasses.replace(require_data(experiment), memory=0)
+    return load_data(source, split, experiment.preprocessing)
 
 
 def _checked(experiment: Experiment, split: str, found: dict[str, np.ndarray]) -> Predictions:

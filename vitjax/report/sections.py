@@ -81,10 +81,11 @@ def curves(groups: Sequence[Group]) -> Html:
     lines = {group.name: own for group in groups if (own := seeds.curves(group))}
     if not lines:
         raise ValueError('no line of training or validation')
-    drawn = page.picture(figures.svg(figures.curves(lines)), 'svg+xml', 'learning curves')
+    wide, narrow = (figures.svg(figures.curves(lines, columns=count)) for count in (3, 1))
+    drawn = page.picture(wide, 'svg+xml', 'learning curves', narrow=narrow)
     several = any(len(group.runs) > 1 for group in groups)
     over = ' Lines are means over seeds, bands their 95% intervals.' if several else ''
-    said = 'Training (dotted; with dropout and on augmented images) and validation (solid).'
+    said = 'Training (dotted, x; with dropout, on augmented images) and validation (solid, dots).'
     return page.section('Learning curves', page.figure(drawn, said + over, kind='full'))
 
 

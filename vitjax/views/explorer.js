@@ -1,4 +1,4 @@
-// What is seen and done; explorer_maps.js comes before it.
+// Controls and drawing; explorer_maps.js comes before it.
 
 const pick = (name) => document.querySelector(`header [name=${name}]`);
 const main = document.querySelector('main');
@@ -16,7 +16,7 @@ class Panel {
     // A token is {prefix: which of those before the patches} or {x, y}, the centre of a patch from 0
     // to 1, so that models of different grids can share it.
     Object.assign(this, {map: 0, layer: 0, head: -1, token: {prefix: 0}, classToken: 0, held: false, read: null});
-    for (const name of ['model', 'image', 'map', 'layer']) {
+    for (const name of ['model', 'map', 'layer']) {
       this[`${name}Input`] = this.find(`[name=${name}]`);
     }
     this.picture = this.find('.picture');
@@ -33,7 +33,6 @@ class Panel {
       this.image = this.model.images[at];
       this.show();
     };
-    this.imageInput.onchange = () => { this.image = this.model.images[this.imageInput.value]; this.show(); };
     this.mapInput.onchange = () => this.change({title: this.mapInput.selectedOptions[0].textContent});
     this.layerInput.oninput = () => this.change({layer: this.layerInput.value - 1});
     this.find('.numbers').ontoggle = () => this.render();
@@ -108,13 +107,13 @@ class Panel {
       inside((event.clientX - left) / scale / columns, columns));
   }
 
-  // Which patch a token is, row by row; -1 for one that is none.
+  // Index of a token's patch, row by row; -1 for other tokens.
   patch(token = this.token) {
     const [rows, columns] = this.model.grid;
     return token.x === undefined ? -1 : Math.floor(token.y * rows) * columns + Math.floor(token.x * columns);
   }
 
-  // Which row of the weights it is.
+  // Row of the weights.
   query() {
     const {current} = this, count = current.queries.length;
     if (!current.byPatch) return Math.min(this.classToken, count - 1);
@@ -135,7 +134,7 @@ class Panel {
     return this.image.norms.subarray(layer * current.columns, (layer + 1) * current.columns);
   }
 
-  // From where to where colours go, over the patches.
+  // First and last value of the color scale, over the patches.
   range() {
     const {current} = this, scale = pick('scale').value, first = current.keys.length;
     const layers = scale === 'depth' ? [...Array(current.layers).keys()] : [this.layer];
@@ -148,7 +147,7 @@ class Panel {
     return [0, Math.max(most, 4 / current.columns)]; // so that uniform attention is dark, not bright
   }
 
-  // ---- What is drawn --------------------------------------------------------------------------
+  // ---- Drawing ---------------------------------------------------------------------------------
 
   // After another model or photograph.
   async show() {
@@ -166,7 +165,7 @@ class Panel {
       input.closest('label').hidden = names.length < 2;
     };
     options(this.modelInput, data.models.map((m) => m.name), data.models.indexOf(model));
-    options(this.imageInput, model.images.map((i) => i.name), model.images.indexOf(image));
+    this.showImages();
     this.map = Math.min(this.map, image.maps.length - 1);
     options(this.mapInput, image.maps.map((map) => map.title), this.map);
     image.grey ??= grey(image.photo);
@@ -174,6 +173,22 @@ class Panel {
     [this.picture.height, this.picture.width] = model.grid.map((n) => n * unit);
     this.showAnswers();
     this.render();
+  }
+
+  showImages() {
+    const {model, image} = this, group = this.find('.images div');
+    this.find('.images p').textContent = image.name;
+    group.hidden = model.images.length < 2;
+    if (group.model !== model) {
+      group.model = model;
+      group.replaceChildren(...model.images.map((each) => {
+        const button = make('button', undefined, {type: 'button', title: each.name, 'aria-label': each.name});
+        button.append(make('img', undefined, {src: each.picture, alt: ''}));
+        button.onclick = () => { this.image = each; this.show(); };
+        return button;
+      }));
+    }
+    [...group.children].forEach((button, i) => button.setAttribute('aria-pressed', model.images[i] === image));
   }
 
   showAnswers() {
@@ -191,12 +206,12 @@ class Panel {
       table.firstChild.append(...rows);
     };
     const wrap = (cells, attributes) => { const tr = make('tr', '', attributes); tr.append(...cells); return tr; };
-    answer.textContent = {probability: 'the model says', logit: "the model's logit", cosine: 'the model has no classes, only features'}[model.answers];
+    answer.textContent = {probability: 'prediction', logit: 'logit', cosine: 'the model has features, but no classes'}[model.answers];
     fill(this.find('.answer'), model.answers === 'cosine' ? [] : image.answer.map((best) => wrap(row(best))));
     lens.textContent = {
-      probability: 'the lens: what each layer would say, if it were the last',
-      logit: 'the lens: the logit of each layer, if it were the last',
-      cosine: "the lens: each layer's features, if it were the last, against the model's (cosine)",
+      probability: 'lens: prediction of each layer, read out as the last',
+      logit: 'lens: logit of each layer, read out as the last',
+      cosine: "lens: features of each layer, read out as the last, against the model's (cosine)",
     }[model.answers];
     fill(this.find('.lens'), image.lens.map((best, i) => {
       const tr = wrap([make('th', `layer ${i + 1}`, {scope: 'row'}), ...row(best[0])]);
@@ -243,7 +258,7 @@ class Panel {
     context.imageSmoothingEnabled = image.photo.naturalWidth > 64; // pixels of small images are square
     context.drawImage(strength ? image.grey : image.photo, 0, 0, picture.width, picture.height);
     const small = make('canvas');
-    // Where it hardly looks, the photograph shows.
+    // Where the weights are small, the photograph shows.
     const zero = current.signed ? 0.5 : 0, even = current.norms ? 1 : 0;
     paint(small, values, columns, range, colours(current),
       (level) => strength ** (0.5 + 2.5 * (1 - even) * (1 - Math.abs(level - zero) / (1 - zero))));
@@ -259,8 +274,8 @@ class Panel {
         context.strokeRect(...box);
       }
     };
-    const looks = this.query() - current.queries.length;
-    if (current.byPatch && looks >= 0) outline(looks, this.held ? '#fff' : '#7fd4ff', []);
+    const from = this.query() - current.queries.length;
+    if (current.byPatch && from >= 0) outline(from, this.held ? '#fff' : '#7fd4ff', []);
     if (this.read) outline(this.patch(this.read), '#7fff9f', [6, 4]);
   }
 
@@ -318,14 +333,14 @@ class Panel {
       const rest = current.keys.map((_, i) => say(i));
       return `Norms after layer ${this.layer + 1}. ${[...(read === null ? [] : [say(read)]), ...rest].join('; ')}`;
     }
-    const query = this.query(), looks = this.name(query, current.queries);
-    if (read !== null) return `${looks} to ${say(read)}`;
+    const query = this.query(), from = this.name(query, current.queries);
+    if (read !== null) return `${from} to ${say(read)}`;
     let best = first;
     for (let key = first; key < values.length; key++) if (values[key] > values[best]) best = key;
     const parts = [say(best), ...current.keys.map((_, i) => say(i))];
     const own = first + query - current.queries.length;
     if (current.byPatch && own >= first && own !== best) parts.push(`itself: ${this.number(values[own])}`);
-    return `${looks} looks most at ${parts.join('; ')}`;
+    return `${from} attends most to ${parts.join('; ')}`;
   }
 
   drawNumbers(values) {

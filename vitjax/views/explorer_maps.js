@@ -31,7 +31,7 @@ async function unpackAll(model, image) {
     map.codes = map.signed ? new Int8Array(codes) : new Uint8Array(codes);
     map.tops = new Uint16Array(await unpack(map.tops));
     map.rows = map.tops.length / map.layers / map.heads;
-    map.byPatch = map.rows > map.queries.length; // else class tokens alone look at something
+    map.byPatch = map.rows > map.queries.length; // else class tokens alone attend
     map.columns = map.keys.length + patches;
     map.first = map.signed ? 128 : 0; // of the level that stands for 0
     map.levels = Float64Array.from({length: map.first + most + 1}, (_, i) =>
@@ -73,7 +73,7 @@ function table(stops) {
 const TABLES = {inferno: table(INFERNO), coolwarm: table(COOLWARM), viridis: table(VIRIDIS)};
 const colours = (map) => TABLES[map.norms ? 'viridis' : map.signed ? 'coolwarm' : 'inferno'];
 
-// Paints values, one a pixel; how opaque, the last argument says of a level from 0 to 1.
+// Paints values, one a pixel; the last argument maps a level, 0 to 1, to its opacity.
 function paint(canvas, values, columns, [low, high], colours, opacity = () => 1) {
   canvas.width = columns;
   canvas.height = values.length / columns;

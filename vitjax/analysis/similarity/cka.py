@@ -5,7 +5,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def _over_scales(
     if kernel not in ('linear', 'rbf'):
         raise ValueError(f"kernel must be 'linear' or 'rbf': {kernel=}.")
     left, own = stacks.in_range(stacks.as_stacks(x))
-    right, other = (None, own) if y is None else stacks.in_range(stacks.as_stacks(y))
+    right, other = (None, own) if y is None or y is x else stacks.in_range(stacks.as_stacks(y))
     examples, least = stacks.count_examples(left, right), 4 if unbiased else 2
     if examples < least:
         kind = 'unbiased' if unbiased else 'biased'
@@ -194,7 +194,7 @@ def minibatch_cka(
     total = None
     for i, (x, y) in enumerate(batches):
         try:
-            part = hsic(x, y, kernel=kernel, bandwidth=bandwidth).on_host()
+            part = hsic(x, y, kernel=kernel, bandwidth=bandwidth)
         except ValueError as error:
             raise ValueError(f'batch {i}: {error}') from None
         total = part if total is None else total + part
@@ -260,7 +260,20 @@ def bootstrap(
     return low, high
 
 
-# HSIC
+class _Side(NamedTuple):
+    """A side of HSIC, its features centred and divided by a scale per layer.
+
+    Attributes:
+        scale: the divisors [L].
+        norms: squared norms of the examples [L, n], the diagonals of their Gram matrices.
+        form: centred Gram matrices [L, n, n], or the features, a tuple of [L, n, f].
+        own: inner products of each centred Gram matrix with itself [L]; 0 for a constant layer.
+    """
+
+    scale: jax.Array
+    norms: jax.Array
+    form: Any
+    own: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=('kernel', 'unbiased'))
@@ -269,32 +282,31 @@ def _hsic(
 ) -> tuple[Hsic, jax.Array, jax.Array]:
     """HSIC of features divided by a scale per layer, and both sides' scales, [Lx] and [Ly]."""
     n = left[0].shape[1]
-    sides = [left] if right is None else [left, right]
-    scales = [[stacks.scale(stack) for stack in side] for side in sides]
-    if kernel == 'rbf' or by_examples(sides[0], sides[-1]):
-        grams = [
-            jnp.concatenate(list(map(_grams, side, own)))
-            for side, own in zip(sides, scales, strict=True)
-        ]
-        norms = [jnp.diagonal(gram, axis1=1, axis2=2) for gram in grams]
-        if kernel == 'rbf':
-            grams = [_rbf(gram, bandwidth) for gram in grams]
-        centre = _u_centred if unbiased else _double_centred
-        grams = [centre(gram) for gram in grams]
-        cross = stacks.inner_products(grams[0], grams[-1])
-        own = [(gram**2).sum((1, 2)) for gram in grams]
+    grams = kernel == 'rbf' or by_examples(left, left if right is None else right)
+
+    def prepared(side: Stacks) -> _Side:
+        scales = [stacks.scale(stack) for stack in side]
+        if grams:
+            norms, form, own = _of_grams(side, scales, kernel, unbiased, bandwidth)
+        else:
+            norms, form, own = _of_features(side, scales, unbiased)
+        scale = jnp.concatenate(scales)
+        own = jnp.where(stacks.is_constant(norms.sum(1), side, scale), 0, own)
+        if kernel == 'rbf':  # its bandwidth scales with the features
+            scale = jnp.ones_like(scale)
+        return _Side(scale, norms, form, own)
+
+    x = prepared(left)
+    y = x if right is None else prepared(right)
+    if grams:
+        cross = stacks.inner_products(x.form, y.form)
     else:
-        cross, own, norms = _cross_products(sides, scales, unbiased)
+        cross = stacks.by_group(_cross_products, x.form, y.form)
+        if unbiased:
+            cross += _without_diagonals(x.norms[:, None], y.norms)
     # Times n: batches are weighted by their examples.
     factor = 1 / (n - 3) if unbiased else n / (n - 1) ** 2
-    whole = list(map(jnp.concatenate, scales))
-    for i, side in enumerate(sides):
-        constant = stacks.is_constant(norms[i].sum(1), side, whole[i])
-        own[i] = jnp.where(constant, 0, own[i] * factor)
-    found = Hsic(cross * factor, own[0], own[-1], jnp.float32(n))
-    if kernel == 'rbf':  # its bandwidth scales with the features
-        whole = [jnp.ones_like(scale) for scale in whole]
-    return found, whole[0], whole[-1]
+    return Hsic(cross * factor, x.own * factor, y.own * factor, jnp.float32(n)), x.scale, y.scale
 
 
 def by_examples(left: Stacks, right: Stacks) -> bool:
@@ -306,6 +318,18 @@ def by_examples(left: Stacks, right: Stacks) -> bool:
     operations = n * n * (sum(widths) + math.prod(layers))
     otherwise = n * (math.prod(widths) + own)
     return n * sum(layers) <= sum(widths) or (n <= 1024 and operations <= otherwise)
+
+
+def _of_grams(
+    side: Stacks, scales: Sequence[Array], kernel: str, unbiased: bool, bandwidth: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Norms, form and own of a `_Side`, from n x n Gram matrices."""
+    gram = jnp.concatenate(list(map(_grams, side, scales)))
+    norms = jnp.diagonal(gram, axis1=1, axis2=2)
+    if kernel == 'rbf':
+        gram = _rbf(gram, bandwidth)
+    gram = _u_centred(gram) if unbiased else _double_centred(gram)
+    return norms, gram, (gram**2).sum((1, 2))
 
 
 def _grams(stack: Array, scale: Array) -> jax.Array:
@@ -356,42 +380,38 @@ def _u_centred(gram: jax.Array) -> jax.Array:
     return (gram - (rows[:, :, None] + rows[:, None, :]) / (n - 2) + total) * others
 
 
-def _cross_products(
-    sides: Sequence[Stacks], scales: Sequence[Sequence[Array]], unbiased: bool
-) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """Inner products of centred Gram matrices, from f x g matrices of features over scales.
-
-    Returns:
-        tr(KL) for every pair [Lx, Ly], tr(KK) for every layer of each side, and the squared norm of
-        every example [L, n] of each side, the diagonal of K.
-    """
-    # With K = XXᵀ and L = YYᵀ, tr(KL) = |XᵀY|². The unbiased estimator leaves the diagonals d of K
-    # and e of L out. Centred features have K1 = 0, so without its diagonal the rows of K sum to -d,
-    # and the three terms of Song et al.'s equation become, K̃ being K without its diagonal,
-    #   tr(K̃L̃) = |XᵀY|² - d·e,   1ᵀK̃1 1ᵀL̃1 = Σd Σe,   1ᵀK̃L̃1 = d·e,
-    # whose sum is |XᵀY|² + Σd Σe / ((n-1)(n-2)) - d·e (1 + 2/(n-2)), the last factor n/(n-2).
-    features = [list(map(centred, side, own)) for side, own in zip(sides, scales, strict=True)]
-    norms = [jnp.concatenate([(stack**2).sum(2) for stack in side]) for side in features]
-    n = norms[0].shape[1]
-
-    def across(x: jax.Array, y: jax.Array) -> jax.Array:
-        wide = y.transpose(1, 0, 2).reshape(n, -1)  # one large product per layer of x
-
-        def row(layer: jax.Array) -> jax.Array:
-            squares = jnp.matmul(layer.T, wide, precision='highest') ** 2
-            return squares.sum(0).reshape(len(y), -1).sum(1)
-
-        return jax.lax.map(row, x)
+def _of_features(
+    side: Stacks, scales: Sequence[Array], unbiased: bool
+) -> tuple[jax.Array, Stacks, jax.Array]:
+    """Norms, form and own of a `_Side`, from f x f products of features."""
 
     def squared(layer: jax.Array) -> jax.Array:
         return (jnp.matmul(layer.T, layer, precision='highest') ** 2).sum()
 
-    cross = stacks.by_group(across, tuple(features[0]), tuple(features[-1]))
-    own = [jnp.concatenate([jax.lax.map(squared, stack) for stack in side]) for side in features]
-    if unbiased:
-        sums = [d.sum(1) for d in norms]
-        pairs = sums[0][:, None] * sums[-1] / ((n - 1) * (n - 2))
-        cross += pairs - stacks.inner_products(norms[0], norms[-1]) * n / (n - 2)
-        for i, d in enumerate(norms):
-            own[i] += sums[i] ** 2 / ((n - 1) * (n - 2)) - (d**2).sum(1) * n / (n - 2)
-    return cross, own, norms
+    features = tuple(map(centred, side, scales))
+    norms = jnp.concatenate([(stack**2).sum(2) for stack in features])
+    own = jnp.concatenate([jax.lax.map(squared, stack) for stack in features])
+    return norms, features, own + _without_diagonals(norms, norms) if unbiased else own
+
+
+def _cross_products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """|XᵀY|², the inner product of Gram matrices, of every layer of two stacks [L, n, f]."""
+    wide = y.transpose(1, 0, 2).reshape(y.shape[1], -1)  # one large product per layer of x
+
+    def row(layer: jax.Array) -> jax.Array:
+        squares = jnp.matmul(layer.T, wide, precision='highest') ** 2
+        return squares.sum(0).reshape(len(y), -1).sum(1)
+
+    return jax.lax.map(row, x)
+
+
+def _without_diagonals(d: jax.Array, e: jax.Array) -> jax.Array:
+    """Terms that the unbiased estimator adds to |XᵀY|², from the diagonals [..., n] of K and L.
+
+    With K = XXᵀ and L = YYᵀ, tr(KL) = |XᵀY|². Centred features have K1 = 0, so the rows of K̃, K
+    without its diagonal d, sum to -d. The terms of Song et al.'s equation become
+    `tr(K̃L̃) = |XᵀY|² - d·e, 1ᵀK̃1 1ᵀL̃1 = Σd Σe, 1ᵀK̃L̃1 = d·e`. Their sum is
+    `|XᵀY|² + Σd Σe / ((n-1)(n-2)) - d·e (1 + 2/(n-2))`, the last factor n/(n-2).
+    """
+    n = d.shape[-1]
+    return d.sum(-1) * e.sum(-1) / ((n - 1) * (n - 2)) - (d * e).sum(-1) * n / (n - 2)
