@@ -48,9 +48,8 @@ class Splits:
         for name in names:
             split = split_of(name)
             if split in found:
-                raise ValueError(
-                    f'{where} must have one {split} split: it has {found[split]} and {name}.'
-                )
+                both = f'{found[split]} and {name}'
+                raise ValueError(f'{where} must have one {split} split: it has {both}.')
             if split:
                 found[split] = name
         return cls({split: found[split] for split in SPLITS if split in found})
@@ -110,8 +109,6 @@ class Splits:
         parts = np.split(order, [count - tests - validations, count - tests])
         rows = np.sort(parts[SPLITS.index(split)])
         if not len(rows):
-            raise ValueError(
-                f'the {split} split of {source.name} is empty: {count} images, '
-                f'data.validation={source.validation}, data.test={source.test}.'
-            )
+            facts = f'{count} images, data.validation={source.validation}, data.test={source.test}'
+            raise ValueError(f'the {split} split of {source.name} is empty: {facts}.')
         return rows

@@ -172,7 +172,5 @@ def _require_match(found: Contents, parameters: Mapping[str, Parameter]) -> None
         elif not np.isfinite(value).all():
             lines.append(f'  {name}: holds NaN or infinity')
     if lines:
-        raise ValueError(
-            f'the weights ({found.format.name} names) do not fit the model; - missing, + surplus:\n'
-            + few(lines)
-        )
+        what = f'the weights ({found.format.name} names) do not fit the model'
+        raise ValueError(f'{what}; - missing, + surplus:\n{few(lines)}')

@@ -104,9 +104,8 @@ def load(
     grid = stated.grid or _grid(found, config)
     if image_size is None and grid and grid[0] != grid[1]:
         sides = 'x'.join(str(side * (found.patch_size or 1)) for side in grid)
-        raise ValueError(
-            f'{path} is for images of {sides} pixels, and vitjax feeds squares: give --image-size.'
-        )
+        rule = f'{path} is for images of {sides} pixels, and vitjax feeds squares'
+        raise ValueError(f'{rule}: give --image-size.')
     size = image_size or config.size or found.image_size or 224
     prepared = preprocessing(name or 'vit', size, path, config.name)
     prepared = dataclasses.replace(prepared, **config.prepared)
@@ -168,10 +167,8 @@ def _grid(found: Contents, config: Config) -> Grid | None:
         return grid
     if config.resampled and found.image_size:
         return None
-    raise ValueError(
-        f'{config.path}: images of {high}x{wide} pixels have {grid[0]}x{grid[1]} patches, the '
-        f'position table has rows for {found.positions}.'
-    )
+    rule = f'images of {high}x{wide} pixels have {grid[0]}x{grid[1]} patches'
+    raise ValueError(f'{config.path}: {rule}, the position table has rows for {found.positions}.')
 
 
 def _assumed(

@@ -105,10 +105,8 @@ def resize(
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
     if lines := misfits(shape_texts(flat), shape_texts(wanted)):
-        raise ValueError(
-            f'the parameters cannot be made to fit {type(model).__name__} at {image_size} pixels; '
-            '- missing, + surplus:\n' + few(lines)
-        )
+        what = f'{type(model).__name__} at {image_size} pixels; - missing, + surplus:'
+        raise ValueError(f'the parameters cannot be made to fit {what}\n{few(lines)}')
     return unflatten({path: jnp.asarray(value) for path, value in flat.items()})
 
 

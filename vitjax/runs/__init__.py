@@ -7,10 +7,8 @@ can be read without the code that wrote them.
 
 import contextlib
 import dataclasses
-import fcntl
-import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -148,10 +146,8 @@ def read_experiment(run: Path) -> Experiment:
         values = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(_hint_for_run(pathlib.Path(run))) from None
-    try:
+    with files.naming(path):
         return from_json(values)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
@@ -231,19 +227,12 @@ def _placed_as(asked: Source, known: Source) -> Source:
     return dataclasses.replace(asked, name=name, dir=known.dir)
 
 
-@contextlib.contextmanager
-def lock(run: Path, doing: str = 'training') -> Iterator[None]:
+def lock(run: Path, doing: str = 'training') -> contextlib.AbstractContextManager[None]:
     """Keeps other processes out of a directory; the lock ends with the process, however it ends.
 
     Raises:
         ValueError: if another process holds it.
     """
-    directory = os.open(run, os.O_RDONLY)
-    try:
-        if jax.process_index() == 0:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(f'another process is {doing} in {run}.') from None
-    finally:
-        os.close(directory)
+    first = jax.process_index() == 0
+    refusal = f'another process is {doing} in {run}.'
+    return files.locked(run, refusal) if first else contextlib.nullcontext()

@@ -80,15 +80,13 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         with quiet.orbax(_failed), ocp.CheckpointManager(directory, options=options) as opened:
             yield opened
         _empty(directory)
-    except TimeoutError as error:
-        raise ValueError(
-            f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
-            'checkpoint is kept.'
-        ) from None
     except Exception as error:
-        if _failed(error):
-            raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
-        raise
+        if not _failed(error):
+            raise
+        what = f'the disk of {run} is full'
+        if isinstance(error, TimeoutError):
+            what = f'a save in {run} took too long by the clock: {files.first_line(error)}'
+        raise ValueError(f'{what}; the last checkpoint is kept.') from None
 
 
 def _failed(error: Exception) -> bool:
@@ -162,10 +160,8 @@ def set_aside(run: Path) -> None:
     wrong = {step: damage(run, step) for step in steps(run)}
     whole = [step for step, reason in wrong.items() if reason is None]
     if wrong and not whole:
-        raise ValueError(
-            f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; delete '
-            f'{pathlib.Path(run) / FOLDER} to train from the start.'
-        )
+        advice = f'delete {pathlib.Path(run) / FOLDER} to train from the start'
+        raise ValueError(f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; {advice}.')
     for step, reason in wrong.items():
         folder = _folder(run, step)
         if reason and step > max(whole):
@@ -204,10 +200,9 @@ def save(
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
     if free < needed:
-        raise ValueError(
-            f'a checkpoint needs {needed / 2**20:,.1f} MiB, the disk of {manager.directory} has '
-            f'{free / 2**20:,.1f} free; the checkpoints before it are kept.'
-        )
+        has = f'the disk of {manager.directory} has {free / 2**20:,.1f} free'
+        kept = 'the checkpoints before it are kept'
+        raise ValueError(f'a checkpoint needs {needed / 2**20:,.1f} MiB, {has}; {kept}.')
     items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items['position'] = ocp.args.JsonSave(position)
     # Orbax counts background work once per process: two managers that save at the same time wait

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from vitjax.base.files import reading
 from vitjax.data import images
 from vitjax.data.images import File, InMemory
 
@@ -50,12 +51,9 @@ class Crop:
             place = box(random, self.area, shape)
             spare = min(place[2:]) // self.size
             factor = max(f for f in (1, 2, 4, 8) if f <= max(1, spare))
-            reduced = {
-                1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-                8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-            }[factor]  # fmt: skip
-            flags = cv2.IMREAD_COLOR_RGB | reduced
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+            reduced = getattr(cv2, f'IMREAD_REDUCED_GRAYSCALE_{factor}') if factor > 1 else 0
+            encoded = np.frombuffer(content, np.uint8)
+            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | reduced)
             if image is None:
                 raise ValueError(f'{file} cannot be read: it is a damaged JPEG.')
         top, left, high, wide = place
@@ -117,13 +115,9 @@ def require_opencv() -> None:
 def _content(file: File) -> bytes:
     if isinstance(file, InMemory):
         return file.content
-    try:
-        with io.FileIO(file) as opened:  # without a buffer threads wait less often for the GIL
-            return opened.readall()
-    except FileNotFoundError:
-        raise ValueError(f'there is no image {file}.') from None
-    except OSError as error:
-        raise ValueError(f'{file} cannot be read: {error.strerror}.') from None
+    # Without a buffer threads wait less often for the GIL.
+    with reading(file), io.FileIO(file) as opened:
+        return opened.readall()
 
 
 def _plain_jpeg(content: bytes) -> tuple[int, int] | None:

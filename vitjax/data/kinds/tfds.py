@@ -5,12 +5,12 @@ import dataclasses
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vitjax.base.files import array, first_line, writing
+from vitjax.base.files import array, reading, writing
 from vitjax.data.classes import readable
 from vitjax.data.images import InMemory
 from vitjax.data.notices import listed, tell
@@ -36,7 +36,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     directory = prepared_in(source.dir, name)
     import tensorflow_datasets as tfds
 
-    with _reading(directory):
+    with reading(directory, Exception):
         builder: Any = tfds.builder_from_directory(str(directory))
     features = builder.info.features
     if not {'image', 'label'} <= features.keys():
@@ -45,7 +45,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
         source, preprocessing = dataclasses.replace(source, size=None), None
 
     def records_of(name: str) -> Any:
-        with _reading(directory):
+        with reading(directory, Exception):
             return builder.as_data_source(name, decoders={'image': tfds.decode.SkipDecoding()})
 
     splits = _splits(source, builder.info.splits, records_of)
@@ -53,7 +53,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     records, of_split, name = records_of(home), builder.info.splits[home], f'{source.name} {home}'
     rows = splits.rows(source, split, len(records))
     size = of_split.num_bytes * len(rows) / len(records)
-    with _reading(directory):
+    with reading(directory, Exception):
         if size > source.memory:
             files: Sequence[InMemory] = Records(records, rows, name)
             labels = _labels(records, directory / f'labels-{home}.npy')[rows]
@@ -67,7 +67,7 @@ def load(source: Source, name: str, split: str, preprocessing: Preprocessing | N
     if not 0 <= labels.min() <= labels.max() < len(classes):
         known = f'from 0 to {len(classes) - 1}: they go from {labels.min()} to {labels.max()}'
         raise ValueError(f'labels of {name} must be {known}.')
-    with _reading(directory):
+    with reading(directory, Exception):
         shards = [pathlib.Path(path) for path in of_split.filepaths]
         facts = [b'%b %d' % (path.name.encode(), path.stat().st_size) for path in shards]
     facts += [rows.tobytes(), *(files[i].content for i in sample(len(rows)))]
@@ -103,7 +103,7 @@ class Records(Sequence[InMemory]):
     def __getitem__(self, row: Any) -> Any:
         number = int(self._rows[row])
         name = f'{self._name}[{number}]'
-        with _reading(name):
+        with reading(name, Exception):
             return InMemory(self._records[number]['image'], name)
 
 
@@ -125,15 +125,6 @@ def _labels(records: Any, cache: pathlib.Path) -> np.ndarray:
     with contextlib.suppress(OSError), writing(cache) as file:
         np.save(file, labels)
     return labels
-
-
-@contextlib.contextmanager
-def _reading(name: object) -> Iterator[None]:
-    """Turns any error, as damaged files raise, into a line that names them."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f'{name} cannot be read: {first_line(error)}.') from None
 
 
 def prepared_in(directory: str | None, name: str) -> pathlib.Path:
