@@ -11,6 +11,7 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
 from vitjax.base.ranges import Range, Rule
@@ -34,7 +35,7 @@ def declared(kind: Any) -> dict[str, Any]:
 
 def names(tree: Any) -> list[str]:
     """The fields of a dataclass that users may set; none of anything else."""
-    return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
+    return [*declared(type(tree))] if is_dataclass(tree) else []
 
 
 @functools.cache
@@ -73,7 +74,7 @@ def check(value: Any, kind: Any, path: str) -> None:
     kind, rules, optional = _parts(kind)
     if value is None and optional:
         return
-    if _has_fields(kind):
+    if is_dataclass(kind):
         if not isinstance(value, kind):
             raise _wrong(path, f'a {kind.__name__}', value)
         require(value, path)
@@ -85,16 +86,13 @@ def check(value: Any, kind: Any, path: str) -> None:
             raise _wrong(path, f'{", ".join(map(repr, rest))} or {last!r}', value)
     else:
         fits = isinstance(value, int | float if kind is float else kind)
-        fits = fits and (kind is bool or not isinstance(value, bool))
-        fits = fits and (kind is not float or _finite(value))
+        fits = fits and isinstance(value, bool) == (kind is bool)
+        if fits and kind is float:  # NaN is not finite; a whole number may be beyond floats
+            fits = abs(value) <= sys.float_info.max
         if fits and isinstance(value, str) and '\0' in value:  # which no path can have
             raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
-
-
-def _finite(value: Any) -> bool:
-    return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
 
 
 def _check_tuple(value: Any, kind: Any, rules: Sequence[Rule], path: str) -> None:
@@ -121,7 +119,7 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
     kind, _, optional = _parts(kind)
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
         return tuple(values)
-    if not _has_fields(kind) or _has_fields(values) or (values is None and optional):
+    if not is_dataclass(kind) or is_dataclass(values) or (values is None and optional):
         return values
     check(values, dict, path)
     known, inside = declared(kind), {}
@@ -130,10 +128,6 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
             raise _unknown(_join(path, name), [*known], [_join(path, each) for each in known])
         inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
-
-
-def _has_fields(value: Any) -> bool:
-    return dataclasses.is_dataclass(value)
 
 
 def _parts(kind: Any) -> tuple[Any, list[Rule], bool]:
@@ -179,8 +173,8 @@ def get(tree: Any, path: str) -> Any:
     """
     value = tree
     for name in path.split('.'):
-        if name not in names(value):
-            raise _unknown(path, names(value), paths(tree))
+        if name not in (there := names(value)):
+            raise _unknown(path, there, paths(tree))
         value = getattr(value, name)
     return value
 
@@ -235,17 +229,13 @@ def close(path: str, known: Sequence[str]) -> list[str]:
     >>> close('dept', ['optim.peak', 'optim.decay', 'model.depth'])
     ['model.depth']
     """
-
-    def last(text: str) -> str:
-        return text.rpartition('.')[2]
-
-    found = [each for each in known if last(path) in _FOREIGN.get(each, '').split()]
-    found += [each for each in known if last(each) == last(path)]
-    if found:
-        return found[:3]
-    by_last = {last(each): each for each in known}
-    found += difflib.get_close_matches(path, known, n=3, cutoff=0.8)
-    found += [by_last[each] for each in difflib.get_close_matches(last(path), by_last, n=3)]
+    last = path.rpartition('.')[2]
+    by_last = {each.rpartition('.')[2]: each for each in known}
+    found = [each for each in known if last in _FOREIGN.get(each, '').split()]
+    found += [each for each in known if each.rpartition('.')[2] == last]
+    if not found:
+        found = difflib.get_close_matches(path, known, n=3, cutoff=0.8)
+        found += [by_last[each] for each in difflib.get_close_matches(last, by_last, n=3)]
     return [*dict.fromkeys(found)][:3]
 
 

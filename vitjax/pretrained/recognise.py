@@ -9,16 +9,8 @@ import numpy as np
 
 from vitjax import models
 from vitjax.models.base import Model
-from vitjax.pretrained.formats import (
-    AUGREG,
-    FORMATS,
-    IGNORED,
-    PREFIXES,
-    RENAMED,
-    TRANSFORMERS_VIT,
-    Format,
-    Weights,
-)
+from vitjax.pretrained import formats
+from vitjax.pretrained.formats import Format, Weights
 
 Held = dict[str, dict[str, np.ndarray]]  # by our path, then by name in the file
 COLOUR = ('embed/patch/projection/kernel', 'embed/conv_1/kernel', 'conv_1/conv/kernel')
@@ -28,7 +20,7 @@ class Contents(NamedTuple):
     """Weights in a known format.
 
     Attributes:
-        format: the format, one of `FORMATS`.
+        format: the format, one of `formats.FORMATS`.
         weights: tensors by the names of the format's table.
         held: tensors that the table knows, by our path and their name.
     """
@@ -41,6 +33,15 @@ class Contents(NamedTuple):
         """The first tensor of a parameter of ours; None if there is none."""
         return next(iter(self.held.get(path, {}).values()), None)
 
+    def count(self, path: str) -> int:
+        """Number of tensors that hold a parameter of ours."""
+        return len(self.held.get(path, ()))
+
+    @property
+    def known(self) -> int:
+        """Number of tensors that the format knows."""
+        return sum(map(len, self.held.values()))
+
     @property
     def patch_size(self) -> int | None:
         """Side of the patches in pixels; None for a stem of convolutions."""
@@ -51,10 +52,9 @@ class Contents(NamedTuple):
     @property
     def positions(self) -> int:
         """Number of rows of the position table that stand for patches; 0 without a table."""
-        table, tokens = self.first('embed/position/table'), self.held.get('embed/class_token', ())
-        if table is None or table.ndim != 3:
-            return 0
-        return max(0, table.shape[-2] - len(tokens))
+        table = self.first('embed/position/table')
+        tables = table is not None and table.ndim == 3
+        return max(0, table.shape[-2] - self.count('embed/class_token')) if tables else 0
 
     @property
     def image_size(self) -> int | None:
@@ -84,38 +84,28 @@ def contents(weights: Weights, kind: type[Model] | None = None) -> Contents:
         ValueError: if no format knows more than half of the names; if the images that the weights
             are for have other than three channels.
     """
-    weights = {k: v for k, v in _unwrapped(weights).items() if not IGNORED.fullmatch(k)}
-    formats = [each for each in FORMATS if kind in (None, each.model)]
-    if not formats:
+    weights = {k: v for k, v in _unwrapped(weights).items() if not formats.IGNORED.fullmatch(k)}
+    known = [each for each in formats.FORMATS if kind in (None, each.model)]
+    if not known:
         raise ValueError(f'no published format has the parameters of {kind and kind.__name__}.')
-    found = [Contents(each, weights, _by_parameter(weights, each)) for each in formats]
-    best = max(found, key=lambda each: (_known(each), -len(each.format.table)))
-    if 2 * _known(best) <= len(weights):
+    found = [Contents(each, weights, _by_parameter(weights, each)) for each in known]
+    best = max(found, key=lambda each: (each.known, -len(each.format.table)))
+    if 2 * best.known <= len(weights):
         some = ', '.join(list(weights)[:3]) or 'nothing'
-        names = ', '.join(each.name for each in formats)
+        names = ', '.join(each.name for each in known)
         raise ValueError(f'the weights must have names of {names}: they have {some}, ...')
-    _require_colour(best)
     held = best.held
+    for path in COLOUR:
+        for name, kernel in held.get(path, {}).items():
+            if (channels := best.format.table[path].length('c', kernel)) not in (3, None):
+                there = f'{name} {[*kernel.shape]} is for {channels}'
+                raise ValueError(f'weights must be for images of 3 channels: {there}.')
     if 'embed/class_token' in held and {'embed/registers', 'blocks/scale_1/scale'} & held.keys():
         for name, table in held.get('embed/position/table', {}).items():
             if table.ndim == 3 and math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
                 weights[name] = np.pad(table, ((0, 0), (1, 0), (0, 0)))
                 held['embed/position/table'] = {name: weights[name]}
     return best
-
-
-def _known(found: Contents) -> int:
-    return sum(map(len, found.held.values()))
-
-
-def _require_colour(found: Contents) -> None:
-    for path in COLOUR:
-        for name, kernel in found.held.get(path, {}).items():
-            if (channels := found.format.table[path].length('c', kernel)) not in (3, None):
-                raise ValueError(
-                    f'weights must be for images of 3 channels: {name} {[*kernel.shape]} is for '
-                    f'{channels}.'
-                )
 
 
 def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
@@ -137,22 +127,19 @@ def recognise(weights: Weights, path: str | pathlib.Path = '') -> str:
     found = contents(weights)
     told = facts(found).items()
     known = [name for name in models.NAMES if fits(models.named(name), found)]
-    if found.format in (TRANSFORMERS_VIT, AUGREG):
+    if found.format in (formats.TRANSFORMERS_VIT, formats.AUGREG):
         known = [name for name in known if not name.startswith('deit')]
     if not known:
         sizes = ', '.join(f'{field} {value}' for field, value in told if value) or 'none'
-        raise ValueError(
-            f'the weights have {found.format.name} names, but no published size: {sizes}.'
-        )
+        rule = f'the weights have {found.format.name} names, but no published size'
+        raise ValueError(f'{rule}: {sizes}.')
     for part in reversed(pathlib.Path(path).parts):
         family = [n for n in known if re.search(rf'(?<![a-z]){n.split("_")[0]}', part.lower())]
         if len(family) == 1:
             return family[0]
     if len(known) > 1:
-        raise ValueError(
-            f'the weights have the names and shapes of several models: {", ".join(known)}; '
-            'name one with --model.'
-        )
+        rule = 'the weights have the names and shapes of several models'
+        raise ValueError(f'{rule}: {", ".join(known)}; name one with --model.')
     return known[0]
 
 
@@ -163,10 +150,7 @@ def fits(model: Model, found: Contents) -> bool:
 
 def facts(found: Contents) -> dict[str, Any]:
     """Sizes of the model by names and shapes, except those that a damaged file does not tell."""
-
-    def count(path: str) -> int:
-        return len(found.held.get(path, {}))
-
+    count = found.count
     out: dict[str, Any] = {
         'depth': count('blocks/norm_1/scale') or count('blocks/norm/scale'),
         'class_depth': count('class_blocks/norm_1/scale'),
@@ -207,9 +191,9 @@ def _unwrapped(weights: Weights) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     for name, value in weights.items():
         short = name
-        while prefix := next((p for p in PREFIXES if short.startswith(p)), None):
+        while prefix := next((p for p in formats.PREFIXES if short.startswith(p)), None):
             short = short.removeprefix(prefix)
-        for pattern, replacement in RENAMED:
+        for pattern, replacement in formats.RENAMED:
             short = re.sub(f'^{pattern}$', replacement, short)
         if short in out:
             raise ValueError(f'the weights hold {short} twice, once as {name}.')

@@ -19,15 +19,7 @@ from vitjax import models, pretrained
 from vitjax.base import files
 from vitjax.base.types import Params
 from vitjax.data.source import Source
-from vitjax.experiment import (
-    Experiment,
-    Prepared,
-    differences,
-    from_json,
-    prepared,
-    sized_by_data,
-    to_json,
-)
+from vitjax.experiment import Experiment, Prepared
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, records
 
@@ -88,19 +80,19 @@ def load(
             raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
-        experiment = prepared(read_experiment(path))
-        params = checkpoint.load(
-            path,
-            parameter_shapes(experiment.model, experiment.preprocessing.size),
-            which=which,
-            item='ema' if experiment.optim.ema else 'params',
-        )
+        experiment = experiments.prepared(read_experiment(path))
+        wanted = parameter_shapes(experiment.model, experiment.preprocessing.size)
+        item = 'ema' if experiment.optim.ema else 'params'
+        params = checkpoint.load(path, wanted, which=which, item=item)
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
         if hint := _hint_for_weights(pathlib.Path(path)):
             raise ValueError(hint)
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
-    _require_finite(params, path)
+    for place, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(place, simple=True, separator='/')
+            raise ValueError(f'parameters must be finite: {name} of {path} is not.')
     return Loaded(experiment, params, tuple(changes))
 
 
@@ -128,13 +120,6 @@ def _hint_for_run(path: pathlib.Path) -> str:
     return f'{reason}\nIt lies in the run {around}.' if around else reason
 
 
-def _require_finite(params: Params, path: Path) -> None:
-    for name, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(name, simple=True, separator='/')
-            raise ValueError(f'parameters must be finite: {name} of {path} is not.')
-
-
 def read_experiment(run: Path) -> Experiment:
     """The experiment of a run directory.
 
@@ -147,12 +132,12 @@ def read_experiment(run: Path) -> Experiment:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(_hint_for_run(pathlib.Path(run))) from None
     with files.naming(path):
-        return from_json(values)
+        return experiments.from_json(values)
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
     """Writes `experiment.json` in one step: a reader sees the old one or the new one."""
-    files.write_json(files.inside(run, 'experiment.json'), to_json(experiment))
+    files.write_json(files.inside(run, 'experiment.json'), experiments.to_json(experiment))
 
 
 def write(run: Path, experiment: Experiment, params: Params) -> None:
@@ -191,30 +176,26 @@ def require_same(experiment: Experiment, run: Path) -> None:
         return
     known = read_experiment(run)
     # A run fills these in from its data or weights: the user cannot differ in them.
-    prepared = experiment.preprocessing
+    prepared, theirs = experiment.preprocessing, known.preprocessing
     if prepared is None or experiment.weights is not None:
-        prepared = known.preprocessing
+        prepared = theirs
     else:
-        prepared = dataclasses.replace(
-            prepared,
-            size=experiment.augment.size,
-            grey=bool(known.preprocessing and known.preprocessing.grey),
-        )
+        own = {'size': experiment.augment.size, 'grey': bool(theirs and theirs.grey)}
+        prepared = dataclasses.replace(prepared, **own)
     experiment = with_head_of(run, experiment)
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     if known.data and asked.data and 'origin' in checkpoint.position(run):
         asked = dataclasses.replace(asked, data=_placed_as(asked.data, known.data))
-    different = differences(known, asked)
+    different = experiments.differences(known, asked)
     if different and (checkpoint.steps(run) or records.read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
-        raise ValueError(
-            f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'
-        )
+        rule = f'{run} holds another configuration (there -> asked); choose another --out'
+        raise ValueError(f'{rule}:\n{lines}')
 
 
 def with_head_of(run: Path, experiment: Experiment) -> Experiment:
     """An experiment with the outputs of the run that it began, if the data size its head."""
-    if not (checkpoint.steps(run) and sized_by_data(experiment.model)):
+    if not (checkpoint.steps(run) and experiments.sized_by_data(experiment.model)):
         return experiment
     outputs = read_experiment(run).model.num_classes
     return dataclasses.replace(experiment, model=experiment.model.clone(num_classes=outputs))

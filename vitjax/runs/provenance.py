@@ -31,12 +31,11 @@ SHOWN = 3  # class names in a message
 
 def of_data(data: Data) -> Facts:
     """Identity of a split: number of images, and digests of class names, labels and examples."""
+    classes, labels = json.dumps(data.classes).encode(), np.asarray(data.labels, '<i4').tobytes()
     return {
-        'images': len(data),
-        'classes': _sha(json.dumps(data.classes).encode()),
-        'labels': _sha(np.asarray(data.labels, '<i4').tobytes()),
+        'images': len(data), 'classes': _sha(classes), 'labels': _sha(labels),
         'digest': data.digest,
-    }
+    }  # fmt: skip
 
 
 def _splits(source: Source, prepared: Preprocessing | None, load: Load) -> dict[str, Data]:
@@ -148,10 +147,9 @@ def require_same(
         report(f'{run} does not record its data (an earlier version wrote it): not checked')
         return
     if found := differences(old, facts, (runs.read_experiment(run).classes, classes)):
-        raise ValueError(
-            f'{run} was trained on other data (then -> now): {"; ".join(found)}.\n'
-            'Put the data back as they were to resume it, or choose another --out.'
-        )
+        advice = 'Put the data back as they were to resume it, or choose another --out.'
+        what = f'{run} was trained on other data (then -> now)'
+        raise ValueError(f'{what}: {"; ".join(found)}.\n{advice}')
 
 
 def remark(run: Path, read: Mapping[str, Data]) -> str:

@@ -1,6 +1,7 @@
 """A random box of an image file, resized, for images that stream: on the host, by OpenCV."""
 
 import dataclasses
+import importlib
 import io
 import math
 
@@ -100,14 +101,15 @@ def central(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-def require_opencv() -> None:
-    """Checks that the extra `stream` is installed.
+def require_stream(*packages: str) -> None:
+    """Checks that packages of the extra `stream` are installed.
 
     Raises:
-        ValueError: if not, with the command that installs it.
+        ValueError: if not, with the command that installs them.
     """
     try:
-        import cv2  # noqa: F401
+        for name in packages:
+            importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f'{ADVICE}: {error}.') from None
 
