@@ -82,10 +82,9 @@ class Splits:
     def tell(self, source: Source) -> None:
         """Prints that a validation split is tested on, if it is."""
         if self.home('test') == 'validation':
-            tell(
-                f'{source.name} has no test split: {self.names["validation"]} is tested on, and '
-                f'{source.validation:.3g} of {self.names["train"]} is held out for validation'
-            )
+            held = f'{source.validation:.3g} of {self.names["train"]} is held out for validation'
+            tested = f'{self.names["validation"]} is tested on'
+            tell(f'{source.name} has no test split: {tested}, and {held}')
 
     def rows(self, source: Source, split: str, count: int) -> np.ndarray:
         """Rows of a split's images: all of `count`, or those held out or left of `train`.

@@ -117,12 +117,11 @@ def beside(path: str | pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.
         ValueError: if one is not a regular file, or the hub cannot be reached.
     """
     found: dict[str, pathlib.Path] = {}
+    folder = pathlib.Path(path) if pathlib.Path(path).is_dir() else pathlib.Path(path).parent
     for name in names:
+        file = folder / name
         if str(path).startswith(HUB):
             file = _fetch(str(path).removeprefix(HUB), name, needed=False)
-        else:
-            folder = pathlib.Path(path)
-            file = (folder if folder.is_dir() else folder.parent) / name
         if file is not None and file.exists():
             _require_regular(file)
             found[name] = file
@@ -134,12 +133,6 @@ def _require_regular(path: pathlib.Path) -> None:
         raise ValueError(f'{path} must be a regular file: it is {kind}.')
 
 
-def _absent(error: Exception) -> bool:
-    """Returns True for the hub's error that a repository has no such file."""
-    names = [kind.__name__ for kind in type(error).__mro__]
-    return 'EntryNotFoundError' in names or isinstance(error, FileNotFoundError)
-
-
 def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path | None:
     try:
         import huggingface_hub
@@ -149,6 +142,7 @@ def _fetch(repository: str, name: str, *, needed: bool = True) -> pathlib.Path |
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
     except (OSError, ValueError) as error:  # the bases of its errors
-        if not needed and _absent(error):
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not needed and kinds & {'EntryNotFoundError', 'FileNotFoundError'}:
             return None
         raise ValueError(f'hf-hub:{repository} cannot be fetched: {first_line(error)}.') from None

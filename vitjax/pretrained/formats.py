@@ -136,15 +136,13 @@ _HALVES = (
     *_norms({'norm_1': 'norm1', 'norm_2': 'norm2'}),
     *_denses({'mlp/hidden': 'mlp.fc1', 'mlp/output': 'mlp.fc2'}),
 )
-_TIMM_BLOCK = (
-    *_denses({'attention/qkv': 'attn.qkv', 'attention/projection': 'attn.proj'}),
-    *_HALVES,
-)
+_ENDS = (*_norms({'norm': 'norm'}), *_denses({'head/output': 'head'}))
+_TIMM_ATTENTION = {'attention/qkv': 'attn.qkv', 'attention/projection': 'attn.proj'}
+_TIMM_BLOCK = (*_denses(_TIMM_ATTENTION), *_HALVES)
 _TIMM_STEM = (
     *_patches({'embed/patch/projection': 'patch_embed.proj'}),
     _tokens('embed/position/table', 'pos_embed'),
-    *_norms({'norm': 'norm'}),
-    *_denses({'head/output': 'head'}),
+    *_ENDS,
 )
 
 
@@ -182,8 +180,7 @@ _PATCHCONVNET = (
     *_convolutions({f'embed/conv_{i + 1}': f'patch_embed.proj.{2 * i}.0' for i in range(5)}),
     *_nested('blocks/', 'blocks.{i}.', _CONVOLUTIONAL_BLOCK),
     *_CLASS_ATTENTION,
-    *_norms({'norm': 'norm'}),
-    *_denses({'head/output': 'head'}),
+    *_ENDS,
     Entry('head/kernel', ('head.{i}.weight',), '1 d -> d'),  # one linear output per class token
     Entry('head/bias', ('head.{i}.bias',), '1 ->'),
 )

@@ -4,7 +4,6 @@ import functools
 import math
 import re
 import types
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.files import few
+from vitjax.base.keys import purpose
 from vitjax.base.types import Params
 from vitjax.layers.dense import kernel_init
 from vitjax.layers.embed import square_grid
@@ -78,8 +78,8 @@ def resize(
         old, new = (math.isqrt(x[kernel].shape[0] // 3) for x in (flat, wanted))
         if old != new:
             flat[kernel] = resample_patch_kernel(flat[kernel], old, new)
-            text = f'patch kernel: {old} -> {new} pixels, by pseudo-inverse'
-            report(Change('patch kernel', text))
+            how = f'{old} -> {new} pixels, by pseudo-inverse'
+            report(Change('patch kernel', f'patch kernel: {how}'))
     if table in flat and table in wanted:
         prefix = len(flat.get('embed/class_token', ()))
         count = flat[table].shape[0] - prefix
@@ -88,20 +88,18 @@ def resize(
         if old is None:
             raise ValueError(f'position embeddings must be of a square grid: they are {count}.')
         if old != new:
-            flat[table] = resample_positions(
-                flat[table], old, new, prefix=prefix, antialias=antialias
-            )
+            way = {'prefix': prefix, 'antialias': antialias}
+            flat[table] = resample_positions(flat[table], old, new, **way)
             sides = f'{old[0]}x{old[1]} -> {new[0]}x{new[1]} patches'
-            how = 'bicubic, antialiased' if antialias else 'bicubic, not antialiased'
+            how = 'bicubic, ' + ('antialiased' if antialias else 'not antialiased')
             report(Change('positions', f'position embeddings: {sides}, {how}'))
     old, new = _classes(flat), _classes(wanted)
     if old != new:
         key = jax.random.key(seed)
         flat = {path: value for path, value in flat.items() if not _of_classes(path, wanted)}
-        for path in filter(lambda path: _of_classes(path, wanted), wanted):
-            own = jax.random.fold_in(key, zlib.crc32(path.encode()))
-            shape = wanted[path].shape
-            flat[path] = jnp.zeros(shape) if path.endswith('bias') else kernel_init(own, shape)
+        for path in [path for path in wanted if _of_classes(path, wanted)]:
+            make = jax.nn.initializers.zeros if path.endswith('bias') else kernel_init
+            flat[path] = make(purpose(key, path), wanted[path].shape)
         was = f'{old} classes' if old else 'none'
         report(Change('head', f'head: {f"fresh, {new} classes" if new else "left out"}; was {was}'))
     if lines := misfits(shape_texts(flat), shape_texts(wanted)):
