@@ -107,8 +107,8 @@ def resolved(
     Raises:
         ValueError: if it has no images.
     """
-    found = {'preprocessing': preprocessing, 'classes': classes, 'data': require_data(experiment)}
-    return _as(Resolved, experiment, **found)
+    data = require_data(experiment)
+    return _as(Resolved, experiment, preprocessing=preprocessing, classes=classes, data=data)
 
 
 def _as(kind: Callable[..., Made], experiment: Experiment, **changes: Any) -> Made:
@@ -230,9 +230,9 @@ def find(name: str) -> ModuleType:
     Raises:
         ValueError: if there is none, or it has no `experiment`.
     """
-    path = pathlib.Path(name) if name.endswith('.py') else known().get(name)
+    given = pathlib.Path(name)
+    path = given if given.suffix == '.py' else known().get(name)
     if path is None or not path.is_file():
-        given = pathlib.Path(name)
         if (given / 'experiment.json').exists():
             advice = f'--weights {name} starts another from its parameters'
             rule = 'is a run, not an experiment: the command that began it resumes it'
@@ -240,7 +240,7 @@ def find(name: str) -> ModuleType:
         if given.suffix in ('.safetensors', '.npz'):
             advice = f'name an experiment and pass the file with --weights {name}'
             raise ValueError(f'{name} is a weights file: {advice}.')
-        if name.endswith('.py') or given.is_dir():
+        if given.suffix == '.py' or given.is_dir():
             rule = 'an experiment must be a name or a file of Python'
             raise ValueError(f'{rule}: {name!r} is neither.')
         there = ', '.join(known())

@@ -111,14 +111,14 @@ def differences(
         if then is None:
             continue
         kind = 'training' if split == 'train' else split
-        same = {name: then.get(name) == now[name] for name in now}
-        if not same['classes']:
+        changed = {name for name in now if then.get(name) != now[name]}
+        if 'classes' in changed:
             found.append('class names' + (_names(*classes) if classes else ''))
-        if not same['images']:
+        if 'images' in changed:
             found.append(f'{then["images"]:,} -> {now["images"]:,} {kind} images')
-        elif not same['labels']:
+        elif 'labels' in changed:
             found.append(f'the labels of the {kind} images')
-        elif same['classes'] and not same['digest'] and now['digest'] and then.get('digest'):
+        elif changed == {'digest'} and now['digest'] and then.get('digest'):
             found.append(f'the {kind} images')
     for name, said in (('weights', 'the initial weights'), ('teacher', "the teacher's weights")):
         if name in old and name in new and old[name] != new[name]:
