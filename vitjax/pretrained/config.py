@@ -34,13 +34,7 @@ _FREE = {
     'no_embed_class', 'dynamic_img_size', 'strict_img_size', 'pretrained', 'init_values',
     'class_token_init', 'init_scale', 'depth_token_only', 'mlp_ratio_token_only',
 }  # fmt: skip
-# Models of transformers, and the statements about them that are held against the weights.
-_KINDS = ('vit', 'deit', 'vit_mae', 'vit_msn', 'dinov2', 'dinov2_with_registers')
-_CLAIMS = (
-    'hidden_size', 'num_hidden_layers', 'intermediate_size', 'patch_size', 'num_channels',
-    'hidden_act', 'qkv_bias', 'use_swiglu_ffn', 'num_register_tokens', 'head_dim', 'mlp_ratio',
-    'query_bias', 'key_bias', 'value_bias', 'proj_bias', 'mlp_bias',
-)  # fmt: skip
+_KINDS = ('vit', 'deit', 'vit_mae', 'vit_msn', 'dinov2', 'dinov2_with_registers')  # transformers'
 _RESAMPLING = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
 # Defaults of transformers' image processors, as of version 5. `size` with a shortest edge resizes
 # the short side, `size` with a height and a width both sides.
@@ -101,7 +95,7 @@ class Config(NamedTuple):
         classes: names of the classes.
         num_heads: attention heads.
         norm_epsilon: epsilon of LayerNorm.
-        claims: other statements by their name in the file.
+        claims: statements by their name in the file; a setting of timm's is `model_args.NAME`.
     """
 
     path: pathlib.Path | None = None
@@ -156,14 +150,13 @@ def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
     size = settings.get('img_size') or image
     classes = config.get('label_names') or of.get('label_names') or of.get('labels')
     claims = {f'model_args.{name}': value for name, value in settings.items() if name not in _FREE}
-    claims |= _picked(config, ('global_pool', 'num_classes', 'num_features'))
     return dict(
         name=str(config.get('architecture') or of.get('architecture') or ''),
         prepared=prepared if of else {}, size=image[0] if len({*image}) == 1 else None,
         image=None if size == [None] else _sides(size),
         resampled='img_size' not in settings and not of.get('fixed_input_size'),
         classes=tuple(classes) if isinstance(classes, list) else (),
-        num_heads=_checked(settings, 'num_heads', Extent, 'model_args.'), claims=claims,
+        num_heads=_checked(settings, 'num_heads', Extent, 'model_args.'), claims=config | claims,
     )  # fmt: skip
 
 
@@ -178,7 +171,7 @@ def _of_transformers(config: dict[str, Any]) -> dict[str, Any]:
         name=str(kind or ''), image=_sides(image) if image else None,
         classes=tuple(classes) if named else (),
         num_heads=_checked(config, 'num_attention_heads', Extent),
-        norm_epsilon=_checked(config, 'layer_norm_eps', Positive), claims=_picked(config, _CLAIMS),
+        norm_epsilon=_checked(config, 'layer_norm_eps', Positive), claims=config,
     )  # fmt: skip
 
 
@@ -258,10 +251,6 @@ def _checked(values: dict[str, Any], name: str, kind: Any, prefix: str = '') -> 
     return value
 
 
-def _picked(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
-
-
 def _sides(size: Any) -> tuple[int, int]:
     """Height and width, stated as one number for both, as two, or by name."""
     size = (size['height'], size['width']) if isinstance(size, dict) else size
@@ -295,10 +284,10 @@ def require_claims(config: Config, model: Model, num_classes: int) -> None:
     computed = _computed(model, num_classes)
     for name, claimed in config.claims.items():
         allowed = computed.get(name.removeprefix('model_args.'))
-        if allowed is None:
+        if allowed is None and name.startswith('model_args.'):
             setting = f'{name}={json.dumps(claimed)}'
             raise ValueError(f'{config.path}: {setting} is not a setting that vitjax computes.')
-        if claimed is not None and (name != 'num_classes' or num_classes):
+        if allowed and claimed is not None and (name != 'num_classes' or num_classes):
             _require(f'{config.path}: {name}', claimed, allowed, why=', as the weights are read')
 
 
