@@ -11,7 +11,6 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
 from vitjax.base.ranges import Range, Rule
@@ -35,7 +34,7 @@ def declared(kind: Any) -> dict[str, Any]:
 
 def names(tree: Any) -> list[str]:
     """The fields of a dataclass that users may set; none of anything else."""
-    return [*declared(type(tree))] if is_dataclass(tree) else []
+    return [*declared(type(tree))] if _has_fields(tree) else []
 
 
 @functools.cache
@@ -74,7 +73,7 @@ def check(value: Any, kind: Any, path: str) -> None:
     kind, rules, optional = _parts(kind)
     if value is None and optional:
         return
-    if is_dataclass(kind):
+    if _has_fields(kind):
         if not isinstance(value, kind):
             raise _wrong(path, f'a {kind.__name__}', value)
         require(value, path)
@@ -87,12 +86,15 @@ def check(value: Any, kind: Any, path: str) -> None:
     else:
         fits = isinstance(value, int | float if kind is float else kind)
         fits = fits and isinstance(value, bool) == (kind is bool)
-        if fits and kind is float:  # NaN is not finite; a whole number may be beyond floats
-            fits = abs(value) <= sys.float_info.max
+        fits = fits and (kind is not float or _finite(value))
         if fits and isinstance(value, str) and '\0' in value:  # which no path can have
             raise _wrong(path, 'text without NUL', value)
         if not (fits and all(rule.holds(value) for rule in rules)):
             raise _wrong(path, ', '.join(filter(None, [_KINDS[kind], *map(str, rules)])), value)
+
+
+def _finite(value: Any) -> bool:
+    return abs(value) <= sys.float_info.max  # NaN is not; a whole number may be beyond it
 
 
 def _check_tuple(value: Any, kind: Any, rules: Sequence[Rule], path: str) -> None:
@@ -119,7 +121,7 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
     kind, _, optional = _parts(kind)
     if isinstance(values, list) and typing.get_origin(kind) is tuple:
         return tuple(values)
-    if not is_dataclass(kind) or is_dataclass(values) or (values is None and optional):
+    if not _has_fields(kind) or _has_fields(values) or (values is None and optional):
         return values
     check(values, dict, path)
     known, inside = declared(kind), {}
@@ -128,6 +130,10 @@ def make(kind: Any, values: Any, path: str = '') -> Any:
             raise _unknown(_join(path, name), [*known], [_join(path, each) for each in known])
         inside[name] = make(known[name], value, _join(path, name))
     return kind(**inside)
+
+
+def _has_fields(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
 
 
 def _parts(kind: Any) -> tuple[Any, list[Rule], bool]:

@@ -201,7 +201,10 @@ def _muon(moment: str) -> optax.GradientTransformation:
 
         return jax.tree.map(scaled, out, updates), state
 
-    return optax.GradientTransformation(lambda p: inner.init(_by_name(split, p)), update)
+    def init(params: Any) -> Any:
+        return inner.init(_by_name(split, params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _hidden(params: Params) -> Any:

@@ -53,8 +53,9 @@ class Contents(NamedTuple):
     def positions(self) -> int:
         """Number of rows of the position table that stand for patches; 0 without a table."""
         table = self.first('embed/position/table')
-        tables = table is not None and table.ndim == 3
-        return max(0, table.shape[-2] - self.count('embed/class_token')) if tables else 0
+        if table is None or table.ndim != 3:
+            return 0
+        return max(0, table.shape[-2] - self.count('embed/class_token'))
 
     @property
     def image_size(self) -> int | None:

@@ -69,11 +69,14 @@ def shrink(
     if not begun:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / RECORD, settings)
+
+    def write(pair: tuple[pathlib.Path, pathlib.Path]) -> None:
+        _write(*pair, size)
+
     with progress('images', len(files)) as show:
         before = len(files) - len(todo)
         for start in range(0, len(todo), SOME):
-            some = todo[start : start + SOME]
-            written = images.THREADS.map(lambda pair: _write(*pair, size), some)
+            written = images.THREADS.map(write, todo[start : start + SOME])
             for done, _ in enumerate(written, before + start + 1):
                 show(done)
     return len(files)
