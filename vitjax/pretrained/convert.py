@@ -146,17 +146,16 @@ def _as_in_file(
 ) -> tuple[Any, int]:
     """The model and image size as the file has them: its patches, positions and classes."""
     fields = vars(model)
-    changes: dict[str, Any] = {}
+    # A head with some tensors missing is damaged, not absent.
+    part = any(path.startswith('head') for path in found.held)
+    part = part or fields.get('class_tokens_per_class', False)
+    classes = found.num_classes or (model.num_classes if part else 0)
+    changes: dict[str, Any] = {'num_classes': model.num_classes and classes}
     if patch := found.patch_size:
         changes['patch_size'] = patch
         image_size = patch * model.trunk.grid(image_size)[0]
     if 'position_grid' in fields:  # the file's, as far as it is known
         changes['position_grid'] = grid
-    if wanted := model.num_classes:
-        # A head with some tensors missing is damaged, not absent.
-        part = any(path.startswith('head') for path in found.held)
-        part = part or fields.get('class_tokens_per_class', False)
-        changes['num_classes'] = found.num_classes or (wanted if part else 0)
     return model.clone(**changes), found.image_size or image_size
 
 

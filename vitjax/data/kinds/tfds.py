@@ -137,10 +137,6 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     Raises:
         ValueError: if there is none, with the command that prepares it there.
     """
-
-    def version(path: pathlib.Path) -> list[int]:
-        return [int(n) if n.isdigit() else 0 for n in path.name.split('.')]
-
     root, parts = tfds_folder(directory), pathlib.PurePath(name).parts
     if not parts or '..' in parts or pathlib.PurePath(name).is_absolute():
         raise ValueError(f'tfds:NAME must be a name in {root}: {name}.')
@@ -150,11 +146,10 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     unfinished = re.compile(r'\.|incomplete\.')
     found = [p for p in folders if not any(map(unfinished.match, p.relative_to(folder).parts))]
     if found:
-        return max(found, key=version)
+        return max(found, key=lambda path: [int(n) for n in re.findall(r'\d+', path.name)])
     where = f' --dir {shlex.quote(directory)}' if directory else ''
-    *base, last = parts
-    versioned = bool(base) and re.fullmatch(r'\d+\.\d+\.\d+', last) is not None
-    plain, asked = '/'.join(base if versioned else parts), last if versioned else None
+    version = len(parts) > 1 and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1])
+    plain, asked = '/'.join(parts[:-1] if version else parts), parts[-1] if version else None
     if plain in CIFAR and asked in (None, CIFAR[plain][0]):
         command = f'python scripts/prepare.py {plain}{where}'
     elif plain == 'imagenet2012':
@@ -162,8 +157,7 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     else:
         into = f'data_dir={str(root)!r}, ' if directory else ''
         called = f'{plain}:{asked}' if asked else plain
-        program = f"tfds.builder({called!r}, {into}file_format='array_record')"
-        program += '.download_and_prepare()'
-        program = shlex.quote(f'import tensorflow_datasets as tfds; {program}')
-        command = f'python -c {program} (needs tensorflow)'
+        builder = f"tfds.builder({called!r}, {into}file_format='array_record')"
+        program = f'import tensorflow_datasets as tfds; {builder}.download_and_prepare()'
+        command = f'python -c {shlex.quote(program)} (needs tensorflow)'
     raise ValueError(f'{name} is not prepared in {root}; prepare it with\n  {command}')
