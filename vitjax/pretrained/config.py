@@ -146,7 +146,8 @@ def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
     channels, *image = cfg['input_size']
     _require(f'{prefix}input_size', channels, (3,), 'of 3 channels')
     _require(f'{prefix}crop_mode', cfg['crop_mode'], ('center', 'squash'))
-    prepared = _prepared(cfg, _TIMM, prefix) | {'squash': cfg['crop_mode'] == 'squash'}
+    prepared = _prepared(**{own: (prefix + name, cfg[name]) for name, own in _TIMM.items()})
+    prepared['squash'] = cfg['crop_mode'] == 'squash'
     size = settings.get('img_size') or image
     classes = config.get('label_names') or of.get('label_names') or of.get('labels')
     claims = {f'model_args.{name}': value for name, value in settings.items() if name not in _FREE}
@@ -156,7 +157,8 @@ def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
         image=None if size == [None] else _sides(size),
         resampled='img_size' not in settings and not of.get('fixed_input_size'),
         classes=tuple(classes) if isinstance(classes, list) else (),
-        num_heads=_checked(settings, 'num_heads', Extent, 'model_args.'), claims=config | claims,
+        num_heads=_checked(settings.get('num_heads'), Extent, 'model_args.num_heads'),
+        claims=config | claims,
     )  # fmt: skip
 
 
@@ -170,8 +172,9 @@ def _of_transformers(config: dict[str, Any]) -> dict[str, Any]:
     return dict(
         name=str(kind or ''), image=_sides(image) if image else None,
         classes=tuple(classes) if named else (),
-        num_heads=_checked(config, 'num_attention_heads', Extent),
-        norm_epsilon=_checked(config, 'layer_norm_eps', Positive), claims=config,
+        num_heads=_checked(config.get('num_attention_heads'), Extent, 'num_attention_heads'),
+        norm_epsilon=_checked(config.get('layer_norm_eps'), Positive, 'layer_norm_eps'),
+        claims=config,
     )  # fmt: skip
 
 
@@ -191,9 +194,8 @@ def _of_processor(values: dict[str, Any]) -> dict[str, Any]:
         mean, deviation = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif mean is None or deviation is None:
         raise ValueError('image_mean and image_std must be stated: they are not.')
-    resample = get('resample')
-    if not isinstance(resample, int) or not 0 <= resample < len(_RESAMPLING):
-        raise ValueError(f'resample must be a number of Pillow, 0 to 5: {resample!r}.')
+    filters = range(len(_RESAMPLING))
+    _require('resample', get('resample'), filters, f'a number of Pillow, 0 to {filters[-1]}')
     short, squash = _resized(get('size'), own)
     size = short
     if get('do_center_crop', False):
@@ -203,12 +205,12 @@ def _of_processor(values: dict[str, Any]) -> dict[str, Any]:
             'do_center_crop must be true if size has a shortest_edge: images stay oblong otherwise.'
         )
     crop = size / short if int(size / (size / short)) == short else size / (short + 0.5)
-    found = {
-        'crop_size / size': crop, 'image_mean': mean, 'image_std': deviation,
-        'resample': _RESAMPLING[resample],
-    }  # fmt: skip
-    names = dict(zip(found, _TIMM.values(), strict=True))
-    return {'prepared': _prepared(found, names) | {'squash': squash}, 'size': size}
+    prepared = _prepared(
+        crop=('crop_size / size', crop), mean=('image_mean', mean),
+        deviation=('image_std', deviation), squash=('size', squash),
+        interpolation=('resample', _RESAMPLING[get('resample')]),
+    )  # fmt: skip
+    return {'prepared': prepared, 'size': size}
 
 
 def _resized(size: Any, processor: str) -> tuple[int, bool]:
@@ -236,18 +238,16 @@ def _same(a: Any, b: Any) -> bool:
     return math.isclose(a, b, rel_tol=1e-6) if all(numbers) else a == b and type(a) is type(b)
 
 
-def _prepared(values: dict[str, Any], names: dict[str, str], prefix: str = '') -> dict[str, Any]:
-    """Fields of `Preprocessing`, by their names in the file, checked against their ranges."""
+def _prepared(**stated: tuple[str, Any]) -> dict[str, Any]:
+    """Fields of `Preprocessing`, checked against their ranges under their names in the file."""
     kinds = fields.declared(Preprocessing)
-    return {own: _checked(values, name, kinds[own], prefix) for name, own in names.items()}
+    return {own: _checked(value, kinds[own], name) for own, (name, value) in stated.items()}
 
 
-def _checked(values: dict[str, Any], name: str, kind: Any, prefix: str = '') -> Any:
-    """An entry that meets its rule; None if there is none."""
-    value = values.get(name)
+def _checked(value: Any, kind: Any, name: str) -> Any:
+    """A value that meets its rule; None if it is not stated."""
     value = tuple(value) if isinstance(value, list) else value
-    if value is not None:
-        fields.check(value, kind, prefix + name)
+    fields.check(value, kind | None, name)
     return value
 
 
