@@ -111,8 +111,9 @@ def augment(
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
 
     def each(x: jax.Array, change: Callable[..., jax.Array], *strengths: Any) -> jax.Array:
-        changes = any(map(_on, strengths))
-        return jax.vmap(functools.partial(change, settings))(keys, x) if changes else x
+        """Changes every image, unless all strengths are off."""
+        on = any(map(_on, strengths))
+        return jax.vmap(functools.partial(change, settings))(keys, x) if on else x
 
     x = _central_square(images).astype(jnp.float32) / 255
     x = each(x, _crop, s.area)
