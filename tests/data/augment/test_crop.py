@@ -98,5 +98,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     cut = InMemory(saved(smooth(200, 200)).content[:-2000], 'cut.jpg')
     with pytest.raises(ValueError, match=r'cut\.jpg cannot be read'):
         crop.Crop(20, 0.5)(cut, generator(0))
-    with pytest.raises(ValueError, match='none.jpg cannot be read: No such file'):
+    with pytest.raises(ValueError, match='there is no image .*none.jpg'):
         crop.Crop(20, 0.5)(tmp_path / 'none.jpg', generator(0))

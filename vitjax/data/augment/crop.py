@@ -8,7 +8,6 @@ import math
 import numpy as np
 from PIL import Image
 
-from vitjax.base.files import reading
 from vitjax.data import images
 from vitjax.data.images import File, InMemory
 
@@ -117,9 +116,13 @@ def require_stream(*packages: str) -> None:
 def _content(file: File) -> bytes:
     if isinstance(file, InMemory):
         return file.content
-    # Without a buffer threads wait less often for the GIL.
-    with reading(file), io.FileIO(file) as opened:
-        return opened.readall()
+    try:
+        with io.FileIO(file) as opened:  # without a buffer threads wait less often for the GIL
+            return opened.readall()
+    except FileNotFoundError:
+        raise ValueError(f'there is no image {file}.') from None
+    except OSError as error:
+        raise ValueError(f'{file} cannot be read: {error.strerror}.') from None
 
 
 def _plain_jpeg(content: bytes) -> tuple[int, int] | None:
