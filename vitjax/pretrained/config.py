@@ -194,8 +194,8 @@ def _of_processor(values: dict[str, Any]) -> dict[str, Any]:
         mean, deviation = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif mean is None or deviation is None:
         raise ValueError('image_mean and image_std must be stated: they are not.')
-    filters = range(len(_RESAMPLING))
-    _require('resample', get('resample'), filters, f'a number of Pillow, 0 to {filters[-1]}')
+    resample: Any = get('resample')
+    _require('resample', resample, range(len(_RESAMPLING)), 'a number of Pillow, 0 to 5')
     short, squash = _resized(get('size'), own)
     size = short
     if get('do_center_crop', False):
@@ -208,7 +208,7 @@ def _of_processor(values: dict[str, Any]) -> dict[str, Any]:
     prepared = _prepared(
         crop=('crop_size / size', crop), mean=('image_mean', mean),
         deviation=('image_std', deviation), squash=('size', squash),
-        interpolation=('resample', _RESAMPLING[get('resample')]),
+        interpolation=('resample', _RESAMPLING[resample]),
     )  # fmt: skip
     return {'prepared': prepared, 'size': size}
 

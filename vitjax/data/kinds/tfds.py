@@ -148,8 +148,9 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     if found:
         return max(found, key=lambda path: [int(n) for n in re.findall(r'\d+', path.name)])
     where = f' --dir {shlex.quote(directory)}' if directory else ''
-    version = len(parts) > 1 and re.fullmatch(r'\d+\.\d+\.\d+', parts[-1])
-    plain, asked = '/'.join(parts[:-1] if version else parts), parts[-1] if version else None
+    *base, last = parts
+    version = base and re.fullmatch(r'\d+\.\d+\.\d+', last)
+    plain, asked = '/'.join(base if version else parts), last if version else None
     if plain in CIFAR and asked in (None, CIFAR[plain][0]):
         command = f'python scripts/prepare.py {plain}{where}'
     elif plain == 'imagenet2012':
