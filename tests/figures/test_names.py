@@ -25,7 +25,7 @@ from vitjax.figures import (
     training,
     watch,
 )
-from vitjax.figures.panels import Scale
+
 from vitjax.figures.style import drawable
 from vitjax.figures.text import named
 

@@ -34,7 +34,7 @@ def declared(kind: Any) -> dict[str, Any]:
 
 def names(tree: Any) -> list[str]:
     """The fields of a dataclass that users may set; none of anything else."""
-    return [*declared(type(tree))] if dataclasses.is_dataclass(tree) else []
+    return [*declared(type(tree))] if _has_fields(tree) else []
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def check(value: Any, kind: Any, path: str) -> None:
             raise _wrong(path, f'{", ".join(map(repr, rest))} or {last!r}', value)
     else:
         fits = isinstance(value, int | float if kind is float else kind)
-        fits = fits and (kind is bool or not isinstance(value, bool))
+        fits = fits and isinstance(value, bool) == (kind is bool)
         fits = fits and (kind is not float or _finite(value))
         if fits and isinstance(value, str) and '\0' in value:  # which no path can have
             raise _wrong(path, 'text without NUL', value)
@@ -179,8 +179,8 @@ def get(tree: Any, path: str) -> Any:
     """
     value = tree
     for name in path.split('.'):
-        if name not in names(value):
-            raise _unknown(path, names(value), paths(tree))
+        if name not in (there := names(value)):
+            raise _unknown(path, there, paths(tree))
         value = getattr(value, name)
     return value
 
@@ -235,17 +235,13 @@ def close(path: str, known: Sequence[str]) -> list[str]:
     >>> close('dept', ['optim.peak', 'optim.decay', 'model.depth'])
     ['model.depth']
     """
-
-    def last(text: str) -> str:
-        return text.rpartition('.')[2]
-
-    found = [each for each in known if last(path) in _FOREIGN.get(each, '').split()]
-    found += [each for each in known if last(each) == last(path)]
-    if found:
-        return found[:3]
-    by_last = {last(each): each for each in known}
-    found += difflib.get_close_matches(path, known, n=3, cutoff=0.8)
-    found += [by_last[each] for each in difflib.get_close_matches(last(path), by_last, n=3)]
+    last = path.rpartition('.')[2]
+    by_last = {each.rpartition('.')[2]: each for each in known}
+    found = [each for each in known if last in _FOREIGN.get(each, '').split()]
+    found += [each for each in known if each.rpartition('.')[2] == last]
+    if not found:
+        found = difflib.get_close_matches(path, known, n=3, cutoff=0.8)
+        found += [by_last[each] for each in difflib.get_close_matches(last, by_last, n=3)]
     return [*dict.fromkeys(found)][:3]
 
 

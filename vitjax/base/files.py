@@ -164,6 +164,25 @@ def _remove(draft: pathlib.Path) -> None:
         draft.unlink()
 
 
+@contextlib.contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Keeps other processes out of a folder; the lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: with the text of `refusal`, if another process is in it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not all network file systems have locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(refusal) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class _PythonFile(io.FileIO):
     """A file that is written through Python alone.
 

@@ -1,6 +1,5 @@
 """Processes that train as one run, and CPU cores as devices."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -138,21 +137,15 @@ def part_cores(batch_size: int, environment: Mapping[str, str] = os.environ) -> 
 
 def cores() -> int:
     """The CPU cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
+    known = hasattr(os, 'sched_getaffinity')  # on Linux alone
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def agreed(number: float) -> float:
     """The largest number of any process, in float32, for all of them to continue with."""
     import jax
 
-    if jax.process_count() == 1:
-        return number
-    from jax.experimental import multihost_utils
-
-    return float(multihost_utils.process_allgather(np.float32(number)).max())
+    return number if jax.process_count() == 1 else float(_gathered(np.float32(number)).max())
 
 
 class Disagreement(ValueError):
@@ -176,29 +169,31 @@ def require_agreement(
 
         if jax.process_count() == 1:
             return
-        gathered = _gathered
+        gathered = _gathered_bytes
     own = json.dumps(fields.leaves(dict(values)), sort_keys=True).encode()
-    digests = gathered(hashlib.sha256(own).digest())
-    if len({*digests}) == 1:
-        return
     size = max(int.from_bytes(each) for each in gathered(len(own).to_bytes(8)))
-    known = [json.loads(text) for text in gathered(own.ljust(size))]
-    other = next(i for i, digest in enumerate(digests) if digest != digests[0])
-    found = fields.differences(known[0], known[other])
-    more = f'; {len(found) - SHOWN} more' if len(found) > SHOWN else ''
+    texts = gathered(own.ljust(size))
+    other = next((i for i, text in enumerate(texts) if text != texts[0]), 0)
+    if not other:
+        return
+    found = fields.differences(json.loads(texts[0]), json.loads(texts[other]))
+    more = [f'{len(found) - SHOWN} more'] if len(found) > SHOWN else []
+    said = f'process {other} differs from process 0 (0 -> {other})'
     raise Disagreement(
-        'processes of one run must have the same experiment, data and code: process '
-        f'{other} differs from process 0 (0 -> {other}): {"; ".join(found[:SHOWN])}{more}.\n'
-        'Start all with the same command, packages and data.'
+        f'processes of one run must have the same experiment, data and code: {said}: '
+        f'{"; ".join(found[:SHOWN] + more)}.\nStart all with the same command, packages and data.'
     )
 
 
-def _gathered(content: bytes) -> list[bytes]:
-    """All-gather of bytes of one length."""
+def _gathered(own: Any) -> np.ndarray:
+    """All-gather of arrays of one shape."""
     from jax.experimental import multihost_utils
 
-    each = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
-    return [row.tobytes() for row in np.asarray(each)]
+    return np.asarray(multihost_utils.process_allgather(own))
+
+
+def _gathered_bytes(content: bytes) -> list[bytes]:
+    return [row.tobytes() for row in _gathered(np.frombuffer(content, np.uint8))]
 
 
 def lost(error: BaseException) -> bool:

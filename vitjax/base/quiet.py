@@ -13,7 +13,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
+
+Fails = Callable[[Exception], bool]  # true for some errors
 
 _LOCK = threading.Lock()
 _users: dict[Any, list[Any]] = {}  # by change: number of users, and the function that undoes it
@@ -22,9 +25,8 @@ LINGER = 10.0  # seconds in which the threads of a save that failed may still re
 
 @contextlib.contextmanager
 def _shared(
-    key: Any, add: Callable[[], Callable[[], None]],
-    lingers: Callable[[Exception], bool] = lambda error: False,
-) -> Iterator[None]:  # fmt: skip
+    key: Any, add: Callable[[], Callable[[], None]], lingers: Fails = lambda error: False
+) -> Iterator[None]:
     """Makes a change while anybody is inside, and for `LINGER` seconds after some errors."""
     with _LOCK:
         if key not in _users:
@@ -37,28 +39,24 @@ def _shared(
             if not _users[key][0]:
                 _users.pop(key)[1]()
 
-    timer = None
-    try:
-        yield
-    except Exception as error:
-        if lingers(error):
-            timer = threading.Timer(LINGER, leave)
-            timer.daemon = True
-            timer.start()
-        raise
-    finally:
-        if timer is None:
-            leave()
+    with contextlib.ExitStack() as stack:
+        stack.callback(leave)
+        try:
+            yield
+        except Exception as error:
+            if lingers(error):
+                timer = threading.Timer(LINGER, stack.pop_all().close)
+                timer.daemon = True
+                timer.start()
+            raise
 
 
-def warning(category: type[Warning], message: str = '') -> contextlib.AbstractContextManager[None]:
-    """Ignores warnings of a category whose message matches a regular expression."""
-    return _shared((category, message), functools.partial(_ignore, category, message))
+def warning(category: type[Warning]) -> AbstractContextManager[None]:
+    """Ignores warnings of a category."""
+    return _shared(category, functools.partial(_ignore, category))
 
 
-def orbax(
-    fails: Callable[[Exception], bool] = lambda error: False,
-) -> contextlib.AbstractContextManager[None]:
+def orbax(fails: Fails = lambda error: False) -> AbstractContextManager[None]:
     """Drops orbax's logs and warnings of errors that it also raises, and of unwritten files.
 
     Args:
@@ -68,7 +66,7 @@ def orbax(
     return _shared('orbax', _hush, fails)
 
 
-def _ignore(category: type[Warning], message: str) -> Callable[[], None]:
+def _ignore(category: type[Warning], message: str = '') -> Callable[[], None]:
     # `warnings.catch_warnings` is of the whole process: two threads would restore each other's.
     # `warnings.filterwarnings` would take an equal filter of the host for ours.
     added: Any = ('ignore', re.compile(message, re.IGNORECASE), category, None, 0)
@@ -76,11 +74,9 @@ def _ignore(category: type[Warning], message: str) -> Callable[[], None]:
     filters.insert(0, added)
 
     def remove() -> None:
-        for filters_now in (filters, warnings.filters):  # the host may have put others in place
-            places = [i for i, known in enumerate(filters_now) if known is added]
-            for place in places:
-                # A list, which the stubs have as a sequence.
-                del filters_now[place]  # type: ignore[attr-defined]
+        now: Any = warnings.filters  # the host may have put others in place
+        for known in (filters, now):
+            known[:] = [each for each in known if each is not added]
 
     return remove
 

@@ -33,13 +33,11 @@ def signals() -> Iterator[list[int]]:
     and shells start commands that ignore SIGHUP.
     """
     caught: list[int] = []
-    wanted = [signal.SIGTERM, signal.SIGINT]
-    wanted += [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []  # Windows has none
-
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def note(number: int, frame: Any) -> None:
-        if number == signal.SIGTERM or number == signal.SIGINT:
+        if number != signal.SIGHUP:
             signal.signal(number, before[signal.Signals(number)])
         elif number in caught:
             return
@@ -49,8 +47,8 @@ def signals() -> Iterator[list[int]]:
         caught.append(number)
 
     try:
-        wanted = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {n: signal.signal(n, note) for n in wanted}
+        heard = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, note) for n in heard}
     except ValueError:  # not the main thread, which alone gets signals
         yield caught
         return

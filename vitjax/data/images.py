@@ -14,19 +14,12 @@ from vitjax.base import quiet
 from vitjax.base.files import first_line, irregular
 from vitjax.base.processes import cores
 
-# Formats that are opened (no plugin that starts a program), with their suffixes.
-FORMATS = {
-    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
-    'PNG': ('.png', '.apng'),
-    'GIF': ('.gif',),
-    'WEBP': ('.webp',),
-    'AVIF': ('.avif', '.avifs'),
-    'BMP': ('.bmp',),
-    'ICO': ('.ico',),
-    'TIFF': ('.tif', '.tiff'),
-    'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
-}
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+# Formats that are opened (no plugin that starts a program), and their suffixes.
+FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'AVIF', 'BMP', 'ICO', 'TIFF', 'PPM')
+SUFFIXES = (
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.gif', '.webp', '.avif', '.avifs', '.bmp',
+    '.ico', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm',
+)  # fmt: skip
 LARGE = 2**24  # pixels from which an image is reduced while it is read
 THREADS = ThreadPoolExecutor(cores(), 'images')  # Pillow works outside the GIL
 

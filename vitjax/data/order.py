@@ -35,10 +35,8 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
         ValueError: if the batch is larger than the data.
     """
     if not 0 < batch_size <= count:
-        raise ValueError(
-            f'batch_size must be at least 1 and at most the training images: {batch_size=}, '
-            f'{count} images.'
-        )
+        rule = 'batch_size must be at least 1 and at most the training images'
+        raise ValueError(f'{rule}: {batch_size=}, {count} images.')
     return count // batch_size
 
 

@@ -60,10 +60,10 @@ class Preprocessing:
 
 def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """An image uint8 [H, W, 3] resized and cut to what a model sees: uint8 [size, size, 3]."""
-    image = _luma(image) if preprocessing.grey else image
+    image = luma(image) if preprocessing.grey else image
     new, corner = _geometry(image.shape[:2], preprocessing)
     if max(new) > 4 * min(new):  # resized as a whole, a strip could take any memory
-        return _cut_strip(image, new, corner, preprocessing)
+        return _cut_strip(image, preprocessing)
     high, wide = new
     if new != image.shape[:2]:
         # Columns first: Pillow's own order depends on its version for tall images (from 13 on).
@@ -74,11 +74,9 @@ def square(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
-def _cut_strip(
-    image: np.ndarray, new: tuple[int, int], corner: tuple[int, int], preprocessing: Preprocessing
-) -> np.ndarray:
+def _cut_strip(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """The central square of the resized image, computed from the pixels that it depends on."""
-    kernels = _kernels(image.shape[:2], new, corner, preprocessing)
+    kernels = _kernels(image.shape[:2], preprocessing)
     image = _read_by(image, kernels)
     for axis in (1, 0):  # float64 holds Pillow's integer sums exactly
         sums = np.tensordot(image.astype(np.float64), kernels[axis].weights, ((axis,), (1,)))
@@ -187,9 +185,8 @@ def inputs(pixels: jax.Array | np.ndarray, preprocessing: Preprocessing) -> jax.
     ((2, 8, 8, 3), 2.0, 2.0)
     """
     pixels = jnp.asarray(pixels)
-    pixels = _luma(pixels) if preprocessing.grey else pixels
-    new, corner = _geometry(pixels.shape[1:3], preprocessing)
-    kernels = _kernels(pixels.shape[1:3], new, corner, preprocessing)
+    pixels = luma(pixels) if preprocessing.grey else pixels
+    kernels = _kernels(pixels.shape[1:3], preprocessing)
     pixels = _read_by(pixels, kernels, first=1)
     for axis in (1, 0):  # as on the host: each pass rounds, so their order matters
         pixels = _resize(pixels, axis + 1, kernels[axis])
@@ -307,16 +304,10 @@ def _kernel(old: int, new: int, start: int, size: int, interpolation: Interpolat
     return _Kernel(first, np.trunc(weights + np.copysign(0.5, weights)).astype(int), False)
 
 
-def _kernels(
-    old: tuple[int, ...], new: tuple[int, int], corner: tuple[int, int],
-    preprocessing: Preprocessing,
-) -> tuple[_Kernel, _Kernel]:  # fmt: skip
+def _kernels(sides: tuple[int, ...], preprocessing: Preprocessing) -> list[_Kernel]:
     """The kernels of the rows' and the columns' resize."""
-    size, interpolation = preprocessing.size, preprocessing.interpolation
-    rows, columns = (
-        _kernel(old[axis], new[axis], corner[axis], size, interpolation) for axis in (0, 1)
-    )
-    return rows, columns
+    axes = zip(sides, *_geometry(sides, preprocessing), strict=True)
+    return [_kernel(*axis, preprocessing.size, preprocessing.interpolation) for axis in axes]
 
 
 def _read_by(pixels: Array, kernels: Sequence[_Kernel], first: int = 0) -> Array:
@@ -325,12 +316,12 @@ def _read_by(pixels: Array, kernels: Sequence[_Kernel], first: int = 0) -> Array
     return pixels[(*[slice(None)] * first, *cut)]
 
 
-def _luma(pixels: Array) -> Array:
-    """Luma (ITU-R 601-2) of uint8 [..., 3] in all three channels, as `convert('L')` rounds it."""
+def luma(pixels: Array) -> Array:
+    """Luma (ITU-R 601-2) of 0..255 [..., 3] in all three channels, as `convert('L')` rounds it."""
     red, green, blue = (pixels[..., i : i + 1].astype(np.int32) for i in range(3))
-    luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     xp: Any = np if isinstance(pixels, np.ndarray) else jnp
-    return xp.broadcast_to(luma.astype(np.uint8), pixels.shape)
+    return xp.broadcast_to(grey, pixels.shape).astype(pixels.dtype)
 
 
 def _geometry(

@@ -48,9 +48,8 @@ class Splits:
         for name in names:
             split = split_of(name)
             if split in found:
-                raise ValueError(
-                    f'{where} must have one {split} split: it has {found[split]} and {name}.'
-                )
+                both = f'{found[split]} and {name}'
+                raise ValueError(f'{where} must have one {split} split: it has {both}.')
             if split:
                 found[split] = name
         return cls({split: found[split] for split in SPLITS if split in found})
@@ -83,10 +82,9 @@ class Splits:
     def tell(self, source: Source) -> None:
         """Prints that a validation split is tested on, if it is."""
         if self.home('test') == 'validation':
-            tell(
-                f'{source.name} has no test split: {self.names["validation"]} is tested on, and '
-                f'{source.validation:.3g} of {self.names["train"]} is held out for validation'
-            )
+            held = f'{source.validation:.3g} of {self.names["train"]} is held out for validation'
+            tested = f'{self.names["validation"]} is tested on'
+            tell(f'{source.name} has no test split: {tested}, and {held}')
 
     def rows(self, source: Source, split: str, count: int) -> np.ndarray:
         """Rows of a split's images: all of `count`, or those held out or left of `train`.
@@ -110,8 +108,6 @@ class Splits:
         parts = np.split(order, [count - tests - validations, count - tests])
         rows = np.sort(parts[SPLITS.index(split)])
         if not len(rows):
-            raise ValueError(
-                f'the {split} split of {source.name} is empty: {count} images, '
-                f'data.validation={source.validation}, data.test={source.test}.'
-            )
+            facts = f'{count} images, data.validation={source.validation}, data.test={source.test}'
+            raise ValueError(f'the {split} split of {source.name} is empty: {facts}.')
         return rows

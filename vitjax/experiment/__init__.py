@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from vitjax import models
 from vitjax.base import fields, shell
+from vitjax.base.files import naming
 from vitjax.base.ranges import Count, Epochs, Hidden, Seed, Steps, Whole
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
@@ -107,8 +108,8 @@ def resolved(
     Raises:
         ValueError: if it has no images.
     """
-    found = {'preprocessing': preprocessing, 'classes': classes, 'data': require_data(experiment)}
-    return _as(Resolved, experiment, **found)
+    data = require_data(experiment)
+    return _as(Resolved, experiment, preprocessing=preprocessing, classes=classes, data=data)
 
 
 def _as(kind: Callable[..., Made], experiment: Experiment, **changes: Any) -> Made:
@@ -122,10 +123,8 @@ def require_data(experiment: Experiment) -> Source:
         ValueError: if it has none, with the flag that gives them.
     """
     if experiment.data is None:
-        raise ValueError(
-            'the experiment has no images: --data.name takes digits, tfds:NAME or folder:PATH '
-            '(its file, data=Source(NAME)).'
-        )
+        advice = '--data.name takes digits, tfds:NAME or folder:PATH (its file, data=Source(NAME))'
+        raise ValueError(f'the experiment has no images: {advice}.')
     return experiment.data
 
 
@@ -234,23 +233,19 @@ def find(name: str) -> ModuleType:
     """
     there = known()
     found = there.get(name, there.get(name.replace('-', '_')))
-    path = pathlib.Path(name) if name.endswith('.py') else found
+    given = pathlib.Path(name)
+    path = given if given.suffix == '.py' else found
     if path is None or not path.is_file():
-        given = pathlib.Path(name)
         if (given / 'experiment.json').exists():
-            raise ValueError(
-                f'{name} is a run, not an experiment: the command that began it resumes it, and '
-                f'--weights {name} starts another from its parameters.'
-            )
+            advice = f'--weights {name} starts another from its parameters'
+            rule = 'is a run, not an experiment: the command that began it resumes it'
+            raise ValueError(f'{name} {rule}, and {advice}.')
         if given.suffix in ('.safetensors', '.npz'):
-            raise ValueError(
-                f'{name} is a weights file: name an experiment and pass the file with '
-                f'--weights {name}.'
-            )
-        if name.endswith('.py') or given.is_dir():
-            raise ValueError(
-                f'an experiment must be a name or a file of Python: {name!r} is neither.'
-            )
+            advice = f'name an experiment and pass the file with --weights {name}'
+            raise ValueError(f'{name} is a weights file: {advice}.')
+        if given.suffix == '.py' or given.is_dir():
+            rule = 'an experiment must be a name or a file of Python'
+            raise ValueError(f'{rule}: {name!r} is neither.')
         close = ', '.join(difflib.get_close_matches(name.replace('-', '_'), there, n=3))
         listed = f'close: {close}' if close else f'there are {", ".join(there)}'
         raise ValueError(f'no experiment {name!r}; {listed}, or give a path to a file.')
@@ -258,22 +253,20 @@ def find(name: str) -> ModuleType:
         sys.path.insert(0, str(path.parent))
     registry.folders.add(str(path.parent.absolute()))
     try:
-        module = registry.load(path)
+        with naming(path):
+            module = registry.load(path)
     except SyntaxError as error:
-        raise ValueError(
-            f'an experiment must be a file of Python: {registry.unparsed(error)}.'
-        ) from error
+        rule = 'an experiment must be a file of Python'
+        raise ValueError(f'{rule}: {registry.unparsed(error)}.') from error
     except ImportError as error:
         raise ValueError(f'{path} must import: {error}.') from error
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+    except ValueError:
+        raise
     except Exception as error:
         line = registry.line(error, path)
         raise ValueError(f'{path}, line {line}: {type(error).__name__}: {error}.') from error
     if 'experiment' not in vars(module):
         raise ValueError(f'{path} must define `experiment`: it does not.')
-    try:
+    with naming(path):
         fields.check(module.experiment, Experiment, 'experiment')
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
     return module

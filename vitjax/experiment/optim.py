@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import jax
@@ -12,7 +13,7 @@ import optax
 import optax.contrib
 
 from vitjax.base.ranges import Amount, Count, Pattern, Rate
-from vitjax.base.types import Params, stacked
+from vitjax.base.types import Params
 from vitjax.experiment import registry
 
 
@@ -158,13 +159,13 @@ def _trust(decay: Any, updates: Any, params: Any) -> Any:
     def scale(update: jax.Array, param: jax.Array) -> Any:
         return optax.scale_by_trust_ratio().update(update, optax.EmptyState(), param)[0]
 
-    def leaf(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
-        if not _name(path).endswith('kernel'):
+    def leaf(name: str, update: jax.Array, param: jax.Array) -> jax.Array:
+        if not name.endswith('kernel'):
             return update
-        adapted = (jax.vmap(scale) if stacked(path) else scale)(update, param)
+        adapted = (jax.vmap(scale) if 'blocks/' in name else scale)(update, param)
         return jnp.where(jnp.asarray(decay) > 0, adapted, update)  # `decay` may be traced
 
-    return jax.tree_util.tree_map_with_path(leaf, updates, params)
+    return _by_name(leaf, updates, params)
 
 
 def _muon(moment: str) -> optax.GradientTransformation:
@@ -180,40 +181,39 @@ def _muon(moment: str) -> optax.GradientTransformation:
     tenth at first, the sum of the first 12 by 1 to 7%; the difference fades as b^t does.
     """
 
-    def split(tree: Any) -> Any:
-        def leaf(path: Any, x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:-1], 3, -1) if _name(path).endswith('qkv/kernel') else x
+    def split(name: str, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], 3, -1) if name.endswith('qkv/kernel') else x
 
-        return jax.tree_util.tree_map_with_path(leaf, tree)
+    def matrices(name: str, x: jax.Array) -> optax.contrib.MuonDimensionNumbers:
+        last = x.ndim - (2 if name.endswith('qkv/kernel') else 1)
+        return optax.contrib.MuonDimensionNumbers(tuple(range(1, last)), -1)
 
-    def matrices(tree: Any) -> Any:
-        def leaf(path: Any, x: jax.Array) -> optax.contrib.MuonDimensionNumbers:
-            last = x.ndim - (2 if _name(path).endswith('qkv/kernel') else 1)
-            return optax.contrib.MuonDimensionNumbers(tuple(range(1, last)), -1)
-
-        return jax.tree_util.tree_map_with_path(leaf, tree)
-
-    inner = optax.contrib.scale_by_muon(weight_dimension_numbers=matrices, mu_dtype=moment)
+    inner = optax.contrib.scale_by_muon(
+        weight_dimension_numbers=functools.partial(_by_name, matrices), mu_dtype=moment
+    )
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        whole, (out, state) = updates, inner.update(split(updates), state)
+        out, state = inner.update(_by_name(split, updates), state)
 
         def scaled(x: jax.Array, like: jax.Array) -> jax.Array:
             rows = math.prod(like.shape[1:-1])
             return 0.2 * max(rows, x.shape[-1]) ** 0.5 * x.reshape(like.shape)
 
-        return jax.tree.map(scaled, out, whole), state
+        return jax.tree.map(scaled, out, updates), state
 
-    return optax.GradientTransformation(lambda params: inner.init(split(params)), update)
+    def init(params: Any) -> Any:
+        return inner.init(_by_name(split, params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _hidden(params: Params) -> Any:
     """Mask of Muon's parameters: kernels inside stacks, except depthwise convolutions'."""
 
-    def leaf(path: Any, param: jax.Array) -> bool:
-        return _name(path).endswith('kernel') and stacked(path) and param.shape[-2] > 1
+    def hidden(name: str, param: jax.Array) -> bool:
+        return name.endswith('kernel') and 'blocks/' in name and param.shape[-2] > 1
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return _by_name(hidden, params)
 
 
 def trainable(params: Params, pattern: str) -> Any:
@@ -223,22 +223,23 @@ def trainable(params: Params, pattern: str) -> Any:
         ValueError: if it matches none, with the first parts of the paths there are.
     """
     try:
-        wanted = re.compile(pattern)
+        mask = _by_name(lambda name, _: re.fullmatch(pattern, name) is not None, params)
     except re.error as error:
         rule = 'optim.train must be a regular expression'
         raise ValueError(f'{rule}: {pattern!r}: {error}.') from None
-    mask = jax.tree_util.tree_map_with_path(lambda p, _: bool(wanted.fullmatch(_name(p))), params)
     if not any(jax.tree.leaves(mask)):
-        raise ValueError(
-            f'optim.train must match a parameter: {pattern!r} matches none under '
-            f'{", ".join(sorted(params))}.'
-        )
+        there = f'{pattern!r} matches none under {", ".join(sorted(params))}'
+        raise ValueError(f'optim.train must match a parameter: {there}.')
     return mask
 
 
 def _kernels(params: Params) -> Any:
     # By name: in a stack every bias and norm scale has two axes or more.
-    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path).endswith('kernel'), params)
+    return _by_name(lambda name, _: name.endswith('kernel'), params)
 
 
-_name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+def _by_name(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """Maps a function of a parameter's name, as `blocks/norm_1/scale`, and its leaves."""
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+    with_path = jax.tree_util.tree_map_with_path
+    return with_path(lambda path, *leaves: function(name(path), *leaves), tree, *others)

@@ -7,12 +7,10 @@ can be read without the code that wrote them.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
-import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,15 +22,7 @@ from vitjax import models, pretrained
 from vitjax.base import files, shell
 from vitjax.base.types import Params
 from vitjax.data.source import Source
-from vitjax.experiment import (
-    Experiment,
-    Prepared,
-    differences,
-    from_json,
-    prepared,
-    sized_by_data,
-    to_json,
-)
+from vitjax.experiment import Experiment, Prepared
 from vitjax.models.base import parameter_shapes
 from vitjax.runs import checkpoint, records
 
@@ -93,7 +83,7 @@ def load(
             raise ValueError(f'a run directory knows its model: {path}; leave out {model}.')
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
-        experiment = prepared(read_experiment(path))
+        experiment = experiments.prepared(read_experiment(path))
         shapes = parameter_shapes(experiment.model, experiment.preprocessing.size)
         stored = checkpoint.position(path).get('dtype', 'float32')
         if stored != 'float32':
@@ -108,6 +98,13 @@ def load(
         experiment, params = pretrained.load(path, model=model, **sizes, stated=stated, report=note)
     _require_finite(params, path)
     return Loaded(experiment, params, tuple(changes))
+
+
+def _require_finite(params: Params, path: Path) -> None:
+    for place, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(place, simple=True, separator='/')
+            raise ValueError(f'parameters must be finite: {name} of {path} is not.')
 
 
 def _hint_for_weights(path: pathlib.Path) -> str:
@@ -135,13 +132,6 @@ def _hint_for_run(path: pathlib.Path) -> str:
     return f'{reason}\nIt lies in the run {around}.' if around else reason
 
 
-def _require_finite(params: Params, path: Path) -> None:
-    for name, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(name, simple=True, separator='/')
-            raise ValueError(f'parameters must be finite: {name} of {path} is not.')
-
-
 def read_experiment(run: Path) -> Experiment:
     """The experiment of a run directory.
 
@@ -153,15 +143,13 @@ def read_experiment(run: Path) -> Experiment:
         values = files.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(_hint_for_run(pathlib.Path(run))) from None
-    try:
-        return from_json(values)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
+    with files.naming(path):
+        return experiments.from_json(values)
 
 
 def write_experiment(run: Path, experiment: Experiment) -> None:
     """Writes `experiment.json` in one step: a reader sees the old one or the new one."""
-    files.write_json(files.inside(run, 'experiment.json'), to_json(experiment))
+    files.write_json(files.inside(run, 'experiment.json'), experiments.to_json(experiment))
 
 
 def write(
@@ -224,30 +212,26 @@ def require_same(experiment: Experiment, run: Path) -> None:
         return
     known = read_experiment(run)
     # A run fills these in from its data or weights: the user cannot differ in them.
-    prepared = experiment.preprocessing
+    prepared, theirs = experiment.preprocessing, known.preprocessing
     if prepared is None or experiment.weights is not None:
-        prepared = known.preprocessing
+        prepared = theirs
     else:
-        prepared = dataclasses.replace(
-            prepared,
-            size=experiment.augment.size,
-            grey=bool(known.preprocessing and known.preprocessing.grey),
-        )
+        own = {'size': experiment.augment.size, 'grey': bool(theirs and theirs.grey)}
+        prepared = dataclasses.replace(prepared, **own)
     experiment = with_head_of(run, experiment)
     asked = dataclasses.replace(experiment, preprocessing=prepared, classes=known.classes)
     if known.data and asked.data and 'origin' in checkpoint.position(run):
         asked = dataclasses.replace(asked, data=_placed_as(asked.data, known.data))
-    different = differences(known, asked)
+    different = experiments.differences(known, asked)
     if different and (checkpoint.steps(run) or records.read_metrics(run)):
         lines = '\n'.join(f'  {line}' for line in different)
-        raise ValueError(
-            f'{run} holds another configuration (there -> asked); choose another --out:\n{lines}'
-        )
+        rule = f'{run} holds another configuration (there -> asked); choose another --out'
+        raise ValueError(f'{rule}:\n{lines}')
 
 
 def with_head_of(run: Path, experiment: Experiment) -> Experiment:
     """An experiment with the outputs of the run that it began, if the data size its head."""
-    if not (checkpoint.steps(run) and sized_by_data(experiment.model)):
+    if not (checkpoint.steps(run) and experiments.sized_by_data(experiment.model)):
         return experiment
     outputs = read_experiment(run).model.num_classes
     return dataclasses.replace(experiment, model=experiment.model.clone(num_classes=outputs))
@@ -260,19 +244,12 @@ def _placed_as(asked: Source, known: Source) -> Source:
     return dataclasses.replace(asked, name=name, dir=known.dir)
 
 
-@contextlib.contextmanager
-def lock(run: Path, doing: str = 'training') -> Iterator[None]:
+def lock(run: Path, doing: str = 'training') -> contextlib.AbstractContextManager[None]:
     """Keeps other processes out of a directory; the lock ends with the process, however it ends.
 
     Raises:
         ValueError: if another process holds it.
     """
-    directory = os.open(run, os.O_RDONLY)
-    try:
-        if jax.process_index() == 0:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(f'another process is {doing} in {run}.') from None
-    finally:
-        os.close(directory)
+    first = jax.process_index() == 0
+    refusal = f'another process is {doing} in {run}.'
+    return files.locked(run, refusal) if first else contextlib.nullcontext()

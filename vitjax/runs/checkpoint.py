@@ -53,9 +53,8 @@ class _Draft(atomicity.AtomicRenameTemporaryPath):
 def _write_digests(folder: pathlib.Path) -> None:
     # Two files at the top change once more during the rename; their content is not read.
     written = sorted(p for p in folder.rglob('*') if p.is_file() and p.parent != folder)
-    files.write_json(
-        folder / DIGESTS, {str(p.relative_to(folder)): files.digest(p) for p in written}
-    )
+    digests = {str(path.relative_to(folder)): files.digest(path) for path in written}
+    files.write_json(folder / DIGESTS, digests)
 
 
 @contextlib.contextmanager
@@ -80,15 +79,13 @@ def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
         with quiet.orbax(_failed), ocp.CheckpointManager(directory, options=options) as opened:
             yield opened
         _empty(directory)
-    except TimeoutError as error:
-        raise ValueError(
-            f'a save in {run} took too long by the clock: {files.first_line(error)}; the last '
-            'checkpoint is kept.'
-        ) from None
     except Exception as error:
-        if _failed(error):
-            raise ValueError(f'the disk of {run} is full; the last checkpoint is kept.') from None
-        raise
+        if not _failed(error):
+            raise
+        what = f'the disk of {run} is full'
+        if isinstance(error, TimeoutError):
+            what = f'a save in {run} took too long by the clock: {files.first_line(error)}'
+        raise ValueError(f'{what}; the last checkpoint is kept.') from None
 
 
 def _failed(error: Exception) -> bool:
@@ -113,7 +110,7 @@ def steps(run: Path) -> list[int]:
 
 
 def _folder(run: Path, step: int) -> pathlib.Path:
-    return pathlib.Path(run) / FOLDER / str(step)
+    return files.inside(run, f'{FOLDER}/{step}')
 
 
 def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
@@ -124,16 +121,16 @@ def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
         step: step of the checkpoint.
         skip: items, of `ITEMS`, that may be damaged.
     """
-    folder = _folder(run, step)
     try:
-        known = files.read_json(files.inside(run, f'{FOLDER}/{step}/{DIGESTS}'))
+        folder = _folder(run, step)
+        known = files.read_json(files.inside(folder, DIGESTS))
         for name, wanted in known.items():
             path = files.inside(folder, name)
             if name.split('/')[0] not in skip and files.digest(path) != wanted:
                 return f'{path} has changed since it was written'
     except FileNotFoundError as error:
         missing = pathlib.Path(error.filename)
-        return None if missing == folder / DIGESTS else f'{missing} is missing'
+        return None if missing.name == DIGESTS else f'{missing} is missing'
     except OSError as error:
         return f'{error.filename} cannot be read: {error.strerror}'
     except ValueError as error:
@@ -146,7 +143,7 @@ def position(run: Path) -> dict[str, Any]:
     for step in reversed(steps(run)):
         with contextlib.suppress(ValueError, OSError):
             if damage(run, step, skip={*ITEMS} - {'position'}) is None:
-                return files.read_json(files.inside(run, f'{FOLDER}/{step}/position/metadata'))
+                return files.read_json(files.inside(_folder(run, step), 'position/metadata'))
     return {}
 
 
@@ -162,10 +159,8 @@ def set_aside(run: Path) -> None:
     wrong = {step: damage(run, step) for step in steps(run)}
     whole = [step for step, reason in wrong.items() if reason is None]
     if wrong and not whole:
-        raise ValueError(
-            f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; delete '
-            f'{pathlib.Path(run) / FOLDER} to train from the start.'
-        )
+        advice = f'delete {pathlib.Path(run) / FOLDER} to train from the start'
+        raise ValueError(f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; {advice}.')
     for step, reason in wrong.items():
         folder = _folder(run, step)
         if reason and step > max(whole):
@@ -204,10 +199,9 @@ def save(
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
     free = shutil.disk_usage(manager.directory).free
     if free < needed:
-        raise ValueError(
-            f'a checkpoint needs {needed / 2**20:,.1f} MiB, the disk of {manager.directory} has '
-            f'{free / 2**20:,.1f} free; the checkpoints before it are kept.'
-        )
+        has = f'the disk of {manager.directory} has {free / 2**20:,.1f} free'
+        kept = 'the checkpoints before it are kept'
+        raise ValueError(f'a checkpoint needs {needed / 2**20:,.1f} MiB, {has}; {kept}.')
     items: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items['position'] = ocp.args.JsonSave(position)
     # Orbax counts background work once per process: two managers that save at the same time wait
@@ -225,14 +219,14 @@ def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
         ValueError: if an item is missing or cannot be read; if it has other names, shapes or
             dtypes, with the differences.
     """
-    folder = files.inside(run, f'{FOLDER}/{step}').absolute()
+    folder = _folder(run, step).absolute()
     for name in trees:
         if not (folder / name).is_dir():
             raise ValueError(f'the checkpoint of step {step} has no {name}: {folder.parent}.')
-    with _named(folder):
-        saved = {name: _saved_shapes(folder / name) for name in trees}
+    with _named(folder), quiet.orbax(), ocp.StandardCheckpointer() as reader:
+        saved: Any = {name: reader.metadata(folder / name).item_metadata for name in trees}
     for name, tree in trees.items():
-        require_equal(f'{name} of the checkpoint', saved[name], tree)
+        require_equal(f'{name} of the checkpoint', saved[name].tree, tree)
     items: dict[str, Any] = {n: ocp.args.StandardRestore(tree) for n, tree in trees.items()}
     items['position'] = ocp.args.JsonRestore()
     handler = ocp.CompositeCheckpointHandler
@@ -272,18 +266,18 @@ def latest(
     Raises:
         ValueError: as `restore` does.
     """
-    step = min(max(steps(out), default=0) for out in outs)
-    if not step:
+    if not (step := min(max(steps(out), default=0) for out in outs)):
         return None
     states, positions = [], []
     for out, known in zip(outs, like, strict=True):
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), trees(known)
-        )
-        found = restore(out, step, shapes)
+        found = restore(out, step, jax.tree.map(_shape, trees(known)))
         positions.append(found.pop('position'))
         states.append(TrainState(step=jnp.asarray(step, jnp.int32), **found))
     return step, states, positions
+
+
+def _shape(x: Any, sharding: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
 
 
 def load(run: Path, shapes: Any, *, which: str = 'best', item: str = 'params') -> Any:
@@ -339,7 +333,7 @@ def _best(run: Path, found: list[int]) -> int:
     for step in found:
         if reason := damage(run, step, skip=ITEMS):
             raise _best_is_damaged(reason, _folder(run, step))
-        path = files.inside(run, f'{FOLDER}/{step}/metrics/metrics')
+        path = files.inside(_folder(run, step), 'metrics/metrics')
         try:
             ranks[step] = float(files.read_json(path)['accuracy'])
         except FileNotFoundError:  # saved by a run that was asked to stop
@@ -354,13 +348,7 @@ def _placed(shapes: Any) -> Any:
     devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
     mesh = jax.sharding.Mesh(np.array(devices), ('device',))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes)
-
-
-def _saved_shapes(item: pathlib.Path) -> Any:
-    with quiet.orbax(), ocp.StandardCheckpointer() as checkpointer:
-        metadata: Any = checkpointer.metadata(item).item_metadata
-    return metadata.tree
+    return jax.tree.map(functools.partial(_shape, sharding=place), shapes)
 
 
 def require_equal(what: str, saved: PyTree, wanted: PyTree) -> None:

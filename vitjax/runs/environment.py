@@ -49,24 +49,22 @@ def software() -> dict[str, Any]:
     out, root = hashlib.sha256(), pathlib.Path(__file__).parents[1]
     for path in sorted(root.rglob('*.py')):
         out.update(f'{path.relative_to(root)}\n'.encode() + path.read_bytes())
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     python = '.'.join(platform.python_version_tuple()[:2])
-    return {'versions': {**versions, 'python': python}, 'vitjax': out.hexdigest()[:12]}
+    return {'versions': {**_versions(), 'python': python}, 'vitjax': out.hexdigest()[:12]}
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 @functools.cache
 def _machine() -> dict[str, Any]:
     commit, changed = _commit(pathlib.Path(__file__).resolve().parents[2])
     return {
-        'commit': commit,
-        'changed': changed,
-        'python': platform.python_version(),
-        'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-        'system': platform.platform(),
-        'cpu': _cpu(),
-        'cores': cores(),
+        'commit': commit, 'changed': changed, 'python': platform.python_version(),
+        'versions': _versions(), 'system': platform.platform(), 'cpu': _cpu(), 'cores': cores(),
         'memory': _memory(),
-    }
+    }  # fmt: skip
 
 
 def _commit(root: pathlib.Path) -> tuple[str | None, bool | None]:

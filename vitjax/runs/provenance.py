@@ -31,12 +31,11 @@ SHOWN = 3  # class names in a message
 
 def of_data(data: Data) -> Facts:
     """Identity of a split: number of images, and digests of class names, labels and examples."""
+    classes, labels = json.dumps(data.classes).encode(), np.asarray(data.labels, '<i4').tobytes()
     return {
-        'images': len(data),
-        'classes': _sha(json.dumps(data.classes).encode()),
-        'labels': _sha(np.asarray(data.labels, '<i4').tobytes()),
+        'images': len(data), 'classes': _sha(classes), 'labels': _sha(labels),
         'digest': data.digest,
-    }
+    }  # fmt: skip
 
 
 def _splits(source: Source, prepared: Preprocessing | None, load: Load) -> dict[str, Data]:
@@ -112,14 +111,14 @@ def differences(
         if then is None:
             continue
         kind = 'training' if split == 'train' else split
-        same = {name: then.get(name) == now[name] for name in now}
-        if not same['classes']:
+        changed = {name for name in now if then.get(name) != now[name]}
+        if 'classes' in changed:
             found.append('class names' + (_names(*classes) if classes else ''))
-        if not same['images']:
+        if 'images' in changed:
             found.append(f'{then["images"]:,} -> {now["images"]:,} {kind} images')
-        elif not same['labels']:
+        elif 'labels' in changed:
             found.append(f'the labels of the {kind} images')
-        elif same['classes'] and not same['digest'] and now['digest'] and then.get('digest'):
+        elif changed == {'digest'} and now['digest'] and then.get('digest'):
             found.append(f'the {kind} images')
     for name, said in (('weights', 'the initial weights'), ('teacher', "the teacher's weights")):
         if name in old and name in new and old[name] != new[name]:
@@ -148,10 +147,9 @@ def require_same(
         report(f'{run} does not record its data (an earlier version wrote it): not checked')
         return
     if found := differences(old, facts, (runs.read_experiment(run).classes, classes)):
-        raise ValueError(
-            f'{run} was trained on other data (then -> now): {"; ".join(found)}.\n'
-            'Put the data back as they were to resume it, or choose another --out.'
-        )
+        advice = 'Put the data back as they were to resume it, or choose another --out.'
+        what = f'{run} was trained on other data (then -> now)'
+        raise ValueError(f'{what}: {"; ".join(found)}.\n{advice}')
 
 
 def remark(run: Path, read: Mapping[str, Data]) -> str:

@@ -9,7 +9,7 @@ import functools
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -33,8 +33,12 @@ def read_metrics(run: Path) -> list[Record]:
 
 def _read_metrics(run: Path) -> tuple[list[Record], int]:
     """The intact lines of `metrics.jsonl`, and the number of damaged ones."""
-    found, broken = files.read_lines(files.inside(run, METRICS))
-    records = [record for record in found if is_record(record)]
+    return _intact(run, METRICS, is_record)
+
+
+def _intact(run: Path, name: str, known: Callable[[Record], bool]) -> tuple[list[Record], int]:
+    found, broken = files.read_lines(files.inside(run, name))
+    records = [record for record in found if known(record)]
     return records, len(broken) + len(found) - len(records)
 
 
@@ -102,10 +106,9 @@ def note(run: Path, record: Record, name: str) -> None:
 
 def read_notes(run: Path, name: str) -> list[Record]:
     """The intact lines that `note` wrote to a file of a run."""
-    found, broken = files.read_lines(path := files.inside(run, name))
-    records = [record for record in found if isinstance(record.get('step'), int)]
-    if lost := len(broken) + len(found) - len(records):
-        files.warn(f'{path} was damaged: {lost} lines are lost')
+    records, lost = _intact(run, name, lambda record: isinstance(record.get('step'), int))
+    if lost:
+        files.warn(f'{files.inside(run, name)} was damaged: {lost} lines are lost')
     return records
 
 

@@ -10,6 +10,7 @@ import scipy.ndimage
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from vitjax.data.augment import operations as op
+from vitjax.data.preprocess import luma
 
 
 def picture(seed, low=0, high=256, shape=(17, 23, 3)):
@@ -53,7 +54,7 @@ def test_operations_on_values_with_a_strength():
         check(op.solarize, functools.partial(ImageOps.solarize, threshold=threshold), threshold)
     table = [min(255, i + 50) if i < 128 else i for i in range(256)]
     check(op.solarize_add, lambda image: image.point(table * 3), 50)
-    check(op.grey, lambda image: image.convert('L').convert('RGB'))
+    check(luma, lambda image: image.convert('L').convert('RGB'))
 
 
 @pytest.mark.slow
@@ -66,7 +67,7 @@ def test_operations_on_images_of_a_few_pixels(shape):
                factor)) for name, ours in ENHANCED for factor in (0.0, 1.9)),
         (op.equalize, ImageOps.equalize), (op.invert, ImageOps.invert),
         (op.autocontrast, ImageOps.autocontrast), (op.solarize, ImageOps.solarize),
-        (op.grey, lambda image: image.convert('L').convert('RGB')),
+        (luma, lambda image: image.convert('L').convert('RGB')),
     ]  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for i, (ours, theirs) in enumerate(ways):

@@ -11,6 +11,7 @@ import pytest
 from data.prepare.test_tar import header
 from PIL import Image
 
+from vitjax.base import files
 from vitjax.data import classes, images
 from vitjax.data.prepare import imagenet, listing
 
@@ -393,7 +394,7 @@ def test_a_draft_of_others_is_not_taken_over(source, refused, tmp_path):
     refused('or by an earlier version: delete it')
     (draft / 'mine').unlink()
     (draft / 'source').unlink()
-    with imagenet._alone(draft):
+    with files.locked(draft, 'taken'):
         refused('one process at a time can prepare imagenet2012: another is at work')
     assert imagenet.prepare(source, str(tmp_path / 'data')).is_dir()
 

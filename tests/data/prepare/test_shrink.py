@@ -163,7 +163,7 @@ def test_another_size_or_source_is_refused_with_both(folder, tmp_path):
     assert content(out) == before
     assert shrink.shrink(tmp_path / 'from' / '..' / 'from', out, 20) == 3
     (out / shrink.RECORD).unlink()  # as an earlier version left it
-    with pytest.raises(ValueError, match=r'something that this command did not write.*jpg'):
+    with pytest.raises(ValueError, match=r'a file that this command did not write.*jpg'):
         shrink.shrink(folder, out, 30)
     assert content(out).items() < before.items()
 

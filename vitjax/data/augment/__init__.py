@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -106,23 +107,23 @@ def augment(
             another crop.
     """
     require_one_crop(settings)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    x = _central_square(images).astype(jnp.float32) / 255
-    if _on(settings.area):
-        x = jax.vmap(functools.partial(_crop, settings))(keys, x)
-    x = _resample(settings, keys, x) if _moves(settings) else _resize(x, settings.size)
-    x = jax.vmap(functools.partial(_recolour, settings))(keys, x)
+    s, keys = settings, jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     mean, deviation = (jnp.asarray(v, jnp.float32) for v in normalisation)
-    if settings.policy or _on(settings.jitter):
-        x = jax.vmap(functools.partial(_operate, settings, mean))(keys, x)
-    x = (x - mean) / deviation
-    if _on(settings.erase):
-        x = jax.vmap(functools.partial(_erase, settings))(keys, x)
-    soft = jax.nn.one_hot(labels, num_classes) * (1 - settings.smoothing)
-    soft += settings.smoothing / num_classes
-    if _on(settings.cutout):
-        x = jax.vmap(functools.partial(_cutout, settings))(keys, x)
-    if _on(settings.mixup) or _on(settings.cutmix):
+
+    def each(x: jax.Array, change: Callable[..., jax.Array], *strengths: Any) -> jax.Array:
+        """Changes every image, unless all strengths are off."""
+        on = any(map(_on, strengths))
+        return jax.vmap(functools.partial(change, settings))(keys, x) if on else x
+
+    x = _central_square(images).astype(jnp.float32) / 255
+    x = each(x, _crop, s.area)
+    x = _resample(settings, keys, x)
+    x = each(x, _recolour, s.contrast, s.brightness)
+    x = each(x, functools.partial(_operate, mean=mean), s.policy, s.jitter)
+    x = each((x - mean) / deviation, _erase, s.erase)
+    x = each(x, _cutout, s.cutout)
+    soft = jax.nn.one_hot(labels, num_classes) * (1 - s.smoothing) + s.smoothing / num_classes
+    if _on(s.mixup) or _on(s.cutmix):
         if len(images) % 2:
             need = 'mixup and cutmix pair images, so each device needs an even number'
             raise ValueError(f'{need}: got {len(images)}.')
@@ -142,8 +143,8 @@ def require_one_crop(settings: Augment) -> None:
                 raise ValueError(f'augment.area crops instead of augment.{name}: {value}.')
 
 
-def _on(strength: float | jax.Array) -> bool:
-    return isinstance(strength, jax.Array) or strength != 0
+def _on(strength: float | str | jax.Array) -> bool:
+    return isinstance(strength, jax.Array) or bool(strength)
 
 
 def _central_square(images: jax.Array) -> jax.Array:
@@ -158,23 +159,20 @@ def _resize(x: jax.Array, size: int) -> jax.Array:
     return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), 'bilinear')
 
 
-def _moves(s: Augment) -> bool:
-    moves = (s.padding, s.flip, s.shift, s.rotation, s.zoom)
-    return any(map(_on, moves)) or (s.enlarge or s.size) != s.size
-
-
-def _resample(settings: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
+def _resample(s: Augment, keys: jax.Array, x: jax.Array) -> jax.Array:
     """Resize, crop, flip, shift, rotation and zoom in one bilinear resample."""
-    full = settings.enlarge or settings.size
+    full = s.enlarge or s.size
+    if full == s.size and not any(map(_on, (s.padding, s.flip, s.shift, s.rotation, s.zoom))):
+        return _resize(x, s.size)
     if min(x.shape[1:3]) > full:
         x = _resize(x, full)  # shrinking needs the antialiasing of a plain resize
-    matrices, offsets = jax.vmap(functools.partial(_affine, settings, x.shape[1:3]))(keys)
-    shape, fill = (settings.size, settings.size), 0.0 if settings.padding else None
-    place = operations.sample if _on(settings.rotation) else operations.sample_upright
-    sample = functools.partial(place, shape=shape, fill=fill)
-    return jax.vmap(lambda *args: sample(args[0], matrix=args[1], offset=args[2]))(
-        x, matrices, offsets
-    )
+    place = operations.sample if _on(s.rotation) else operations.sample_upright
+    fill = 0.0 if s.padding else None
+
+    def sample(key: jax.Array, image: jax.Array) -> jax.Array:
+        return place(image, (s.size, s.size), *_affine(s, image.shape[:2], key), fill)
+
+    return jax.vmap(sample)(keys, x)
 
 
 def _affine(
@@ -237,7 +235,7 @@ def crop_box(
     return tuple(jnp.where(fits.any(), jnp.stack([corner, box]), fallback))
 
 
-def _operate(settings: Augment, mean: jax.Array, key: jax.Array, image: jax.Array) -> jax.Array:
+def _operate(settings: Augment, key: jax.Array, image: jax.Array, mean: jax.Array) -> jax.Array:
     image = jnp.round(255 * image)
     if settings.policy:
         fill = jnp.round(255 * mean)
@@ -269,8 +267,6 @@ def _erase(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _recolour(settings: Augment, key: jax.Array, image: jax.Array) -> jax.Array:
-    if not (_on(settings.contrast) or _on(settings.brightness)):
-        return image
     factor = 1 + settings.contrast * jax.random.uniform(purpose(key, 'contrast'), (), minval=-1)
     mean = image.mean((0, 1))
     change = settings.brightness * jax.random.uniform(purpose(key, 'brightness'), (), minval=-1)

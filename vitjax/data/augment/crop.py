@@ -1,6 +1,7 @@
 """A random box of an image file, resized, for images that stream: on the host, by OpenCV."""
 
 import dataclasses
+import importlib
 import io
 import math
 
@@ -50,12 +51,9 @@ class Crop:
             place = box(random, self.area, shape)
             spare = min(place[2:]) // self.size
             factor = max(f for f in (1, 2, 4, 8) if f <= max(1, spare))
-            reduced = {
-                1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-                8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-            }[factor]  # fmt: skip
-            flags = cv2.IMREAD_COLOR_RGB | reduced
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+            reduced = getattr(cv2, f'IMREAD_REDUCED_GRAYSCALE_{factor}') if factor > 1 else 0
+            encoded = np.frombuffer(content, np.uint8)
+            image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | reduced)
             if image is None:
                 raise ValueError(f'{file} cannot be read: it is a damaged JPEG.')
         top, left, high, wide = place
@@ -102,14 +100,15 @@ def central(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-def require_opencv() -> None:
-    """Checks that the extra `stream` is installed.
+def require_stream(*packages: str) -> None:
+    """Checks that packages of the extra `stream` are installed.
 
     Raises:
-        ValueError: if not, with the command that installs it.
+        ValueError: if not, with the command that installs them.
     """
     try:
-        import cv2  # noqa: F401
+        for name in packages:
+            importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f'{ADVICE}: {error}.') from None
 

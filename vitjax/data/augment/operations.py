@@ -10,13 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vitjax.data.preprocess import luma
+
 Scalar = jax.Array | float
-
-
-def grey(image: jax.Array) -> jax.Array:
-    """Luma (ITU-R 601-2) in all three channels, in Pillow's fixed point: `convert('L')`."""
-    luma = image.astype(jnp.int32) @ jnp.array([19595, 38470, 7471]) + 0x8000
-    return jnp.broadcast_to((luma >> 16)[..., None], image.shape).astype(image.dtype)
 
 
 def blend(a: jax.Array, b: jax.Array, share: Scalar) -> jax.Array:
@@ -26,12 +22,12 @@ def blend(a: jax.Array, b: jax.Array, share: Scalar) -> jax.Array:
 
 def colour(image: jax.Array, factor: Scalar) -> jax.Array:
     """Saturation: grey at 0, the image at 1: `ImageEnhance.Color`."""
-    return blend(grey(image), image, factor)
+    return blend(luma(image), image, factor)
 
 
 def contrast(image: jax.Array, factor: Scalar) -> jax.Array:
     """The mean luma everywhere at 0, the image at 1: `ImageEnhance.Contrast`."""
-    mean = jnp.floor(grey(image)[..., 0].mean() + 0.5)
+    mean = jnp.floor(luma(image)[..., 0].mean() + 0.5)
     return blend(jnp.full_like(image, mean), image, factor)
 
 

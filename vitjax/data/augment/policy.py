@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.data.augment import operations as op
+from vitjax.data.preprocess import luma
 
 _GEOMETRIC = ('rotate', 'shear x', 'shear y', 'translate x', 'translate y')
 _TRANSLATE = 0.45  # of the side, at magnitude 10
@@ -121,7 +122,7 @@ def _moved(which: jax.Array, level: jax.Array, image: jax.Array, fill: jax.Array
 def _three(name: str, key: jax.Array, image: jax.Array, fill: jax.Array) -> jax.Array:
     which, width = jax.random.split(key)
     deviation = jax.random.uniform(width, (), minval=0.1, maxval=2.0)
-    ways = (op.grey, op.solarize, lambda x: op.blur(x, deviation, 2.0))
+    ways = (luma, op.solarize, lambda x: op.blur(x, deviation, 2.0))
     return jax.lax.switch(jax.random.randint(which, (), 0, 3), ways, image)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.base.processes import cores
-from vitjax.data.augment.crop import ADVICE, Crop, require_opencv
+from vitjax.data.augment.crop import Crop, require_stream
 from vitjax.data.order import Order
 from vitjax.data.source import Encoded
 
@@ -53,12 +53,7 @@ class Workers:
         side = (crop.size, crop.size, 3) if crop else images.shape[1:]
         self.shape: tuple[int, ...] = (len(images), *side)
         self._count = (0 if cores() <= FEW else min(cores(), WORKERS)) if count is None else count
-        require_opencv()
-        if self._count:
-            try:
-                import grain  # noqa: F401 (refused here, not by the first read)
-            except ImportError as error:
-                raise ValueError(f'{ADVICE}: {error}.') from None
+        require_stream('cv2', *(['grain'] if self._count else []))  # not by the first read
         self._parts = _Parts(images, order, crop, PART if self._count else SHORT)
         self.images_a_step = self._parts.images_a_step
         self._iterators: list[Any] = []  # of the worker processes, one at most

@@ -69,7 +69,5 @@ def _tell_missing(source: Source, split: str, data: Data) -> None:
     counts = np.bincount(data.labels, minlength=len(data.classes))
     missing = [name for name, count in zip(data.classes, counts, strict=True) if not count]
     if missing:
-        tell(
-            f'{source.name}: no images of {len(missing):,} of {len(counts):,} classes in the '
-            f'{split} split: {listed(missing)}'
-        )
+        share = f'{len(missing):,} of {len(counts):,} classes in the {split} split'
+        tell(f'{source.name}: no images of {share}: {listed(missing)}')

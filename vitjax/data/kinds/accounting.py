@@ -80,10 +80,9 @@ class Accounting:
 
     def counts(self) -> str:
         """The files not read, by kind, the most first: `16 files not read: hidden 12, .txt 4`."""
-        kinds = [(kind, count) for kind, count in self.unread.most_common() if count]
-        total, more = sum(count for _, count in kinds), kinds[SHOWN:]
-        if more:
-            kinds = [*kinds[:SHOWN], ('others', sum(count for _, count in more))]
+        kinds, total = (+self.unread).most_common(SHOWN), self.unread.total()
+        if others := total - sum(count for _, count in kinds):
+            kinds.append(('others', others))
         said = []
         if total:
             shown = ', '.join(f'{kind} {count:,}' for kind, count in kinds)

@@ -54,31 +54,27 @@ def _layout(files: Accounting, root: pathlib.Path) -> tuple[Splits, tuple[str, .
     own = splits.names
     others = [name for name in folders if split_of(name) is None]
     if own and others:
-        raise ValueError(
-            f'{root} has {listed(others)} besides {", ".join(own.values())}: folders '
-            f'besides splits must be splits ({KNOWN}). Move them out of it; if all of them '
-            'are classes, move all into a folder train.'
-        )
+        rule = f'{root} has {listed(others)} besides {", ".join(own.values())}'
+        advice = 'Move them out of it; if all of them are classes, move all into a folder train.'
+        raise ValueError(f'{rule}: folders besides splits must be splits ({KNOWN}). {advice}')
     lost = [name for name in os.listdir(root) if split_of(name) and name not in folders]
     if lost:  # mostly a link to a disk that is not mounted
         raise ValueError(f'{root / lost[0]} has the name of a split: it must be a folder.')
     words = {split for name in folders for split in _words(name)}
     if not own and 'train' in words and {'validation', 'test'} & words:
-        raise ValueError(
-            f'{root} has {listed(folders)}: if they are splits, they must have the names '
-            f'train, val and test; if they are classes, move all into a folder train.'
-        )
+        rule = 'if they are splits, they must have the names train, val and test'
+        advice = 'if they are classes, move all into a folder train'
+        raise ValueError(f'{root} has {listed(folders)}: {rule}; {advice}.')
     if own and 'train' not in own:
         raise ValueError(f'{root} must have a train folder: it has {", ".join(own.values())}.')
     first = root / own.get('train', '')
     classes = _classes(files, first) if own else folders
+    rule = f'{first} must have one folder for each class'
     if not classes:
-        raise ValueError(f'{first} must have one folder for each class: it has none.')
+        raise ValueError(f'{rule}: it has none.')
     if own and all(map(split_of, classes)):
-        raise ValueError(
-            f'{first} must have one folder for each class: {listed(classes)} are names of '
-            f'splits. If they are splits, name folder:{first}.'
-        )
+        advice = f'If they are splits, name folder:{first}.'
+        raise ValueError(f'{rule}: {listed(classes)} are names of splits. {advice}')
     return splits, tuple(classes)
 
 
@@ -110,10 +106,9 @@ def _images(
             raise ValueError(f'class folder without images{files.aside()}: {home / empty[0]}.')
     if len(classes) == 1 and all(name.count('/') > 1 for name in found['train'][0]):
         below = sorted({name.split('/')[1] for name in found['train'][0]})
-        raise ValueError(
-            f'{first} must have one folder for each class: it has {classes[0]} alone, whose images '
-            f'lie in {listed(below)}; if those are the classes, name the folder above them.'
-        )
+        there = f'it has {classes[0]} alone, whose images lie in {listed(below)}'
+        advice = 'if those are the classes, name the folder above them'
+        raise ValueError(f'{first} must have one folder for each class: {there}; {advice}.')
     return found
 
 
@@ -134,13 +129,10 @@ def _of_class(files: Accounting, home: pathlib.Path, name: str) -> list[str]:
     while waiting:
         folder = waiting.pop()
         folders, images = files.open_once(home / folder)
-        for below in folders:
-            if split_of(below):
-                raise ValueError(
-                    f'{home / folder / below} has the name of a split inside of the class '
-                    f'{name}: splits lie above classes. If {name} is no class, name '
-                    f'folder:{home / folder}; else rename {below}.'
-                )
+        if below := next(filter(split_of, folders), None):
+            rule = f'has the name of a split inside of the class {name}: splits lie above classes'
+            advice = f'If {name} is no class, name folder:{home / folder}; else rename {below}.'
+            raise ValueError(f'{home / folder / below} {rule}. {advice}')
         found += [f'{folder}/{image}' for image in images]
         waiting += [f'{folder}/{below}' for below in folders]
     return sorted(found, key=lambda path: path.split('/'))

@@ -1,13 +1,10 @@
 """ImageNet-1k from its archives or folders, as TensorFlow Datasets reads it."""
 
-import contextlib
-import fcntl
 import functools
 import io
-import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,28 +60,13 @@ def prepare(
     found = {split: listing.read(source, split, labels, progress) for split in listing.COUNTS}
     draft = target.with_name(f'.draft-{VERSION}')
     draft.mkdir(exist_ok=True)
-    with _alone(draft):
+    rule = 'one process at a time can prepare imagenet2012'
+    with files.locked(draft, f'{rule}: another is at work in {draft}.'):
         _require_same(draft / RECORD, ''.join(each.signature() for each in found.values()), source)
         _write(draft, found, labels, progress)
         draft.rename(target)
         (target / RECORD).unlink()
     return target
-
-
-@contextlib.contextmanager
-def _alone(draft: pathlib.Path) -> Iterator[None]:
-    """Keeps a second process out of a draft; the lock ends with the process, even if killed."""
-    descriptor = os.open(draft, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not all network file systems have locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                rule = 'one process at a time can prepare imagenet2012'
-                raise ValueError(f'{rule}: another is at work in {draft}.') from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _signatures(record: pathlib.Path) -> list[Any]:

@@ -100,14 +100,14 @@ def read(source: pathlib.Path, split: str, labels: Labels, progress: Callable[..
     else:
         raise ValueError(f'{source} must have {ARCHIVES[split]} or a folder {FOLDERS[split][0]}.')
     rows: list[Row] = []
-    with progress(f'{split} images found', COUNTS[split]) as show:
-        for row in itertools.islice(members, COUNTS[split] + 1):
+    wanted = COUNTS[split]
+    with progress(f'{split} images found', wanted) as show:
+        for row in itertools.islice(members, wanted + 1):
             rows.append(row)
             show(len(rows))
-    if len(rows) != COUNTS[split]:
-        rule = f'ImageNet has {COUNTS[split]:,} {split} images'
-        more = ' or more' if len(rows) > COUNTS[split] else ''
-        raise ValueError(f'{rule}: {source} has {len(rows):,}{more}.')
+    if len(rows) != wanted:
+        there = f'{len(rows):,}' + ' or more' * (len(rows) > wanted)
+        raise ValueError(f'ImageNet has {wanted:,} {split} images: {source} has {there}.')
     rows.sort(key=lambda row: row.name)
     synsets = [_synset(row, split, labels) for row in rows]
     number = {synset: i for i, synset in enumerate(labels.synsets)}
@@ -120,10 +120,8 @@ def read(source: pathlib.Path, split: str, labels: Labels, progress: Callable[..
         raise ValueError(f'{source} must have each validation image once: {double} is there twice.')
     kinds = [('file', 'i4'), ('start', 'i8'), ('size', 'i8'), ('label', 'i4')]
     kinds += [('name', f'S{max(map(len, names))}')]
-    table = zip(rows, synsets, names, strict=True)
-    return Listing(
-        files, np.array([(*row[:3], number[synset], name) for row, synset, name in table], kinds)
-    )
+    table = zip(rows, map(number.get, synsets), names, strict=True)
+    return Listing(files, np.array([(*row[:3], own, name) for row, own, name in table], kinds))
 
 
 def _synset(row: Row, split: str, labels: Labels) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from vitjax.base.files import read_json, write_json, writing
+from vitjax.base.files import irregular, read_json, write_json, writing
 from vitjax.data import images
 from vitjax.data.images import SUFFIXES
 from vitjax.data.kinds.accounting import OURS, Accounting
@@ -114,7 +114,7 @@ def _targets(
     folders: dict[pathlib.Path, pathlib.Path] = {}
     for file in files:
         target = out / file.relative_to(source)
-        if file.suffix.lower() not in ('.jpg', '.jpeg'):
+        if not _is_jpeg(file):
             target = target.with_name(f'{target.name}.jpg')
         if (other := owner.setdefault(target, file)) != file:
             raise ValueError(f'{other} and {file} would both be {target}: rename one of them.')
@@ -131,6 +131,10 @@ def _targets(
     return [*owner]
 
 
+def _is_jpeg(file: pathlib.Path) -> bool:
+    return file.suffix.lower() in ('.jpg', '.jpeg')
+
+
 def _begun(out: pathlib.Path, settings: dict[str, Any]) -> bool:
     """Returns True if `out` was begun with these settings, False if it was not begun.
 
@@ -142,8 +146,8 @@ def _begun(out: pathlib.Path, settings: dict[str, Any]) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     for name, value in settings.items():
-        if known.get(name) != value:
-            rule = f'{out} has images made with {name} {known.get(name)}'
+        if (before := known.get(name)) != value:
+            rule = f'{out} has images made with {name} {before}'
             raise ValueError(f'{rule}: {name} is {value} now; choose another --out.')
     return True
 
@@ -157,8 +161,8 @@ def _done(file: pathlib.Path, target: pathlib.Path, begun: bool) -> bool:
     if stat.S_ISLNK(there.st_mode):
         raise ValueError(f'--out must hold no links: {target} is one.')
     if not begun or not stat.S_ISREG(there.st_mode):
-        what = 'a folder' if stat.S_ISDIR(there.st_mode) else 'something'
-        raise ValueError(f'{what} that this command did not write is where {file} goes: {target}.')
+        what = f'{irregular(target) or "a file"} that this command did not write'
+        raise ValueError(f'{what} is where {file} goes: {target}.')
     if not _as_kept(there.st_mtime_ns, file.stat().st_mtime_ns):
         rule = f'{target} or {file} has changed since the one was made of the other'
         raise ValueError(f'{rule}: delete {target} to have it made anew.')
@@ -177,11 +181,7 @@ def _write(file: pathlib.Path, target: pathlib.Path, size: int) -> None:
     sides = pixels.shape[1::-1]
     target.parent.mkdir(parents=True, exist_ok=True)
     with writing(target) as draft:
-        if (
-            file.suffix.lower() in ('.jpg', '.jpeg')
-            and min(sides) <= size
-            and images.size(file) == sides
-        ):
+        if _is_jpeg(file) and min(sides) <= size and images.size(file) == sides:
             draft.write(file.read_bytes())
         else:
             scale = min(1.0, size / min(sides))
