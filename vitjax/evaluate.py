@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import scipy.special
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vitjax.base.console import Progress, silent
 from vitjax.base.types import Module, Params
 from vitjax.data import preprocess
 from vitjax.data.preprocess import Preprocessing
@@ -21,8 +22,7 @@ from vitjax.training.step import eval_step
 
 def predict(
     model: Module, params: Params, data: Data, preprocessing: Preprocessing, batch_size: int,
-    devices: Sequence[Any] | None = None, *, report: Callable[[int], object] = lambda done: None,
-    together: bool = False,
+    devices: Sequence[Any] | None = None, *, report: Progress = silent, together: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Logits [N, num_classes] float32 of every image, each computed once.
 
@@ -35,7 +35,7 @@ def predict(
         preprocessing: the model's preprocessing.
         batch_size: images per batch, over all devices of this process.
         devices: devices to use, of which only those of this process count; None takes them all.
-        report: called with the number of finished images after every batch.
+        report: takes the number of finished images after every batch.
         together: split the images over all processes of the run; each returns all logits. Every
             process must call this.
 

@@ -1,7 +1,5 @@
 """Attention as linen modules."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,28 +26,54 @@ def tap(module: nn.Module) -> Tap | None:
     return hook if captures else None
 
 
-class MultiHeadAttention(nn.Module):
-    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
+class _Attention(nn.Module):
+    """Settings of both kinds of attention, and what follows their projections.
 
-    `head_width` None is width / num_heads. `talking` mixes heads around the softmax, as CaiT's
-    trunk does. `implementation` is one of `ops.IMPLEMENTATIONS`; `capture` takes weights from
-    `explicit` alone.
+    `implementation` is one of `ops.IMPLEMENTATIONS`; `capture` takes weights from `explicit` alone.
     """
 
     num_heads: int
-    head_width: int | None = None
-    talking: bool = False
     qkv_bias: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
     implementation: str = 'auto'
     dtype: str = 'float32'
 
+    @nn.nowrap
+    def project(self, features: int, name: str) -> Dense:
+        return Dense(features, self.qkv_bias, self.dtype, name=name)
+
+    @nn.nowrap
+    def attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
+        mixing: Mixing | None = None,
+    ) -> jax.Array:  # fmt: skip
+        """Attention, then its projection: [B, Q, width]."""
+        rate, hook = self.attention_dropout, tap(self)
+        out = ops.attend(
+            q, k, v, implementation=self.implementation, mixing=mixing, dropout=rate,
+            key=self.make_rng('dropout') if train and rate else None, tap=hook,
+        )  # fmt: skip
+        out = hook('heads', out) if hook else out
+        out = Dense(width, dtype=self.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
+        return dropout(self, out, self.dropout, train)
+
+
+class MultiHeadAttention(_Attention):
+    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017), optionally with talking heads.
+
+    `head_width` None is width / num_heads. `talking` mixes heads around the softmax, as CaiT's
+    trunk does.
+    """
+
+    head_width: int | None = None
+    talking: bool = False
+
     @nn.compact
     def __call__(self, tokens: jax.Array, train: bool = False) -> jax.Array:
         heads, width = self.num_heads, tokens.shape[-1]
         size = self.head_width or head_width(width, heads)
-        project = Dense(3 * heads * size, self.qkv_bias, self.dtype, name='qkv')
+        project = self.project(3 * heads * size, 'qkv')
         if ops.in_thirds() and tap(self) is None:
             q, k, v = (x.reshape(*x.shape[:2], heads, size) for x in project.thirds(tokens))
         else:
@@ -59,7 +83,7 @@ class MultiHeadAttention(nn.Module):
         if self.talking:
             mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
             mixing = Mixing(*mixes[0].parameters(), *mixes[1].parameters())
-        return _attended(self, q, k, v, width, train, mixing)
+        return self.attend(q, k, v, width, train, mixing)
 
 
 class Mix(nn.Module):
@@ -76,19 +100,12 @@ class Mix(nn.Module):
         return kernel, self.param('bias', nn.initializers.zeros, (self.num_heads,))
 
 
-class ClassAttention(nn.Module):
+class ClassAttention(_Attention):
     """Class tokens [B, K, D] gather from patches [B, N, D] (Touvron et al. 2021, eq. 6): [B, K, D].
 
     One class token attends to itself and the patches, `[class, patches]`. Several, one a class,
     attend to the patches only (Touvron et al. 2021b, section 3.3).
     """
-
-    num_heads: int
-    qkv_bias: bool = True
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    implementation: str = 'auto'
-    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, tokens: jax.Array, patches: jax.Array, train: bool = False) -> jax.Array:
@@ -96,29 +113,12 @@ class ClassAttention(nn.Module):
         size = head_width(width, heads)
         if tokens.shape[1] == 1:
             patches = jnp.concatenate([tokens, patches], axis=1)
-
-        def project(name: str, x: jax.Array) -> jax.Array:
-            x = Dense(width, self.qkv_bias, self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:2], heads, size)
-
-        q, k, v = project('query', tokens), project('key', patches), project('value', patches)
-        return _attended(self, q, k, v, width, train)
-
-
-def _attended(
-    module: Any, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
-    mixing: Mixing | None = None,
-) -> jax.Array:  # fmt: skip
-    """Attention with a module's settings, then its projection: [B, Q, width]."""
-    rate = module.attention_dropout
-    hook = tap(module)
-    out = ops.attend(
-        q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate,
-        key=module.make_rng('dropout') if train and rate else None, tap=hook,
-    )  # fmt: skip
-    out = hook('heads', out) if hook else out
-    out = Dense(width, dtype=module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
-    return dropout(module, out, module.dropout, train)
+        sources = {'query': tokens, 'key': patches, 'value': patches}
+        q, k, v = (
+            self.project(width, name)(x).reshape(*x.shape[:2], heads, size)
+            for name, x in sources.items()
+        )
+        return self.attend(q, k, v, width, train)
 
 
 def head_width(width: int, num_heads: int) -> int:

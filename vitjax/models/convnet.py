@@ -39,7 +39,16 @@ class Pool(nn.Module):
         return ops.pool(x)
 
 
-class ConvNet(Model):
+class _Maps(Model):
+    """Model of feature maps of unequal shapes."""
+
+    @property
+    def trunk(self) -> Trunk:
+        """Feature maps alone."""
+        return Trunk(None, 0, 'maps', {})
+
+
+class ConvNet(_Maps):
     """Small network of the lecture: 3x3 valid convolutions, each with 2x2 max pooling, then dense.
 
     Images [B, H, W, 3] to logits [B, num_classes] (the hidden features when it is 0). Dense layers
@@ -58,11 +67,6 @@ class ConvNet(Model):
     num_classes: Classes = 1
     dropout: Rate = 0.0
     dtype: Arithmetic = 'float32'
-
-    @property
-    def trunk(self) -> Trunk:
-        """Feature maps of unequal shapes."""
-        return Trunk(None, 0, 'maps', {})
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -83,7 +87,7 @@ class ConvNet(Model):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-class VGG16(Model):
+class VGG16(_Maps):
     """VGG-16 (Simonyan and Zisserman 2015, table 1, column D), as torchvision has it.
 
     Images [B, H, W, 3] of 32 pixels or more to logits [B, num_classes] (features when it is 0).
@@ -97,11 +101,6 @@ class VGG16(Model):
     num_classes: Classes = 1000
     dropout: Rate = 0.5
     dtype: Arithmetic = 'float32'
-
-    @property
-    def trunk(self) -> Trunk:
-        """Feature maps of unequal shapes."""
-        return Trunk(None, 0, 'maps', {})
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:

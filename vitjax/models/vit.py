@@ -99,9 +99,8 @@ class ViT(Model):
             self.dropout, self.dtype, self.position_grid,
         )  # fmt: skip
         attention = MultiHeadAttention(
-            self.num_heads, self.head_width, qkv_bias=self.qkv_bias, dropout=self.dropout,
-            attention_dropout=self.attention_dropout, implementation=self.attention,
-            dtype=self.dtype, parent=None,
+            self.num_heads, self.qkv_bias, self.dropout, self.attention_dropout, self.attention,
+            self.dtype, self.head_width, parent=None,
         )  # fmt: skip
         mlp = Mlp(self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, parent=None)
         self.blocks = stack(Block, self.depth, 0, remat=self.remat)(
@@ -138,9 +137,9 @@ class ViT(Model):
         logits = self.classifier(features[:, 0], train)
         return logits, self.distilled_classifier(features[:, 1], train)
 
-    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def loss_logits(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         if self.pool != 'distilled':
-            return super().answers(images, train)
+            return super().loss_logits(images, train)
         tokens = self.embed(images, train)
         return self.both(self.through(tokens, self.trunk.grid(*images.shape[1:3]), train), train)
 
