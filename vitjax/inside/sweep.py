@@ -45,6 +45,7 @@ def sweep(
         ValueError: as `intervene`; if the paths are of several stacks or of none; if `always` has a
             path that is swept.
     """
+    explicit = capture.require_blocks(capture.with_explicit_attention(model))
     stack, *others = {Path(path).stack for path in edits} or {None}
     if stack is None or others:
         raise ValueError(
@@ -52,7 +53,6 @@ def sweep(
         )
     if keep is not None:
         capture.require_match(model, images, keep)
-    explicit = capture.require_blocks(capture.with_explicit_attention(model))
     fitted = {path: fit(model, images, path, edit, variants=True) for path, edit in edits.items()}
     always = always or {}
     if wrong := [path for path in always if path in edits or Path(path).stack != 'blocks']:
