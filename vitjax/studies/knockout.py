@@ -74,7 +74,8 @@ def knockout(
         edit = Edit(at_rows, cut[None, :, :, None, None], renormalise)
         span = depth if onward else 1
         swept = sweep(model, params, images, {path: edit}, keep='norm', span=span, always=always)
-        out = {'norms': norms.swapaxes(1, 2), **runner.effects(swept, clean, batch.labels)}
+        out: dict[str, Array] = {'norms': norms.swapaxes(1, 2)}
+        out |= runner.effects(swept, clean, batch.labels)
         if aside is not None:
             before = capture.capture(whole.model, whole.params, images, keep='norm')[1]['norm']
             out |= {'added': turn(leaving['norm'], before), 'moved': turn(clean[1]['norm'], before)}
