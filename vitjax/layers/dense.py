@@ -75,7 +75,7 @@ class Conv(nn.Module):
             bias = self.param('bias', nn.initializers.zeros, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         out = ops.convolve(x, kernel, self.stride, self.padding, self.groups)
-        return out if bias is None else out + bias
+        return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
 
 @jax.custom_jvp

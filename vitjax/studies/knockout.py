@@ -41,12 +41,12 @@ def knockout(
     Raises:
         ValueError: for a model without class attention, and counts beyond the patches or layers.
     """
-    grid, whole = _grid(runner, regions, outliers, aside), runner
-    names = [f'{row + 1},{column + 1}' for row, column in np.ndindex(regions, regions)]
-    names += ['all', 'outliers', 'random']
+    whole = runner
     if aside is not None:
-        names.append('register')
         runner = dataclasses.replace(runner, loaded=registers.with_register(runner.loaded))
+    grid = _grid(runner, regions, outliers, aside)
+    names = [f'{row + 1},{column + 1}' for row, column in np.ndindex(regions, regions)]
+    names += ['all', 'outliers', 'random'] + ['register'] * (aside is not None)
     model, params, trunk = runner.model, runner.params, runner.model.trunk
     stack = 'class_blocks' if trunk.class_tokens else 'blocks'
     path, blocks = f'{stack}/attention/weights', trunk.stacks['blocks']
