@@ -104,13 +104,13 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
     }
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of fractions such as accuracies, and the low and high end of its confidence interval.
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of fractions such as accuracies, and the ends of its 95% confidence interval.
 
     Student's on the logit scale (`effects.student_share`), within 0 and 1; NaN for fewer than three
     values.
     """
-    mean, low, high = student_share(np.array(values), level)
+    mean, low, high = student_share(np.array(values))
     return float(mean), float(low), float(high)
 
 
