@@ -147,7 +147,8 @@ def train_cell(experiment: Experiment, outs: Runs, **options: Any) -> None:
 
 def _on_devices(waiting: Waiting, note: Any, console: Console, hooks: str | None) -> None:
     """Trains cells on this process's devices, one on each at a time, or each on all if it asks."""
-    local, called = jax.local_devices(), hooks_of(find(hooks)) if hooks else ()
+    local = jax.local_devices()
+    called = hooks_of(find(hooks)) if hooks else ()
     shared = any(cell.experiment.parallel in ('pmap', 'fsdp') for cell, _ in waiting.values())
     places = [local] if shared else [[device] for device in local[: max(1, len(waiting))]]
     alone = len(places) == 1

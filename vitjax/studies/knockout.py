@@ -53,7 +53,6 @@ def knockout(
     depth, _, _, queries, keys = runner.shapes[path]
     last = (aside or blocks) - 1  # the layer whose norms tell outliers
     fixed, rng = cells(grid, regions), np.random.default_rng(runner.seed)
-    count = fixed.shape[1]
     # The class token's row alone: in a trunk it is the first, in class attention there is no other.
     at_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
     at_rows = at_rows.reshape(1, 1, 1, 1, -1, 1)
@@ -62,10 +61,7 @@ def knockout(
         images, always = batch.inputs, {}
         _, leaving = capture.capture(model, params, images, keep='norm|blocks')
         norms = np.asarray(tokens.norms(leaving['blocks'][:, :, trunk.prefix :]))
-        largest = _ranks(norms[last]) >= count - outliers
-        drawn = _ranks(rng.random(largest.shape)) < outliers
-        cut = np.concatenate([np.repeat(fixed[:, None], len(batch), 1), [largest, drawn]])
-        cut = np.pad(cut, ((0, 0), (0, 0), (keys - count, 0)))  # [regions, images, keys]
+        largest, cut = _masks(norms[last], fixed, outliers, rng, keys)
         if aside is not None:
             always = {'blocks': registers.edit(last, blocks, trunk.prefix, largest)}
             register = np.arange(keys) == trunk.prefix - 1
@@ -132,6 +128,19 @@ def cells(grid: tuple[int, int], side: int) -> np.ndarray:
     y, x = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     cell = y * side // grid[0] * side + x * side // grid[1]
     return np.concatenate([cell == np.arange(side**2)[:, None], np.ones((1, len(cell)), bool)])
+
+
+def _masks(
+    norms: np.ndarray, fixed: np.ndarray, outliers: int, rng: np.random.Generator, keys: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of the largest norms [images, patches], and all regions' keys.
+
+    Those are [regions, images, keys]: the `fixed` regions, the outliers, and as many at random.
+    """
+    largest = _ranks(norms) >= norms.shape[1] - outliers
+    drawn = _ranks(rng.random(norms.shape)) < outliers
+    regions = np.concatenate([np.repeat(fixed[:, None], len(norms), 1), [largest, drawn]])
+    return largest, np.pad(regions, ((0, 0), (0, 0), (keys - norms.shape[1], 0)))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
