@@ -197,7 +197,8 @@ def machine(name: str) -> Machine:
 
 
 def _gpus(name: Name) -> list[Any]:
-    chip, facts = CHIPS[name.kind], dict(zip(_FACTS, _GPUS[name.kind], strict=True))
+    chip = CHIPS[name.kind]
+    facts: dict[str, Any] = dict(zip(_FACTS, _GPUS[name.kind], strict=True))
     features = 'ACCELERATED_FEATURES' if facts['major'] >= 9 else 'NONE'
     config = _GPU_CONFIG.format(
         **facts, features=features, bandwidth=chip.bandwidth, memory=chip.memory
