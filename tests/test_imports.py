@@ -14,7 +14,7 @@ ROOMS = {
     'ops': {'base'},
     'layers': {'base', 'ops'},
     'models': {'base', 'ops', 'layers'},
-    'inside': {'base', 'ops'},
+    'inside': {'base', 'ops', 'models'},
     'data': {'base'},
     'analysis': {'base'},
     'figures': {'base', 'data'},

@@ -91,7 +91,8 @@ def attention(
         options: dict[str, Any] = {'implementation': implementation, 'dtype': dtype}
         if variant in ('class', 'pooling'):
             return ClassAttention(heads if variant == 'class' else 1, **options)
-        return MultiHeadAttention(heads, head_width, variant == 'talking_heads', **options)
+        talking = variant == 'talking_heads'
+        return MultiHeadAttention(heads, head_width=head_width, talking=talking, **options)
 
     def run(module: Any, params: Any, inputs: Any) -> Any:
         with ops.entered():

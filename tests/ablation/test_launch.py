@@ -189,7 +189,7 @@ def test_a_job_that_dies_without_a_word_is_a_failure(tmp_path):
         def exception(self):
             return RuntimeError('killed by signal 9')
 
-    launch.note_lost(Dead(), {0: str(tmp_path / 'cell' / 'seed_0')})
+    launch.note_lost(Dead(), {0: tmp_path / 'cell' / 'seed_0'})
     assert 'killed by signal 9' in (tmp_path / 'cell' / 'failure.txt').read_text()
 
 

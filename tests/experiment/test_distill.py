@@ -51,13 +51,13 @@ def test_a_distilled_vit_answers_labels_and_teacher_by_a_head_each():
     model = ViT(patch_size=4, width=12, depth=1, num_heads=2, num_classes=3, pool='distilled')
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     params = model.init(jax.random.key(1), images)['params']
-    labels, teacher = model.apply({'params': params}, images, method='answers')
+    labels, teacher = model.apply({'params': params}, images, method='loss_logits')
     mean: Any = model.apply({'params': params}, images)
     np.testing.assert_allclose((labels + teacher) / 2, mean, atol=1e-6)
     assert np.abs(labels - teacher).max() > 1e-3
     plain = model.clone(pool='class')
     params = plain.init(jax.random.key(1), images)['params']
-    one, other = plain.apply({'params': params}, images, method='answers')
+    one, other = plain.apply({'params': params}, images, method='loss_logits')
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one, plain.apply({'params': params}, images))
 
@@ -79,7 +79,7 @@ def test_a_step_adds_the_teachers_loss(trained_teacher):
     pixels = built.data.images[rows] / np.float32(255)
     images = (pixels - prepared.mean) / np.array(prepared.deviation)
     theirs = (pixels - teacher.normal[0]) / np.array(teacher.normal[1])
-    labels, taught = model.apply({'params': first}, jnp.asarray(images), method='answers')
+    labels, taught = model.apply({'params': first}, jnp.asarray(images), method='loss_logits')
     answer = teacher.model.apply({'params': teacher.params}, jnp.asarray(theirs, jnp.float32))
     entropy = -np.log(softmax(np.asarray(labels))[np.arange(len(rows)), built.data.labels[rows]])
     want = (1 - share) * entropy.mean() + share * said(settings, taught, answer)

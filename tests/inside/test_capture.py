@@ -254,7 +254,7 @@ def unrolled(params, deltas, monkeypatch):
 
     options: dict[str, Any] = {'implementation': 'explicit', 'dtype': 'float64'}
     mlp = Mlp(dtype='float64')
-    trunk = Block(MultiHeadAttention(2, 4, talking=True, **options), mlp, 0.5, 'float64')
+    trunk = Block(MultiHeadAttention(2, head_width=4, talking=True, **options), mlp, 0.5, 'float64')
     pooling = ClassBlock(ClassAttention(2, **options), mlp, 0.5, 'float64')
     tokens = TokenEmbed(4, 8, dtype='float64').apply({'params': params['embed']}, IMAGES)
     tokens = stack('blocks', trunk, add('embed', tokens), None)

@@ -20,7 +20,7 @@ def heads_of(x, heads):
 @pytest.mark.parametrize('bias', [False, True])
 @pytest.mark.parametrize('talking', [False, True])
 def test_multi_head_attention_is_the_papers(talking, bias):
-    module = MultiHeadAttention(3, 5, talking=talking, qkv_bias=bias)
+    module = MultiHeadAttention(3, head_width=5, talking=talking, qkv_bias=bias)
     tokens = jax.random.normal(jax.random.key(0), (2, 7, 6))
     params = random_params(module, tokens)
     assert params['qkv']['kernel'].shape == (6, 3 * 3 * 5)
@@ -37,7 +37,7 @@ def test_multi_head_attention_is_the_papers(talking, bias):
 @pytest.mark.parametrize('bias', [False, True])
 def test_thirds_are_the_products_of_one_kernel(bias, monkeypatch):
     """As on a TPU, with three products; a capture has the one that is cut."""
-    module = MultiHeadAttention(2, 64, qkv_bias=bias, implementation='packed')
+    module = MultiHeadAttention(2, head_width=64, qkv_bias=bias, implementation='packed')
     tokens = jax.random.normal(jax.random.key(0), (2, 7, 6))
     params = random_params(module, tokens)
 

@@ -79,7 +79,7 @@ def test_layer_scale_multiplies_channels_and_starts_small():
 
 def test_block_of_talking_heads_is_the_papers():
     tokens = normal(2, 5, 8)
-    block = Block(MultiHeadAttention(2, 4, talking=True), Mlp(2.0), 0.1)
+    block = Block(MultiHeadAttention(2, head_width=4, talking=True), Mlp(2.0), 0.1)
     params = random_params(block, tokens, None, False)
     for image, out in zip(tokens, run(block, params, tokens, None, False)[0], strict=True):
         x = exact(image)

@@ -20,7 +20,7 @@ def run(module, params, *args, **rngs) -> Any:
 
 def make_stack(depth, **options):
     stacked = stack(Block, depth, 0, **options)
-    return stacked(MultiHeadAttention(2, 4), Mlp(2.0), 0.1)
+    return stacked(MultiHeadAttention(2, head_width=4), Mlp(2.0), 0.1)
 
 
 def test_stack_is_its_blocks_one_after_the_other():
@@ -30,7 +30,7 @@ def test_stack_is_its_blocks_one_after_the_other():
     x = tokens
     for i in range(3):
         layer = jax.tree.map(lambda p, i=i: p[i], params)
-        x, _ = run(Block(MultiHeadAttention(2, 4), Mlp(2.0), 0.1), layer, x, None, False)
+        x, _ = run(Block(MultiHeadAttention(2, head_width=4), Mlp(2.0), 0.1), layer, x, None, False)
     np.testing.assert_allclose(
         run(make_stack(3), params, tokens, None, False)[0], x, rtol=1e-5, atol=1e-5
     )

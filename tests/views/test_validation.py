@@ -34,7 +34,7 @@ def test_models_with_class_attention_have_a_picture(name):
     images = np.zeros((1, 8, 8, 3), np.float32)
     params = MODELS[name].init(jax.random.key(0), images)['params']
     data = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
-    found = validation.look(experiment, params, data)
+    found = validation.attention_maps(experiment, params, data)
     if name in ('mean', 'convolutional'):
         assert found is None
         return

@@ -29,7 +29,7 @@ def test_watched_cka_and_rank_are_those_of_captured_layers(model):
     rows = np.linspace(0, len(data) - 1, 64).round().astype(int)
     images = np.asarray(preprocess.finish(data.images[rows], PREPARED, data.prepared))
     params = random_params(model, images[:1])
-    found = watch.look(experiment, params, data)
+    found = watch.of_layers(experiment, params, data)
     blocks = capture(model, params, images, keep='blocks')[1]['blocks']
     patches = blocks[:, :, model.trunk.prefix :]
     taken = blocks[:, :, 0] if model is VIT else patches.mean(2)
@@ -38,7 +38,7 @@ def test_watched_cka_and_rank_are_those_of_captured_layers(model):
     rank = tokens.effective_rank(patches).mean(1)
     np.testing.assert_allclose(found['rank'], rank, rtol=1e-4)
     only = dataclasses.replace(experiment, watch=('rank',))
-    assert watch.look(only, params, data).keys() == {'images', 'rank'}
+    assert watch.of_layers(only, params, data).keys() == {'images', 'rank'}
 
 
 @pytest.mark.parametrize('kinds', [('cka', 'rank'), ('cka',), ('rank',)])

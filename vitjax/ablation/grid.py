@@ -17,7 +17,7 @@ from vitjax.base.console import Progress, silent
 from vitjax.base.ranges import Seed, Seeds
 from vitjax.data import feed
 from vitjax.experiment import Experiment, preprocessing, require_data, resolved, with_length
-from vitjax.models.base import parameter_shapes
+from vitjax.models.base import count_parameters, parameter_shapes
 from vitjax.plan.flops import Counted, executed_flops, model_flops
 from vitjax.training import trainer
 from vitjax.training.layout import layout
@@ -138,9 +138,8 @@ def cost(experiment: Experiment) -> Row:
     """
     made = _trainer(experiment)
     model, size = made.experiment.model, made.experiment.augment.size
-    shapes = parameter_shapes(model, size)
     return {
-        'parameters': sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes)),
+        'parameters': count_parameters(parameter_shapes(model, size)),
         'flops': model_flops(model, size),
         'steps': made.total,
         'train_flops': made.total * _step_flops(experiment),

@@ -1,6 +1,5 @@
 """Training the cells of a grid: on local devices, in processes, or as jobs of a cluster."""
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -16,6 +15,7 @@ import jax
 from vitjax import loop, runs
 from vitjax.ablation import table
 from vitjax.ablation.grid import Cell, Row, cost, reason, require_seeds
+from vitjax.ablation.table import FAILURE, Placed, Runs
 from vitjax.base import fields, files
 from vitjax.base.console import Console, duration
 from vitjax.base.signals import Stop, signals
@@ -26,8 +26,7 @@ from vitjax.loop import cluster
 from vitjax.runs import provenance
 from vitjax.training.resolve import load_data
 
-Runs = dict[int, pathlib.Path]  # the run directory of each seed
-Trained = tuple[int, Experiment, Runs]  # which cell, its experiment and its runs
+Waiting = Mapping[int, Placed]  # cells to train, by their place among all
 
 
 def run(
@@ -64,26 +63,26 @@ def run(
     require_seeds(made, seeds)
     fields.check(launcher, Literal['devices', 'processes', 'slurm'], 'launcher')
     out = pathlib.Path(out)
-    folders = [_folders(out, cell, seeds) for cell in made]
-    for cell, of_seeds in zip(made, folders, strict=True):
-        for seed, folder in of_seeds.items():
+    placed = [(cell, _folders(out, cell, seeds)) for cell in made]
+    for cell, outs in placed:
+        for seed, folder in outs.items():
             runs.require_same(dataclasses.replace(cell.experiment, seed=seed), folder)
-    waiting = [i for i, f in enumerate(folders) if not all(map(runs.records.tested, f.values()))]
+    waiting = {i: each for i, each in enumerate(placed) if not table.is_finished(each[1])}
     console = Console(lines=not quiet, bars=not quiet)
     console.say(
         f'{len(made)} cells of {seeds} seeds each; {len(made) - len(waiting)} cells are finished'
     )
     load_data.cache_clear()  # the data may have changed since this process read them
-    for i in {*range(len(made))} - {*waiting}:
-        for folder in folders[i].values():
-            if changed := provenance.remark_on(folder, made[i].experiment, load_data):
+    for i, (cell, outs) in enumerate(placed):
+        for folder in () if i in waiting else outs.values():
+            if changed := provenance.remark_on(folder, cell.experiment, load_data):
                 console.say(changed)
     (out / 'cells').mkdir(parents=True, exist_ok=True)
 
     def note(i: int) -> None:
         """Writes the table after a cell ends, and prints its result."""
-        rows = table.write(out, made, folders)
-        said = rows[i]['reason'] or table.said(rows[i])
+        row = table.write(out, placed)[i]
+        said = row['reason'] or table.said(row)
         ended.append(work[i])
         ahead = sum(work.values()) - sum(ended)
         if ahead and sum(ended):
@@ -91,14 +90,14 @@ def run(
         console.say(f'[{len(ended)}/{len(waiting)}] {made[i].name}: {said}')
 
     ended: list[int] = []
-    work, start = {i: _work(made[i].experiment) for i in waiting}, time.monotonic()
-    jobs = [(i, made[i].experiment, folders[i]) for i in waiting]
+    work = {i: _work(cell.experiment) for i, (cell, _) in waiting.items()}
+    start = time.monotonic()
     if launcher == 'devices':
-        _on_devices(jobs, note, console, hooks)
+        _on_devices(waiting, note, console, hooks)
     else:
-        _on_cluster(jobs, note, out / 'jobs', launcher, settings or {}, console, hooks)
-    rows = table.write(out, made, folders)
-    table.draw(out, made, folders, rows, formats)
+        _on_cluster(waiting, note, out / 'jobs', launcher, settings or {}, console, hooks)
+    rows = table.write(out, placed)
+    table.draw(out, placed, rows, formats)
     return rows
 
 
@@ -110,28 +109,28 @@ def _work(experiment: Experiment) -> int:
         return 0
 
 
-def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> Runs:
+def _folders(out: pathlib.Path, cell: Cell, seeds: int) -> dict[int, pathlib.Path]:
     first, former = cell.experiment.seed, out / 'cells' / cell.name  # of an earlier version
     folder = former if former.is_dir() else out / 'cells' / cell.folder
     return {s: folder / f'seed_{s}' for s in range(first, first + seeds)}
 
 
-def train_cell(
-    experiment: Experiment, outs: Mapping[int, pathlib.Path], *, console: Console | None = None,
-    devices: Sequence[Any] | None = None, caught: list[int] | None = None,
-    hooks: Sequence[loop.Hook] = (),
-) -> None:  # fmt: skip
+def train_cell(experiment: Experiment, outs: Runs, **options: Any) -> None:
     """Trains all seeds of one cell; a failure is written to the cell's folder, not raised.
 
     Seeds that do not fit in memory together train one after the other.
+
+    Args:
+        experiment: the cell's; its seed is ignored.
+        outs: the run directory of each seed.
+        **options: further arguments of `loop.train_seeds`.
 
     Raises:
         Stop: after SIGTERM or Ctrl-C, once checkpoints are written.
     """
     folder = next(iter(outs.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'failure.txt').unlink(missing_ok=True)
-    options: Any = {'console': console, 'devices': devices, 'caught': caught, 'hooks': hooks}
+    (folder / FAILURE).unlink(missing_ok=True)
     try:
         try:
             loop.train_seeds(experiment, outs, **options)
@@ -143,69 +142,68 @@ def train_cell(
     except Stop:
         raise
     except Exception as error:  # whatever it is, other cells go on
-        files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{traceback.format_exc()}')
+        files.replace(folder / FAILURE, f'{reason(error)}\n\n{traceback.format_exc()}')
 
 
-def _on_devices(jobs: Sequence[Trained], note: Any, console: Console, hooks: str | None) -> None:
+def _on_devices(waiting: Waiting, note: Any, console: Console, hooks: str | None) -> None:
     """Trains cells on this process's devices, one on each at a time, or each on all if it asks."""
-    together = any(experiment.parallel in ('pmap', 'fsdp') for _, experiment, _ in jobs)
     local = jax.local_devices()
-    places = [local] if together else [[device] for device in local]
+    called = hooks_of(find(hooks)) if hooks else ()
+    shared = any(cell.experiment.parallel in ('pmap', 'fsdp') for cell, _ in waiting.values())
+    places = [local] if shared else [[device] for device in local[: max(1, len(waiting))]]
+    alone = len(places) == 1
     free: queue.Queue[list[Any]] = queue.Queue()
-    for place in places[: max(1, len(jobs))]:
+    for place in places:
         free.put(place)
-    alone, called = free.qsize() == 1, hooks_of(find(hooks)) if hooks else ()
-    begun = itertools.count(1)
 
-    with signals() as caught, contextlib.ExitStack() as stack:
+    def train(number: int, i: int) -> int:
+        if caught:
+            raise Stop(caught[0], 0)
+        cell, outs = waiting[i]
+        name = f'[{number}/{len(waiting)}] {next(iter(outs.values())).parent.name}'
+        own = Console(lines=False, bars=alone and console.bars, name=name)
+        place = free.get()
+        try:
+            with jax.default_device(place[0]):
+                options: Any = {'console': own, 'devices': place, 'caught': caught}
+                train_cell(cell.experiment, outs, hooks=called, **options)
+        finally:
+            free.put(place)
+        return i
 
-        def one(job: Trained) -> int:
-            if caught:
-                raise Stop(caught[0], 0)
-            place = free.get()
-            try:
-                with jax.default_device(place[0]):
-                    cell = next(iter(job[2].values())).parent.name
-                    name = f'[{next(begun)}/{len(jobs)}] {cell}'
-                    own = Console(lines=False, bars=alone and console.bars, name=name)
-                    options: Any = {'console': own, 'devices': place, 'caught': caught}
-                    train_cell(job[1], job[2], hooks=called, **options)
-            finally:
-                free.put(place)
-            return job[0]
-
-        over = Console(bars=not alone and console.bars)  # one alone has a bar of its own
-        show = stack.enter_context(over.progress('cells', len(jobs)))
+    over = Console(bars=not alone and console.bars)  # one alone has a bar of its own
+    with (
+        signals() as caught,
+        over.progress('cells', len(waiting)) as show,
+        ThreadPoolExecutor(len(places)) as pool,
+    ):
         if alone:
-            done = map(one, jobs)
+            trained = itertools.starmap(train, enumerate(waiting, 1))
         else:
-            pool = stack.enter_context(ThreadPoolExecutor(len(places)))
-            futures = [pool.submit(one, job) for job in jobs]
-            done = (future.result() for future in as_completed(futures))
-        for ended, i in enumerate(done, 1):
+            futures = [pool.submit(train, *each) for each in enumerate(waiting, 1)]
+            trained = (future.result() for future in as_completed(futures))
+        for ended, i in enumerate(trained, 1):
             note(i)
             show(ended)
 
 
 def _on_cluster(
-    jobs: Sequence[Trained], note: Any, folder: pathlib.Path, launcher: Any,
+    waiting: Waiting, note: Any, folder: pathlib.Path, launcher: Any,
     settings: Mapping[str, Any], console: Console, hooks: str | None,
 ) -> None:  # fmt: skip
     """Trains cells as jobs of submitit, each in a process of its own."""
     executor = cluster.executor(folder, launcher, settings)
-    calls = [
-        (i, cluster.pack(experiment, hooks), {seed: str(out) for seed, out in outs.items()})
-        for i, experiment, outs in jobs
-    ]
-    running = {}
+    left = [(i, cluster.pack(c.experiment, hooks), outs) for i, (c, outs) in waiting.items()]
+    running: dict[int, tuple[Any, Runs]] = {}
     # Several processes on one machine share its cores: one cell at a time.
-    most = 1 if launcher == 'processes' else len(calls)
-    with signals() as caught, console.progress('cells', len(jobs)) as show:
-        while calls or running:
-            show(len(jobs) - len(calls) - len(running))
-            while calls and len(running) < most:
-                i, text, outs = calls.pop(0)
-                running[i] = (executor.submit(Job(), text, outs), outs)
+    most = 1 if launcher == 'processes' else len(left)
+    with signals() as caught, console.progress('cells', len(waiting)) as show:
+        while left or running:
+            show(len(waiting) - len(left) - len(running))
+            while left and len(running) < most:
+                i, text, outs = left.pop(0)
+                paths = {seed: str(out) for seed, out in outs.items()}
+                running[i] = executor.submit(Job(), text, paths), outs
             for i, (job, outs) in list(running.items()):
                 if job.done():
                     del running[i]
@@ -231,10 +229,10 @@ class Job(cluster.Job):
         train_cell(experiment, folders, hooks=hooks)
 
 
-def note_lost(job: Any, outs: dict[int, str]) -> None:
+def note_lost(job: Any, outs: Runs) -> None:
     """Writes the failure of a job that died without writing one to the cell's folder."""
-    folder = pathlib.Path(next(iter(outs.values()))).parent
+    failure = next(iter(outs.values())).parent / FAILURE
     error = job.exception()
-    if error is not None and not (folder / 'failure.txt').exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        files.replace(folder / 'failure.txt', f'{reason(error)}\n\n{error}\n')
+    if error is not None and not failure.exists():
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(failure, f'{reason(error)}\n\n{error}\n')

@@ -9,38 +9,34 @@ from typing import Any
 import numpy as np
 
 from vitjax import runs
-from vitjax.ablation.grid import Cell, Row, cost, label, settings
+from vitjax.ablation.grid import Cell, Row, cost, settings
 from vitjax.analysis.effects import student_share
 from vitjax.base import files
 from vitjax.base.types import Format
 from vitjax.figures import ablation as figures
 
 Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
+Placed = tuple[Cell, Runs]  # a cell and its runs
 
 ACCURACIES = ('best_validation_accuracy', 'final_validation_accuracy', 'test_accuracy')
+FAILURE = 'failure.txt'  # in a cell's folder: the reason in a line, then the traceback
+
+
+def is_finished(outs: Runs) -> bool:
+    """Returns True if all runs of a cell are tested."""
+    return all(map(runs.records.tested, outs.values()))
 
 
 def _row(cell: Cell, outs: Runs) -> Row:
     """A cell as a row of the table, from the files of its folder."""
     row = {**settings(cell), 'status': 'waiting', 'reason': '', 'seeds': len(outs)}
-    if all(map(runs.records.tested, outs.values())):
-        row['status'] = 'finished'
-        return {**row, **cost(cell.experiment), **summary(outs)}
-    failure = next(iter(outs.values())).parent / 'failure.txt'
-    if failure.exists():
-        row |= {
-            'status': 'failed',
-            'reason': (failure.read_text(errors='replace').splitlines() or [''])[0],
-        }
+    failure = next(iter(outs.values())).parent / FAILURE
+    if is_finished(outs):
+        row |= {'status': 'finished', **cost(cell.experiment), **summary(outs)}
+    elif failure.exists():
+        said = failure.read_text(errors='replace').splitlines() or ['']
+        row |= {'status': 'failed', 'reason': said[0]}
     return row
-
-
-def _seed_rows(cell: Cell, outs: Runs) -> list[Row]:
-    return [
-        {**settings(cell), **seed_summary(seed, run)}
-        for seed, run in outs.items()
-        if runs.records.tested(run)
-    ]
 
 
 def finished(out: str | pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
@@ -108,23 +104,28 @@ def seed_summary(seed: int, run: pathlib.Path) -> Row:
     }
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of fractions such as accuracies, and the low and high end of its confidence interval.
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of fractions such as accuracies, and the ends of its 95% confidence interval.
 
     Student's on the logit scale (`effects.student_share`), within 0 and 1; NaN for fewer than three
     values.
     """
-    mean, low, high = student_share(np.array(values), level)
+    mean, low, high = student_share(np.array(values))
     return float(mean), float(low), float(high)
 
 
-def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list[Row]:
+def write(out: pathlib.Path, placed: Sequence[Placed]) -> list[Row]:
     """Writes `results.csv`, a row per cell, and `seeds.csv`, a row per finished run.
 
     Each in one step: a reader sees the old one or the new one.
     """
-    rows = [*map(_row, made, outs)]
-    seeds = [*itertools.chain(*map(_seed_rows, made, outs))]
+    rows = [_row(*each) for each in placed]
+    seeds = [
+        {**settings(cell), **seed_summary(seed, run)}
+        for cell, outs in placed
+        for seed, run in outs.items()
+        if runs.records.tested(run)
+    ]
     for name, table in (('results', rows), ('seeds', seeds)):
         with files.writing(out / f'{name}.csv', 'w', newline='') as file:
             writer = csv.DictWriter(file, dict.fromkeys(key for row in table for key in row))
@@ -135,51 +136,45 @@ def write(out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs]) -> list
 
 
 def draw(
-    out: pathlib.Path, made: Sequence[Cell], outs: Sequence[Runs], rows: Sequence[Row],
+    out: pathlib.Path, placed: Sequence[Placed], rows: Sequence[Row],
     formats: Sequence[Format] = ('png',),
 ) -> None:  # fmt: skip
     """Draws a figure for each axis or pair of axes, and accuracy against operations."""
     done = [i for i, row in enumerate(rows) if row['status'] == 'finished']
     if not done:
         return
-    axes = {
-        path: [*dict.fromkeys(settings(cell)[path] for cell in made)]
-        for path, _ in made[0].settings
-        if len({label(dict(cell.settings)[path]) for cell in made}) > 1
-    }
-    points = [settings(made[i]) for i in done]
-    # [cells, seeds]
+    points = [settings(cell) for cell, _ in placed]
+    axes = {path: [*dict.fromkeys(point[path] for point in points)] for path in points[0]}
+    axes = {path: values for path, values in axes.items() if len(values) > 1}
+    points = [points[i] for i in done]
     accuracy = np.array(
-        [[seed_summary(*item)['test_accuracy'] for item in outs[i].items()] for i in done]
-    )
-    folder = out / 'figures'
-    folder.mkdir(exist_ok=True)
-
-    def write(figure: Any, name: str) -> None:
-        figure.save(folder / name, formats)
-
+        [[seed_summary(*item)['test_accuracy'] for item in placed[i][1].items()] for i in done]
+    )  # [cells, seeds]
     steps, flops = ([rows[i][name] for i in done] for name in ('steps', 'train_flops'))
-    pairs = [*itertools.combinations(axes, 2)] or [(path, None) for path in axes]
-    for x, y in pairs:
-        table = _marginal(points, accuracy, axes[x], x, axes[y] if y else [None], y)
-        figure = figures.pair(
-            table, (x, axes[x]), (y, axes[y]) if y else None, len(axes),
-            seeds=accuracy.shape[1], each=figures.alike(steps, flops),
-        )  # fmt: skip
-        write(figure, f'accuracy_{x}' + (f'_{y}' if y else ''))
+    folder, seeds = out / 'figures', accuracy.shape[1]
+    folder.mkdir(exist_ok=True)
+    for pair in [*itertools.combinations(axes, 2)] or [(path,) for path in axes]:
+        table = _marginal(points, accuracy, {path: axes[path] for path in pair})
+        x, y = [*((path, axes[path]) for path in pair), None][:2]
+        each = figures.alike(steps, flops)
+        figure = figures.pair(table, x, y, len(axes), seeds=seeds, each=each)
+        figure.save(folder / '_'.join(('accuracy', *pair)), formats)
     mean = [interval(row) for row in accuracy]
-    seeds = accuracy.shape[1]
-    write(figures.against_flops(flops, mean, points, [*axes], seeds=seeds), 'accuracy_flops')
+    figure = figures.against_flops(flops, mean, points, [*axes], seeds=seeds)
+    figure.save(folder / 'accuracy_flops', formats)
 
 
 def _marginal(
-    points: Sequence[Row], accuracy: np.ndarray, xs: Sequence[Any], x: str, ys: Sequence[Any],
-    y: str | None,
-) -> np.ndarray:  # fmt: skip
-    """Mean, low and high [len(ys), len(xs), 3]: each seed's mean over all other axes first."""
-    table = np.full((len(ys), len(xs), 3), np.nan)
-    for (row, second), (column, first) in itertools.product(enumerate(ys), enumerate(xs)):
-        mine = [p[x] == first and (y is None or p[y] == second) for p in points]
+    points: Sequence[Row], accuracy: np.ndarray, axes: Mapping[str, Sequence[Any]]
+) -> np.ndarray:
+    """Mean, low and high of one axis or two, each seed's mean over all other axes first.
+
+    [values of the second axis, or 1, values of the first, 3].
+    """
+    table = np.full((*map(len, axes.values()), 3), np.nan)
+    for place in np.ndindex(table.shape[:-1]):
+        here = {path: axes[path][i] for path, i in zip(axes, place, strict=True)}
+        mine = [here.items() <= point.items() for point in points]
         if any(mine):
-            table[row, column] = interval(accuracy[mine].mean(0))
-    return table
+            table[place] = interval(accuracy[mine].mean(0))
+    return table[None] if len(axes) == 1 else table.swapaxes(0, 1)

@@ -10,7 +10,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -19,44 +19,11 @@ import jax.numpy as jnp
 from vitjax import ops
 from vitjax.base.types import Array, Arrays, DType, Params, PyTree
 from vitjax.inside.path import Path
+from vitjax.models.base import Model
 
 NOTHING = r'(?!)'  # matches no path
 
 Edits = Mapping[str, Any]
-
-
-class Trunk(Protocol):
-    """Trunk of a model with stacks of equal blocks; `vitjax.models.base.Trunk` is one.
-
-    Attributes:
-        stacks: depth of each stack, by its captured path.
-        grid: height and width of an image in pixels to its rows and columns of patches.
-    """
-
-    @property
-    def stacks(self) -> Mapping[str, int]: ...
-
-    @property
-    def grid(self) -> Callable[..., tuple[int, int]]: ...
-
-
-class BlockModel(Protocol):
-    """Linen module with a stack `blocks`, as the transformers of `vitjax.models` are.
-
-    Attributes:
-        trunk: description of its trunk.
-        apply: linen's `apply`.
-        clone: linen's `clone`; the model has the field `depth`.
-    """
-
-    @property
-    def trunk(self) -> Trunk: ...
-
-    @property
-    def apply(self) -> Callable[..., Any]: ...
-
-    @property
-    def clone(self) -> Callable[..., Any]: ...
 
 
 def capture(
@@ -210,13 +177,13 @@ def _require_layers(layers: Sequence[int], matching: dict[str, tuple[int, ...]])
     return chosen
 
 
-def require_blocks(model: nn.Module) -> BlockModel:
+def require_blocks(model: nn.Module) -> Model:
     """The same model, if it has a stack `blocks` whose layers can be chosen.
 
     Raises:
         ValueError: if it has none.
     """
-    found = cast(BlockModel, model)
+    found = cast(Model, model)
     if 'blocks' not in found.trunk.stacks:
         raise ValueError(f'layers need a stack `blocks`: {type(model).__name__} has none.')
     return found
@@ -229,7 +196,7 @@ def _capture(model: nn.Module, params: Params, images: Array, keep: str):
 
 @functools.partial(jax.jit, static_argnames=('model', 'keep', 'layers'))
 def _capture_layers(
-    model: BlockModel, params: Params, images: Array, keep: str, layers: tuple[int, ...]
+    model: Model, params: Params, images: Array, keep: str, layers: tuple[int, ...]
 ) -> tuple[jax.Array, Arrays]:
     tokens, found = run_embed(model, params, images, keep=keep)
     grid = model.trunk.grid(*images.shape[1:3])
@@ -245,8 +212,7 @@ def _capture_layers(
         tokens, part = jax.lax.scan(block, tokens, jnp.array([*segment]))
         if kept:
             captured.append(part)
-    of_blocks = {path for part in captured for path in part}
-    found |= {path: jnp.concatenate([part[path] for part in captured]) for path in of_blocks}
+    found |= jax.tree.map(lambda *parts: jnp.concatenate(parts), *captured)
     logits, after = run_readout(model, params, tokens, keep=keep)
     index = jnp.array(layers)
     return logits, found | {p: v[index] if Path(p).stack else v for p, v in after.items()}
@@ -296,25 +262,31 @@ def _gradients(model: nn.Module, params: Params, images: Array, target: Callable
 
 
 def run(
-    model: nn.Module, params: Params, images: Array, *, keep: str, edits: Edits | None = None
-) -> tuple[jax.Array, Arrays]:
-    """Images to logits."""
-    return _apply(model, params, images, keep=keep, edits=edits)
+    model: nn.Module, params: Params, inputs: Array, *args: Any, keep: str,
+    edits: Edits | None = None, method: str | Callable[..., jax.Array] | None = None,
+) -> tuple[jax.Array, Arrays]:  # fmt: skip
+    """Images to logits, or a method's inputs to its output."""
+    out, state = model.apply(
+        {'params': params, 'edits': edits or {}}, inputs, *args, train=False, method=method,
+        capture_intermediates=functools.partial(_is_wanted, keep=keep), mutable=['intermediates'],
+    )  # fmt: skip
+    return out, _flatten(state.get('intermediates', {}), keep)
 
 
 def run_embed(
-    model: BlockModel, params: Params, images: Array, *, keep: str
+    model: Model, params: Params, images: Array, *, keep: str
 ) -> tuple[jax.Array, Arrays]:
     """Images to the tokens that enter the first block."""
-    # PatchConvNet's stem is the same in training.
-    return _apply(
-        model, params, images, keep=keep, method=lambda module, images, train: module.embed(images)
-    )
+    return run(model, params, images, keep=keep, method=_embed)
+
+
+def _embed(model: Model, images: jax.Array, train: bool) -> jax.Array:
+    return model.embed(images)  # PatchConvNet's stem is the same in training
 
 
 def run_block(
-    model: BlockModel, params: Params, tokens: jax.Array, layer: Array | int,
-    grid: tuple[int, int], *, keep: str, edits: Edits | None = None,
+    model: Model, params: Params, tokens: jax.Array, layer: Array | int, grid: tuple[int, int], *,
+    keep: str, edits: Edits | None = None,
 ) -> tuple[jax.Array, Arrays]:  # fmt: skip
     """Tokens through one block; captured arrays are [1, ...].
 
@@ -322,28 +294,15 @@ def run_block(
     of this block.
     """
     own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, layer, 1), params['blocks'])
-    return _apply(
-        model.clone(depth=1), {**params, 'blocks': own}, tokens, grid, keep=keep, edits=edits,
-        method='through',
-    )  # fmt: skip
+    params, one = {**params, 'blocks': own}, model.clone(depth=1)
+    return run(one, params, tokens, grid, keep=keep, edits=edits, method='through')
 
 
 def run_readout(
-    model: BlockModel, params: Params, tokens: jax.Array, *, keep: str, edits: Edits | None = None
+    model: Model, params: Params, tokens: jax.Array, *, keep: str, edits: Edits | None = None
 ) -> tuple[jax.Array, Arrays]:
     """Tokens that leave any block to logits."""
-    return _apply(model, params, tokens, keep=keep, edits=edits, method='readout')
-
-
-def _apply(
-    model: nn.Module | BlockModel, params: Params, inputs: Array, *args: Any, keep: str,
-    edits: Edits | None = None, method: str | Callable[..., jax.Array] | None = None,
-) -> tuple[jax.Array, Arrays]:  # fmt: skip
-    out, state = model.apply(
-        {'params': params, 'edits': edits or {}}, inputs, *args, train=False, method=method,
-        capture_intermediates=functools.partial(_is_wanted, keep=keep), mutable=['intermediates'],
-    )  # fmt: skip
-    return out, _flatten(state.get('intermediates', {}), keep)
+    return run(model, params, tokens, keep=keep, edits=edits, method='readout')
 
 
 def _is_wanted(module: nn.Module, method: str, keep: str) -> bool:

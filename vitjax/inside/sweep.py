@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,18 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from vitjax.base.types import Array, Arrays, Params
-from vitjax.inside.capture import (
-    NOTHING,
-    BlockModel,
-    require_blocks,
-    require_match,
-    run_block,
-    run_embed,
-    run_readout,
-    with_explicit_attention,
-)
+from vitjax.inside import capture
+from vitjax.inside.capture import NOTHING
 from vitjax.inside.intervene import Edit, Edits, edited, fit
 from vitjax.inside.path import STACKS, Path
+from vitjax.models.base import Model
 
 
 def sweep(
@@ -52,91 +45,78 @@ def sweep(
         ValueError: as `intervene`; if the paths are of several stacks or of none; if `always` has a
             path that is swept.
     """
-    blocks = require_blocks(with_explicit_attention(model))
+    explicit = capture.require_blocks(capture.with_explicit_attention(model))
     stack, *others = {Path(path).stack for path in edits} or {None}
     if stack is None or others:
         raise ValueError(
             f'a sweep is over the layers of {" or ".join(STACKS)}: got {", ".join(sorted(edits))}.'
         )
     if keep is not None:
-        require_match(model, images, keep)
+        capture.require_match(model, images, keep)
     fitted = {path: fit(model, images, path, edit, variants=True) for path, edit in edits.items()}
     always = always or {}
     if wrong := [path for path in always if path in edits or Path(path).stack != 'blocks']:
         raise ValueError(f'always takes other paths of blocks than the swept ones: got {wrong[0]}.')
     always = {path: fit(model, images, path, edit) for path, edit in always.items()}
-    depth = blocks.trunk.stacks[stack]
+    depth = explicit.trunk.stacks[stack]
     chosen = sorted(range(depth) if layers is None else layers)
     if wrong := [layer for layer in chosen if not 0 <= layer < depth]:
         raise ValueError(f'layers of {stack} are 0 to {depth - 1}: got {wrong[0]}.')
-    sweep_stack = _sweep_blocks if stack == 'blocks' else _sweep_class_blocks
-    return sweep_stack(
-        blocks, params, images, fitted, always, jnp.array(chosen, jnp.int32), keep or NOTHING, span,
-        at_once,
+    index = jnp.array(chosen, jnp.int32)
+    return _sweep(
+        explicit, params, images, fitted, always, index, stack, keep or NOTHING, span, at_once
+    )
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'stack', 'keep', 'span', 'at_once'))
+def _sweep(
+    model: Model, params: Params, images: Array, edits: Edits, always: Edits, layers: jax.Array,
+    stack: str, keep: str, span: int, at_once: int,
+) -> tuple[jax.Array, Arrays]:  # fmt: skip
+    depth, grid = model.trunk.stacks, model.trunk.grid(*images.shape[1:3])
+    variants = jnp.arange(max(leaf.shape[1] for leaf in jax.tree.leaves(edits)))
+    each = functools.partial(
+        jax.lax.map, xs=variants, batch_size=at_once if at_once > 1 else None
     )  # fmt: skip
 
+    def through(tokens: jax.Array, first: Any, last: Any, edits: Edits | None = None) -> jax.Array:
+        """Tokens through some blocks, with the edits of every pass and maybe others."""
 
-@functools.partial(jax.jit, static_argnames=('model', 'keep', 'span', 'at_once'))
-def _sweep_blocks(
-    model: BlockModel, params: Params, images: Array, edits: Edits, always: Edits,
-    layers: jax.Array, keep: str, span: int, at_once: int,
-) -> tuple[jax.Array, Arrays]:  # fmt: skip
-    depth = model.trunk.stacks['blocks']
-    block = _block(model, params, images, always)
+        def block(layer: jax.Array, tokens: jax.Array) -> jax.Array:
+            own = _slice({**always, **(edits or {})}, layer, axis=0)
+            run = functools.partial(capture.run_block, model, params, tokens, layer, grid)
+            return edited(run, own, NOTHING)[0]
 
-    def from_layer(tokens: jax.Array, layer: jax.Array, variant: jax.Array):
-        own = _of_variant(edits, variant)
-        end = jnp.minimum(layer + span, depth)
-        tokens = jax.lax.fori_loop(layer, end, functools.partial(block, edits=own), tokens)
-        tokens = jax.lax.fori_loop(end, depth, block, tokens)
-        return run_readout(model, params, tokens, keep=keep)
+        return jax.lax.fori_loop(first, last, block, tokens)
 
-    def at_layer(reached: tuple[jax.Array, jax.Array], layer: jax.Array):
-        tokens = jax.lax.fori_loop(reached[0], layer, block, reached[1])
-        start = functools.partial(from_layer, tokens, layer)
-        return (layer, tokens), _map_variants(start, edits, at_once)
+    def at_block(reached: tuple[jax.Array, jax.Array], layer: jax.Array):
+        tokens = through(reached[1], reached[0], layer)
 
-    tokens, _ = run_embed(model, params, images, keep=NOTHING)
-    return jax.lax.scan(at_layer, (jnp.int32(0), tokens), layers)[1]
+        def with_variant(variant: jax.Array) -> tuple[jax.Array, Arrays]:
+            end = jnp.minimum(layer + span, depth['blocks'])
+            left = through(tokens, layer, end, _of_variant(edits, variant))
+            return capture.run_readout(
+                model, params, through(left, end, depth['blocks']), keep=keep
+            )
 
+        return (layer, tokens), each(with_variant)
 
-@functools.partial(jax.jit, static_argnames=('model', 'keep', 'span', 'at_once'))
-def _sweep_class_blocks(
-    model: BlockModel, params: Params, images: Array, edits: Edits, always: Edits,
-    layers: jax.Array, keep: str, span: int, at_once: int,
-) -> tuple[jax.Array, Arrays]:  # fmt: skip
-    stacks = model.trunk.stacks
-    tokens, _ = run_embed(model, params, images, keep=NOTHING)
-    block = _block(model, params, images, always)
-    tokens = jax.lax.fori_loop(0, stacks['blocks'], block, tokens)
+    tokens, _ = capture.run_embed(model, params, images, keep=NOTHING)
+    if stack == 'blocks':
+        return jax.lax.scan(at_block, (jnp.int32(0), tokens), layers)[1]
+    tokens = through(tokens, 0, depth['blocks'])
+    places = jnp.arange(depth[stack])
 
-    def read_out(layer: jax.Array, variant: jax.Array):
-        depth = jnp.arange(stacks['class_blocks'])
-        own = _at_layers(_of_variant(edits, variant), (depth >= layer) & (depth < layer + span))
-        return edited(functools.partial(run_readout, model, params, tokens), own, keep)
+    def at_class_block(layer: jax.Array) -> tuple[jax.Array, Arrays]:
+        here = (places >= layer) & (places < layer + span)
 
-    def at_layer(layer: jax.Array):
-        return _map_variants(functools.partial(read_out, layer), edits, at_once)
+        def with_variant(variant: jax.Array) -> tuple[jax.Array, Arrays]:
+            own = _at_layers(_of_variant(edits, variant), here)
+            return edited(functools.partial(capture.run_readout, model, params, tokens), own, keep)
 
-    return jax.lax.map(at_layer, layers)
+        return each(with_variant)
 
-
-def _block(model: BlockModel, params: Params, images: Array, always: Edits) -> Callable:
-    """`(layer, tokens) -> tokens`: a block with the edits of every pass, and `edits` if given."""
-    grid = model.trunk.grid(*images.shape[1:3])
-
-    def block(layer: jax.Array, tokens: jax.Array, edits: Edits | None = None) -> jax.Array:
-        own = _slice({**always, **(edits or {})}, layer, axis=0)
-        run = functools.partial(run_block, model, params, tokens, layer, grid)
-        return edited(run, own, NOTHING)[0]
-
-    return block
-
-
-def _map_variants(fn: Callable, edits: Edits, at_once: int) -> Any:
-    """Results of `fn(variant)` for each variant of edits, stacked."""
-    count = max(leaf.shape[1] for leaf in jax.tree.leaves(edits))
-    return jax.lax.map(fn, jnp.arange(count), batch_size=at_once if at_once > 1 else None)
+    return jax.lax.map(at_class_block, layers)
 
 
 def _of_variant(edits: Edits, variant: jax.Array) -> Edits:
@@ -157,11 +137,9 @@ def _slice(edits: Edits, index: jax.Array, axis: int) -> Edits:
 def _at_layers(edits: Edits, layers: jax.Array) -> Edits:
     """Edits of a whole stack, limited to `layers`, bool [L]."""
 
-    def limit(edit: Edit) -> Edit:
-        def over(leaf: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(leaf, (len(layers), *leaf.shape[1:]))
+    def limited(edit: Edit) -> Edit:
+        edit = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(layers), *x.shape[1:])), edit)
+        here = layers.reshape(-1, *[1] * (edit.where.ndim - 1))
+        return dataclasses.replace(edit, where=edit.where & here)
 
-        where = over(edit.where) & layers.reshape(-1, *[1] * (edit.where.ndim - 1))
-        return dataclasses.replace(edit, where=where, value=jax.tree.map(over, edit.value))
-
-    return {path: limit(edit) for path, edit in edits.items()}
+    return {path: limited(edit) for path, edit in edits.items()}

@@ -1,7 +1,5 @@
 """Attention as linen modules."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,20 +30,55 @@ def tap(module: nn.Module) -> Tap | None:
     return hook if captures else None
 
 
-class MultiHeadAttention(nn.Module):
-    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017).
+class _Attention(nn.Module):
+    """Settings of both kinds of attention, and what follows their projections.
 
     Attributes:
         num_heads: attention heads.
-        head_width: channels of a head; None is width / num_heads.
-        talking: mix heads around the softmax, as CaiT's trunk does.
         qkv_bias: biases on queries, keys and values.
         dropout: rate after the projection.
         attention_dropout: rate on the attention weights.
         implementation: one of `ops.IMPLEMENTATIONS`; `capture` takes weights from `explicit` alone.
         dtype: compute type.
-        key_bias: False leaves the keys' bias out, as EVA and DINOv3 do.
         bias: bias of the projection.
+    """
+
+    num_heads: int
+    qkv_bias: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    implementation: str = 'auto'
+    dtype: str = 'float32'
+    bias: bool = True
+
+    @nn.nowrap
+    def project(self, features: int, name: str) -> Dense:
+        return Dense(features, self.qkv_bias, self.dtype, name=name)
+
+    @nn.nowrap
+    def attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
+        mixing: Mixing | None = None,
+    ) -> jax.Array:  # fmt: skip
+        """Attention, then its projection: [B, Q, width]."""
+        rate, hook = self.attention_dropout, tap(self)
+        out = ops.attend(
+            q, k, v, implementation=self.implementation, mixing=mixing, dropout=rate,
+            key=self.make_rng('dropout') if train and rate else None, tap=hook,
+        )  # fmt: skip
+        out = hook('heads', out) if hook else out
+        dense = Dense(width, self.bias, self.dtype, name='projection')
+        out = dense(out.reshape(*out.shape[:2], -1))
+        return dropout(self, out, self.dropout, train)
+
+
+class MultiHeadAttention(_Attention):
+    """Self-attention over tokens [B, N, D] (Vaswani et al. 2017).
+
+    Attributes:
+        head_width: channels of a head; None is width / num_heads.
+        talking: mix heads around the softmax, as CaiT's trunk does.
+        key_bias: False leaves the keys' bias out, as EVA and DINOv3 do.
         qk_norm: normalization of each head's queries and keys (Dehghani et al. 2023); None has
             none.
         norm_epsilon: that of `qk_norm`.
@@ -53,16 +86,9 @@ class MultiHeadAttention(nn.Module):
         prefix: tokens before the patches, which do not turn.
     """
 
-    num_heads: int
     head_width: int | None = None
     talking: bool = False
-    qkv_bias: bool = True
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    implementation: str = 'auto'
-    dtype: str = 'float32'
     key_bias: bool = True
-    bias: bool = True
     qk_norm: Normalization | None = None
     norm_epsilon: float = 1e-6
     rope: Rope | None = None
@@ -91,7 +117,7 @@ class MultiHeadAttention(nn.Module):
         if self.talking:
             mixes = [Mix(heads, name=name) for name in ('mix_logits', 'mix_weights')]
             mixing = Mixing(*mixes[0].parameters(), *mixes[1].parameters())
-        return _attended(self, q, k, v, width, train, mixing)
+        return self.attend(q, k, v, width, train, mixing)
 
     def _rotated(
         self, q: jax.Array, k: jax.Array, grid: tuple[int, int]
@@ -143,7 +169,7 @@ class Mix(nn.Module):
         return kernel, self.param('bias', nn.initializers.zeros, (self.num_heads,))
 
 
-class ClassAttention(nn.Module):
+class ClassAttention(_Attention):
     """Class tokens [B, K, D] gather from patches [B, N, D] (Touvron et al. 2021, eq. 6): [B, K, D].
 
     One class token attends to itself and the patches, `[class, patches]`. Several, one a class,
@@ -151,12 +177,6 @@ class ClassAttention(nn.Module):
     probe of SigLIP's attention pooling (Zhai et al. 2022).
     """
 
-    num_heads: int
-    qkv_bias: bool = True
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    implementation: str = 'auto'
-    dtype: str = 'float32'
     latent: bool = False
 
     @nn.compact
@@ -165,30 +185,12 @@ class ClassAttention(nn.Module):
         size = head_width(width, heads)
         if tokens.shape[1] == 1 and not self.latent:
             patches = jnp.concatenate([tokens, patches], axis=1)
-
-        def project(name: str, x: jax.Array) -> jax.Array:
-            x = Dense(width, self.qkv_bias, self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:2], heads, size)
-
-        q, k, v = project('query', tokens), project('key', patches), project('value', patches)
-        return _attended(self, q, k, v, width, train)
-
-
-def _attended(
-    module: Any, q: jax.Array, k: jax.Array, v: jax.Array, width: int, train: bool,
-    mixing: Mixing | None = None,
-) -> jax.Array:  # fmt: skip
-    """Attention with a module's settings, then its projection: [B, Q, width]."""
-    rate = module.attention_dropout
-    hook = tap(module)
-    out = ops.attend(
-        q, k, v, implementation=module.implementation, mixing=mixing, dropout=rate,
-        key=module.make_rng('dropout') if train and rate else None, tap=hook,
-    )  # fmt: skip
-    out = hook('heads', out) if hook else out
-    bias = getattr(module, 'bias', True)
-    out = Dense(width, bias, module.dtype, name='projection')(out.reshape(*out.shape[:2], -1))
-    return dropout(module, out, module.dropout, train)
+        sources = {'query': tokens, 'key': patches, 'value': patches}
+        q, k, v = (
+            self.project(width, name)(x).reshape(*x.shape[:2], heads, size)
+            for name, x in sources.items()
+        )
+        return self.attend(q, k, v, width, train)
 
 
 def head_width(width: int, num_heads: int) -> int:

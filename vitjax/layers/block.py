@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax import ops
 from vitjax.layers.attention import ClassAttention, MultiHeadAttention
-from vitjax.layers.dense import ACTIVATIONS, Activation, Dense, conv_init, gelu
+from vitjax.layers.dense import ACTIVATIONS, Activation, Conv, Dense, conv_init, gelu
 from vitjax.layers.dropout import drop_path, dropout
 from vitjax.layers.norm import LayerNorm, Normalization, norm
 
@@ -185,11 +184,8 @@ class ConvBlock(nn.Module):
         x = LayerNorm(dtype=self.dtype, name='norm')(tokens)
         x = gelu(dense(name='conv_1')(x))  # a 1x1 convolution is a dense layer
         x = einops.rearrange(x, 'b (h w) d -> b h w d', h=grid[0])
-        x = nn.Conv(
-            width, (3, 3), padding=1, feature_group_count=width if self.depthwise else 1,
-            conv_general_dilated=ops.convolve, dtype=self.dtype, kernel_init=conv_init,
-            name='conv_2',
-        )(x)  # fmt: skip
+        groups = width if self.depthwise else 1
+        x = Conv(width, groups=groups, dtype=self.dtype, name='conv_2')(x)
         x = SqueezeExcite(self.se_ratio, self.se_bias, self.dtype, name='se')(gelu(x))
         x = dense(name='conv_3')(einops.rearrange(x, 'b h w d -> b (h w) d'))
         x = LayerScale(self.layer_scale, name='scale')(x)

@@ -1,4 +1,4 @@
-"""The dense layer, GELU, and initial values as the reference implementations have them."""
+"""The dense layer, the convolution, GELU, and initial values of the reference implementations."""
 
 import functools
 import math
@@ -61,6 +61,28 @@ def _thirds(module: Dense, x: jax.Array) -> list[jax.Array]:
 def quick_gelu(x: jax.Array) -> jax.Array:
     """Returns x σ(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
     return x * nn.sigmoid(1.702 * x)
+
+
+class Conv(nn.Module):
+    """A 3x3 convolution of maps [B, H, W, C], by `ops.convolve`; parameters are linen's."""
+
+    features: int
+    stride: int = 1
+    padding: int = 1
+    groups: int = 1
+    use_bias: bool = True
+    dtype: str = 'float32'
+    kernel_init: Any = conv_init
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = 3, 3, x.shape[-1] // self.groups, self.features
+        kernel, bias = self.param('kernel', self.kernel_init, shape), None
+        if self.use_bias:
+            bias = self.param('bias', nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        out = ops.convolve(x, kernel, self.stride, self.padding, self.groups)
+        return out if bias is None else out + bias.reshape(1, 1, 1, -1)
 
 
 @jax.custom_jvp

@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitjax import ops
-from vitjax.layers.dense import conv_init, kernel_init
+from vitjax.layers.dense import Conv, kernel_init
 from vitjax.layers.dropout import dropout
 from vitjax.layers.norm import Normalization, norm
 
@@ -96,12 +95,10 @@ class ConvStem(nn.Module):
         grid_of(images.shape[1:3], self.patch_size)
         x = images
         for i in range(layers):
+            features = self.width // 2 ** (layers - 1 - i)
             # Padded as PyTorch does: XLA's SAME pads (0, 1) at stride 2.
-            x = nn.Conv(
-                self.width // 2 ** (layers - 1 - i), (3, 3), strides=2, padding=1,
-                use_bias=self.bias, dtype=self.dtype, conv_general_dilated=ops.convolve,
-                kernel_init=conv_init, name=f'conv_{i + 1}',
-            )(x)  # fmt: skip
+            conv = Conv(features, 2, use_bias=self.bias, dtype=self.dtype, name=f'conv_{i + 1}')
+            x = conv(x)
             if i < layers - 1 or self.last_gelu:
                 x = nn.gelu(x, approximate=False)
         return einops.rearrange(x, 'b h w d -> b (h w) d')

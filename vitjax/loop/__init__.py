@@ -25,8 +25,7 @@ from vitjax.experiment import Experiment, require_data, to_json
 from vitjax.figures import training as figures
 from vitjax.loop import hooks as loop_hooks
 from vitjax.loop import log
-from vitjax.loop.diagnosis import CHUNK_SECONDS
-from vitjax.loop.hooks import HOOKS, Hook, Moment, Runs
+from vitjax.loop.hooks import HOOKS, Group, Hook, Moment, Outs
 from vitjax.loop.log import Position
 from vitjax.runs import checkpoint, environment, provenance
 from vitjax.runs.records import Record
@@ -110,18 +109,16 @@ def train_seeds(
     records = {seed: runs.records.tested(out) for seed, out in folders.items()}
     pending = {seed: out for seed, out in folders.items() if not records[seed]}
     for seed, record in records.items():
-        if record is None:
-            continue
-        out = folders[seed]
-        if changed := provenance.remark_on(out, experiment, load_data):
-            console.say(changed)
-        console.say(f'{out} is finished: nothing was left to do.')
-        console.say(log.result(record, len(runs.read_experiment(out).classes), out))
+        if record:
+            out = folders[seed]
+            if changed := provenance.remark_on(out, experiment, load_data):
+                console.say(changed)
+            console.say(f'{out} is finished: nothing was left to do.')
+            console.say(log.result(record, len(runs.read_experiment(out).classes), out))
     if pending:
         trainer = _resolved(experiment, pending, devices, console)
         loop_hooks.require(trainer, console)
-        for seeds in _groups(experiment, pending, len(devices)):
-            group = {seed: pending[seed] for seed in seeds}
+        for group in _groups(experiment, pending, len(devices)):
             way, batch = experiment.parallel, experiment.batch_size
             chosen = layout(way, devices, batch_size=batch, seeds=len(group))
             made = dataclasses.replace(trainer, layout=chosen, seeds=tuple(group))
@@ -133,7 +130,7 @@ def train_seeds(
 
 
 def fit(
-    trainer: Trainer, outs: Runs, *, hooks: Sequence[Hook] = HOOKS,
+    trainer: Trainer, outs: Outs, *, hooks: Sequence[Hook] = HOOKS,
     console: Console | None = None, devices: Sequence[Any] | None = None,
     caught: list[int] | None = None,
 ) -> dict[int, Record]:  # fmt: skip
@@ -154,12 +151,12 @@ def fit(
         ValueError: if a run began with other data or weights, or a loss is not finite.
         Stop: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
-    console = Console() if console is None else console
-    devices = trainer.layout.devices if devices is None else devices
     origin = provenance.of_run(trainer.experiment, load_data)
+    devices = trainer.layout.devices if devices is None else devices
+    group = Group(trainer, outs, origin, devices, console or Console())
     processes.require_agreement(origin)
     for out in outs.values():
-        provenance.require_same(out, origin, trainer.experiment.classes, console.say)
+        provenance.require_same(out, origin, trainer.experiment.classes, group.console.say)
     trainer.require()  # what cannot be, writes nothing
     with contextlib.ExitStack() as stack:
         for seed, out in outs.items():
@@ -168,76 +165,68 @@ def fit(
             if jax.process_index() == 0:
                 runs.write_experiment(out, dataclasses.replace(trainer.experiment, seed=seed))
                 checkpoint.set_aside(out)
-        at = _train(trainer, outs, origin, hooks, console, devices, caught)
-        return {seed: _test(trainer, at, out, devices, console) for seed, out in outs.items()}
+        at = _train(group, hooks, caught)
+        return {seed: _test(group, at, out) for seed, out in outs.items()}
 
 
-def _train(
-    trainer: Trainer, outs: Runs, origin: Mapping[str, Any], hooks: Sequence[Hook],
-    console: Console, devices: Sequence[Any], caught: list[int] | None,
-) -> Position:  # fmt: skip
+def _train(group: Group, hooks: Sequence[Hook], caught: list[int] | None) -> Position:
     """Takes all steps that are left, and calls the hooks after every dispatch of them."""
+    trainer, outs = group.trainer, group.outs.values()
     with contextlib.ExitStack() as stack:
         # Seeds that train together keep the checkpoint before the latest too: a kill between two
         # saves leaves them a common one.
-        keep = min(2, len(outs))
-        managers = [
-            stack.enter_context(checkpoint.writing(out, keep_latest=keep)) for out in outs.values()
-        ]
-        placed, at, records = _resume(trainer, outs, console)
-        runs.records.note_start(outs.values(), at.step, devices)
-        if _ends(trainer, at.step, records, console):
+        writing = [checkpoint.writing(out, keep_latest=min(2, len(outs))) for out in outs]
+        managers = [*map(stack.enter_context, writing)]
+        placed, at, records = _resume(group)
+        runs.records.note_start(outs, at.step, group.devices)
+        if _ends(group, at.step, records):
             return at
-        console.say(log.start(trainer))
+        group.console.say(log.start(trainer))
         caught = stack.enter_context(signals()) if caught is None else caught
         # Closed before an error is printed, with its progress bar.
-        steps = stack.enter_context(contextlib.closing(_dispatches(trainer, placed, at, console)))
+        steps = stack.enter_context(contextlib.closing(_dispatches(group, placed, at)))
         for placed, at, metrics in steps:
             stop = int(processes.agreed(caught[0] if caught else 0))
             moment = Moment(
-                trainer, outs, at, placed, metrics, records, managers, origin, devices, console,
-                caught, stop,
+                **vars(group), at=at, placed=placed, metrics=metrics, records=records,
+                managers=managers, caught=caught, stop=stop,
             )  # fmt: skip
             for hook in hooks:
                 hook(moment)
-            if moment.evaluates and _ends(trainer, at.step, records, console):
+            if moment.evaluates and _ends(group, at.step, records):
                 break
             if stop:
                 raise Stop(stop, at.step)
     return at
 
 
-def _resume(
-    trainer: Trainer, outs: Runs, console: Console
-) -> tuple[Placed, Position, dict[int, list[Record]]]:
+def _resume(group: Group) -> tuple[Placed, Position, dict[int, list[Record]]]:
     """States, position and lines of metrics of the last checkpoint; fresh ones without one."""
-    placed, at = trainer.init(), Position()
-    kept: list[list[Record] | None] = [[] for _ in outs]
-    if found := checkpoint.latest([*outs.values()], trainer.layout.fetch(placed)):
-        step, states, positions = found
-        placed, at = trainer.layout.place(states), log.from_json(step, positions)
-        kept = [position.get('lines') for position in positions]
-        named = ', '.join(map(str, outs.values()))
-        console.say(f'resumed from step {step} of {trainer.total} in {named}')
-    each = zip(outs.items(), kept, strict=True)
-    lines = {seed: runs.records.rewind(out, at.step, own) for (seed, out), own in each}
+    placed, at, kept = group.trainer.init(), Position(), [{'lines': []} for _ in group.outs]
+    if found := checkpoint.latest([*group.outs.values()], group.trainer.layout.fetch(placed)):
+        step, states, kept = found
+        placed, at = group.trainer.layout.place(states), log.from_json(step, kept)
+        named = ', '.join(map(str, group.outs.values()))
+        group.console.say(f'resumed from step {step} of {group.trainer.total} in {named}')
+    each = zip(group.outs.items(), kept, strict=True)
+    rewind = runs.records.rewind
+    lines = {seed: rewind(out, at.step, own.get('lines')) for (seed, out), own in each}
     return placed, at, lines
 
 
 def _dispatches(
-    trainer: Trainer, placed: Placed, at: Position, console: Console
+    group: Group, placed: Placed, at: Position
 ) -> Generator[tuple[Placed, Position, dict[str, np.ndarray]], None, None]:
     """Takes the steps that are left; gives states, position and metrics after every dispatch."""
-    pace = feed.Pace(CHUNK_SECONDS)
-    with console.progress('training', trainer.total, done=at.step, now='compiling') as show:
-        began, compiled = time.perf_counter(), False
+    trainer, pace, began = group.trainer, feed.Pace(), None
+    with group.console.progress('training', trainer.total, done=at.step, now='compiling') as show:
         for chunk in trainer.chunks(at.step, pace):
-            if not compiled:
-                began, compiled = time.perf_counter(), True
+            if began is None:
+                start = time.perf_counter()
                 placed, _ = trainer.run(placed, chunk._replace(steps=0))  # takes no step
-                console.say(f'compiled in {duration(time.perf_counter() - began)}')
-                show(at.step)
                 began = time.perf_counter()
+                group.console.say(f'compiled in {duration(began - start)}')
+                show(at.step)
             placed, metrics = trainer.run(placed, chunk)
             took = processes.agreed(time.perf_counter() - began)  # with the wait for the chunk
             pace.note(chunk.steps, took)
@@ -250,7 +239,7 @@ def _dispatches(
 
 
 def _resolved(
-    experiment: Experiment, outs: Runs, devices: Sequence[Any], console: Console
+    experiment: Experiment, outs: Outs, devices: Sequence[Any], console: Console
 ) -> Trainer:
     """The trainer of one seed; data that changed since a run began are named first.
 
@@ -267,7 +256,7 @@ def _resolved(
         raise
 
 
-def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[int]]:
+def _groups(experiment: Experiment, outs: Outs, devices: int) -> Iterator[Outs]:
     """Seeds that train together: those with a checkpoint of the same step, or without any."""
     alone = experiment.patience > 0 or experiment.parallel in ('pmap', 'fsdp')
     alone |= experiment.parallel == 'auto' and devices > 1
@@ -277,7 +266,7 @@ def _groups(experiment: Experiment, outs: Runs, devices: int) -> Iterator[list[i
         common = min(max(steps) for steps in left.values())
         group = [seed for seed, steps in left.items() if common in steps]
         group = group[:1] if alone else group
-        yield group
+        yield {seed: outs[seed] for seed in group}
         left = {seed: steps for seed, steps in left.items() if seed not in group}
 
 
@@ -285,26 +274,24 @@ def _whole_steps(out: pathlib.Path) -> list[int]:
     return [s for s in checkpoint.steps(out) if checkpoint.damage(out, s) is None] or [0]
 
 
-def _ends(trainer: Trainer, step: int, records: dict[int, list[Record]], console: Console) -> bool:
+def _ends(group: Group, step: int, records: Mapping[int, list[Record]]) -> bool:
     """Returns True if all steps are taken, or if patience has ended, which it prints."""
-    if step >= trainer.total:
+    if step >= group.trainer.total:
         return True
     # With patience seeds train alone.
-    why = log.stopped_early(trainer, next(iter(records.values())))
+    why = log.stopped_early(group.trainer, next(iter(records.values())))
     if why:
-        console.say(why)
+        group.console.say(why)
     return why is not None
 
 
-def _test(
-    trainer: Trainer, at: Position, out: pathlib.Path, devices: Sequence[Any], console: Console
-) -> Record:
+def _test(group: Group, at: Position, out: pathlib.Path) -> Record:
     """Tests the best parameters and draws the curves."""
     experiment, params, _ = runs.load(out, which='best')
     batch, prepared = experiment.batch_size, experiment.preprocessing
-    data = load_data(trainer.experiment.data, 'test', prepared)
-    logits = predict(experiment.model, params, data, prepared, batch, devices, together=True)
-    record = {'step': at.step, 'epoch': at.step / trainer.per_epoch, 'split': 'test'}
+    data = load_data(group.trainer.experiment.data, 'test', prepared)
+    logits = predict(experiment.model, params, data, prepared, batch, group.devices, together=True)
+    record = {'step': at.step, 'epoch': at.step / group.trainer.per_epoch, 'split': 'test'}
     record |= {**scores(logits, data.labels), 'seconds': at.seconds}
     # Before the test line: a run with that line has predictions.
     runs.records.write_predictions(out, predictions(logits, data.labels))
@@ -314,5 +301,5 @@ def _test(
     if jax.process_index() == 0 and (lines := runs.records.read_notes(out, runs.records.WATCH)):
         for figure, kind in zip(watch.drawings(lines), ('png', 'gif'), strict=True):
             runs.records.save_figure(figure, out, f'watch.{kind}')
-    console.say(log.result(record, len(experiment.classes), out))
+    group.console.say(log.result(record, len(experiment.classes), out))
     return record

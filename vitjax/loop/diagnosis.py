@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +15,10 @@ from vitjax.data import feed, preprocess
 from vitjax.data.order import evenly
 from vitjax.data.source import Data
 from vitjax.inside.capture import capture
-from vitjax.inside.path import STACKS, Path
+from vitjax.inside.path import Path
 from vitjax.runs import checkpoint
 from vitjax.training.trainer import Trainer
 
-CHUNK_SECONDS = 1.0  # of steps a dispatch, about: Ctrl-C may wait as long
 IMAGES = 16  # images on which a module is looked for
 
 # Parts in the order of a forward pass; others come between, by name, as `conv_1` and `conv_2` do.
@@ -61,7 +60,7 @@ def replayed(
     if found := checkpoint.latest([*outs.values()], trainer.layout.fetch(placed)):
         at, states, _ = found
         placed = trainer.layout.place(states)
-    pace = feed.Pace(CHUNK_SECONDS)
+    pace = feed.Pace()
     for chunk in trainer.chunks(at, pace, lambda now: min(trainer.until(now), step)):
         if processes.agreed(len(caught)):
             return []
@@ -108,9 +107,7 @@ def first_module(
         labels: their classes [B].
         loss: maps logits [B, K] and soft labels [B, K] to a scalar.
     """
-    weights = {_module(name): [] for name in _named(params)}
-    for name, leaf in _named(params).items():
-        weights[_module(name)].append(np.asarray(leaf, np.float32))
+    weights = _by_module(params)
     if wrong := _wrong(weights, lambda x: np.isfinite(x).all()):
         return f'parameters of {wrong[0]}'
     _, found = capture(model, params, images)
@@ -119,44 +116,41 @@ def first_module(
         return f'activations of {wrong[0]}'
     targets = jax.nn.one_hot(labels, model.num_classes)
     grads = jax.grad(lambda p: loss(model.apply({'params': p}, images), targets))(params)
-    slopes = {module: [] for module in weights}
-    for name, leaf in _named(grads).items():
-        slopes[_module(name)].append(np.asarray(leaf, np.float32))
     with np.errstate(over='ignore'):  # looks for a norm that overflows
-        if wrong := _wrong(slopes, lambda x: np.isfinite(np.square(x).sum())):
+        if wrong := _wrong(_by_module(grads), lambda x: np.isfinite(np.square(x).sum())):
             return f'gradients of {wrong[-1]}'
     sizes = {path: np.abs(values[0]).max() for path, values in activations.items()}
-    largest = max(sizes, key=lambda path: sizes[path])
+    largest = max(sizes, key=sizes.__getitem__)
     return f'activations of {largest} are the largest, {sizes[largest]:.2g}'
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator='/'): leaf for p, leaf in leaves}
-
-
-def _module(parameter: str) -> str:
-    return parameter.rpartition('/')[0] or parameter
+def _by_module(tree: Any) -> dict[str, list[np.ndarray]]:
+    """Leaves of a tree of parameters by the path of their module."""
+    out: dict[str, list[np.ndarray]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path[:-1] or path, simple=True, separator='/')
+        out.setdefault(name, []).append(np.asarray(leaf, np.float32))
+    return out
 
 
 def _wrong(values: Mapping[str, list[np.ndarray]], fine: Callable[[Any], Any]) -> list[str]:
     """Modules with a value that is not fine, in forward order; in a stack, with the layer."""
+    found: list[tuple[Any, str]] = []
+    for path, arrays in values.items():
+        top, *inner = map(_rank, Path(path).parts)
+        after = [*inner, (99, '')]  # its output follows those of its parts
+        if Path(path).stack is None:
+            if not all(map(fine, arrays)):
+                found.append(((top, -1, after), path))
+            continue
+        for layer, own in enumerate(zip(*arrays, strict=True)):
+            if not all(map(fine, own)):
+                found.append(((top, layer, after), f'{path}, layer {layer + 1}'))
+    return [name for _, name in sorted(found)]
 
-    def rank(part: str) -> tuple[int, str]:
-        if part in _FIRST:
-            return _FIRST.index(part), ''
-        return (len(_FIRST) + 1 + _LAST.index(part), '') if part in _LAST else (len(_FIRST), part)
 
-    def places() -> Iterator[tuple[Any, str]]:
-        for path, arrays in values.items():
-            top, *inner = Path(path).parts
-            after = [*map(rank, inner), (99, '')]  # its output follows those of its parts
-            if top not in STACKS:
-                if not all(map(fine, arrays)):
-                    yield (rank(top), -1, after), path
-                continue
-            for layer in range(len(arrays[0])):
-                if not all(fine(array[layer]) for array in arrays):
-                    yield (rank(top), layer, after), f'{path}, layer {layer + 1}'
-
-    return [name for _, name in sorted(places())]
+def _rank(part: str) -> tuple[int, str]:
+    """Place of a part in a forward pass."""
+    if part in _FIRST:
+        return _FIRST.index(part), ''
+    return (len(_FIRST) + 1 + _LAST.index(part), '') if part in _LAST else (len(_FIRST), part)

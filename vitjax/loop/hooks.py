@@ -36,40 +36,49 @@ from vitjax.training.resolve import load_data
 from vitjax.training.trainer import Placed, Trainer
 from vitjax.views import validation, watch
 
-Runs = Mapping[int, pathlib.Path]  # the run directory of each seed
+Outs = Mapping[int, pathlib.Path]  # the run directory of each seed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Moment:
-    """A run between two dispatches of steps.
+class Group:
+    """Seeds that train together, from their first step to their test.
 
     Attributes:
         trainer: the trainer, with its experiment and layout.
         outs: the run directory of each seed.
+        origin: identity of data and weights, for checkpoints to record.
+        devices: devices that evaluation uses.
+        console: console to print on.
+    """
+
+    trainer: Trainer
+    outs: Outs
+    origin: Mapping[str, Any]
+    devices: Sequence[Any]
+    console: Console
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moment(Group):
+    """A group between two dispatches of steps; it has the attributes of `Group` too.
+
+    Attributes:
         at: position of the run: steps taken, seconds, metrics since the last line.
         placed: the states, as they are on the devices.
         metrics: metrics [steps, seeds] of the last dispatch.
         records: lines of `metrics.jsonl` of each seed, to which `log` adds.
         managers: managers of checkpoints, one for each seed.
-        origin: identity of data and weights, for checkpoints to record.
-        devices: devices that evaluation uses.
-        console: console that hooks print on.
         caught: numbers of signals that ask to stop.
         stop: the signal that stops the run after this moment; 0 if none does.
     """
 
-    trainer: Trainer
-    outs: Runs
     at: Position
     placed: Placed
     metrics: dict[str, np.ndarray]
     records: dict[int, list[Record]]
     managers: Sequence[checkpoint.Manager]
-    origin: Mapping[str, Any]
-    devices: Sequence[Any]
-    console: Console
     caught: Sequence[int]
-    stop: int = 0
+    stop: int
 
     @property
     def evaluates(self) -> bool:
@@ -130,17 +139,19 @@ def require_finite(moment: Moment) -> None:
     Raises:
         ValueError: with the first step that is wrong, and the first module.
     """
-    if wrong := diagnosis.not_finite(moment.metrics, moment.at.step):
-        name, value, step, place = wrong
-        for manager in moment.managers:
-            manager.wait_until_finished()
-        moment.console.say(f'{name} is {value} at step {step}: looking for the module')
-        before = diagnosis.replayed(moment.trainer, moment.outs, step - 1, moment.caught)
-        where = ''
-        if before:
-            params = on_host(before[place].params)
-            where = diagnosis.of_run(moment.trainer, params, moment.trainer.data)
-        raise diagnosis.diverged(name, value, step, [*moment.outs.values()][place], where)
+    wrong = diagnosis.not_finite(moment.metrics, moment.at.step)
+    if wrong is None:
+        return
+    name, value, step, place = wrong
+    for manager in moment.managers:
+        manager.wait_until_finished()
+    moment.console.say(f'{name} is {value} at step {step}: looking for the module')
+    before = diagnosis.replayed(moment.trainer, moment.outs, step - 1, moment.caught)
+    where = ''
+    if before:
+        params = on_host(before[place].params)
+        where = diagnosis.of_run(moment.trainer, params, moment.trainer.data)
+    raise diagnosis.diverged(name, value, step, [*moment.outs.values()][place], where)
 
 
 def log_training(moment: Moment) -> None:
@@ -178,7 +189,7 @@ def draw_attention(moment: Moment) -> None:
         return
     experiment, data = moment.trainer.experiment, moment.validation
     for seed, params in moment.params.items():
-        if (found := validation.look(experiment, params, data)) is not None:
+        if found := validation.attention_maps(experiment, params, data):
             out = moment.outs[seed]
             runs.records.note(out, {**moment.now, **found}, runs.records.ATTENTION)
             if jax.process_index() == 0:
@@ -192,7 +203,7 @@ def watch_layers(moment: Moment) -> None:
     experiment = moment.trainer.experiment
     if moment.evaluates and experiment.watch:
         for seed, params in moment.params.items():
-            found = watch.look(experiment, params, moment.validation)
+            found = watch.of_layers(experiment, params, moment.validation)
             runs.records.note(moment.outs[seed], {**moment.now, **found}, runs.records.WATCH)
 
 
@@ -204,15 +215,14 @@ def save(moment: Moment) -> None:
     each = zip(moment.managers, moment.states, moment.records.values(), strict=True)
     for i, (manager, state, lines) in enumerate(each):
         if moment.at.step not in manager.all_steps():
-            names = ('loss', 'accuracy', 'top5') if moment.evaluates else ()
-            last = next((r for r in lines[::-1] if r['split'] == 'validation' and 'top5' in r), {})
-            scored = {name: last[name] for name in names}
+            scored = None
+            if moment.evaluates:
+                last = next(r for r in lines[::-1] if r['split'] == 'validation' and 'top5' in r)
+                scored = {name: last[name] for name in ('loss', 'accuracy', 'top5')}
             position = moment.at.to_json(moment.trainer, i)
             position |= {'lines': lines, 'origin': moment.origin}
-            items, several = checkpoint.trees(state), threaded or len(moment.managers) > 1
-            checkpoint.save(
-                manager, moment.at.step, items, position, scored or None, wait=several
-            )  # fmt: skip
+            items, wait = checkpoint.trees(state), threaded or len(moment.managers) > 1
+            checkpoint.save(manager, moment.at.step, items, position, scored, wait=wait)
     if moment.stop:
         for manager in moment.managers:
             manager.wait_until_finished()

@@ -89,7 +89,7 @@ class Model(nn.Module, _Declared):
         """Description of the part between images and logits."""
         raise NotImplementedError
 
-    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def loss_logits(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Logits for the labels' loss and logits for the teacher's; here the same."""
         logits = self(images, train)
         return logits, logits

@@ -46,9 +46,8 @@ class CaiT(Pooled):
             position_grid=self.position_grid,
         )  # fmt: skip
         attention = MultiHeadAttention(
-            self.num_heads, talking=True, qkv_bias=self.qkv_bias, dropout=self.dropout,
-            attention_dropout=self.attention_dropout, implementation=self.attention,
-            dtype=self.dtype, parent=None,
+            self.num_heads, self.qkv_bias, self.dropout, self.attention_dropout, self.attention,
+            self.dtype, talking=True, parent=None,
         )  # fmt: skip
         mlp = Mlp(self.mlp_ratio, self.dropout, dtype=self.dtype, parent=None)
         self.blocks = stack(Block, self.depth, 0, remat=self.remat)(

@@ -11,23 +11,23 @@ import numpy as np
 from vitjax import ops
 from vitjax.base import fields
 from vitjax.base.ranges import Classes, Extent, Range, Rate
+from vitjax.layers.dense import Conv
 from vitjax.layers.dropout import dropout
 from vitjax.models.base import Arithmetic, Model, Trunk
 
 
-class Conv(nn.Module):
+class ConvRelu(nn.Module):
     """A 3x3 convolution and ReLU; `capture` offers its output, a feature map."""
 
     features: int
-    padding: str
+    padding: int
     dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's VGG
-        conv = nn.Conv(
-            self.features, (3, 3), padding=self.padding, dtype=self.dtype, kernel_init=init,
-            conv_general_dilated=ops.convolve, name='conv',
+        conv = Conv(
+            self.features, 1, self.padding, dtype=self.dtype, kernel_init=init, name='conv'
         )  # fmt: skip
         return nn.relu(conv(x))
 
@@ -39,7 +39,16 @@ class Pool(nn.Module):
         return ops.pool(x)
 
 
-class ConvNet(Model):
+class _Maps(Model):
+    """Model of feature maps of unequal shapes."""
+
+    @property
+    def trunk(self) -> Trunk:
+        """Feature maps alone."""
+        return Trunk(None, 0, 'maps', {})
+
+
+class ConvNet(_Maps):
     """Small network of the lecture: 3x3 valid convolutions, each with 2x2 max pooling, then dense.
 
     Images [B, H, W, 3] to logits [B, num_classes] (the hidden features when it is 0). Dense layers
@@ -59,11 +68,6 @@ class ConvNet(Model):
     dropout: Rate = 0.0
     dtype: Arithmetic = 'float32'
 
-    @property
-    def trunk(self) -> Trunk:
-        """Feature maps of unequal shapes."""
-        return Trunk(None, 0, 'maps', {})
-
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         fields.require(self, 'model')
@@ -74,7 +78,7 @@ class ConvNet(Model):
                     f'images must leave 4 pixels for convolution {i + 1} of {len(self.widths)}: '
                     f'{images.shape[1]}x{images.shape[2]} pixels leave {min(x.shape[1:3])}.'
                 )
-            x = Conv(width, 'VALID', self.dtype, name=f'conv_{i + 1}')(x)
+            x = ConvRelu(width, 0, self.dtype, name=f'conv_{i + 1}')(x)
             x = Pool(name=f'pool_{i + 1}')(x)
         x = dropout(self, x.reshape(x.shape[0], -1), self.dropout, train)
         x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name='dense')(x))
@@ -83,7 +87,7 @@ class ConvNet(Model):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-class VGG16(Model):
+class VGG16(_Maps):
     """VGG-16 (Simonyan and Zisserman 2015, table 1, column D), as torchvision has it.
 
     Images [B, H, W, 3] of 32 pixels or more to logits [B, num_classes] (features when it is 0).
@@ -98,11 +102,6 @@ class VGG16(Model):
     dropout: Rate = 0.5
     dtype: Arithmetic = 'float32'
 
-    @property
-    def trunk(self) -> Trunk:
-        """Feature maps of unequal shapes."""
-        return Trunk(None, 0, 'maps', {})
-
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         fields.require(self, 'model')
@@ -115,7 +114,7 @@ class VGG16(Model):
         for i, (repeats, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
             for _ in range(repeats):
                 number += 1
-                x = Conv(width, 'SAME', self.dtype, name=f'conv_{number}')(x)
+                x = ConvRelu(width, 1, self.dtype, name=f'conv_{number}')(x)
             x = Pool(name=f'pool_{i}')(x)
         x = adaptive_average(x, (7, 7)).reshape(x.shape[0], -1)
         init = nn.initializers.normal(0.01)

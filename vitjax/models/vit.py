@@ -151,9 +151,9 @@ class ViT(Model):
         drops: Any = {'dropout': self.dropout, 'attention_dropout': self.attention_dropout}
         how: Any = {'implementation': self.attention, 'dtype': self.dtype, 'parent': None}
         attention = MultiHeadAttention(
-            self.num_heads, self.head_width, qkv_bias=self.qkv_bias, key_bias=self.key_bias,
-            bias=self.bias, qk_norm=chosen(self.qk_norm), norm_epsilon=self.norm_epsilon,
-            rope=self.rope, prefix=self.trunk.prefix, **drops, **how,
+            self.num_heads, qkv_bias=self.qkv_bias, head_width=self.head_width,
+            key_bias=self.key_bias, bias=self.bias, qk_norm=chosen(self.qk_norm),
+            norm_epsilon=self.norm_epsilon, rope=self.rope, prefix=self.trunk.prefix, **drops, **how,
         )  # fmt: skip
         mlp = functools.partial(
             Mlp, self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, self.mlp, self.bias,
@@ -211,9 +211,9 @@ class ViT(Model):
         logits = self.classifier(features[:, 0], train)
         return logits, self.distilled_classifier(features[:, 1], train)
 
-    def answers(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def loss_logits(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         if self.pool != 'distilled':
-            return super().answers(images, train)
+            return super().loss_logits(images, train)
         tokens = self.embed(images, train)
         return self.both(self.through(tokens, self.trunk.grid(*images.shape[1:3]), train), train)
 

@@ -5,18 +5,15 @@ and at products that read a transposed array.
 """
 
 import functools
-import inspect
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from vitjax.ops import attention, plain, winograd
 from vitjax.ops.gradients import layer_norm, recomputed, typed
-from vitjax.ops.winograd import Padding
 
 __all__ = ['attend', 'convolve', 'layer_norm', 'pool', 'product', 'recomputed']
 
@@ -79,20 +76,21 @@ product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_back)
 # ---- Convolutions -------------------------------------------------------------------------------
 
 
-def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    """`plain.convolve` of maps [B, H, W, C] with a kernel [h, w, C, D], faster if it is one of two.
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 1, groups: int = 1
+) -> jax.Array:
+    """`plain.convolve`, faster for two kinds.
 
-    A dense one has hand-written gradients, for any strides and padding of at least 0. A depthwise
-    one with a kernel of 3x3 and one pixel of padding is a sum of nine shifted products: forward 30
-    times and backward 4 times as fast as XLA's (32 maps of 14x14x384). Any other is lax's.
+    A dense one has hand-written gradients. A depthwise one with a kernel of 3x3 and one pixel of
+    padding is a sum of nine shifted products: forward 30 times and backward 4 times as fast as
+    XLA's (32 maps of 14x14x384).
     """
-    asked, channels = _asked(x, kernel, *args, **kwargs), x.shape[-1]
-    if asked and asked[2] == 1:
-        found: Any = _dense(x, kernel, *asked[:2])
+    if groups == 1:
+        found: Any = _dense(x, kernel, stride, padding)
         return found
-    if kernel.shape == (3, 3, 1, channels) and asked == ((1, 1), ((1, 1), (1, 1)), channels):
+    if kernel.shape == (3, 3, 1, groups) and (stride, padding) == (1, 1):
         return _depthwise(x, kernel)
-    return plain.convolve(x, kernel, *args, **kwargs)
+    return plain.convolve(x, kernel, stride, padding, groups)
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -104,100 +102,62 @@ def _depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _dense(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding):
+def _dense(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """A convolution without groups, by Winograd's products if they are faster.
 
     XLA's gradients are slow inside a scan or a while loop: the kernel's takes 20 to 30 times as
     long as the products here on 8 maps of 12x12x256, the maps' 5.8 times on 64 such maps.
     """
-    if _tiled(x, kernel, strides, padding):
+    if _tiled(x, kernel, stride, padding):
         return winograd.convolve(x, kernel, padding)
-    return _lax(x, kernel, strides, padding)
+    return plain.convolve(x, kernel, stride, padding)
 
 
-def _dense_forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding):
-    return _dense(x, kernel, strides, padding), (x, kernel)
-
-
-def _dense_backward(
-    strides: tuple[int, ...], padding: Padding, kept: tuple[jax.Array, jax.Array], grad: jax.Array
+def _dense_back(
+    stride: int, padding: int, kept: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    how = strides, padding, _tiled(*kept, strides, padding)
-    return _at_maps(*kept, grad, *how), _at_kernel(*kept, grad, *how)
+    return _at_maps(*kept, grad, stride, padding), _at_kernel(*kept, grad, stride, padding)
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
+_dense.defvjp(lambda *args: (_dense(*args), args[:2]), _dense_back)
 
 
 def _at_maps(
-    x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[int, ...], padding: Padding,
-    tiled: bool,
-) -> jax.Array:  # fmt: skip
+    x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int, padding: int
+) -> jax.Array:
     """Gradient at the maps: a convolution with the kernel turned by half a turn."""
-    if {*strides} != {1} or not grad.size:  # a kernel larger than the maps has no result
+    end = len(kernel) - 1 - padding
+    if stride > 1 or kernel.shape[0] != kernel.shape[1] or end < 0 or not grad.size:
         maps = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return jax.linear_transpose(lambda x: _lax(x, kernel, strides, padding), maps)(grad)[0]
+        run = functools.partial(plain.convolve, kernel=kernel, stride=stride, padding=padding)
+        return jax.linear_transpose(run, maps)(grad)[0]
     # An input meets kernel[i, j] at the output i rows above it: what the kernel reads, turned by
     # half a turn, reads back, its ends padded by as much as the kernel overlapped them.
-    sizes = zip(kernel.shape[:2], padding, strict=True)
-    ends = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in sizes)
-    kernel = kernel[::-1, ::-1].swapaxes(2, 3)
-    return winograd.convolve(grad, kernel, ends) if tiled else _lax(grad, kernel, strides, ends)
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    tiled = _tiled(x, kernel, stride, padding)
+    return (winograd.convolve if tiled else plain.convolve)(grad, turned, padding=end)
 
 
 def _at_kernel(
-    x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[int, ...], padding: Padding,
-    tiled: bool,
-) -> jax.Array:  # fmt: skip
+    x: jax.Array, kernel: jax.Array, grad: jax.Array, stride: int, padding: int
+) -> jax.Array:
     """Gradient at the kernel: a matrix product for each of its pixels."""
-    if tiled:
+    if _tiled(x, kernel, stride, padding):
         return winograd.kernel_gradient(x, grad, padding)
     # out[r, c] = Σ_ij x[r s + i, c s + j] kernel[i, j] at stride s, so the gradient of kernel[i, j]
     # is the inputs that it met, every s-th from (i, j) on, times those outputs'.
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows, columns = grad.shape[1:3]
     flat = grad.reshape(len(x) * rows * columns, grad.shape[3])
     met = [
-        x[:, i :: strides[0], j :: strides[1]][:, :rows, :columns].reshape(len(flat), x.shape[3])
+        x[:, i::stride, j::stride][:, :rows, :columns].reshape(len(flat), x.shape[3])
         for i, j in np.ndindex(*kernel.shape[:2])
     ]
     return jnp.stack([x.T @ flat for x in met]).reshape(kernel.shape)
 
 
-def _tiled(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding) -> bool:
-    return {*strides} == {1} and winograd.pays(x, kernel, padding)
-
-
-def _lax(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT)
-
-
-_LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, NHWC
-_SIGNATURE = inspect.signature(lax.conv_general_dilated)
-
-
-def _asked(
-    x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any
-) -> tuple[tuple[int, ...], Padding, int] | None:
-    """Strides, padding and groups of a convolution called as lax's.
-
-    None for any other setting: a layout besides [B, H, W, C] and [h, w, C, D], dilation, negative
-    padding, groups of the batch, a precision, another type of the result.
-    """
-    given = _SIGNATURE.bind(x, kernel, *args, **kwargs).arguments
-    strides, padding = (given.pop(name) for name in ('window_strides', 'padding'))
-    groups = given.pop('feature_group_count', 1)
-    layout = given.pop('dimension_numbers', None)
-    del given['lhs'], given['rhs']
-    off = {'lhs_dilation': (1, 1), 'rhs_dilation': (1, 1), 'batch_group_count': 1}
-    other = [v for name, v in given.items() if v is not None and v != off.get(name)]
-    if lax.conv_dimension_numbers(x.shape, kernel.shape, layout) != _LAYOUT or other:
-        return None
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    if min(end for ends in padding for end in ends) < 0:
-        return None
-    return tuple(strides), tuple((a, b) for a, b in padding), groups
+def _tiled(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
+    return stride == 1 and winograd.pays(x, kernel, padding)
 
 
 @jax.custom_vjp

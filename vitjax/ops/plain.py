@@ -235,9 +235,22 @@ def moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Arr
     return mean, lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + epsilon), wide
 
 
-def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    """A convolution called as lax's, for `nn.Conv(conv_general_dilated=...)`."""
-    return lax.conv_general_dilated(x, kernel, *args, **kwargs)
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 1, groups: int = 1
+) -> jax.Array:
+    """Maps [B, H, W, C] convolved with a kernel [h, w, C / groups, D], rows and columns alike.
+
+    Args:
+        x: the maps.
+        kernel: the kernel.
+        stride: pixels between two outputs.
+        padding: pixels of zeros all round, 0 or more.
+        groups: groups of channels that are convolved apart.
+    """
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, feature_group_count=groups,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )  # fmt: skip
 
 
 def pool(x: jax.Array) -> jax.Array:

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Padding = tuple[tuple[int, int], ...]  # rows and columns, at both ends
 _ROWS = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _KERNEL = np.kron(_ROWS, _ROWS)  # [16, 9]: transforms a kernel's pixels
 
 
-def pays(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
+def pays(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
     """True if the 16 products are faster on a CPU than the plain convolution, as far as measured.
 
     They are in float32, with 32 channels or more and enough tiles to pay for the transform of the
@@ -23,7 +22,7 @@ def pays(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
     tiles = len(x) * math.prod(-(-size // 2) for size in _sizes(x, padding))
     return (
         kernel.shape[:2] == (3, 3)
-        and all(0 <= end <= 2 for ends in padding for end in ends)  # the gradient's are 2 - end
+        and padding <= 2  # the gradient's is 2 - padding
         and x.dtype == kernel.dtype == np.float32
         and min(channels, features) >= 32
         and 2 * tiles >= max(channels, features)
@@ -31,7 +30,7 @@ def pays(x: jax.Array, kernel: jax.Array, padding: Padding) -> bool:
     )
 
 
-def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Maps [B, H, W, C], padded, convolved at stride 1 with a kernel [3, 3, C, D].
 
     The output is cut into tiles of 2x2. Each needs 4x4 of the input, whose transform takes 16
@@ -42,7 +41,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     return _tiled(x, jnp.unstack(kernels.reshape(16, *kernel.shape[2:])), padding)
 
 
-def kernel_gradient(x: jax.Array, grad: jax.Array, padding: Padding) -> jax.Array:
+def kernel_gradient(x: jax.Array, grad: jax.Array, padding: int) -> jax.Array:
     """Gradient [3, 3, C, D] at `convolve`'s kernel, from that [B, H', W', D] at its result."""
     shape = x.shape[-1], grad.shape[-1]
     like = [jax.ShapeDtypeStruct(shape, x.dtype)] * 16
@@ -51,11 +50,10 @@ def kernel_gradient(x: jax.Array, grad: jax.Array, padding: Padding) -> jax.Arra
     return (jnp.asarray(_KERNEL.T, x.dtype) @ grads).reshape(3, 3, *shape)
 
 
-def _tiled(x: jax.Array, kernels: Sequence[jax.Array], padding: Padding) -> jax.Array:
+def _tiled(x: jax.Array, kernels: Sequence[jax.Array], padding: int) -> jax.Array:
     height, width = _sizes(x, padding)
     rows, columns = -(-height // 2), -(-width // 2)
-    (top, bottom), (left, right) = padding
-    ends = (top, bottom + height % 2), (left, right + width % 2)
+    ends = ((padding, padding + size % 2) for size in (height, width))
     x = jnp.pad(x, ((0, 0), *ends, (0, 0)))
     lines = _input(*(x[:, i : i + 2 * rows - 1 : 2] for i in range(4)))
     tiles = [
@@ -73,8 +71,8 @@ def _tiled(x: jax.Array, kernels: Sequence[jax.Array], padding: Padding) -> jax.
     return out[:, :height, :width]
 
 
-def _sizes(x: jax.Array, padding: Padding) -> list[int]:
-    return [n + a + b - 2 for n, (a, b) in zip(x.shape[1:3], padding, strict=True)]
+def _sizes(x: jax.Array, padding: int) -> list[int]:
+    return [side + 2 * padding - 2 for side in x.shape[1:3]]
 
 
 def _input(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> tuple[jax.Array, ...]:

@@ -39,7 +39,7 @@ def by_module(
         scopes: operations by named scope, as `flops.flops_by_scope` counts them.
         dtype: dtype of the products' operands.
     """
-    chip, count = machine.chip, len(machine.devices)
+    chip, devices = machine.chip, len(machine.devices)
     kernel_bytes, flops, kernel_flops = Counter[str](), Counter[str](), Counter[str]()
     for kernel in program.kernels:
         kernel_bytes[kernel.path] += kernel.bytes
@@ -50,23 +50,23 @@ def by_module(
         # An interpreted Pallas kernel is ordinary operations of the program, not a custom call.
         (kernel_flops if inside and path in kernel_bytes else flops)[path] += operations
     moved = program.bytes - kernel_bytes
-    hertz = chip.hertz if chip and program.cycles else None
 
-    def cost(operations: int, bytes: int, by: str) -> Cost:
-        if chip is None:
-            return Cost(operations, bytes, math.nan, by)
-        seconds = max(operations / count / chip.flops[dtype], bytes / chip.bandwidth)
-        return Cost(operations, bytes, seconds, by)
+    def roofline(flops: int, bytes: int, by: str) -> Cost:
+        seconds = math.nan
+        if chip is not None:
+            seconds = max(flops / devices / chip.flops[dtype], bytes / chip.bandwidth)
+        return Cost(flops, bytes, seconds, by)
 
-    costs = {}
-    for path in flops.keys() | moved.keys() | program.cycles.keys():
-        if hertz:
-            seconds = program.cycles[path] / hertz
-            costs[path] = Cost(flops[path], moved[path], seconds, 'compiler')
-        else:
-            costs[path] = cost(flops[path], moved[path], 'roofline')
+    costs = {
+        path: roofline(flops[path], moved[path], 'roofline')
+        for path in flops.keys() | moved.keys() | program.cycles.keys()
+    }
+    if chip and chip.hertz and program.cycles:
+        for path, cost in costs.items():
+            seconds = program.cycles[path] / chip.hertz
+            costs[path] = dataclasses.replace(cost, seconds=seconds, by='compiler')
     for path in kernel_bytes.keys() | kernel_flops.keys():
-        costs[f'{path} (kernel)'] = cost(kernel_flops[path], kernel_bytes[path], 'kernel')
+        costs[f'{path} (kernel)'] = roofline(kernel_flops[path], kernel_bytes[path], 'kernel')
 
     def expense(path: str) -> tuple[float, int]:
         return (0 if chip is None else -costs[path].seconds), -costs[path].bytes

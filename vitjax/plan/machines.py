@@ -53,6 +53,7 @@ CHIPS = {
 
 # Facts that XLA asks of a GPU besides those of `Chip`: compute capability, shared memory of a core
 # and the most that a block may request, cores, 32-bit units of a core, L2, clock in GHz, its name.
+_FACTS = ('major', 'shared', 'optin', 'cores', 'units', 'cache', 'clock', 'name')
 _GPUS = {
     'a100': (8, 167936, 166912, 108, 64, 41943040, 1.41, 'NVIDIA A100-SXM4-80GB'),
     'h100': (9, 233472, 232448, 132, 128, 52428800, 1.98, 'NVIDIA H100 80GB HBM3'),
@@ -196,12 +197,11 @@ def machine(name: str) -> Machine:
 
 
 def _gpus(name: Name) -> list[Any]:
-    major, shared, optin, cores, units, cache, clock, description = _GPUS[name.kind]
     chip = CHIPS[name.kind]
+    facts: dict[str, Any] = dict(zip(_FACTS, _GPUS[name.kind], strict=True))
+    features = 'ACCELERATED_FEATURES' if facts['major'] >= 9 else 'NONE'
     config = _GPU_CONFIG.format(
-        major=major, features='ACCELERATED_FEATURES' if major >= 9 else 'NONE', shared=shared,
-        optin=optin, cores=cores, units=units, clock=clock, bandwidth=chip.bandwidth, cache=cache,
-        memory=chip.memory, name=description,
+        **facts, features=features, bandwidth=chip.bandwidth, memory=chip.memory
     )  # fmt: skip
     shape = 'x'.join(map(str, (1, *name.topology)))
     return topologies.get_topology_desc(

@@ -11,7 +11,7 @@ from vitjax.inside import capture
 from vitjax.inside.intervene import Edit
 from vitjax.inside.path import Path
 from vitjax.inside.sweep import sweep
-from vitjax.studies.runner import Row, Runner, Study
+from vitjax.studies.runner import Row, Runner, Study, summary, tabulate
 from vitjax.studies.samples import Samples
 
 KINDS = ('zero', 'mean')
@@ -53,29 +53,28 @@ def heads(runner: Runner) -> Study:
     rows: list[Row] = []
     said: list[str] = []
     for path, kind in itertools.product(shapes, KINDS):
-        prefix = f'{Path(path).stack}_{kind}_'
+        stack = Path(path).stack
+        prefix = f'{stack}_{kind}_'
         own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
         rank = effects.rank_correlation(own['answer'], own['estimate'])
         if np.isfinite(rank):
-            where = f'{Path(path).stack}, {kind}'
-            said.append(f'{where}: rank correlation of estimated and exact effects {rank:.2f}')
+            correlation = f'rank correlation of estimated and exact effects {rank:.2f}'
+            said.append(f'{stack}, {kind}: {correlation}')
         keys = [
-            {'stack': Path(path).stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1}
+            {'stack': stack, 'kind': kind, 'layer': layer + 1, 'head': head + 1}
             for layer, head in np.ndindex(own['answer'].shape[:2])
         ]
-        rows += runner.table(own, keys)
-    main = Path(next(iter(shapes))).stack
-    label = runner.label('answer')
-    figure = figures.heads(
-        {kind: arrays[f'{main}_{kind}_answer'].mean(-1) for kind in KINDS},
-        np.abs(arrays[f'{main}_zero_answer']).mean(-1),
-        np.abs(arrays[f'{main}_zero_estimate']).mean(-1),
-        measure=label,
-        title=f'{main}, {samples.described()}',
+        rows += tabulate(summary(own, runner.seed), keys)
+    main, label = Path(next(iter(shapes))).stack, runner.label('answer')
+    size, estimate = (
+        np.abs(arrays[f'{main}_zero_{name}']).mean(-1) for name in ('answer', 'estimate')
     )
+    figure = figures.heads(
+        {kind: arrays[f'{main}_{kind}_answer'].mean(-1) for kind in KINDS}, size, estimate,
+        measure=label, title=f'{main}, {samples.described()}',
+    )  # fmt: skip
     policy = 'each head of each layer at all tokens: zero, or its mean over the images by token'
-    interval = effects.over_images(len(samples))
-    return Study('heads', arrays, rows, figure, policy, interval, tuple(said), label)
+    return Study('heads', arrays, rows, figure, policy, runner.interval(arrays), tuple(said), label)
 
 
 def _means(runner: Runner, keep: str, held: float) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from vitjax.analysis import effects, tokens
+from vitjax.analysis import tokens
 from vitjax.base.types import Array
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
@@ -44,78 +44,67 @@ def knockout(
     whole = runner
     if aside is not None:
         runner = dataclasses.replace(runner, loaded=registers.with_register(runner.loaded))
-    model, params, trunk = runner.model, runner.params, runner.model.trunk
     grid = _grid(runner, regions, outliers, aside)
+    names = [f'{row + 1},{column + 1}' for row, column in np.ndindex(regions, regions)]
+    names += ['all', 'outliers', 'random'] + ['register'] * (aside is not None)
+    model, params, trunk = runner.model, runner.params, runner.model.trunk
     stack = 'class_blocks' if trunk.class_tokens else 'blocks'
     path, blocks = f'{stack}/attention/weights', trunk.stacks['blocks']
     depth, _, _, queries, keys = runner.shapes[path]
     last = (aside or blocks) - 1  # the layer whose norms tell outliers
     fixed, rng = cells(grid, regions), np.random.default_rng(runner.seed)
-    count = fixed.shape[1]
     # The class token's row alone: in a trunk it is the first, in class attention there is no other.
-    cut_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
+    at_rows = np.ones(queries, bool) if trunk.class_tokens else np.arange(queries) == 0
+    at_rows = at_rows.reshape(1, 1, 1, 1, -1, 1)
 
     def measure(rows: slice, batch: Samples) -> dict[str, Array]:
-        images = batch.inputs
-        out: dict[str, Array] = {}
-        empty, leaving = capture.capture(model, params, images, keep='norm|blocks')
+        images, always = batch.inputs, {}
+        _, leaving = capture.capture(model, params, images, keep='norm|blocks')
         norms = np.asarray(tokens.norms(leaving['blocks'][:, :, trunk.prefix :]))
-        largest = _ranks(norms[last]) >= count - outliers
-        drawn = _ranks(rng.random(largest.shape)) < outliers
-        cut = np.concatenate([np.repeat(fixed[:, None], len(batch), 1), [largest, drawn]])
-        cut = np.pad(cut, ((0, 0), (0, 0), (keys - count, 0)))  # [regions, images, keys]
-        always = {}
+        largest, cut = _masks(norms[last], fixed, outliers, rng, keys)
         if aside is not None:
             always = {'blocks': registers.edit(last, blocks, trunk.prefix, largest)}
             register = np.arange(keys) == trunk.prefix - 1
-            cut = np.concatenate([cut, np.broadcast_to(register, (1, len(batch), keys))])
+            cut = np.concatenate([cut, np.broadcast_to(register, (1, *cut.shape[1:]))])
         clean = intervene(model, params, images, always, keep='norm')
+        edit = Edit(at_rows, cut[None, :, :, None, None], renormalise)
+        span = depth if onward else 1
+        swept = sweep(model, params, images, {path: edit}, keep='norm', span=span, always=always)
+        out: dict[str, Array] = {'norms': norms.swapaxes(1, 2)}
+        out |= runner.effects(swept, clean, batch.labels)
         if aside is not None:
             before = capture.capture(whole.model, whole.params, images, keep='norm')[1]['norm']
-            out = {'added': turn(leaving['norm'], before), 'moved': turn(clean[1]['norm'], before)}
-        where = cut_rows[None, None, None, None, :, None]
-        swept = sweep(
-            model, params, images, {path: Edit(where, cut[None, :, :, None, None], renormalise)},
-            keep='norm', span=depth if onward else 1, always=always,
-        )  # fmt: skip
-        out['norms'] = norms.swapaxes(1, 2)
-        return {**runner.effects(swept, clean, batch.labels), **out}
+            out |= {'added': turn(leaving['norm'], before), 'moved': turn(clean[1]['norm'], before)}
+        return out
 
     arrays = runner.collect(measure, held=4.0 * np.prod(runner.shapes['blocks']))
     norms = arrays.pop('norms').swapaxes(1, 2)
     turned = {name: arrays.pop(name) for name in ('added', 'moved') if name in arrays}
-    names = [f'{i // regions + 1},{i % regions + 1}' for i in range(regions**2)]
-    names += ['all', 'outliers', 'random'] + ['register'] * (aside is not None)
     means = summary(arrays, runner.seed)
     table: list[Row] = [
         {'stack': stack, 'layer': layer + 1, 'region': name}
         for layer in range(depth)
         for name in names
     ]
-    span = 'and all after it' if onward else 'alone'
-    moves = '' if aside is None else f', outliers moved aside at layer {aside}'
-    main = 'answer' if model.num_classes else 'token'
-    interval = effects.over_images(len(runner.samples))
-    figure = figures.regions(
-        tuple(means[f'{main}{end}'] for end in ('', '_low', '_high')),
-        names,
-        regions,
-        measure=runner.label(main),
-        title=f'{stack}, cut at a layer {span}{moves}; {runner.title(interval)}',
-    )
-    policy = f"class token's weights to a region zero, the others renormalised, at a layer {span}"
-    said = _said(norms, last, outliers)
+    at = 'at a layer and all after it' if onward else 'at a layer alone'
+    policy = f"class token's weights to a region zero, the others renormalised, {at}"
+    title, said = f'{stack}, cut {at}', _said(norms, last, outliers)
     if aside is not None:
         added, moved = (values.mean() for values in turned.values())
         policy += f'; the {outliers} patches of largest norm moved to a register at layer {aside}'
+        title += f', outliers moved aside at layer {aside}'
         said.append(
             f"an empty register turns the head's input by {added:.2g} (1 - cosine), and the "
             f'{outliers} patches moved there at layer {aside} by {moved:.2g}'
         )
-    extra = {**turned, 'norms': norms, 'regions': np.array(names)}
+    main, interval = 'answer' if model.num_classes else 'token', runner.interval(arrays)
+    figure = figures.regions(
+        tuple(means[f'{main}{end}'] for end in ('', '_low', '_high')), names, regions,
+        measure=runner.label(main), title=f'{title}; {runner.title(interval)}',
+    )  # fmt: skip
     return Study(
-        'knockout', {**arrays, **extra}, tabulate(means, table), figure, policy, interval,
-        tuple(said), runner.label('answer'),
+        'knockout', {**arrays, **turned, 'norms': norms, 'regions': np.array(names)},
+        tabulate(means, table), figure, policy, interval, tuple(said), runner.label('answer'),
     )  # fmt: skip
 
 
@@ -139,6 +128,19 @@ def cells(grid: tuple[int, int], side: int) -> np.ndarray:
     y, x = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     cell = y * side // grid[0] * side + x * side // grid[1]
     return np.concatenate([cell == np.arange(side**2)[:, None], np.ones((1, len(cell)), bool)])
+
+
+def _masks(
+    norms: np.ndarray, fixed: np.ndarray, outliers: int, rng: np.random.Generator, keys: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of the largest norms [images, patches], and all regions' keys.
+
+    Those are [regions, images, keys]: the `fixed` regions, the outliers, and as many at random.
+    """
+    largest = _ranks(norms) >= norms.shape[1] - outliers
+    drawn = _ranks(rng.random(norms.shape)) < outliers
+    regions = np.concatenate([np.repeat(fixed[:, None], len(norms), 1), [largest, drawn]])
+    return largest, np.pad(regions, ((0, 0), (0, 0), (keys - norms.shape[1], 0)))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -12,24 +12,8 @@ from vitjax.analysis import effects
 from vitjax.base.types import Array, Params
 from vitjax.figures import interventions as figures
 from vitjax.inside import capture
-from vitjax.inside.capture import (
-    NOTHING,
-    run_block,
-    run_embed,
-    run_readout,
-    with_explicit_attention,
-)
 from vitjax.models.base import Model
-from vitjax.studies.runner import (
-    FRACTIONS,
-    Row,
-    Runner,
-    Study,
-    interval_of,
-    summary,
-    tabulate,
-    turn,
-)
+from vitjax.studies.runner import FRACTIONS, Row, Runner, Study, summary, tabulate, turn
 from vitjax.studies.samples import Samples
 
 
@@ -49,22 +33,24 @@ def reordered(model: Model, params: Params, images: Array, orders: Array) -> jax
     depth, orders = model.trunk.stacks['blocks'], np.asarray(orders)
     if orders.min() < -1 or orders.max() >= depth:
         raise ValueError(f'layers of blocks are 0 to {depth - 1}, or -1: got {orders.tolist()}.')
-    return _reordered(with_explicit_attention(model), params, images, jnp.asarray(orders))
+    explicit = capture.with_explicit_attention(model)
+    return _reordered(explicit, params, images, jnp.asarray(orders))
 
 
 @functools.partial(jax.jit, static_argnames='model')
 def _reordered(model: Model, params: Params, images: Array, orders: jax.Array) -> jax.Array:
-    grid = model.trunk.grid(*images.shape[1:3])
-    tokens, _ = run_embed(model, params, images, keep=NOTHING)
+    grid, keep = model.trunk.grid(*images.shape[1:3]), capture.NOTHING
+    tokens, _ = capture.run_embed(model, params, images, keep=keep)
 
     def step(tokens: jax.Array, layer: jax.Array):
         def through(tokens: jax.Array) -> jax.Array:
-            return run_block(model, params, tokens, layer, grid, keep=NOTHING)[0]
+            return capture.run_block(model, params, tokens, layer, grid, keep=keep)[0]
 
         return jax.lax.cond(layer >= 0, through, lambda tokens: tokens, tokens), None
 
     def one(order: jax.Array) -> jax.Array:
-        return run_readout(model, params, jax.lax.scan(step, tokens, order)[0], keep=NOTHING)[0]
+        last, _ = jax.lax.scan(step, tokens, order)
+        return capture.run_readout(model, params, last, keep=keep)[0]
 
     return jax.lax.map(one, orders)
 
@@ -135,11 +121,11 @@ def lesion(runner: Runner, *, draws: int = 5) -> Study:
     Raises:
         ValueError: for a model without blocks.
     """
-    model, samples = runner.model, runner.samples
+    model = runner.model
     capture.require_blocks(model)
     depth = model.trunk.stacks['blocks']
     rows, orders = lesions(depth, draws, runner.seed)
-    name = 'agreement' if samples.labels is None else 'accuracy'
+    name = 'agreement' if runner.samples.labels is None else 'accuracy'
     name = name if model.num_classes else 'cosine'
 
     def measure(_: slice, batch: Samples) -> dict[str, Array]:
@@ -158,18 +144,13 @@ def lesion(runner: Runner, *, draws: int = 5) -> Study:
         mean, low, high = mean_of_sets(name, value[chosen], sets, runner.seed)
         means.append({'kind': 'random, mean', 'removed': count, 'drawn': len(chosen), 'of': sets,
                       name: mean, f'{name}_low': low, f'{name}_high': high})  # fmt: skip
-    interval = interval_of([name], len(samples))
+    interval = runner.interval([name])
     figure = figures.lesions(
-        rows,
-        table[name],
-        table[f'{name}_low'],
-        table[f'{name}_high'],
-        means,
-        measure=name,
+        rows, table[name], table[f'{name}_low'], table[f'{name}_high'], means, measure=name,
         title=runner.title(interval),
-    )
+    )  # fmt: skip
     policy = 'blocks of the trunk run in another order; `order` lists them, from 1'
-    interval += '; of means over random sets, over images and sets'
-    lines = tabulate(table, rows) + means
-    arrays = {'value': value, 'orders': orders}
-    return Study('lesion', arrays, lines, figure, policy, interval, measure=name)
+    return Study(
+        'lesion', {'value': value, 'orders': orders}, tabulate(table, rows) + means, figure, policy,
+        f'{interval}; of means over random sets, over images and sets', measure=name,
+    )  # fmt: skip

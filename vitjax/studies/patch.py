@@ -9,7 +9,7 @@ from vitjax.inside import capture
 from vitjax.inside.intervene import Edit
 from vitjax.inside.sweep import sweep
 from vitjax.models.base import Model
-from vitjax.studies.runner import Runner, Study
+from vitjax.studies.runner import Runner, Study, summary, tabulate
 from vitjax.studies.samples import Samples
 
 
@@ -50,26 +50,22 @@ def patch(runner: Runner, *, region: int = 1, noise: float | None = None) -> Stu
         return {**runner.effects(swept, clean, batch.labels), 'estimate': estimate}
 
     arrays = runner.collect(measure, held=16.0 * np.prod(runner.shapes['blocks']))
-    prefix = model.trunk.prefix
+    exact, estimate = arrays['answer'], arrays['estimate']
+    prefix, label = model.trunk.prefix, runner.label('answer')
     keys = [
         {'layer': layer + 1, 'place': name_of(place, prefix, shape)}
-        for layer, place in np.ndindex(arrays['answer'].shape[:2])
+        for layer, place in np.ndindex(exact.shape[:2])
     ]
-    label = runner.label('answer')
     figure = figures.places(
-        arrays['answer'].mean(-1),
-        arrays['estimate'].mean(-1),
-        prefix,
-        shape,
-        measure=label,
+        exact.mean(-1), estimate.mean(-1), prefix, shape, measure=label,
         title=runner.samples.described(),
-    )
+    )  # fmt: skip
     by = 'the next image' if noise is None else f'the image with noise of deviation {noise:g}'
     policy = f'tokens leaving each block replaced by those of {by}, {region}x{region} patches'
-    rank = effects.rank_correlation(arrays['answer'], arrays['estimate'])
+    rank = effects.rank_correlation(exact, estimate)
     said = (f'rank correlation of estimated and exact effects {rank:.2f}',)
     said = said if np.isfinite(rank) else ()  # fewer than three places, or all alike
-    interval, rows = effects.over_images(len(inputs)), runner.table(arrays, keys)
+    rows, interval = tabulate(summary(arrays, runner.seed), keys), runner.interval(arrays)
     return Study('patch', {**arrays, 'masks': masks}, rows, figure, policy, interval, said, label)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 from vitjax.analysis import effects, probe
 from vitjax.base import files
+from vitjax.base.console import Progress, silent
 from vitjax.base.types import Array, Arrays, Format, Params
 from vitjax.figures.figure import Figure
 from vitjax.inside import capture
@@ -21,8 +22,8 @@ from vitjax.runs import Loaded
 from vitjax.studies.samples import Samples
 
 Row = Mapping[str, Any]
-Report = Callable[[int], object]  # called with the number of images done
 FRACTIONS = ('accuracy', 'agreement', 'moved')  # measures that are 0 or 1 for an image
+WILSON = "Wilson's over images, 95%"  # intervals of these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Study:
         **about: Any,
     ) -> str:  # fmt: skip
         """Writes `NAME.npz`, `NAME.csv` and the figure into a directory; returns their names."""
-        out = pathlib.Path(out)
+        out, images = pathlib.Path(out), len(samples)
         out.mkdir(parents=True, exist_ok=True)
-        facts = {'policy': self.policy, 'images': len(samples), 'source': samples.source}
+        facts = {'policy': self.policy, 'images': images, 'source': samples.source}
         facts |= {'interval': self.interval, **about}
         arrays: dict[str, Any] = {name: np.asarray(x) for name, x in self.arrays.items()}
         with files.writing(out / f'{self.name}.npz') as file:
@@ -67,10 +68,9 @@ class Study:
             writer.writeheader()
             for row in self.rows:
                 cells = {name: _cell(value) for name, value in row.items()}
-                writer.writerow({**cells, 'images': len(samples), 'policy': self.policy})
-        return ', '.join(
-            [f'{self.name}.npz', f'{self.name}.csv', *self.figure.save(out / self.name, formats)]
-        )
+                writer.writerow({**cells, 'images': images, 'policy': self.policy})
+        figures = self.figure.save(out / self.name, formats)
+        return ', '.join([f'{self.name}.npz', f'{self.name}.csv', *figures])
 
 
 def _cell(value: Any) -> Any:
@@ -88,14 +88,14 @@ class Runner:
         samples: the images.
         memory: gigabytes that a pass may take.
         seed: seed of the bootstrap, and of what a study draws at random.
-        report: called with the number of images done.
+        report: takes the number of images done.
     """
 
     loaded: Loaded
     samples: Samples
     memory: float = 3.0
     seed: int = 0
-    report: Report = lambda done: None
+    report: Progress = silent
 
     @property
     def model(self) -> Model:
@@ -162,18 +162,18 @@ class Runner:
 
     def label(self, measure: str) -> str:
         """Quantity and unit of a measure, for figures."""
-        if measure == 'answer' and not self.model.num_classes:
-            return 'fraction of the features lost'
-        return LABELS[measure]
+        features = measure == 'answer' and not self.model.num_classes
+        return 'fraction of the features lost' if features else LABELS[measure]
 
     def gradients(self, images: np.ndarray, keep: str) -> tuple[Arrays, Arrays]:
         """Captured arrays, and gradients there of the target that estimates `answer`."""
         model = frugal(self.model)
         return capture.gradients(model, self.params, images, goal(model), keep=keep)[1:]
 
-    def table(self, arrays: Mapping[str, np.ndarray], keys: Sequence[Row]) -> list[Row]:
-        """Rows of `summary`: `keys`, in the C order of the measures' axes, with their values."""
-        return tabulate(summary(arrays, self.seed), keys)
+    def interval(self, measures: Iterable[str]) -> str:
+        """Name of the intervals that `summary` returns for these measures of the images."""
+        usual = effects.over_images(len(self.samples))
+        return usual if len(self.samples) < 2 else named(measures, usual, WILSON)
 
     def title(self, interval: str) -> str:
         """Number and source of the images, and the interval that is shaded."""
@@ -225,14 +225,14 @@ def _likeliest(logits: jax.Array) -> jax.Array:
 
 def _features(features: jax.Array) -> jax.Array:
     # The fraction lost along the clean features is, to first order, minus this one's change.
-    length = jax.lax.stop_gradient((features**2).sum(-1, keepdims=True))
-    return ((features * jax.lax.stop_gradient(features)) / length).sum()
+    clean = jax.lax.stop_gradient(features)
+    return (features * clean / (clean**2).sum(-1, keepdims=True)).sum()
 
 
 def summary(values: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Means of measures [..., B] over images, and their intervals as `NAME_low` and `NAME_high`.
 
-    `interval_of` names the intervals.
+    `Runner.interval` names the intervals.
     """
     out = {}
     for name, value in values.items():
@@ -253,12 +253,10 @@ def tabulate(values: Mapping[str, np.ndarray], keys: Sequence[Row]) -> list[Row]
     ]
 
 
-def interval_of(measures: Sequence[str], count: int) -> str:
-    """Name of the intervals that `summary` returns for these measures of `count` images."""
+def named(measures: Iterable[str], usual: str, of_fractions: str) -> str:
+    """Name of the intervals of measures, those of `FRACTIONS` having one of their own."""
+    measures = [*measures]
     fractions = [name for name in measures if name in FRACTIONS]
-    if count < 2 or not fractions:
-        return effects.over_images(count)
-    wilson = "Wilson's over images, 95%"
     if len(fractions) == len(measures):
-        return wilson
-    return f'{effects.over_images(count)}; of {", ".join(fractions)} {wilson}'
+        return of_fractions
+    return f'{usual}; of {", ".join(fractions)} {of_fractions}' if fractions else usual

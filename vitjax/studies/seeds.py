@@ -1,6 +1,7 @@
 """One study of several seeds of a model, joined: means and intervals over seeds."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import scipy.stats
 
 from vitjax.analysis import effects
 from vitjax.figures import interventions as figures
-from vitjax.studies.runner import FRACTIONS, Row, Study, tabulate
+from vitjax.studies.runner import FRACTIONS, Row, Study, named, tabulate
 from vitjax.studies.samples import Samples
 
 SIGNED = ('answer', 'loss')  # measures that are 0 without an effect
@@ -37,45 +38,40 @@ def across(found: Mapping[int, Study], samples: Samples, *, cell: str) -> Study:
     name, of_heads = studies[0].name, studies[0].name == 'heads'
     tables = [_by_rank(study.rows) if of_heads else study.rows for study in studies]
     measures = [key.removesuffix('_low') for key in tables[0][0] if key.endswith('_low')]
-    columns = {f'{measure}{end}' for measure in measures for end in ('', '_low', '_high')}
-    keys, *others = (
-        [{key: value for key, value in row.items() if key not in columns} for row in table]
-        for table in tables
-    )
+    keys, *others = (_keys(table, measures) for table in tables)
     if any(each != keys for each in others):
         raise ValueError(f'{name} of different models cannot be joined over seeds: {cell}.')
-    arrays = {m: _column(tables, m) for m in measures}
-    summary: dict[str, np.ndarray] = {}
-    for measure, values in arrays.items():
-        mean, low, high = _interval(measure)(values)
-        summary |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
-        if measure in SIGNED:
-            product = _column(tables, f'{measure}_low') * _column(tables, f'{measure}_high')
-            known = np.isfinite(product).all(1)
-            summary[f'{measure}_clear'] = np.where(known, (product > 0).sum(1), np.nan)
-    rows = tabulate(summary, keys)
-    main, label = measures[0], studies[0].measure
+    arrays = {measure: _column(tables, measure) for measure in measures}
+    rows = tabulate(_summary(tables, arrays), keys)
+    main = measures[0]
     lines = dict(curves(name, rows, arrays[main]))
     if not lines:
         raise ValueError(f'{name} over seeds compares two layers or more: {cell} has one.')
-    shown = interval_of([main], len(studies))
-    shaded = '' if shown.startswith('no ') else 'shaded: '
-    title = f'{cell}: {len(studies)} seeds and their mean; {shaded}{shown}; {samples.described()}'
-    drawn = {k: (places, values, *_interval(main)(values)) for k, (places, values) in lines.items()}
-    figure = figures.over_seeds(
-        drawn, measure=label, title=title + '; heads by rank within their layer' * of_heads,
-        fraction=main in FRACTIONS,
-    )  # fmt: skip
+    interval = interval_of([main], len(studies))
+    shaded = '' if interval.startswith('no ') else 'shaded: '
+    title = f'{cell}: {len(studies)} seeds and their mean; {shaded}{interval}'
     policy = f'{studies[0].policy}; seeds: {", ".join(map(str, found))}'
-    policy += '; heads of seeds joined by their rank within the layer' * of_heads
+    figure = figures.over_seeds(
+        {title: (*line, *_interval(main, line[1])) for title, line in lines.items()},
+        measure=studies[0].measure, fraction=main in FRACTIONS,
+        title=f'{title}; {samples.described()}' + '; heads by rank within their layer' * of_heads,
+    )  # fmt: skip
     said = tuple(
         f'{cell}, {agreement(over, *line, lowest=name == "lesion")}'  # lesion measures what is left
         for over, line in lines.items()
         if 'removed' not in over
     )
-    arrays = {**arrays, 'seeds': np.array([*found])}
-    interval = interval_of(measures, len(studies))
-    return Study(name, arrays, rows, figure, policy, interval, said, label)
+    return Study(
+        name, {**arrays, 'seeds': np.array([*found])}, rows, figure,
+        policy + '; heads of seeds joined by their rank within the layer' * of_heads,
+        interval_of(measures, len(studies)), said, studies[0].measure,
+    )  # fmt: skip
+
+
+def _keys(table: Sequence[Row], measures: Sequence[str]) -> list[Row]:
+    """Rows of a table without the measures and their intervals."""
+    values = {f'{measure}{end}' for measure in measures for end in ('', '_low', '_high')}
+    return [{key: value for key, value in row.items() if key not in values} for row in table]
 
 
 def _column(tables: Sequence[Sequence[Row]], name: str) -> np.ndarray:
@@ -83,35 +79,43 @@ def _column(tables: Sequence[Sequence[Row]], name: str) -> np.ndarray:
     return np.array([[row[name] for row in table] for table in tables], float).T
 
 
-def _interval(measure: str) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+def _summary(
+    tables: Sequence[Sequence[Row]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Columns of the joined table from measures [rows, seeds]."""
+    out = {}
+    for measure, values in arrays.items():
+        mean, low, high = _interval(measure, values)
+        out |= {measure: mean, f'{measure}_low': low, f'{measure}_high': high}
+        if measure in SIGNED:
+            product = _column(tables, f'{measure}_low') * _column(tables, f'{measure}_high')
+            known = np.isfinite(product).all(1)
+            out[f'{measure}_clear'] = np.where(known, (product > 0).sum(1), np.nan)
+    return out
+
+
+def _interval(measure: str, values: np.ndarray) -> tuple[np.ndarray, ...]:
     """Mean and interval over the last axis, within 0 and 1 for fractions."""
-    return effects.student_share if measure in FRACTIONS else effects.student
+    return (effects.student_share if measure in FRACTIONS else effects.student)(values)
 
 
 def interval_of(measures: Sequence[str], seeds: int) -> str:
     """Name of the 95% intervals of these measures over seeds, or the reason for having none."""
     if seeds < 2:
         return 'no interval, one seed'
-    student = "Student's over seeds, 95%"
-    fractions = [name for name in measures if name in FRACTIONS]
-    if not fractions:
-        return student
-    own = f'{student}, on the logit scale' if seeds > 2 else 'no interval, three seeds are needed'
-    if len(fractions) == len(measures):
-        return own
-    return f'{student}; of {", ".join(fractions)} {own}'
+    usual = "Student's over seeds, 95%"
+    few = 'no interval, three seeds are needed'
+    return named(measures, usual, f'{usual}, on the logit scale' if seeds > 2 else few)
 
 
 def _by_rank(rows: Sequence[Row]) -> list[Row]:
     """Rows of heads with `rank` in place of `head`: 1 has the largest effect in its layer."""
-    layers: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        layers.setdefault((row['stack'], row['kind'], row['layer']), []).append(row)
+    # The rank stands where the head stood.
+    renamed = [{'rank' if k == 'head' else k: v for k, v in row.items()} for row in rows]
     out = []
-    for own in layers.values():
-        for rank, row in enumerate(sorted(own, key=lambda row: -row['answer']), 1):
-            # The rank stands where the head stood.
-            out.append({'rank' if k == 'head' else k: v for k, v in row.items()} | {'rank': rank})
+    for _, own in itertools.groupby(renamed, lambda row: (row['stack'], row['kind'], row['layer'])):
+        ordered = sorted(own, key=lambda row: -row['answer'])
+        out += [{**row, 'rank': rank} for rank, row in enumerate(ordered, 1)]
     return out
 
 

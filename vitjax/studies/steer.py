@@ -9,7 +9,7 @@ from vitjax.figures import interventions as figures
 from vitjax.inside import capture
 from vitjax.inside.intervene import Edit, add
 from vitjax.inside.sweep import sweep
-from vitjax.studies.runner import Runner, Study, interval_of, summary, tabulate
+from vitjax.studies.runner import Runner, Study, summary, tabulate
 from vitjax.studies.samples import Samples
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -68,23 +68,18 @@ def steer(
         {'layer': layer + 1, 'strength': float(strengths[i])}
         for layer, i in np.ndindex(arrays['moved'].shape[:2])
     ]
-    named = [runner.loaded.experiment.classes[i] for i in (source, toward)]
-    count = len(runner.samples)
+    of, to = (runner.loaded.experiment.classes[i] for i in (source, toward))
     figure = figures.steering(
-        table['moved'],
-        table['moved_low'],
-        table['moved_high'],
-        strengths,
-        toward=named[1],
-        title=f'{named[0]} to {named[1]}: {runner.title(interval_of(["moved"], count))}',
-    )
+        table['moved'], table['moved_low'], table['moved_high'], strengths, toward=to,
+        title=f'{of} to {to}: {runner.title(runner.interval(["moved"]))}',
+    )  # fmt: skip
     at = 'the class token' if model.trunk.class_token else 'all patches'
-    policy = f'mean of {named[1]} minus mean of {named[0]}, times a strength, added to {at}'
-    extra = {'direction': direction, 'strengths': np.array(strengths)}
-    label, interval = f'predicted as {named[1]}', interval_of([*arrays], count)
     return Study(
-        'steer', {**arrays, **extra}, tabulate(table, keys), figure, policy, interval, measure=label
-    )
+        'steer', {**arrays, 'direction': direction, 'strengths': np.array(strengths)},
+        tabulate(table, keys), figure,
+        f'mean of {to} minus mean of {of}, times a strength, added to {at}',
+        runner.interval(arrays), measure=f'predicted as {to}',
+    )  # fmt: skip
 
 
 def _mean(runner: Runner, chosen: slice) -> np.ndarray:

@@ -14,14 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import (
-    AxisType,
-    Mesh,
-    NamedSharding,
-    PartitionSpec,
-    Sharding,
-    SingleDeviceSharding,
-)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from vitjax.base.types import PyTree, TrainState
 from vitjax.training import split
@@ -80,7 +73,7 @@ def layout(
             f'{len(devices)} devices.'
         )
     # Auto axes: with make_mesh's default, linen's convolutions fail.
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     return Layout(mesh, rule, batch_size, seeds)
 
 
@@ -199,12 +192,10 @@ class Layout:
                 data = tuple(x.update(shape=(steps, *seeds, *x.shape[1:])) for x in data)
         rows = jax.ShapeDtypeStruct((steps, *seeds, self.batch_size), jnp.int32)
         count = jax.ShapeDtypeStruct((), jnp.int32)
-        whole, split_batch = self._over(), self._over(None, AXIS)
-        shardings = (
-            self._shardings(state), split_batch if _by_step(data) else whole, split_batch, whole,
-            whole,
-        )  # fmt: skip
-        return tuple(map(_sharded, (state, data, rows, count, given), shardings))
+        whole, by_batch = self._over(), self._over(None, AXIS)
+        of_data = by_batch if _by_step(data) else whole
+        shardings = self._shardings(state), of_data, by_batch, whole, whole
+        return _sharded((state, data, rows, count, given), shardings)
 
     def _over(self, *axes: str | None) -> Sharding:
         """Sharding of arrays split along axes of the mesh, or replicated."""
@@ -245,11 +236,12 @@ def _by_step(data: PyTree) -> bool:
 
 
 def _sharded(tree: Any, shardings: Any) -> Any:
-    """Shapes of a tree with their shardings: a tree of them, or one for all."""
-    shapes = jax.eval_shape(lambda tree: tree, tree)
-    if isinstance(shardings, Sharding):
-        return jax.tree.map(lambda x: x.update(sharding=shardings), shapes)
-    return jax.tree.map(lambda x, sharding: x.update(sharding=sharding), shapes, shardings)
+    """Shapes of a tree with their shardings, of which one may stand for all of a subtree."""
+
+    def place(sharding: Sharding, part: Any) -> Any:
+        return jax.tree.map(lambda x: x.update(sharding=sharding), part)
+
+    return jax.tree.map(place, shardings, jax.eval_shape(lambda tree: tree, tree))
 
 
 @functools.lru_cache(maxsize=16)

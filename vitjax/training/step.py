@@ -57,16 +57,18 @@ def require_gradients(model: Module) -> None:
         ValueError: if its `dtype` is float16, or float64: parameters and optimizer are float32.
     """
     dtype = getattr(model, 'dtype', None)
-    if dtype is not None and jnp.dtype(dtype) == 'float64':
+    reason = _INFERENCE.get(jnp.dtype(dtype).name) if dtype else None
+    if reason:
         raise ValueError(
-            'float64 is for inference: parameters train in float32. '
-            'Train with --model.dtype float32, or bfloat16.'
-        )
-    if dtype is not None and jnp.dtype(dtype) == jnp.float16:
-        raise ValueError(
-            'float16 is for inference: small gradients become zero in it without loss scaling. '
+            f'{jnp.dtype(dtype).name} is for inference: {reason}. '
             'Train with --model.dtype bfloat16, or float32.'
         )
+
+
+_INFERENCE = {
+    'float16': 'small gradients become zero in it without loss scaling',
+    'float64': 'parameters train in float32',
+}
 
 
 class Split(NamedTuple):
@@ -97,7 +99,7 @@ class Recipe:
         tx: the optimizer.
         augment: `(key, images, labels, index) -> (images, soft labels)`.
         loss: `(logits, soft labels) -> scalar`.
-        teacher: `(images, logits) -> scalar`, a second loss on the logits that `Model.answers`
+        teacher: `(images, logits) -> scalar`, a second loss on the logits that `Model.loss_logits`
             gives for a teacher; None has none.
         share: weight of the teacher's loss; the labels get 1 - share.
         ema: decay rate of the parameters' moving average.
@@ -179,7 +181,7 @@ def _objective(
         logits = apply(train=True)
         with jax.named_scope('loss'):
             return recipe.loss(logits, soft), logits
-    logits, taught = apply(train=True, method='answers')
+    logits, taught = apply(train=True, method='loss_logits')
     value = recipe.teacher(images, taught)
     with jax.named_scope('loss'):
         return (1 - recipe.share) * recipe.loss(logits, soft) + recipe.share * value, logits

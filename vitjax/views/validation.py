@@ -35,7 +35,7 @@ def require(experiment: Experiment) -> None:
         )
 
 
-def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | None:
+def attention_maps(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | None:
     """The last layer's class-token attention on a few images of `data`.
 
     Returns:
@@ -63,7 +63,7 @@ def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | N
 
 
 def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
-    """Figure of the maps of `look`, a row per epoch, from lines of `attention.jsonl`."""
+    """Figure of the maps of `attention_maps`, a row per epoch, from lines of `attention.jsonl`."""
     images = np.asarray(data.images[_rows(data)])
     if data.prepared is None:
         images = preprocess.photographs([*images], experiment.preprocessing, SIDE)

@@ -31,7 +31,7 @@ def require(experiment: Experiment) -> None:
         require_blocks(experiment.model)
 
 
-def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
+def of_layers(experiment: Prepared, params: Params, data: Data) -> dict[str, Any]:
     """Measures of the layers that `experiment.watch` names, on 64 images spread evenly over `data`.
 
     Returns:

@@ -170,9 +170,9 @@ def chunks(source: Feed, step: int, until: Callable[[int], int], pace: 'Pace') -
 
 
 class Pace:
-    """Number of steps of the next chunk, for it to last about so many seconds."""
+    """Number of steps of the next chunk, for it to last about so long; Ctrl-C may wait as long."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float = 1.0):
         self.seconds, self.steps = seconds, 1
 
     def note(self, steps: int, took: float) -> None:
