@@ -32,6 +32,7 @@ def machine(monkeypatch):
 
 @pytest.mark.slow
 def test_a_forecast_compiles_the_program_that_would_run(machine):
+    jax.clear_caches()  # what `nn.remat` traced for other tests is cached without modules' names
     each = forecast.forecast(EXPERIMENT, 'two', IMAGES)
     assert (each.devices, each.parallel, each.steps) == (2, 'pmap', 3 * 31)
     assert each.fits and each.change == '' and each.report is not None

@@ -29,6 +29,7 @@ def here():
 
 @pytest.fixture(scope='module')
 def report(here):
+    jax.clear_caches()  # what `nn.remat` traced for other tests is cached without modules' names
     return target.compile(jax.grad(loss), parameter_shapes(MODEL, 16), IMAGES, machine=here)
 
 
