@@ -39,13 +39,13 @@ def main(
             raise ValueError('shrink needs --from FOLDER and --out FOLDER.')
         count = shrink.shrink(source, out, size, progress=shown)
         return print(f'{out} has {count:,} images')
-    if name == 'imagenet' and source is None:
-        raise ValueError('imagenet needs --from FOLDER, with the published archives in it.')
     try:
-        if name == 'imagenet':
+        if name != 'imagenet':
+            written = cifar.prepare(name, archive=archive, directory=dir, progress=shown)
+        elif source is not None:
             written = imagenet.prepare(source, dir, progress=shown)
         else:
-            written = cifar.prepare(name, archive=archive, directory=dir, progress=shown)
+            raise ValueError('imagenet needs --from FOLDER, with the published archives in it.')
     except records.AlreadyPrepared as there:  # which is what was asked for
         return print(there)
     print(f'tfds:{name.replace("imagenet", "imagenet2012")} is ready: {written}')

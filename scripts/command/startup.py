@@ -65,9 +65,12 @@ def huge_pages() -> None:
     given, arguments = sys.orig_argv[1:], sys.argv[1:]
     before = given[: len(given) - len(arguments)]
     # `python OPTIONS scripts/train.py`, or `python OPTIONS BIN/vitjax train`.
-    options = before[:-1] if before[-1:] == sys.argv[:1] else before[:-2]
-    direct = [*before, *arguments] == given and all(
-        option.startswith('-') and option not in ('-', '-c', '-m') for option in options
+    installed = sys.argv[0] == f'vitjax {"".join(before[-1:])}'
+    options = before[:-2] if installed else before[:-1]
+    direct = (
+        (installed or before[-1:] == sys.argv[:1])
+        and given == [*before, *arguments]
+        and all(option.startswith('-') and option not in ('-', '-c', '-m') for option in options)
     )  # `python -m pdb scripts/train.py` is the debugger's process
     if not (direct and sys.executable and platform.libc_ver()[0] == 'glibc'):
         return

@@ -102,7 +102,7 @@ def test_a_page_of_too_large_images_shows_smaller_ones(photographs, tmp_path, mo
 def test_help_lists_every_view():
     text = visualize.description()
     assert all(f' {name}' in text for name in views.VIEWS)
-    assert 'attention: heads, class-attention, rollout, distance, relevance.' in text
+    assert 'attention: overview, heads, class-attention, rollout, distance, relevance.' in text
 
 
 @pytest.mark.slow

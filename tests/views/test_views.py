@@ -58,7 +58,7 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['vit', 'cait', 'patchconvnet', 'convnet'])
+@pytest.mark.parametrize('name', ['vit', 'cait', 'multi', 'convnet'])
 def test_an_overview_shows_what_the_views_show(draw, name):
     arrays, _ = draw(name, 'overview', 'pca', *(['relevance'] if name != 'convnet' else []))
     found = arrays['overview']

@@ -1,5 +1,6 @@
 """overview: classes, attention, relevance and features of each photograph in one figure."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax.figures import overview as figures
@@ -30,12 +31,14 @@ def draw(results: Results) -> Drawn:
     if WEIGHTS in found or CLASS_WEIGHTS in found:
         matrix = found[WEIGHTS][-1].mean(1) if WEIGHTS in found else None
         rows = found[CLASS_WEIGHTS][0].mean(1) if CLASS_WEIGHTS in found else None
+        keys = (matrix if rows is None else rows).shape[-1]  # type: ignore[union-attr]
+        if rows is not None and rows.shape[1] > 1:  # class tokens that attend the patches alone
+            rows = jnp.pad(rows, ((0, 0), (0, 0), (1, 0)))
         arrays['attention'] = results.answer_map(matrix, rows)
         arrays['relevance'] = relevance.scores(results)
-        tokens = (matrix if rows is None else rows).shape[-1]  # type: ignore[union-attr]
         who = "class token's" if rows is not None or results.trunk.class_token else "patches'"
         maps = {
-            f'{who} attention,\nmean of heads': (tokens * arrays['attention'], UNIFORM),
+            f'{who} attention,\nmean of heads': (keys * arrays['attention'], UNIFORM),
             'relevance for the class': (arrays['relevance'], Scale('relevance', 'each')),
         }
     labels = zip(results.names, _top(results), strict=True)
