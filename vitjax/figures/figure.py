@@ -77,8 +77,8 @@ class Figure(matplotlib.figure.Figure):
         """
         axes = np.empty((rows, columns), object)
         for place in np.ndindex(rows, columns):
-            axes[place] = self.add_axes((0, 0, 1, 1), label=f'{len(self.axes)}')
-            self.resize(axes[place], 0, 0, width, height)
+            own = axes[place] = self.add_axes((0, 0, 1, 1), label=f'{len(self.axes)}')
+            self.resize(own, 0, 0, width, height)
         self._grids.append(_Grid(self, axes, (width, height), gap))
         return axes
 
@@ -198,7 +198,8 @@ class _Grid:
         """
         self.axes = {place: axis for place, axis in self.axes.items() if axis.figure is not None}
         self.keys: dict[tuple[int, ...], tuple[Legend, float]] = {}  # and inches below the axes
-        left, below, right, above = margins = np.zeros((4, *self.shape))
+        margins: Any = np.zeros((4, *self.shape))
+        left, below, right, above = margins
         for place, axis in self.axes.items():
             margins[:, *place] = self._margins(axis, *self.size)
             key, high = self.figure.legend_of(axis, self.size[0])
@@ -294,10 +295,8 @@ def _thin(axis: Axis, side: int) -> None:
         major = labels('major')
     if crowded([*major.values(), *labels('minor').values()]):
         axis.set_minor_formatter(NullFormatter())
-    for step in itertools.count(1):
-        if not crowded([*major.values()][::step]):
-            break
-    if step > 1:
+    fits = (n for n in itertools.count(1) if not crowded([*major.values()][::n]))
+    if (step := next(fits)) > 1:
         told = {x: text.get_text() for x, text in [*major.items()][::step]}
         turned = next(iter(major.values())).get_rotation()
         axis.set_ticks([*told], [*told.values()], rotation=turned)

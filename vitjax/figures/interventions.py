@@ -48,11 +48,11 @@ def heads(
     decimals = max(0, 2 - math.floor(math.log10(most))) if most > 1e-30 else 2
     layers, columns = (range(1, count + 1) for count in size.shape)
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
-        image = heat(axis, values, ('head', columns), ('layer', layers), **colors)
+        heat(axis, values, ('head', columns), ('layer', layers), **colors)
         axis.set_title(f'{kind} ablation')
         said = [[f'{value:z.{decimals}f}' for value in row] for row in values]
         write_cells(axis, -np.abs(values), said, middle=-0.6 * most)
-    figure.bar(image, axes[-2], measure)
+    figure.bar(axes[0].images[0], axes[-2], measure)
     axis, of_layer = axes[-1], np.repeat(layers, size.shape[1])
     edges = np.arange(len(size) + 1) + 0.5
     look: Any = {'cmap': matplotlib.colormaps['viridis'].resampled(len(size)), 's': 14}
@@ -93,8 +93,8 @@ def places(
         row[0].set_ylabel(name)
         patches = values[:, prefix:]
         for axis, layer in zip(row, shown, strict=True):
-            image = show(axis, patches[layer].reshape(shape), **diverging(patches))
-        figure.bar(image, row, measure)
+            show(axis, patches[layer].reshape(shape), **diverging(patches))
+        figure.bar(row[0].images[0], row, measure)
     for axis, layer in zip(maps[0], shown, strict=True):
         axis.set_title(f'layer {layer + 1}')
     _, (axis,) = charts(width=5.4, figure=figure)
@@ -267,8 +267,8 @@ def over_seeds(
     figure, axes = charts(len(curves), height=1.5)
     known = False
     for axis, (name, (places, values, *interval)) in zip(axes, curves.items(), strict=True):
-        seeds = axis.plot(places, values, color='grey', linewidth=0.8)
-        mean = band(axis, places, interval, marker='o', color='C0')
+        axis.plot(places, values, color='grey', linewidth=0.8)
+        band(axis, places, interval, marker='o', color='C0')
         known |= bool(np.isfinite(interval[1]).any())
         axis.set(title=name, xlabel='layers removed' if 'removed' in name else 'layer')
         axis.set_ylabel(measure)
@@ -276,6 +276,9 @@ def over_seeds(
         if fraction:
             axis.set_ylim(0, 1)
             percent(axis.yaxis)
-    figure.key([seeds[0], mean], ['one seed', 'mean' + ', 95% interval shaded' * known])
+    figure.key(
+        [axes[0].lines[0], axes[0].lines[-1]],
+        ['one seed', 'mean' + ', 95% interval shaded' * known],
+    )
     figure.suptitle(title)
     return figure

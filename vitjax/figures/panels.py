@@ -90,8 +90,8 @@ class Colors(NamedTuple):
 
     def bar(self, figure: Figure, axes: Any) -> None:
         """Adds a color bar; it ends in a point if there are values beyond it."""
-        beyond = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
-        extend = {(0, 0): 'neither', (1, 0): 'max', (0, 1): 'min', (1, 1): 'both'}[beyond]
+        over, under = self.maps.max() > self.norm.vmax, self.maps.min() < self.norm.vmin  # type: ignore
+        extend = ('neither', 'max', 'min', 'both')[over + 2 * under]
         figure.bar(ScalarMappable(self.norm, self.name), axes, self.label, extend=extend)
 
 

@@ -32,7 +32,7 @@ def strip(records: Records) -> Figure:
         ranks = np.array([record['rank'] for record in records])
         layers = evenly(ranks.shape[1], 8)
         axis.set_prop_cycle(color=hues(len(layers)))
-        lines = axis.plot(epochs, ranks[:, layers])
+        lines = axis.plot(epochs, ranks[:, layers], marker='o' if len(epochs) < 30 else None)
         axis.set(xlabel='epoch', ylabel='effective rank of the patches')
         number(axis)
         figure.key(lines, [f'layer {layer + 1}' for layer in layers])
@@ -44,8 +44,7 @@ def film(records: Records) -> FuncAnimation:
     """A frame for each record: CKA of depth with depth, and effective rank by layer."""
     kinds = [kind for kind in ('cka', 'rank') if kind in records[0]]
     figure, axes = charts(len(kinds), width=2.2, height=2.2)
-    image: Any = None
-    line: Any = None
+    image = line = None
     if 'cka' in kinds:
         image = _similarity(axes[0], records[0])
         axes[0].set_title('')
@@ -61,13 +60,12 @@ def film(records: Records) -> FuncAnimation:
 
     @ours()
     def draw(index: int) -> list[Any]:
-        record = records[index]
-        if image is not None:
-            image.set_data(record['cka'])
-        if line is not None:
-            line.set_ydata(record['rank'])
-        title.set_text(f'epoch {record["epoch"]:.4g}')
-        return [artist for artist in (image, line) if artist is not None]
+        title.set_text(f'epoch {records[index]["epoch"]:.4g}')
+        if image:
+            image.set_data(records[index]['cka'])
+        if line:
+            line.set_ydata(records[index]['rank'])
+        return [title]
 
     return FuncAnimation(figure, draw, frames=len(records), interval=250)
 
