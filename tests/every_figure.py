@@ -80,7 +80,7 @@ def flops(count, name):
         {'model.depth': each, 'data.name': i % 3} for i, each in enumerate(names(name, count))
     ]
     accuracy = [*zip(*ends(count), strict=True)]
-    x = np.geomspace(1e12, 1e14, count)
+    x = np.geomspace(1e12, 1e14, count).tolist()
     return ablation.against_flops(x, accuracy, points, ['model.depth', 'data.name'], seeds=3)
 
 
@@ -93,7 +93,7 @@ def channels(count, layers, name):
 
 def film(layers):
     records = [watched(1.0, layers), watched(10.0, layers)]
-    made = watch.film(records)
+    made: Any = watch.film(records)
     made._draw_was_started = True  # it warns otherwise
     made._draw_frame(1)
     return made._fig
@@ -143,7 +143,7 @@ FIGURES: dict[str, Any] = {
     'steering': lambda i, h, d, n: interventions.steering(
         *ends(d, i), range(i), toward=n, title=n),
     'over_seeds': lambda i, h, d, n: interventions.over_seeds(
-        {each: (range(1, d + 1), values(d, h), *ends(d)) for each in names(n, i)}, measure=n,
+        {each: (np.arange(1, d + 1), values(d, h), *ends(d)) for each in names(n, i)}, measure=n,
         title=n),
     'curves': lambda i, h, d, n: groups(i * h, n),
     'scaling': lambda i, h, d, n: scaling.scaling(

@@ -49,12 +49,12 @@ def pair(
             # Apart, so that intervals do not hide each other.
             at = place + 0.02 * (i - (len(table) - 1) / 2)
             drawn[i] = lines.errorbar(at, values[:, 0], _bars(values), marker='o', capsize=2)
-    name_ticks(lines.xaxis, _said(x))
+    name_ticks(lines.xaxis, x[1])
     lines.set(xlabel=words(x[0]), ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
     percent(lines.yaxis)
     lines.grid(True)
     if y:
-        names = _said(y)
+        names = [f'{value}' for value in y[1]]
         figure.key([*drawn.values()], [names[i] for i in drawn], lines, title=words(y[0]))
         _heat(figure, axes[1], table, x, y)
     over = '' if settings <= 2 else ', other settings averaged'
@@ -77,10 +77,6 @@ def alike(steps: Sequence[int], flops: Sequence[float]) -> str:
     return ''
 
 
-def _said(axis: Axis) -> list[str]:
-    return [named(str(value), 20) for value in axis[1]]
-
-
 def _bars(values: np.ndarray) -> np.ndarray | None:
     """Lengths of error bars below and above [2, n], from mean, low, high [n, 3]; None for NaN."""
     mean, low, high = np.atleast_2d(values).T
@@ -97,7 +93,7 @@ def _mean(seeds: int, low: np.ndarray) -> str:
 
 
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
-    image = heat(axis, table[..., 0], (words(x[0]), _said(x)), (words(y[0]), _said(y)))
+    image = heat(axis, table[..., 0], (words(x[0]), x[1]), (words(y[0]), y[1]))
 
     def text(mean: float, low: float, high: float) -> str:
         interval = '' if np.isnan(low) else f'\n{low:.1f}–{high:.1f}'

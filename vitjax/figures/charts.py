@@ -16,7 +16,7 @@ from vitjax.base.types import Array
 from vitjax.figures.figure import LINE, Figure, balanced
 from vitjax.figures.panels import trimmed
 from vitjax.figures.style import WIDTH
-from vitjax.figures.text import fitted, inches
+from vitjax.figures.text import fitted, inches, named
 
 Names: TypeAlias = tuple[str, Sequence[Any] | np.ndarray]  # label of an axis, and its ticks
 
@@ -170,19 +170,20 @@ def heat(axis: Axes, values: np.ndarray, x: Names, y: Names, **options: Any) -> 
         **options: options of `imshow`.
     """
     for one, (label, names) in ((axis.xaxis, x), (axis.yaxis, y)):
-        name_ticks(one, [str(name) for name in names])
+        name_ticks(one, names)
         one.set_label_text(label)
     return axis.imshow(values, **{'aspect': 'auto', **options})
 
 
-def name_ticks(axis: Axis, names: Sequence[str]) -> None:
-    """Puts names at 0, 1 and so on; below axes they are turned if they are too wide.
+def name_ticks(axis: Axis, names: Sequence[Any] | np.ndarray) -> None:
+    """Puts names at 0, 1 and so on, cut in the middle; below axes they are turned if too wide.
 
     Numbers are never turned. Too many names are thinned when the figure is laid out.
     """
-    widest = max((inches(name, 7) for name in names if not name.isdecimal()), default=0)
+    said = [named(f'{name}', 24) for name in names]
+    widest = max((inches(name, 7) for name in said if not name.isdecimal()), default=0)
     turned = not isinstance(axis, YAxis) and widest > sides(axis.axes)[0] / len(names) - 0.05
-    axis.set_ticks(range(len(names)), names, rotation=90 if turned else 0)
+    axis.set_ticks(range(len(said)), said, rotation=90 if turned else 0)
 
 
 def diverging(values: Array) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from vitjax.figures.charts import charts, name_ticks
 from vitjax.figures.figure import Figure, styled
-from vitjax.figures.text import named
 
 
 class Share(NamedTuple):
@@ -45,7 +44,7 @@ def _memory(figure: Figure, axis: Any, machines: Mapping[str, Share]) -> None:
         axis.plot([share.available / 1e9] * 2, [row - 0.4, row + 0.4], color='black', lw=2)
     handles = [axis.barh(0, 0, color=f'C{i}') for i in range(len(kinds))]
     handles += axis.plot([], [], color='black', lw=2)
-    name_ticks(axis.yaxis, [named(name, 24) for name in machines])
+    name_ticks(axis.yaxis, [*machines])
     axis.invert_yaxis()
     axis.set(xlabel='memory of one device (GB)', xlim=(0, None))
     figure.key(handles, [*kinds, 'available'], axis)
@@ -57,10 +56,10 @@ def _time(figure: Figure, axis: Any, name: str, share: Share) -> None:
         axis.barh(row, 1e3 * seconds, color=estimates.get(by, 'C7'), height=0.7)
     used = [*dict.fromkeys(by for _, by in share.modules.values())]
     handles = [axis.barh(0, 0, color=estimates.get(by, 'C7')) for by in used]
-    name_ticks(axis.yaxis, [named(name, 24) for name in share.modules])
+    name_ticks(axis.yaxis, [*share.modules])
     axis.invert_yaxis()
     axis.set_xlim(0, None)
     axis.set_xlabel('estimated time (ms a step)')
-    axis.set_title(named(name, 40))
+    axis.set_title(name)
     if share.modules:
         figure.key(handles, used, axis, title='estimated by')

@@ -6,7 +6,6 @@ import numpy as np
 
 from vitjax.figures.charts import band, charts, heat, hues, name_ticks, percent, write_cells
 from vitjax.figures.figure import Figure, styled
-from vitjax.figures.text import named
 
 
 @styled
@@ -32,9 +31,8 @@ def heat_map(
     figure, (axis,) = charts(width=max(0.6, side * columns), height=max(0.6, side * rows))
     first, last = span or (None, None)
     image = heat(
-        axis, matrix, (f'{named(y_label, 40)}{y_said}', y_ticks),
-        (f'{named(x_label, 40)}{x_said}', x_ticks), origin='lower', cmap='magma',
-        vmin=first, vmax=last,
+        axis, matrix, (f'{y_label}{y_said}', y_ticks), (f'{x_label}{x_said}', x_ticks),
+        origin='lower', cmap='magma', vmin=first, vmax=last,
     )  # fmt: skip
     figure.suptitle(title)
     middle = float(np.mean(image.get_clim()))
@@ -47,7 +45,7 @@ def numbered(names: Sequence[str]) -> tuple[list[str], str]:
     """Ticks of layers, numbers if all have one path, and the text that the axis label then adds."""
     paths, numbers = {name.rpartition(' ')[0] for name in names}, [n.split(' ')[-1] for n in names]
     if len(paths) > 1 or '' in paths or not all(number.isdecimal() for number in numbers):
-        return [named(name, 30) for name in names], ''
+        return [*names], ''
     (path,) = paths
     return numbers, ', layer' if path == 'blocks' else f', layer of {path}'
 

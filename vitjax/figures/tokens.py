@@ -87,9 +87,8 @@ def lens(
     figure, axes = charts(rows, 1, width=1.15 * columns, height=max(0.6, 0.22 * len(shown)))
     for i, axis in enumerate(axes):
         part = slice(i * columns, (i + 1) * columns)
-        own = [named(label, 22) for label in labels[part]]
         values = probability[shown, part]
-        heat(axis, values, ('', own), ('layer', shown + 1), vmin=0, vmax=1)
+        heat(axis, values, ('', labels[part]), ('layer', shown + 1), vmin=0, vmax=1)
         axis.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, len(shown) - 0.5))
         said = [[*map(short, names[layer][part])] for layer in shown]
         write_cells(axis, values, said, middle=0.6, shorten=True)

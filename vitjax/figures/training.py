@@ -12,7 +12,7 @@ from vitjax.figures.charts import charts, heat, number, percent, write_cells
 from vitjax.figures.figure import Figure, styled
 from vitjax.figures.panels import GAP, Scale, overlay, show, table
 from vitjax.figures.report import TITLES
-from vitjax.figures.text import named, short
+from vitjax.figures.text import short
 
 _LOOK = {'train': ('C0', 'o'), 'validation': ('C1', 's')}
 
@@ -97,15 +97,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
     right = np.eye(count, dtype=bool)
     errors = np.ma.masked_where(right | (matrix < 1), values)
     most = max(1, errors.max() if errors.count() else 1)
-    names = [named(name, 24) for name in classes] if count <= 120 else [*range(count)]
-    image = heat(
-        axis,
-        errors,
-        ('predicted', names),
-        ('true', names),
-        cmap='Reds',
-        norm=PowerNorm(0.5, 0, most),
-    )
+    names = classes if count <= 120 else range(count)
+    look: Any = {'cmap': 'Reds', 'norm': PowerNorm(0.5, 0, most)}
+    image = heat(axis, errors, ('predicted', names), ('true', names), **look)
     show(axis, np.ma.masked_where(~right, right), cmap=ListedColormap([GAP]))
     if count <= 120:
         # A row's height in points: names of many classes are read in a vector format.
