@@ -13,6 +13,7 @@ import numpy as np
 
 import vitjax
 from vitjax import evaluate, views
+from vitjax.analysis import tokens
 from vitjax.data import kinds
 from vitjax.figures import training
 from vitjax.figures.panels import montage
@@ -51,8 +52,8 @@ tested = vitjax.loop.train(experiment, 'runs/vit', quiet=True)
 print(f'test accuracy {tested["accuracy"]:.1%}, in the top five {tested["top5"]:.1%}')
 
 # %% [markdown]
-# The learning curves are in `metrics.jsonl` of the run directory. Training accuracy is measured on
-# augmented images, which are harder: it stays below validation accuracy.
+# Every run directory has a `metrics.jsonl`, from which the learning curves are drawn. Training
+# accuracy is measured on shifted, turned and enlarged digits, so it is often the lower of the two.
 
 # %%
 training.learning_curves(records.read_metrics('runs/vit'))
@@ -60,9 +61,8 @@ training.learning_curves(records.read_metrics('runs/vit'))
 # %% [markdown]
 # ## Predictions
 #
-# The five likeliest classes of some test images, with their probabilities. The second line shows
-# how the probability is spread when the model is unsure: these are the test images whose true class
-# it finds least likely.
+# The five likeliest classes of four test images, with their probabilities. Below them are the four
+# whose true class the model finds least likely.
 
 # %%
 digits = vitjax.load('runs/vit')
@@ -71,14 +71,14 @@ predicted = records.read_predictions('runs/vit')
 hardest = np.argsort(predicted['probability_of_label'])[:4]
 
 for row in (np.arange(4), hardest):
-    figure, axes = plt.subplots(2, 4, figsize=(7, 2.6), height_ratios=(2, 1.4))
+    figure, axes = plt.subplots(2, 4, figsize=(7, 2.4), height_ratios=(3, 2), sharey='row')
     for (image, bars), i in zip(axes.T, row, strict=True):
         names, chances = zip(*evaluate.classify(digits, [test.images[i]])[0], strict=True)
         image.imshow(test.images[i])
         image.set_title(f'true: {test.labels[i]}', size=8)
         image.axis('off')
         bars.bar(names, chances)
-        bars.set_ylim(0, 1)
+    axes[1, 0].set(ylim=(0, 1), ylabel='probability')
 plt.show()
 
 # %% [markdown]
@@ -115,9 +115,8 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# In the first layer tokens of equal patches look alike: those of the empty corners differ by their
-# position embedding alone. The following figure counts this: the cosine of every token with every
-# other, before the first and the last layer.
+# Are the tokens of different patches alike? The cosine of every token with every other, before the
+# first and the last layer, says so in one number a pair.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(6, 2.8), layout='constrained')
@@ -125,8 +124,13 @@ for axis, layer in zip(axes, layers, strict=True):
     unit = patches[layer] / np.linalg.norm(patches[layer], axis=-1, keepdims=True)
     shown = axis.imshow(unit @ unit.T, vmin=-1, vmax=1, cmap='RdBu_r')
     axis.set(title=f'layer {layer + 1}', xlabel='patch', ylabel='patch')
+    print(f'layer {layer + 1}: mean cosine {tokens.patch_cosine(patches[layer]):.2f}')
 figure.colorbar(shown, ax=axes, label='cosine')
 plt.show()
+
+# %% [markdown]
+# At first the tokens differ. After three layers of attention all have become similar: each carries
+# what the patches found together.
 
 # %% [markdown]
 # ## Things to try

@@ -108,7 +108,7 @@ pixels = views.forward_pass(cait, photos).images
 changed = params | {'class_token': params['class_token'] + 1}
 logits, found = vitjax.capture(model, params, pixels, keep='blocks')
 other, same = vitjax.capture(model, changed, pixels, keep='blocks')
-print('largest change of a logit:', f'{abs(other - logits).max():.2f}')
+print('largest change of a logit:', f'{abs(other - logits).max():.2g}')
 print('largest change of a patch:', abs(same['blocks'] - found['blocks']).max())
 
 # %% [markdown]

@@ -20,7 +20,7 @@ from vitjax import evaluate, views
 from vitjax.figures import training
 from vitjax.runs import records
 
-epochs = 30
+epochs = 12
 crops = 120
 
 # %% [markdown]
@@ -88,14 +88,15 @@ views.draw(convnet, photos[:1], 'filters')['filters']
 # %% [markdown]
 # ## Preferred inputs
 #
-# Gradient ascent in pixels, from grey noise: what excites a channel most. First four channels of
-# the second convolution, then four of the last one. The last pictures are those of the classes.
+# Gradient ascent in pixels, from grey noise: what excites the four most active channels of the last
+# convolution, and then two classes.
 
 # %%
-views.draw(convnet, photos, 'maximize', at='conv_2', channels=(0, 1, 2, 3))['maximize']
+views.draw(convnet, photos[1:3], 'maximize')['maximize']
 
-# %%
-views.draw(convnet, photos, 'maximize')['maximize']
+# %% [markdown]
+# The pictures are no cats and cups but textures: repeated colors and edges are enough to tell four
+# photographs apart.
 
 # %% [markdown]
 # ## Receptive fields

@@ -8,6 +8,8 @@ A source `NAME.py` is Python in the percent format: a line `# %%` begins a cell 
 notebooks train are made anew, in `runs/` beside them.
 """
 
+import base64
+import io
 import pathlib
 import shutil
 import sys
@@ -15,8 +17,10 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode, v4
+from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
+WIDTH, COLORS = 720, 128  # of pictures: a notebook then takes a few hundred kilobytes
 METADATA = {
     'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'},
     'language_info': {'name': 'python'},
@@ -45,6 +49,20 @@ def execute(made: NotebookNode, folder: pathlib.Path) -> None:
     about = {'metadata': {'path': str(folder)}}
     NotebookClient(made, timeout=1800, record_timing=False, resources=about).execute()
     made.metadata = METADATA  # without this machine's version of Python
+    for cell in made.cells:
+        for output in cell.get('outputs', []):
+            if 'image/png' in output.get('data', {}):
+                output.data['image/png'] = smaller(output.data['image/png'])
+
+
+def smaller(png: str) -> str:
+    """A PNG in base64, at most `WIDTH` pixels wide and in `COLORS` colors."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        picture = picture.convert('RGB')
+    picture.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.quantize(COLORS).save(out, 'PNG', optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def main() -> None:
