@@ -59,7 +59,7 @@ def main(
     from vitjax.studies.runner import Runner, Study
     from vitjax.studies.samples import Samples, samples
     from vitjax.studies.seeds import across
-    from vitjax.views.forward import class_index
+    from vitjax.views.target import class_index
 
     if what == 'steer' and (source is None or toward is None or images):
         raise ValueError('steer needs --source and --toward, two classes, and no --images.')

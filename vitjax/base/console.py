@@ -1,11 +1,12 @@
 """Console output of commands: lines, and progress as a bar or as lines."""
 
 import contextlib
+import html
 import math
 import sys
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import rich.console
 import rich.progress
@@ -14,6 +15,7 @@ import rich.text
 
 EVERY = 60.0  # seconds between lines of progress without a terminal
 SETTLED = 2.0  # seconds of work after which an estimate is worth printing
+OFTEN = 0.2  # seconds between updates of a notebook's bar, each of which is a message
 
 
 class Progress(Protocol):
@@ -28,7 +30,7 @@ def silent(done: int, total: int = 0, /, *, now: str = '') -> None:
 
 
 class Console:
-    """Printer of lines and progress: a bar on a terminal, lines elsewhere (a file, a pipe).
+    """Printer of lines and progress: a bar on a terminal and in a notebook, lines elsewhere.
 
     Args:
         lines: print lines.
@@ -51,7 +53,10 @@ class Console:
 
     def _print(self, text: str) -> None:
         coding = getattr(sys.stdout, 'encoding', None) or 'utf-8'  # a file's name may not be text
-        self._rich.print(text.encode(coding, 'backslashreplace').decode(coding))
+        text = text.encode(coding, 'backslashreplace').decode(coding)
+        # In a notebook each line of rich would be an output of its own.
+        put = print if self._rich.is_jupyter else self._rich.print
+        put(text)
         self._last = time.monotonic()
 
     @contextlib.contextmanager
@@ -84,30 +89,68 @@ class Console:
             with rich.progress.Progress(*columns, console=self._rich, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, now=now)
                 yield lambda done, _=0, /, *, now='': bar.update(task, completed=done, now=now)
+        elif self._rich.is_jupyter:
+            with _notebook_bar(what, total, done, now) as update:
+                yield update
         else:
             yield self._in_lines(what, total)
 
     def _in_lines(self, what: str, total: int) -> Progress:
         """Prints an estimate once there is one, then a line whenever none came for a while."""
-        start: tuple[float, int] | None = None  # when the first call came, and what was done then
-        last, estimated = 0, False
+        pace, estimated = _Pace(what, total), False
 
         def update(done: int, _: int = 0, /, *, now: str = '') -> None:
-            nonlocal start, last, estimated
-            clock = time.monotonic()
-            if start is None or done < last:  # the same work over other things starts anew
-                start = clock, done
-            last = done
-            took, steps = clock - start[0], done - start[1]
-            left = (total - done) * took / steps if steps else math.nan
-            first = not estimated and took >= SETTLED and left >= 5 * SETTLED
-            if done < total and (first or clock - self._last >= EVERY):
-                estimated = estimated or steps > 0
-                about = f', about {duration(left)} left' if steps else ''
-                more = f'; {now}' if now else ''
-                self._print(f'{what} {done:,}/{total:,}{about}{more}')
+            nonlocal estimated
+            line = pace.line(done, now)
+            first = not estimated and pace.took >= SETTLED and pace.left >= 5 * SETTLED
+            if done < total and (first or time.monotonic() - self._last >= EVERY):
+                estimated = estimated or not math.isnan(pace.left)
+                self._print(line)
 
         return update
+
+
+class _Pace:
+    """Pace of work from its first call on: seconds taken, and an estimate of those left."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total = what, total
+        self.took, self.left = 0.0, math.nan
+        self._start: tuple[float, int] | None = None  # when the first call came, and what was done
+        self._last = 0
+
+    def line(self, done: int, now: str) -> str:
+        """A line on the work; the next call is compared with this one."""
+        clock = time.monotonic()
+        if self._start is None or done < self._last:  # the same work over other things starts anew
+            self._start = clock, done
+        self._last, self.took, steps = done, clock - self._start[0], done - self._start[1]
+        self.left = (self.total - done) * self.took / steps if steps else math.nan
+        about = f', about {duration(self.left)} left' if steps else ''
+        return f'{self.what} {done:,}/{self.total:,}{about}' + (f'; {now}' if now else '')
+
+
+@contextlib.contextmanager
+def _notebook_bar(what: str, total: int, done: int, now: str) -> Iterator[Progress]:
+    """Shows a bar in a notebook, which goes at the end; rich's own needs ipywidgets."""
+    from IPython.display import HTML, display
+
+    pace, shown = _Pace(what, total), time.monotonic()
+    bar = f'<progress max="{total}" value="{{}}"></progress> {{}}'
+    first = f'{what} {done:,}/{total:,}' + (f'; {now}' if now else '')
+    handle: Any = display(HTML(bar.format(done, html.escape(first))), display_id=True)
+
+    def update(done: int, _: int = 0, /, *, now: str = '') -> None:
+        nonlocal shown
+        line = html.escape(pace.line(done, now))
+        if time.monotonic() - shown >= OFTEN:
+            shown = time.monotonic()
+            handle.update(HTML(bar.format(done, line)))
+
+    try:
+        yield update
+    finally:
+        handle.update(HTML(''))
 
 
 class _Cut(rich.progress.TextColumn):

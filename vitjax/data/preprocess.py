@@ -143,6 +143,25 @@ def squares(
     return np.stack([*files.THREADS.map(lambda image: read_square(image, preprocessing), images)])
 
 
+def photographs(
+    images: Sequence[files.File | np.ndarray], preprocessing: Preprocessing, most: int
+) -> np.ndarray:
+    """The squares that a model sees at the images' own resolution: uint8 [B, S, S, 3].
+
+    S is that of the largest image: at most `most` pixels, and at least the model's size.
+
+    >>> wide, high = np.zeros((20, 30, 3), np.uint8), np.zeros((9, 5, 3), np.uint8)
+    >>> photographs([wide, high], Preprocessing(size=8, crop=0.5), 64).shape
+    (2, 10, 10, 3)
+    """
+    short = max(
+        min(image.shape[:2] if isinstance(image, np.ndarray) else files.size(image))
+        for image in images
+    )
+    size = max(preprocessing.size, min(int(short * preprocessing.crop), most))
+    return squares(images, dataclasses.replace(preprocessing, size=size))
+
+
 def load(paths: Sequence[files.File], preprocessing: Preprocessing) -> np.ndarray:
     """Image files as a model's input: float32 [B, size, size, 3], normalised.
 

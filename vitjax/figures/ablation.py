@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-from vitjax.figures.charts import charts, heat, legend, percent, write_cells
-from vitjax.figures.style import COLUMN, WIDTH, Figure, cut, styled
-from vitjax.figures.text import headed, named
+from vitjax.figures.charts import charts, heat, hues, name_ticks, percent, write_cells
+from vitjax.figures.figure import Figure, styled
+from vitjax.figures.text import named
 
 Axis = tuple[str, Sequence[Any]]  # a setting's path and its values
 
@@ -41,24 +41,25 @@ def pair(
         seeds: seeds of each cell.
         each: training that all cells have in common, for the title: `1,200 steps each`.
     """
-    figure, (lines, *heat) = charts(WIDTH if y else COLUMN, 2.6, 2 if y else 1)
-    place = np.arange(len(x[1]))
-    drawn = {}
+    figure, axes = charts(2 if y else 1)
+    lines, place, drawn = axes[0], np.arange(len(x[1])), {}
+    lines.set_prop_cycle(color=hues(len(table)))
     for i, values in enumerate(table):
-        if not np.isfinite(values[:, 0]).any():
-            continue
-        at = place + 0.02 * (i - (len(table) - 1) / 2)  # so that intervals do not hide each other
-        drawn[i] = lines.errorbar(at, values[:, 0], _bars(values), marker='o', capsize=2)
-    lines.set_xticks(place, _said(x))
+        if np.isfinite(values[:, 0]).any():
+            # Apart, so that intervals do not hide each other.
+            at = place + 0.02 * (i - (len(table) - 1) / 2)
+            drawn[i] = lines.errorbar(at, values[:, 0], _bars(values), marker='o', capsize=2)
+    name_ticks(lines.xaxis, _said(x))
     lines.set(xlabel=words(x[0]), ylabel='test accuracy', xlim=(-0.3, len(place) - 0.7))
     percent(lines.yaxis)
     lines.grid(True)
     if y:
-        legend(lines, [*drawn.values()], [_said(y)[i] for i in drawn], title=words(y[0]))
-        _heat(figure, heat[0], table, x, y)
+        names = _said(y)
+        figure.key([*drawn.values()], [names[i] for i in drawn], lines, title=words(y[0]))
+        _heat(figure, axes[1], table, x, y)
     over = '' if axes <= 2 else ', other settings averaged'
     given = f'; {each}' if each else ''
-    headed(figure, f'{_mean(seeds, table[..., 1])}{over}{given}')
+    figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{given}')
     return figure
 
 
@@ -98,14 +99,13 @@ def _mean(seeds: int, low: np.ndarray) -> str:
 def _heat(figure: Figure, axis: Any, table: np.ndarray, x: Axis, y: Axis) -> None:
     image = heat(axis, table[..., 0], (words(x[0]), _said(x)), (words(y[0]), _said(y)))
 
-    def text(*cell: int) -> str:
-        mean, low, high = 100 * table[cell]
+    def text(mean: float, low: float, high: float) -> str:
         interval = '' if np.isnan(low) else f'\n{low:.1f}–{high:.1f}'
         return '' if np.isnan(mean) else f'{mean:.1f}%{interval}'
 
-    size = min(7, 33 / len(x[1]))  # an interval fits into its cell
-    write_cells(axis, table[..., 0], text, middle=float(np.mean(image.get_clim())), size=size)
-    percent(figure.colorbar(image, ax=axis, label='test accuracy').ax.yaxis)
+    said = [[text(*100 * cell) for cell in row] for row in table]
+    write_cells(axis, table[..., 0], said, middle=float(np.mean(image.get_clim())))
+    percent(figure.bar(image, axis, 'test accuracy').ax.yaxis)
 
 
 @styled
@@ -119,17 +119,18 @@ def against_flops(
         flops: FLOPs [cells].
         accuracy: mean, low and high end of each cell.
         points: settings of each cell.
-        axes: settings that vary: the first gives the colour, the second the marker.
+        axes: settings that vary: the first gives the color, the second the marker.
         seeds: seeds of each cell.
     """
-    figure, (axis,) = charts(0.75 * WIDTH, 3.2)
+    figure, (axis,) = charts(width=4.6, height=2.6)
     values = {name: [*dict.fromkeys(point[name] for point in points)] for name in axes[:2]}
     markers, drawn, names = 'osD^vP*X<>', [], []
+    shades = hues(max(map(len, values.values()), default=1))
     for x, interval, point in zip(flops, accuracy, points, strict=True):
-        colour, marker, *_ = *(known.index(point[n]) for n, known in values.items()), 0, 0
-        names.append(', '.join(f'{words(name)} {cut(str(point[name]), 20)}' for name in axes))
+        color, marker, *_ = *(known.index(point[n]) for n, known in values.items()), 0, 0
+        names.append(', '.join(f'{words(name)} {named(str(point[name]), 20)}' for name in axes))
         one = axis.errorbar(
-            x, interval[0], _bars(np.array(interval)), color=f'C{colour % 10}', capsize=2, ms=4,
+            x, interval[0], _bars(np.array(interval)), color=shades[color], capsize=2, ms=4,
             marker=markers[marker % len(markers)], linestyle='none',
         )  # fmt: skip
         drawn.append(one)
@@ -139,7 +140,6 @@ def against_flops(
     axis.xaxis.set_minor_locator(ticker.NullLocator())
     percent(axis.yaxis)
     axis.grid(True)
-    headed(figure, _mean(seeds, np.array(accuracy)[:, 1]))
-    if len(points) <= 24:
-        legend(axis, drawn, names, loc='center left', bbox_to_anchor=(1, 0.5))
+    figure.suptitle(_mean(seeds, np.array(accuracy)[:, 1]))
+    figure.key(drawn, names)
     return figure

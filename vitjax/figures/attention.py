@@ -4,135 +4,137 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from vitjax.data.order import evenly
 from vitjax.figures.charts import charts, number
-from vitjax.figures.panels import Scale, overlay, panels, require_finite, scaled, show
-from vitjax.figures.style import WIDTH, Figure, styled
-from vitjax.figures.text import fitted, headed
+from vitjax.figures.figure import Figure, styled
+from vitjax.figures.panels import (
+    Colors,
+    Scale,
+    balanced,
+    overlay,
+    panels,
+    require_finite,
+    show,
+    table,
+    trimmed,
+)
 
 # Weights are drawn as multiples of 1/N, the weight of each of N tokens under uniform attention. A
-# scale that ends no earlier than at DIM leaves nearly uniform attention dim and flat.
-UNIFORM, DIM = 'attention / uniform', 3.0
-BAR = 0.7  # inches of a colour bar
-_MOST = 12  # panels in a row; more would be too small to read
+# scale that ends no earlier than at 3 leaves nearly uniform attention dim and flat.
+UNIFORM = Scale('attention / uniform', least=3.0)
+_ACROSS, _LAYERS = 8, 12  # heads side by side, and layers
+
+Pictures = Sequence[np.ndarray] | np.ndarray  # [H, W, 3] each, in 0..1 or uint8, of any size
+Query = tuple[int, int] | None
 
 
 @styled
 def heads(
-    pictures: np.ndarray, maps: np.ndarray, *, title: str, label: str,
-    titles: Sequence[str] | Sequence[Sequence[str]] = (), signed: bool = False,
-    query: tuple[int, int] | None = None, scale: str = 'shared', least: float = 0.0,
+    pictures: Pictures, maps: np.ndarray, scale: Scale, *, title: str, names: Sequence[str] = (),
+    titles: Sequence[str] | Sequence[Sequence[str]] = (), query: Query = None,
 ) -> Figure:  # fmt: skip
-    """One row an image: the image, then one map for each head.
+    """For each image: the image, then a map for each head, in rows of at most eight.
 
     Args:
-        pictures: [B, H, W, 3] in 0..1.
-        maps: [B, heads, rows, columns]. Of more than twelve heads, twelve evenly spaced are shown.
+        pictures: B images.
+        maps: [B, heads, rows, columns].
+        scale: scale of the maps.
         title: layer, and the attending token.
-        label: quantity of the maps, at the colour bar.
+        names: names of the images, or none.
         titles: titles of the maps, or one list per image; by default `head 1` and so on.
-        signed: maps may be negative, and colours are centred on 0.
         query: row and column, from 0, of the attending patch, marked on the image.
-        scale: scale of colours, `shared` or `each` map's own.
-        least: smallest end of a shared scale.
     """
     count = maps.shape[1]
-    shown, own = evenly(count, _MOST), bool(titles) and not isinstance(titles[0], str)
+    columns = balanced(count, _ACROSS)
+    rows = -(-count // columns)
     said: Any = titles or [f'head {head + 1}' for head in range(count)]
-    colours = scaled(maps, label, scale, signed=signed, least=least)
-    side = min(1.3, (WIDTH - BAR) / (1 + len(shown)))
-    top = 0.2 if own else 0.05
-    figure, axes = panels(len(maps), 1 + len(shown), side=side, top=top, right=BAR)
-    for image, row in enumerate(axes):
-        _picture(row[0], pictures[image], maps.shape[2:], query)
-        for axis, head in zip(row[1:], shown, strict=True):
-            above = said[image][head] if own else '' if image else said[head]
-            _map(axis, colours, (image, head), above)
-    colours.bar(figure, axes)
-    headed(figure, title)
+    if isinstance(said[0], str):
+        said = [said, *[said if rows > 1 or names else [''] * count] * (len(maps) - 1)]
+    colors = scale.colors(maps)
+    figure, axes = panels(len(maps) * rows, 1 + columns, side=1.3)
+    for image, block in enumerate(axes.reshape(len(maps), rows, -1)):
+        name = names[image] if names else ''
+        _picture(block[0, 0], pictures[image], maps.shape[2:], query, name)
+        trimmed(block[:, 0], 1)
+        own = trimmed(block[:, 1:].ravel(), count)
+        for axis, values, above in zip(own, colors.maps[image], said[image], strict=True):
+            _map(axis, values, colors, above)
+    colors.bar(figure, axes)
+    figure.suptitle(title)
     return figure
 
 
 @styled
 def heads_by_layer(
-    picture: np.ndarray, maps: np.ndarray, *, title: str, label: str,
-    query: tuple[int, int] | None = None, scale: str = 'shared', least: float = 0.0,
-) -> Figure:  # fmt: skip
-    """One column a layer, one row a head, for one image: maps [layers, heads, rows, columns].
+    picture: np.ndarray, maps: np.ndarray, scale: Scale, *, title: str, query: Query = None
+) -> Figure:
+    """An image, and below it a column a layer and a row a head.
 
-    At most twelve layers and twelve heads, evenly spaced. Other arguments are those of `heads`.
+    Arguments are those of `heads`, with maps [layers, heads, rows, columns] of one image. Of more
+    than twelve layers, twelve evenly spaced are shown.
     """
-    layers, shown = evenly(len(maps), _MOST), evenly(maps.shape[1], _MOST)
-    colours = scaled(maps, label, scale, least=least)
-    side = min(1.2, (WIDTH - BAR) / (1 + len(layers)))
-    figure, axes = panels(len(shown), 1 + len(layers), side=side, top=0.05, right=BAR)
+    layers, colors = evenly(len(maps), _LAYERS), scale.colors(maps)
+    names = [f'head {head + 1}' for head in range(maps.shape[1])]
+    figure, axes, _ = table(len(layers), ['', *names], _LAYERS, side=1.2)
     _picture(axes[0, 0], picture, maps.shape[2:], query)
-    names = [f'layer {layer + 1}' for layer in layers]
-    if len(layers) > 8:  # too narrow for the word
-        names[1:] = [f'{layer + 1}' for layer in layers[1:]]
-    for row, head in zip(axes, shown, strict=True):
-        row[1].set_ylabel(f'head {head + 1}')
-        for axis, layer, name in zip(row[1:], layers, names, strict=True):
-            _map(axis, colours, (layer, head), '' if head else name)
-    colours.bar(figure, axes)
-    headed(figure, title)
+    trimmed(axes[0], 1)
+    for axis, layer in zip(axes[1], layers, strict=True):
+        axis.set_title(f'layer {layer + 1}')
+    for column, layer in zip(axes[1:].T, layers, strict=True):
+        for axis, values in zip(column, colors.maps[layer], strict=True):
+            _map(axis, values, colors)
+    colors.bar(figure, axes[1:])
+    figure.suptitle(title)
     return figure
 
 
 @styled
 def overlays(
-    pictures: np.ndarray, maps: Mapping[str, np.ndarray], *, titles: Sequence[str], label: str,
-    smooth: bool, title: str = '', scale: str = 'shared', least: float = 0.0,
+    pictures: Pictures, maps: Mapping[str, np.ndarray], scale: Scale, *, titles: Sequence[str],
+    smooth: bool = True, title: str = '',
 ) -> Figure:  # fmt: skip
-    """The images in a row, and below them a row of overlays for each kind of map.
+    """The images in rows of at most five, and below them a row of overlays for each kind of map.
 
     Args:
-        pictures: [B, H, W, 3] in 0..1.
+        pictures: B images.
         maps: maps by kind, the label of their row: [B, rows, columns], 0 or more.
+        scale: scale of the maps.
         titles: titles of the images.
-        label: quantity of the maps, at the colour bar.
         smooth: interpolate maps (bicubic); False shows their cells.
         title: title of the figure.
-        scale: scale of colours, `shared` or `each` map's own.
-        least: smallest end of a shared scale.
     """
-    count = len(pictures)
-    side = min(1.9, (WIDTH - BAR) / count)
-    titles = [fitted(said, side) for said in titles]
-    lines = max(said.count('\n') for said in titles) + 1
-    top = 0.15 * lines / (1 + len(maps))
-    figure, axes = panels(1 + len(maps), count, side=side, top=top, right=BAR)
+    colors = scale.colors(np.stack([*maps.values()]))
+    figure, axes, _ = table(len(pictures), ['', *maps], 5)
     for axis, picture, said in zip(axes[0], pictures, titles, strict=True):
         show(axis, picture, said)
-    colours = scaled(np.stack([*maps.values()]), label, scale, least=least)
-    for row, kind, values in zip(axes[1:], maps, colours.maps, strict=True):
-        row[0].set_ylabel(kind)
-        for axis, picture, value in zip(row, pictures, values, strict=True):
-            overlay(axis, picture, value, colours.norm, smooth=smooth)
-    colours.bar(figure, axes)
-    headed(figure, title)
+    for row, values in zip(axes[1:], colors.maps, strict=True):
+        _overlay(row, pictures, values, colors, smooth)
+    colors.bar(figure, axes)
+    figure.suptitle(title)
     return figure
 
 
 @styled
 def over_depth(
-    pictures: np.ndarray, maps: np.ndarray, *, title: str, label: str, smooth: bool = True,
-    scale: str = 'shared', least: float = 0.0,
+    pictures: Pictures, maps: np.ndarray, scale: Scale, *, title: str, names: Sequence[str] = (),
+    smooth: bool = True,
 ) -> list[Figure]:  # fmt: skip
-    """Frames of an animation over depth, on one scale: overlays of all images in a row.
+    """Frames of an animation over depth, of equal size and on one scale: overlays of all images.
 
-    Arguments are those of `overlays`, with maps [layers, B, rows, columns].
+    Arguments are those of `heads` and `overlays`, with maps [layers, B, rows, columns].
     """
-    colours, frames = scaled(maps, label, scale, least=least), []
-    for layer, values in enumerate(colours.maps, 1):
-        side = min(1.6, (WIDTH - BAR) / len(pictures))
-        figure, axes = panels(1, len(pictures), side=side, top=0.4, right=BAR)
-        for axis, picture, value in zip(axes[0], pictures, values, strict=True):
-            overlay(axis, picture, value, colours.norm, smooth=smooth)
-        colours.bar(figure, axes, aspect=15)
-        headed(figure, f'{title}, layer {layer} of {len(maps)}')
+    colors, frames = scale.colors(maps), []
+    for layer, values in enumerate(colors.maps, 1):
+        # At the side, where the number's width moves nothing: frames are of one size.
+        figure, axes, _ = table(len(pictures), [f'layer {layer} of {len(maps)}'], 5)
+        _overlay(axes[0], pictures, values, colors, smooth)
+        for axis, name in zip(axes[0], names, strict=False):
+            axis.set_title(name)
+        colors.bar(figure, axes)
+        figure.suptitle(title)
         frames.append(figure)
     return frames
 
@@ -148,36 +150,43 @@ def distances(distance: np.ndarray, entropy: np.ndarray, *, largest: float) -> F
     """
     require_finite(distance, 'distance')
     require_finite(entropy, 'entropy')
-    figure, (left, right) = charts(WIDTH, 2.6, 2)
+    figure, (left, right) = charts(2)
     layers = np.arange(1, len(distance) + 1)
     for axis, values, title, unit in (
         (left, distance, 'mean attention distance', 'distance (pixels)'),
         (right, entropy, 'attention entropy', 'entropy (nats)'),
     ):
-        axis.plot(layers, values, 'o', color='C0', alpha=0.5, markeredgewidth=0)
-        axis.plot(layers, values.mean(1), color='C1', label='mean of heads')
+        dots = axis.plot(layers, values, 'o', color='C0', alpha=0.5, markeredgewidth=0)
+        mean = axis.plot(layers, values.mean(1), color='C1')
         axis.set(title=title, xlabel='layer', ylabel=unit)
         number(axis)
-    right.axhline(largest, color='0.4', linestyle=':', label='uniform attention')
+    line = right.axhline(largest, color='0.4', linestyle=':')
     # Equal heads, as in a barely trained network, would put dots under the frame.
     left.set_ylim(0, 1.08 * distance.max() or 1)
     right.set_ylim(0, 1.08 * max(largest, entropy.max()) or 1)
-    left.plot([], [], 'o', color='C0', alpha=0.5, markeredgewidth=0, label='one head')
-    left.legend()
-    right.legend(loc='lower right')
+    figure.key([dots[0], *mean, line], ['one head', 'mean of heads', 'uniform attention'])
     return figure
 
 
-def _map(axis, colours: Scale, place: tuple[int, int], title: str) -> None:
-    show(axis, colours.maps[place], title, cmap=colours.colours, norm=colours.norm)
+def _map(axis: Axes, values: np.ndarray, colors: Colors, title: str = '') -> None:
+    show(axis, values, title, cmap=colors.name, norm=colors.norm)
 
 
-def _picture(axis, picture: np.ndarray, grid: tuple[int, ...], query: tuple[int, int] | None):
+def _overlay(
+    row: Sequence[Axes], pictures: Pictures, maps: np.ndarray, colors: Colors, smooth: bool
+) -> None:
+    for axis, picture, values in zip(row, pictures, maps, strict=True):
+        overlay(axis, picture, values, colors.norm, smooth=smooth)
+
+
+def _picture(
+    axis: Axes, picture: np.ndarray, grid: tuple[int, ...], query: Query, name: str = ''
+) -> None:
     """Shows an image, with a square around the attending patch."""
-    show(axis, picture)
+    show(axis, picture, name)
     if query is None:
         return
     height, width = picture.shape[0] / grid[0], picture.shape[1] / grid[1]
     corner = (query[1] * width - 0.5, query[0] * height - 0.5)
-    for colour, thick in (('black', 2), ('white', 1)):
-        axis.add_patch(Rectangle(corner, width, height, fill=False, color=colour, lw=thick))
+    for color, thick in (('black', 2), ('white', 1)):
+        axis.add_patch(Rectangle(corner, width, height, fill=False, color=color, lw=thick))

@@ -1,8 +1,9 @@
-"""Charts: figures of axes side by side, and the ticks, legends, bands and maps on them."""
+"""Charts: figures of axes side by side, and the ticks, bands and maps on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, YAxis
@@ -11,22 +12,46 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from vitjax.base.types import Array
-from vitjax.figures.style import Figure
-from vitjax.figures.text import named
-
-
-def charts(width: float, height: float, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure of charts side by side, its sides in inches, and their axes [columns]."""
-    figure = Figure(figsize=(width, height), layout='constrained')
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
+from vitjax.figures.figure import LINE, Figure
+from vitjax.figures.panels import balanced, trimmed
+from vitjax.figures.style import WIDTH
+from vitjax.figures.text import fitted, inches
 
 Names: TypeAlias = tuple[str, Sequence[Any] | np.ndarray]  # label of an axis, and its ticks
 
 
+def charts(
+    count: int = 1, most: int = 3, *, width: float = 2.8, height: float = 1.9,
+    figure: Figure | None = None,
+) -> tuple[Figure, np.ndarray]:  # fmt: skip
+    """A figure of `count` charts, at most `most` side by side, and their axes [count].
+
+    Args:
+        count: number of charts.
+        most: charts in a row.
+        width: largest width of a chart in inches, without texts around it.
+        height: height of a chart in inches.
+        figure: figure to which the charts are added, below all others.
+    """
+    figure = figure or Figure()
+    columns = balanced(count, most)
+    width = min(width, (WIDTH - 0.2) / columns - 0.65)
+    axes = figure.grid(-(-count // columns), columns, width=width, height=height)
+    return figure, trimmed(axes.ravel(), count)
+
+
+def hues(count: int) -> list[Any]:
+    """Colors for `count` lines, each its own."""
+    few = count <= 10
+    shades = np.arange(count) if few else np.linspace(0, 1, count)
+    return [*matplotlib.colormaps['tab10' if few else 'turbo'](shades)]
+
+
 def number(axis: Axes) -> None:
     """Puts ticks at whole numbers of x, such as layers or epochs, and a grid."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axis.xaxis.set_major_locator(
+        MaxNLocator('auto', integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+    )
     axis.grid(True)
 
 
@@ -40,17 +65,6 @@ def powers(axis: Axis, *, between: bool = False, linear: float | None = None) ->
     """
     axis.set_major_formatter(Powers(linthresh=linear))
     axis.set_minor_formatter(Powers() if between else NullFormatter())
-
-
-def legend(owner: Axes | Figure, handles: Sequence[Any], names: Sequence[str], **options: Any):
-    """Adds a legend of these handles with any names.
-
-    Matplotlib leaves out names that are empty or begin with an underscore.
-    """
-    made = owner.legend(handles, [f'{i}' for i in range(len(names))], **options)
-    for text, name in zip(made.get_texts(), names, strict=True):
-        text.set_text(named(name, 48))
-    return made
 
 
 class Powers(LogFormatter):
@@ -96,13 +110,35 @@ def percent(axis: Axis) -> None:
 
 
 def write_cells(
-    axis: Axes, values: np.ndarray, text: Callable, *, middle: float, size: float = 7
+    axis: Axes, values: np.ndarray, texts: Any, *, middle: float, shorten: bool = False
 ) -> None:
-    """Writes `text(row, column)` on the cells of a map, black where values are above `middle`."""
-    for (row, column), value in np.ndenumerate(values):
-        if words := text(row, column):
-            colour = 'black' if value > middle else 'white'
-            axis.text(column, row, words, ha='center', va='center', color=colour, size=size)
+    """Writes on the cells of a map if they are large enough, black where it is above `middle`.
+
+    Args:
+        axis: axes of the map.
+        values: [rows, columns].
+        texts: texts [rows, columns]. In cells too small for several lines it is the first.
+        middle: value of colors in between black and white.
+        shorten: cut texts in the middle to the width of a cell.
+    """
+    high, wide = sides(axis)[::-1] / values.shape
+    said = {cell: str(text) for cell, text in np.ndenumerate(np.array(texts, object))}
+    if shorten:
+        said = {cell: fitted(text, wide - 0.04, size=7, lines=1) for cell, text in said.items()}
+    if LINE * max(text.count('\n') + 1 for text in said.values()) > high:
+        said = {cell: text.split('\n')[0] for cell, text in said.items()}
+    lines = [line for text in said.values() for line in text.split('\n')]
+    if high < LINE or max(inches(line, 7) for line in lines) > wide:
+        return
+    for cell, text in said.items():
+        color = 'black' if values[cell] > middle else 'white'
+        axis.text(*cell[::-1], text, ha='center', va='center', color=color, size=7)
+
+
+def sides(axis: Axes) -> np.ndarray:
+    """Width and height of axes in inches."""
+    figure: Any = axis.get_figure()
+    return np.array(axis.get_position(original=True).size) * figure.get_size_inches()
 
 
 def band(axis: Axes, x: Any, values: Sequence[Any], *, alpha: float = 0.15, **line: Any) -> Line2D:
@@ -122,26 +158,30 @@ def band(axis: Axes, x: Any, values: Sequence[Any], *, alpha: float = 0.15, **li
     return drawn
 
 
-def heat(
-    axis: Axes, values: np.ndarray, x: Names, y: Names, *,
-    rotation: float = 0, most: int = 16, **options: Any,
-) -> AxesImage:  # fmt: skip
-    """Draws a matrix as colours, with names of its columns and rows.
+def heat(axis: Axes, values: np.ndarray, x: Names, y: Names, **options: Any) -> AxesImage:
+    """Draws a matrix as colors, with names of its columns and rows.
 
     Args:
         axis: the axis.
         values: [rows, columns].
-        x: label of the axis, and names of the columns.
+        x: label of the axis, and names of the columns, turned if they are wider than a column.
         y: label of the axis, and names of the rows.
-        rotation: degrees by which the names of columns are turned.
-        most: names on an axis; of more, every second, third or so on is shown.
         **options: options of `imshow`.
     """
-    for axis_of, (label, names), turned in ((axis.xaxis, x, rotation), (axis.yaxis, y, 0)):
-        shown = range(0, len(names), -(-len(names) // most) or 1)
-        axis_of.set_ticks(shown, [str(names[i]) for i in shown], rotation=turned)
-        axis_of.set_label_text(label)
+    for one, (label, names) in ((axis.xaxis, x), (axis.yaxis, y)):
+        name_ticks(one, [str(name) for name in names])
+        one.set_label_text(label)
     return axis.imshow(values, **{'aspect': 'auto', **options})
+
+
+def name_ticks(axis: Axis, names: Sequence[str]) -> None:
+    """Puts names at 0, 1 and so on; below axes they are turned if they are too wide.
+
+    Numbers are never turned. Too many names are thinned when the figure is laid out.
+    """
+    widest = max((inches(name, 7) for name in names if not name.isdecimal()), default=0)
+    turned = not isinstance(axis, YAxis) and widest > sides(axis.axes)[0] / len(names) - 0.05
+    axis.set_ticks(range(len(names)), names, rotation=90 if turned else 0)
 
 
 def diverging(values: Array) -> dict[str, Any]:

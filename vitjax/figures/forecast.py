@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vitjax.figures.charts import legend
-from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.charts import charts, name_ticks
+from vitjax.figures.figure import Figure, styled
 from vitjax.figures.text import named
 
 
@@ -26,19 +26,16 @@ class Share(NamedTuple):
 def forecast(machines: Mapping[str, Share]) -> Figure:
     """Memory used and available on one device of each machine, by name; below, time by module."""
     count = len(machines)
-    rows = -(-count // 2)
     longest = max((len(share.modules) for share in machines.values()), default=0)
-    heights = [0.9 + 0.3 * count, *[0.9 + 0.22 * longest] * rows]
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout='constrained')
-    grid = figure.add_gridspec(1 + rows, 2, height_ratios=heights)
-    _memory(figure.add_subplot(grid[0, :]), machines)
-    for i, (name, share) in enumerate(machines.items()):
-        columns = slice(None) if count == 1 else i % 2
-        _time(figure.add_subplot(grid[1 + i // 2, columns]), name, share)
+    figure, (axis,) = charts(width=4.6, height=0.3 + 0.3 * count)
+    _memory(figure, axis, machines)
+    _, axes = charts(count, 2, width=1.7, height=0.6 + 0.2 * longest, figure=figure)
+    for axis, (name, share) in zip(axes, machines.items(), strict=True):
+        _time(figure, axis, name, share)
     return figure
 
 
-def _memory(axis: Any, machines: Mapping[str, Share]) -> None:
+def _memory(figure: Figure, axis: Any, machines: Mapping[str, Share]) -> None:
     kinds = list(dict.fromkeys(kind for share in machines.values() for kind in share.memory))
     for row, share in enumerate(machines.values()):
         left = 0.0
@@ -48,22 +45,22 @@ def _memory(axis: Any, machines: Mapping[str, Share]) -> None:
         axis.plot([share.available / 1e9] * 2, [row - 0.4, row + 0.4], color='black', lw=2)
     handles = [axis.barh(0, 0, color=f'C{i}') for i in range(len(kinds))]
     handles += axis.plot([], [], color='black', lw=2)
-    axis.set_yticks(range(len(machines)), [named(name, 24) for name in machines])
+    name_ticks(axis.yaxis, [named(name, 24) for name in machines])
     axis.invert_yaxis()
     axis.set(xlabel='memory of one device (GB)', xlim=(0, None))
-    legend(axis, handles, [*kinds, 'available'], loc='center left', bbox_to_anchor=(1, 0.5))
+    figure.key(handles, [*kinds, 'available'], axis)
 
 
-def _time(axis: Any, name: str, share: Share) -> None:
+def _time(figure: Figure, axis: Any, name: str, share: Share) -> None:
     estimates = {by: f'C{i + 3}' for i, by in enumerate(('compiler', 'roofline', 'kernel'))}
     for row, (seconds, by) in enumerate(share.modules.values()):
         axis.barh(row, 1e3 * seconds, color=estimates.get(by, 'C7'), height=0.7)
     used = [*dict.fromkeys(by for _, by in share.modules.values())]
     handles = [axis.barh(0, 0, color=estimates.get(by, 'C7')) for by in used]
-    axis.set_yticks(range(len(share.modules)), [named(name, 24) for name in share.modules])
+    name_ticks(axis.yaxis, [named(name, 24) for name in share.modules])
     axis.invert_yaxis()
     axis.set_xlim(0, None)
     axis.set_xlabel('estimated time (ms a step)')
     axis.set_title(named(name, 40))
     if share.modules:
-        legend(axis, handles, used, loc='lower right', title='by')
+        figure.key(handles, used, axis, title='estimated by')

@@ -7,9 +7,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from vitjax.figures.charts import charts, heat, number, percent, unclip
+from vitjax.figures.figure import Figure, styled
 from vitjax.figures.panels import GAP, fractions, montage, panels, show, wrapped
-from vitjax.figures.style import COLUMN, WIDTH, Figure, styled
-from vitjax.figures.text import fitted
 
 
 @styled
@@ -17,35 +16,36 @@ def filters(pictures: np.ndarray, components: np.ndarray | None, *, title: str) 
     """First-layer filters, and their principal components if given.
 
     Args:
-        pictures: filters in 0..1. In colour [n, h, w, 3] or grey [n, h, w] at most 64 are shown;
+        pictures: filters in 0..1. In color [n, h, w, 3] or grey [n, h, w] at most 64 are shown;
             of many channels [n, channels, h, w], the first 16 channels of the first 16.
         components: [count, h, w, 3] or [count, h, w] in 0..1, or None.
         title: title of the filters.
     """
     if pictures.ndim == 3 or (pictures.shape[-1] == 3 and pictures.shape[1] == pictures.shape[2]):
-        left = montage(_coloured(pictures[:64]), fill=GAP)
+        left = montage(_colored(pictures[:64]), fill=GAP)
     else:
         grey = pictures[:16, :16]
-        left = montage(_coloured(grey.reshape(-1, *grey.shape[2:])), grey.shape[1], fill=GAP)
-    figure, axes = panels(1, 1 if components is None else 2, side=WIDTH / 2)
+        left = montage(_colored(grey.reshape(-1, *grey.shape[2:])), grey.shape[1], fill=GAP)
+    figure, axes = panels(1, 1 if components is None else 2, side=3.2)
     show(axes[0, 0], left, title)
     if components is not None:
         said = f'{len(components)} principal components'
-        show(axes[0, 1], montage(_coloured(components), fill=GAP), said)
+        show(axes[0, 1], montage(_colored(components), fill=GAP), said)
     return figure
 
 
-def _coloured(pictures: np.ndarray) -> np.ndarray:
+def _colored(pictures: np.ndarray) -> np.ndarray:
     """Grey pictures [n, h, w] as [n, h, w, 3]; others unchanged."""
     return pictures if pictures.ndim == 4 else np.repeat(pictures[..., None], 3, -1)
 
 
 @styled
-def maximised(pictures: np.ndarray, *, titles: Sequence[str]) -> Figure:
+def maximised(pictures: np.ndarray, *, titles: Sequence[str], title: str = '') -> Figure:
     """Preferred inputs of units: pictures [n, H, W, 3], uint8."""
-    figure, axes = wrapped(len(pictures), 4, side=WIDTH / 4)
-    for axis, picture, title in zip(axes, pictures, titles, strict=True):
-        show(axis, picture, title)
+    figure, axes = wrapped(len(pictures), 4)
+    for axis, picture, said in zip(axes, pictures, titles, strict=True):
+        show(axis, picture, said)
+    figure.suptitle(title)
     return figure
 
 
@@ -58,16 +58,14 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
         sizes: sides of the fields in pixels [n], for the titles.
         titles: titles of the panels.
     """
-    figure, axes = wrapped(len(fields), 6, side=(WIDTH - 0.7) / 6, top=0.4)
+    figure, axes = wrapped(len(fields), 6)
     scale = Normalize(-3, 0)
-    shares, label = fractions(fields, 'gradient', of="each field's")
-    for axis, share, size, title in zip(axes, shares, sizes, titles, strict=True):
-        relative = np.log10(np.maximum(share, 1e-3))
-        show(axis, relative, f'{title}\n{size:.0f} px', cmap='inferno', norm=scale)
-    colours = ScalarMappable(scale, 'inferno')
-    bar = figure.colorbar(colours, ax=figure.axes, shrink=0.8, ticks=[-3, -2, -1, 0])
-    bar.ax.set_yticklabels(['≤ 0.001', '0.01', '0.1', '1'])
-    bar.set_label(fitted(label, 1.3))
+    relative, label = fractions(fields, 'gradient', of="each field's")
+    for axis, values, size, title in zip(axes, relative, sizes, titles, strict=True):
+        logarithm = np.log10(np.maximum(values, 1e-3))
+        show(axis, logarithm, f'{title}\n{size:.0f} px', cmap='inferno', norm=scale)
+    bar = figure.bar(ScalarMappable(scale, 'inferno'), axes, label)
+    bar.set_ticks([-3, -2, -1, 0], labels=['≤ 0.001', '0.01', '0.1', '1'])
     return figure
 
 
@@ -87,18 +85,18 @@ def importance(
         without: measure without each of them.
         ylabel: quantity of `left` and `without`.
     """
-    alone = heads is None
-    figure, axes = charts(COLUMN if alone else WIDTH, 2.4, 1 if alone else 3)
+    count = 1 if heads is None else 3
+    figure, axes = charts(count)
     axes[-1].bar(np.asarray(layers) + 1, without)
-    axes[-1].set(title='one layer removed', xlabel='layer', ylabel=ylabel if alone else '')
+    axes[-1].set(title='one layer removed', xlabel='layer removed', ylabel=ylabel)
     number(axes[-1])
     lowest = min([0.0, *without])
     if heads is not None and removed is not None and left is not None:
         relative, label = fractions(heads, 'importance', axis=None, of='the')
         layer, head = (range(1, count + 1) for count in heads.shape)
-        image = heat(axes[0], relative, ('head', head), ('layer', layer), most=12, vmin=0, vmax=1)
+        image = heat(axes[0], relative, ('head', head), ('layer', layer), vmin=0, vmax=1)
         axes[0].set_title('importance of heads')
-        figure.colorbar(image, ax=axes[0], label=label)
+        figure.bar(image, axes[0], label)
         axes[1].plot(removed, left, 'o-')
         axes[1].set(
             title='heads removed', xlabel='heads removed, least important first', ylabel=ylabel

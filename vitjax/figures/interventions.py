@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
-from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
+from matplotlib.colors import BoundaryNorm
+from matplotlib.ticker import SymmetricalLogLocator
 
 from vitjax.data.order import evenly
 from vitjax.figures.charts import (
@@ -13,16 +15,15 @@ from vitjax.figures.charts import (
     charts,
     diverging,
     heat,
-    legend,
     number,
     percent,
     powers,
     unclip,
     write_cells,
 )
-from vitjax.figures.panels import require_finite
-from vitjax.figures.style import WIDTH, Figure, styled
-from vitjax.figures.text import fitted, headed, short
+from vitjax.figures.figure import Figure, styled
+from vitjax.figures.panels import panels, require_finite, show
+from vitjax.figures.text import short
 
 
 @styled
@@ -41,24 +42,24 @@ def heads(
     """
     for values in exact.values():
         require_finite(values, measure)
-    figure, axes = charts(WIDTH, 2.6, len(exact) + 1)
-    colours = diverging(np.stack([*exact.values()]))
-    most = colours['vmax']
+    figure, axes = charts(len(exact) + 1, height=1.6)
+    colors = diverging(np.stack([*exact.values()]))
+    most = colors['vmax']
+    decimals = max(0, 2 - math.floor(math.log10(most))) if most > 1e-30 else 2
     layers, columns = (range(1, count + 1) for count in size.shape)
     for axis, (kind, values) in zip(axes, exact.items(), strict=False):
-        heat(axis, values, ('head', columns), ('layer', layers), most=12, **colours)
-        axis.set(title=f'{kind} ablation')
-        if values.shape[1] <= 6 and len(values) <= 16:
-            decimals = max(0, 2 - math.floor(math.log10(most))) if most > 1e-30 else 2
-            for (row, column), value in np.ndenumerate(values):
-                colour = 'white' if abs(value) > 0.6 * most else 'black'
-                said = f'{value:z.{decimals}f}'
-                axis.text(column, row, said, ha='center', va='center', size=6, color=colour)
-    figure.colorbar(axes[0].images[0], ax=axes[:-1], label=measure)
-    axis, whole = axes[-1], MaxNLocator(integer=True, min_n_ticks=1)
-    of_layer = np.repeat(layers, size.shape[1])
-    dots = axis.scatter(estimate.ravel(), size.ravel(), c=of_layer, cmap='viridis', s=14)
-    figure.colorbar(dots, ax=axis, label='layer', ticks=whole)
+        image = heat(axis, values, ('head', columns), ('layer', layers), **colors)
+        axis.set_title(f'{kind} ablation')
+        said = [[f'{value:z.{decimals}f}' for value in row] for row in values]
+        write_cells(axis, -np.abs(values), said, middle=-0.6 * most)
+    figure.bar(image, axes[-2], measure)
+    axis, of_layer = axes[-1], np.repeat(layers, size.shape[1])
+    edges = np.arange(len(size) + 1) + 0.5
+    look: Any = {'cmap': matplotlib.colormaps['viridis'].resampled(len(size)), 's': 14}
+    dots = axis.scatter(
+        estimate.ravel(), size.ravel(), c=of_layer, norm=BoundaryNorm(edges, len(size)), **look
+    )
+    figure.bar(dots, axis, 'layer', ticks=[*layers])
     axis.set(title='size, zero ablation', xlabel='first-order estimate', ylabel='exact')
     if (estimate > 0).any():  # effects may all be 0
         axis.set_xscale('log')
@@ -67,7 +68,7 @@ def heads(
         axis.set_yscale('log')
         powers(axis.yaxis, between=True)
     axis.grid(True)
-    headed(figure, title)
+    figure.suptitle(title)
     return figure
 
 
@@ -87,30 +88,25 @@ def places(
         title: title of the figure.
     """
     shown = evenly(len(exact), 6)
-    figure = Figure(figsize=(WIDTH, 4.4), layout='constrained')
-    grid = figure.add_gridspec(3, len(shown), height_ratios=[1, 1, 1.1])
-    for row, (name, values) in enumerate((('exact', exact), ('estimated', estimate))):
+    figure, maps = panels(2, len(shown), side=1.2, aspect=shape[0] / shape[1])
+    for row, (name, values) in zip(maps, (('exact', exact), ('estimated', estimate)), strict=True):
+        row[0].set_ylabel(name)
         patches = values[:, prefix:]
-        for column, layer in enumerate(shown):
-            axis = figure.add_subplot(grid[row, column])
-            axis.imshow(patches[layer].reshape(shape), **diverging(patches))
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(f'layer {layer + 1}' if row == 0 else '')
-            if column == 0:
-                axis.set_ylabel(name)
-        own = figure.axes[-len(shown) :]
-        figure.colorbar(own[0].images[0], ax=own, shrink=0.9, label=fitted(measure, 1.2))
-    axis = figure.add_subplot(grid[2, :])
+        for axis, layer in zip(row, shown, strict=True):
+            image = show(axis, patches[layer].reshape(shape), **diverging(patches))
+        figure.bar(image, row, measure)
+    for axis, layer in zip(maps[0], shown, strict=True):
+        axis.set_title(f'layer {layer + 1}')
+    _, (axis,) = charts(width=5.4, figure=figure)
     layers = np.arange(1, len(exact) + 1)
-    for i in range(prefix):
-        name = 'class token' if i == 0 else f'token {i + 1}'
-        axis.plot(layers, exact[:, i], 'o-', label=name)
-    axis.plot(layers, exact[:, prefix:].max(1), 's-', label='largest patch')
-    axis.plot(layers, exact[:, prefix:].mean(1), '^-', label='mean patch')
-    axis.set(xlabel='layer', ylabel=fitted(measure, 1.2))
+    names = [f'token {i + 1}' if i else 'class token' for i in range(prefix)]
+    lines = [*axis.plot(layers, exact[:, :prefix], 'o-')]
+    lines += axis.plot(layers, exact[:, prefix:].max(1), 's-')
+    lines += axis.plot(layers, exact[:, prefix:].mean(1), '^-')
+    axis.set(xlabel='layer', ylabel=measure)
     number(axis)
-    axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
-    headed(figure, title)
+    figure.key(lines, [*names, 'largest patch', 'mean patch'])
+    figure.suptitle(title)
     return figure
 
 
@@ -133,14 +129,14 @@ def regions(
     mean = values[0]
     require_finite(mean, measure)
     cells, layers = side * side, np.arange(1, len(mean) + 1)
-    figure, (left, right) = charts(WIDTH, 2.8, 2)
+    figure, (left, right) = charts(2, height=2.2)
     image = heat(
         left, mean[:, :cells], ('cell of the image (row,column)', names[:cells]),
-        ('layer', layers), rotation=90, most=32, origin='lower', **diverging(mean[:, :cells]),
+        ('layer', layers), origin='lower', **diverging(mean[:, :cells]),
     )  # fmt: skip
     left.set_title('cells')
-    figure.colorbar(image, ax=left, label=measure)
-    handles = [
+    figure.bar(image, left, measure)
+    lines = [
         band(right, layers, [x[:, i] for x in values], marker='o') for i in range(cells, len(names))
     ]
     # The effect of a few patches may be a thousandth of that of all.
@@ -153,8 +149,8 @@ def regions(
     powers(right.yaxis, linear=small)
     right.set(title='patches', xlabel='layer', ylabel=measure)
     number(right)
-    legend(right, handles, names[cells:])
-    headed(figure, title)
+    figure.key(lines, names[cells:])
+    figure.suptitle(title)
     return figure
 
 
@@ -175,15 +171,16 @@ def lesions(
         measure: name of the measure.
         title: title of the figure.
     """
-    figure, (left, right) = charts(WIDTH, 2.8, 2)
+    figure, (left, right) = charts(2)
+    lines = {}
     for kind, mark in (('skipped', 'o'), ('swapped', 's'), ('repeated', '^')):
         rows = [i for i, row in enumerate(what) if row['kind'] == kind]
         layers = [what[i]['layer'] for i in rows]
         name = 'swapped with the next' if kind == 'swapped' else kind
-        band(left, layers, (mean[rows], low[rows], high[rows]), marker=mark, label=name)
+        lines[name] = band(left, layers, (mean[rows], low[rows], high[rows]), marker=mark)
     left.set(title='one layer', xlabel='layer', ylabel=measure)
     removed = np.array([row.get('removed', 0) for row in what])
-    right.plot(removed[removed > 0], mean[removed > 0], '.', color='C0', alpha=0.5, label='one set')
+    sets = right.plot(removed[removed > 0], mean[removed > 0], '.', color='C4', alpha=0.5)
     counts, own, lows, highs = (
         np.array([first, *(row[key] for row in means)])
         for first, key in zip(
@@ -191,22 +188,21 @@ def lesions(
             ('removed', measure, f'{measure}_low', f'{measure}_high'), strict=True
         )
     )  # fmt: skip
-    known = 'mean, 95% over images and sets' if np.isfinite(lows).all() else 'mean'
-    band(right, counts, (own, lows, highs), marker='o', color='C0', label=known)
+    known = ', 95% over images and sets' if np.isfinite(lows).all() else ''
+    lines['one random set'] = sets[0]
+    lines[f'mean of sets{known}'] = band(right, counts, (own, lows, highs), marker='o', color='C4')
     right.set(title='layers removed at random', ylabel=measure)
     right.set_xlabel('layers removed\n(sets drawn of sets there are)')
     for axis in (left, right):
-        axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':', label='whole')
+        lines['whole'] = axis.axhline(mean[0], color='grey', linewidth=0.8, linestyle=':')
         axis.set_ylim(min(0.0, float(mean.min())), 1)
         unclip(axis)
         number(axis)
-        axis.legend()
-    chosen, flat = [means[i] for i in evenly(len(means), 12)], len(means) <= 5
-    between = '\n' if flat else ' '
-    drawn = [f'{row["removed"]}{between}({row["drawn"]} of {_count(row["of"])})' for row in chosen]
-    places = [0, *(row['removed'] for row in chosen)]
-    right.set_xticks(places, ['0', *drawn], rotation=0 if flat else 90)
-    headed(figure, title)
+    figure.key([*lines.values()], [*lines])
+    drawn = [f'{row["removed"]} ({row["drawn"]} of {_count(row["of"])})' for row in means]
+    turned = 90 if len(means) > 3 else 0
+    right.set_xticks([0, *(row['removed'] for row in means)], ['0', *drawn], rotation=turned)
+    figure.suptitle(title)
     return figure
 
 
@@ -230,23 +226,24 @@ def steering(
         toward: the other class.
         title: title of the figure.
     """
-    figure, (left, right) = charts(WIDTH, 2.6, 2)
+    figure, (left, right) = charts(2)
     columns, layers = [f'{s:g}' for s in strengths], range(1, len(mean) + 1)
     label = f'predicted as {short(toward)}'
     image = heat(
         left, mean, ('strength', columns), ('layer', layers), vmin=0, vmax=1, origin='lower'
     )
-    if len(mean) <= 14:  # taller rows than text
-        write_cells(left, mean, lambda *ij: f'{mean[ij]:.0%}', middle=0.5)
-    percent(figure.colorbar(image, ax=left, label=label).ax.yaxis)
-    for layer in evenly(len(mean), 5):
-        values = mean[layer], low[layer], high[layer]
-        band(right, strengths, values, marker='o', label=f'layer {layer + 1}')
+    write_cells(left, mean, [[f'{value:.0%}' for value in row] for row in mean], middle=0.5)
+    percent(figure.bar(image, left, label).ax.yaxis)
+    shown = evenly(len(mean), 5)
+    lines = [
+        band(right, strengths, (mean[layer], low[layer], high[layer]), marker='o')
+        for layer in shown
+    ]
     right.set(xlabel='strength', ylabel=label, ylim=(0, 1))
     percent(right.yaxis)
     right.grid(True)
-    right.legend()
-    headed(figure, title)
+    figure.key(lines, [f'layer {layer + 1}' for layer in shown])
+    figure.suptitle(title)
     return figure
 
 
@@ -267,22 +264,18 @@ def over_seeds(
         title: title of the figure.
         fraction: values are fractions, 0 to 1.
     """
-    columns = 3 if len(curves) == 3 or len(curves) > 4 else min(2, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.3), layout='constrained')
-    axes = [*figure.subplots(rows, columns, squeeze=False).flat]
-    for i, (name, (places, values, *interval)) in enumerate(curves.items()):
-        axis = axes[i]
-        axis.plot(places, values, color='grey', linewidth=0.8)
-        band(axis, places, interval, marker='o', color='C0')
-        axis.set_title(name)
-        axis.set_xlabel('layers removed' if 'removed' in name else 'layer')
-        axis.set_ylabel('' if i % columns else fitted(measure, 1.6))
+    figure, axes = charts(len(curves), height=1.5)
+    known = False
+    for axis, (name, (places, values, *interval)) in zip(axes, curves.items(), strict=True):
+        seeds = axis.plot(places, values, color='grey', linewidth=0.8)
+        mean = band(axis, places, interval, marker='o', color='C0')
+        known |= bool(np.isfinite(interval[1]).any())
+        axis.set(title=name, xlabel='layers removed' if 'removed' in name else 'layer')
+        axis.set_ylabel(measure)
         number(axis)
         if fraction:
             axis.set_ylim(0, 1)
             percent(axis.yaxis)
-    for axis in axes[len(curves) :]:
-        axis.axis('off')
-    headed(figure, title)
+    figure.key([seeds[0], mean], ['one seed', 'mean' + ', 95% interval shaded' * known])
+    figure.suptitle(title)
     return figure

@@ -4,12 +4,11 @@ import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
 
-from vitjax.figures.charts import band, charts, legend, number, percent
-from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.charts import band, charts, hues, number, percent
+from vitjax.figures.figure import Figure, styled
 
 TITLES = {'accuracy': 'accuracy', 'top5': 'top-5 accuracy', 'loss': 'loss'}
 _STYLES: dict[str, Any] = {'train': ':', 'validation': '-'}
@@ -26,40 +25,34 @@ class Curve(NamedTuple):
 
 @styled
 def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
-    """Accuracy, top-5 accuracy and loss against epochs, a colour for each group of runs.
+    """Accuracy, top-5 accuracy and loss against epochs, a color for each group of runs.
 
     Args:
         groups: curves of each group by split and metric, such as `('train', 'loss')`. A metric
             that no group has gets no panel.
     """
     metrics = [m for m in TITLES if any((s, m) in own for own in groups.values() for s in _STYLES)]
-    columns = 2 if max(map(len, groups)) > 40 else 4
-    rows = -(-(len(groups) + 2) // columns)
-    figure, axes = charts(WIDTH, 2.3 + 0.15 * rows, len(metrics))
-    few, count = len(groups) <= 10, len(groups)
-    shades = matplotlib.colormaps['tab10' if few else 'turbo'](
-        np.arange(count) if few else np.linspace(0, 1, count)
-    )
-    colours = dict(zip(groups, shades, strict=True))
+    figure, axes = charts(len(metrics), height=2.0)
+    colors = dict(zip(groups, hues(len(groups)), strict=True))
     for axis, metric in zip(axes, metrics, strict=True):
         for name, own in groups.items():
             for split, style in _STYLES.items():
                 if (split, metric) in own:
-                    _draw(axis, own[split, metric], style, colours[name])
-        axis.set(title=TITLES[metric], xlabel='epoch')
+                    _draw(axis, own[split, metric], style, colors[name])
+        axis.set(title=TITLES[metric], xlabel='epoch', ylabel=TITLES[metric])
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)
     told = [*groups] if len(groups) > 1 else []
-    handles = [Line2D([], [], color=colours[name]) for name in told]
+    handles = [Line2D([], [], color=colors[name]) for name in told]
     handles += [Line2D([], [], color='0.3', linestyle=style) for style in _STYLES.values()]
-    legend(figure, handles, [*told, *_STYLES], loc='outside lower center', ncols=columns)
+    figure.key(handles, [*told, *_STYLES])
     return figure
 
 
-def _draw(axis, curve: Curve, style: Any, colour: np.ndarray) -> None:
+def _draw(axis, curve: Curve, style: Any, color: Any) -> None:
     few = len(curve.epochs) < 30  # a single point has no line
-    band(axis, curve.epochs, curve[1:], color=colour, ls=style, marker='o' if few else '', ms=2)
+    band(axis, curve.epochs, curve[1:], color=color, ls=style, marker='o' if few else '', ms=2)
 
 
 def svg(figure: Figure) -> bytes:

@@ -7,10 +7,10 @@ import numpy as np
 import scipy.stats
 from matplotlib.ticker import NullLocator
 
-from vitjax.figures.charts import legend, powers
-from vitjax.figures.style import WIDTH, Figure, styled
+from vitjax.figures.charts import charts, hues, powers
+from vitjax.figures.figure import Figure, styled
 
-# By panel, then by curve: the first of a curve's two names sets its colour, the second its line.
+# By panel, then by curve: the first of a curve's two names sets its color, the second its line.
 Curves = Mapping[str, Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]]
 
 
@@ -64,29 +64,28 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
     """One log-log panel for each quantity; the legend has each curve's exponent and 95% interval.
 
     Args:
-        curves: `{panel: {(colour, line): (x, y)}}`, x and y [n]. A y that is not finite ran out of
+        curves: `{panel: {(color, line): (x, y)}}`, x and y [n]. A y that is not finite ran out of
             memory: a cross at the top of the panel.
         x_label: label of x in all panels.
     """
-    rows = -(-len(curves) // 2)
-    figure = Figure(figsize=(WIDTH, 2.4 * rows), layout='constrained')
-    axes = figure.subplots(rows, 2, squeeze=False)
-    colours, lines = (
+    figure, axes = charts(len(curves), 2)
+    colors, lines = (
         list(dict.fromkeys(name[part] for panel in curves.values() for name in panel))
         for part in (0, 1)
     )
+    shades = hues(len(colors))
     styles: Any = ['-', '--', ':', '-.', (0, (5, 1, 1, 1, 1, 1))]
-    for axis, (panel, named) in zip(axes.flat, curves.items(), strict=False):
+    for axis, (panel, named) in zip(axes, curves.items(), strict=True):
         handles, names = [], []
         axis.set(xscale='log', xlabel=x_label, ylabel=panel)
         if any((np.asarray(y) > 0).any() for _, y in named.values()):
             axis.set_yscale('log')
             powers(axis.yaxis, between=True)
-        for (colour, line), (x, y) in named.items():
-            label = f'{colour}, {line}' if line else colour
+        for (color, line), (x, y) in named.items():
+            label = f'{color}, {line}' if line else color
             there = np.isfinite(y)
             label += _told(fit(x, y))
-            style, hue = styles[lines.index(line) % len(styles)], f'C{colours.index(colour)}'
+            style, hue = styles[lines.index(line) % len(styles)], shades[colors.index(color)]
             known = np.where(there, y, np.nan)
             handles += axis.plot(x, known, color=hue, ls=style, marker='o')
             names.append(label)
@@ -95,15 +94,10 @@ def scaling(curves: Curves, *, x_label: str) -> Figure:
                 handles += axis.plot(x[~there], [0.97] * sum(~there), 'x', color=hue, **top)
                 names.append('out of memory')
         ticks = sorted({float(v) for x, _ in named.values() for v in x})
-        axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xticks(ticks, [f'{v:g}' for v in ticks])
         axis.grid(True)
-        legend(
-            axis, handles, names, title='exponent, 95% interval', loc='center left',
-            bbox_to_anchor=(1, 0.5),
-        )  # fmt: skip
-    for axis in axes.flat[len(curves) :]:
-        axis.set_visible(False)
+        figure.key(handles, names, axis, title='exponent, 95% interval')
     return figure
 
 

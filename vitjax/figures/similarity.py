@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitjax.figures.charts import band, charts, heat, percent, write_cells
-from vitjax.figures.style import COLUMN, HEIGHT, WIDTH, Figure, styled
-from vitjax.figures.text import LETTER, headed, named
+from vitjax.figures.charts import band, charts, heat, hues, name_ticks, percent, write_cells
+from vitjax.figures.figure import Figure, styled
+from vitjax.figures.text import named
 
 
 @styled
@@ -20,32 +20,26 @@ def heat_map(
         matrix: [layers of x, layers of y].
         x_names: layers of x, drawn from bottom to top.
         y_names: layers of y, drawn from left to right.
-        measure: quantity of the colours.
+        measure: quantity of the colors.
         x_label: name of model x.
         y_label: name of model y.
         title: title of the figure.
-        span: values of the first and the last colour; None fits them to the matrix.
+        span: values of the first and the last color; None fits them to the matrix.
     """
     rows, columns = matrix.shape
-    side = min(0.3, (WIDTH - 1.8) / columns, (HEIGHT - 1.2) / rows)  # inches of a cell
+    side = min(max(0.3, 1.2 / rows, 1.2 / columns), 5.0 / columns, 7.0 / rows)  # inches of a cell
     (x_ticks, x_said), (y_ticks, y_said) = numbered(x_names), numbered(y_names)
-    wide, high = (LETTER * max(map(len, ticks)) for ticks in (x_ticks, y_ticks))
-    figure, (axis,) = charts(
-        max(COLUMN, 1.8 + side * columns + max(0, wide - 0.5)),
-        max(2.6, 1.2 + side * rows + (0 if y_said else high)),
-    )
+    figure, (axis,) = charts(width=max(0.6, side * columns), height=max(0.6, side * rows))
     first, last = span or (None, None)
     image = heat(
         axis, matrix, (f'{named(y_label, 40)}{y_said}', y_ticks),
-        (f'{named(x_label, 40)}{x_said}', x_ticks), rotation=0 if y_said else 90,
-        most=max(rows, columns), aspect='equal', origin='lower', cmap='magma',
+        (f'{named(x_label, 40)}{x_said}', x_ticks), origin='lower', cmap='magma',
         vmin=first, vmax=last,
     )  # fmt: skip
-    headed(figure, title)
-    if side > 0.25:
-        middle = float(np.mean(image.get_clim()))
-        write_cells(axis, matrix, lambda *ij: f'{matrix[ij]:.2f}', middle=middle, size=6)
-    figure.colorbar(image, label=measure, shrink=0.8)
+    figure.suptitle(title)
+    middle = float(np.mean(image.get_clim()))
+    write_cells(axis, matrix, np.char.mod('%.2f', matrix), middle=middle)
+    figure.bar(image, axis, measure)
     return figure
 
 
@@ -72,16 +66,17 @@ def probe_accuracy(
         title: title of the figure.
     """
     ticks, said = numbered(names)
-    below = 0.0 if said else LETTER * max(map(len, ticks))
-    figure, (axis,) = charts(min(WIDTH, max(COLUMN, 1.2 + 0.25 * len(names))), 2.6 + below)
+    figure, (axis,) = charts(width=min(5.6, max(2.6, 0.25 * len(names))))
     places = np.arange(len(names))
-    for i, (probe, values) in enumerate(accuracy.items()):
-        band(axis, places, (values, *interval[probe]), marker='o', color=f'C{i}', label=probe)
-    axis.set_xticks(places, ticks, rotation=0 if said else 90)
+    lines = [
+        band(axis, places, (values, *interval[probe]), marker='o', color=color, label=probe)
+        for (probe, values), color in zip(accuracy.items(), hues(len(accuracy)), strict=True)
+    ]
+    name_ticks(axis.xaxis, ticks)
     axis.set_xlabel(said.removeprefix(', '))
     percent(axis.yaxis)
     axis.set(ylabel='accuracy')
-    headed(figure, title)
+    figure.suptitle(title)
     axis.grid(True)
-    axis.legend()
+    figure.key(lines, [*accuracy])
     return figure

@@ -2,20 +2,14 @@
 
 import contextlib
 import functools
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import matplotlib
-import matplotlib.figure
 from matplotlib import font_manager
 
-from vitjax.base import files
-from vitjax.base.types import Format
-
 WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and IEEE print them
-HEIGHT = 9.0  # inches of a page at most
 
 # Text is 7 to 8 points at the printed size.
 STYLE: Any = {
@@ -40,9 +34,6 @@ _OTHERS = (
 )  # fmt: skip
 _WORD, _TEXT = 60, 240  # characters that are shown; titles are broken between words
 
-P = ParamSpec('P')
-R = TypeVar('R')
-
 
 @contextlib.contextmanager
 def ours() -> Iterator[None]:
@@ -53,21 +44,8 @@ def ours() -> Iterator[None]:
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({'font.family': [*_families()], **STYLE})
+        matplotlib.rcParams.update({'font.family': [*families()], **STYLE})
         yield
-
-
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function that makes a figure: in the style, with text that fonts can draw."""
-
-    @functools.wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        texts: Any = {name: drawable(value) for name, value in kwargs.items()}
-        with ours():
-            # `map` keeps the arguments' types, which P does not say.
-            return draw(*map(drawable, args), **texts)  # type: ignore[arg-type]
-
-    return inside
 
 
 def drawable(value: Any) -> Any:
@@ -103,7 +81,8 @@ def _escape(character: str) -> str:
 
 
 @functools.cache
-def _families() -> tuple[str, ...]:
+def families() -> tuple[str, ...]:
+    """Installed fonts in the order of use."""
     known = {*font_manager.fontManager.get_font_names()}
     return tuple(name for name in (*_LATIN, *_OTHERS) if name in known)
 
@@ -111,27 +90,5 @@ def _families() -> tuple[str, ...]:
 @functools.cache
 def _glyphs() -> frozenset[int]:
     """Code points of all fonts together."""
-    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in _families())
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in families())
     return frozenset().union(*(font.get_charmap() for font in fonts)) - {*range(32), 127}
-
-
-class Figure(matplotlib.figure.Figure):
-    """Figure in the style whoever draws it: ticks are made when it is drawn."""
-
-    def draw(self, renderer: Any) -> None:
-        """Draws the figure in the style."""
-        with ours():
-            super().draw(renderer)
-
-    def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the figure in the style."""
-        with ours():
-            super().savefig(*args, **kwargs)
-
-    def save(self, path: str | os.PathLike[str], formats: Sequence[Format] = ('png',)) -> list[str]:
-        """Writes `PATH.FORMAT` for each format, atomically; returns the files' names."""
-        paths = [f'{os.fspath(path)}.{kind}' for kind in formats]
-        for kind, path in zip(formats, paths, strict=True):
-            with files.writing(path) as file:
-                self.savefig(file, format=kind)
-        return [os.path.basename(path) for path in paths]

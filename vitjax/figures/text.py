@@ -1,41 +1,46 @@
-"""Titles and names in figures: broken into lines that fit, and cut."""
+"""Texts in figures: measured, broken into lines that fit, and cut in the middle."""
 
-import textwrap
-from typing import Any
+import functools
+import re
 
-from vitjax.figures.style import Figure, cut
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
-LETTER = 0.068  # inches of an average letter of 8 points
+from vitjax.figures.style import cut, families
 
 
-def headed(figure: Any, title: str) -> None:
-    """Gives a figure a title in as many lines as it needs, and the height for them.
+@functools.lru_cache(20_000)
+def inches(text: str, size: float = 8) -> float:
+    """Width of a line of text in the style's font, `size` in points."""
+    font = FontProperties(family=families(), size=size)
+    # On a grid of pixels it may be some percent wider.
+    return 1.03 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
-    Matplotlib breaks lines as it draws. With two `$` it then reads a formula, whatever
-    `text.parse_math` says.
+
+def fitted(text: str, width: float, *, size: float = 8, lines: int = 2) -> str:
+    """A text in lines that fit in `width` inches; `dog, 80%` stays in one piece.
+
+    Each line of the text is broken into at most `lines`; a longer one is cut in the middle.
     """
-    most = max(8, int(figure.bbox.width / figure.dpi / LETTER))
-    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, most)]
-    if len(lines) > 2 and isinstance(figure, Figure):
-        figure.set_figheight(figure.get_figheight() + 0.14 * (len(lines) - 2))
-    if title.count('$') < 2:
-        figure.suptitle(title, wrap=True)
-    else:
-        figure.suptitle('\n'.join(lines))
+    return '\n'.join(_fitted(line, width, size, lines) for line in text.split('\n'))
 
 
-def fitted(title: str, width: float) -> str:
-    """A title in lines that fit in `width` inches; words and `a, b` stay in one piece."""
-    most = max(1, int(width / LETTER))
-    lines = (line.replace(', ', ',\xa0') for line in title.splitlines())
-    parts = (textwrap.wrap(line, most, break_long_words=False) for line in lines)
-    return '\n'.join('\n'.join(part) for part in parts).replace('\xa0', ' ')
+def _fitted(text: str, width: float, size: float, lines: int) -> str:
+    for most in range(len(text), 1, -1):
+        broken: list[str] = []
+        for word in re.split(r' (?!\d+%)', cut(text, most)):
+            if broken and inches(f'{broken[-1]} {word}', size) <= width:
+                broken[-1] += f' {word}'
+            else:
+                broken.append(word)
+        if len(broken) <= lines and all(inches(line, size) <= width for line in broken):
+            return '\n'.join(broken)
+    return cut(text, 1)
 
 
 def short(name: str, most: int = 22) -> str:
     """The first of a class's names, separated by commas, cut to `most` characters."""
-    name = name.split(',')[0].strip() or name
-    return named(name if len(name) <= most else name[: most - 1] + '…', most)
+    return named(name.split(',')[0].strip() or name, most)
 
 
 def named(name: str, most: int) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 
 from vitjax.data.order import evenly
-from vitjax.figures.charts import heat, number
-from vitjax.figures.style import COLUMN, WIDTH, Figure, ours, styled
-from vitjax.figures.text import headed
+from vitjax.figures.charts import charts, heat, hues, number
+from vitjax.figures.figure import Figure, styled
+from vitjax.figures.style import ours
 
 Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or both
 
@@ -17,27 +17,25 @@ Records = Sequence[dict[str, Any]]  # `epoch`, and `cka` [L, L], `rank` [L] or b
 @styled
 def strip(records: Records) -> Figure:
     """CKA of depth with depth at some epochs in a row, and effective rank over all epochs."""
-    with_cka, with_rank = ('cka' in records[0], 'rank' in records[0])
-    figure = Figure(figsize=(WIDTH, 1.7 * with_cka + 2.2 * with_rank), layout='constrained')
-    heights = [1.7] * with_cka + [2.2] * with_rank
-    parts = [*figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]]
-    if with_cka:
-        part, shown = parts.pop(0), evenly(len(records), 6)
-        axes = part.subplots(1, len(shown), squeeze=False)[0]
-        images = [_similarity(axis, records[i]) for axis, i in zip(axes, shown, strict=True)]
-        axes[0].set_ylabel('layer')
-        part.colorbar(images[0], ax=axes, label='CKA', shrink=0.8)
-        headed(part, _policy(records[0]))
-    if with_rank:
-        axis = parts[0].subplots()
+    figure = Figure()
+    if 'cka' in records[0]:
+        shown = [records[i] for i in evenly(len(records), 6)]
+        _, axes = charts(len(shown), 6, height=0.95, width=0.95, figure=figure)
+        images = [_similarity(axis, record) for axis, record in zip(axes, shown, strict=True)]
+        for axis in axes[1:]:
+            axis.set(yticks=[], ylabel='')
+        figure.bar(images[0], axes, 'CKA')
+        figure.suptitle(_policy(records[0]))
+    if 'rank' in records[0]:
+        _, (axis,) = charts(width=5.4, figure=figure)
         epochs = [record['epoch'] for record in records]
         ranks = np.array([record['rank'] for record in records])
-        shown = evenly(ranks.shape[1], 8)
-        for layer in shown:
-            axis.plot(epochs, ranks[:, layer], label=f'layer {layer + 1}')
+        layers = evenly(ranks.shape[1], 8)
+        axis.set_prop_cycle(color=hues(len(layers)))
+        lines = axis.plot(epochs, ranks[:, layers])
         axis.set(xlabel='epoch', ylabel='effective rank of the patches')
         number(axis)
-        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5))
+        figure.key(lines, [f'layer {layer + 1}' for layer in layers])
     return figure
 
 
@@ -45,31 +43,30 @@ def strip(records: Records) -> Figure:
 def film(records: Records) -> FuncAnimation:
     """A frame for each record: CKA of depth with depth, and effective rank by layer."""
     kinds = [kind for kind in ('cka', 'rank') if kind in records[0]]
-    figure = Figure(figsize=(COLUMN * len(kinds), 2.9), layout='constrained')
-    axes = dict(zip(kinds, figure.subplots(1, len(kinds), squeeze=False)[0], strict=True))
-    ranks = np.array([record.get('rank', [0]) for record in records])
-    image = None
-    if 'cka' in axes:
-        image = _similarity(axes['cka'], records[0])
-        axes['cka'].set_ylabel('layer')
-        figure.colorbar(image, ax=axes['cka'], label='CKA', shrink=0.8)
+    figure, axes = charts(len(kinds), width=2.2, height=2.2)
+    image: Any = None
     line: Any = None
-    if 'rank' in axes:
-        axis = axes['rank']
+    if 'cka' in kinds:
+        image = _similarity(axes[0], records[0])
+        axes[0].set_title('')
+        figure.bar(image, axes[0], 'CKA')
+    if 'rank' in kinds:
+        axis, ranks = axes[-1], np.array([record['rank'] for record in records])
         (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-')
         axis.set(xlabel='layer', ylabel='effective rank of the patches')
-        axis.set_ylim(0, 1.05 * ranks.max())
+        axis.set_ylim(0, 1.05 * ranks.max() or 1)
         number(axis)
+    title = figure.suptitle(f'epoch {records[0]["epoch"]:.4g}')
+    figure.lay_out()
 
     @ours()
     def draw(index: int) -> list[Any]:
         record = records[index]
         if image is not None:
             image.set_data(record['cka'])
-            axes['cka'].set_title('')
         if line is not None:
             line.set_ydata(record['rank'])
-        headed(figure, f'epoch {record["epoch"]:.4g}')
+        title.set_text(f'epoch {record["epoch"]:.4g}')
         return [artist for artist in (image, line) if artist is not None]
 
     return FuncAnimation(figure, draw, frames=len(records), interval=250)
@@ -80,8 +77,8 @@ def _similarity(axis: Any, record: dict[str, Any]) -> Any:
     matrix = np.array(record['cka'])
     axis.set_title(f'epoch {record["epoch"]:.4g}')
     layers = range(1, len(matrix) + 1)
-    look: Any = {'most': 4, 'aspect': 'equal', 'origin': 'lower', 'cmap': 'magma'}
-    return heat(axis, matrix, ('layer', layers), ('', layers), vmin=0, vmax=1, **look)
+    look: Any = {'aspect': 'equal', 'origin': 'lower', 'cmap': 'magma', 'vmin': 0, 'vmax': 1}
+    return heat(axis, matrix, ('layer', layers), ('layer', layers), **look)
 
 
 def _policy(record: dict[str, Any]) -> str:

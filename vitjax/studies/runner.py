@@ -14,7 +14,7 @@ import numpy as np
 from vitjax.analysis import effects, probe
 from vitjax.base import files
 from vitjax.base.types import Array, Arrays, Format, Params
-from vitjax.figures.style import Figure
+from vitjax.figures.figure import Figure
 from vitjax.inside import capture
 from vitjax.models.base import Model
 from vitjax.runs import Loaded

@@ -3,22 +3,23 @@
 To add a view, write a file that defines `VIEW`, and add its name to `_FILES`.
 """
 
+import dataclasses
 import difflib
 import importlib
 import math
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from vitjax.base.console import Progress, silent
 from vitjax.runs import Loaded
-from vitjax.views.forward import Results, forward_pass, kept_paths
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.forward import Images, Results, forward_pass, kept_paths
+from vitjax.views.view import Drawing, Drawings, NotApplicable, Options, Page, View
 
 __all__ = [
-    'GROUPS', 'VIEWS', 'Drawing', 'NotApplicable', 'Results', 'View', 'choose', 'draw',
-    'forward_pass', 'gigabytes',
+    'GROUPS', 'VIEWS', 'Drawing', 'Drawings', 'NotApplicable', 'Options', 'Page', 'Results', 'View',
+    'choose', 'draw', 'forward_pass', 'gigabytes', 'stream',
 ]  # fmt: skip
 
 # Each is a file of this package; views are listed and drawn in this order.
@@ -34,13 +35,10 @@ GROUPS = tuple(dict.fromkeys(view.group for view in VIEWS.values()))
 
 
 def draw(
-    loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *names: str,
-    target: str | int | None = None, at: str | None = None, report: Callable[[str], object] = print,
-    begin: Callable[[int, str], object] = lambda done, name: None, **options: Any,
+    loaded: Loaded, images: Images, *names: str, report: Callable[[str], object] = print,
+    progress: Progress = silent, **options: Any,
 ) -> Drawings:  # fmt: skip
-    """Runs a model on images once, and draws views of the results one after another.
-
-    The pass runs when this is called; each view is drawn as the iterator reaches it.
+    """Runs a model on images once, and draws views of the results.
 
     >>> import jax, numpy as np
     >>> from vitjax import views
@@ -52,52 +50,44 @@ def draw(
     >>> params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
     >>> loaded = Loaded(Experiment(model=model, preprocessing=Preprocessing(size=8)), params)
     >>> photo = np.zeros((30, 20, 3), np.uint8)
-    >>> for drawing in views.draw(loaded, [photo], 'heads', layer=1):
-    ...     print(drawing.name, drawing.arrays['maps'].shape)
-    heads (1, 2, 2, 2)
-    heads_by_layer (2, 2, 2, 2)
-    heads_over_depth (2, 1, 2, 2)
+    >>> views.draw(loaded, {'dark': photo}, 'heads', layer=1)
+    Drawing heads: names [1], maps [1, 2, 2, 2]
+    Drawing heads_by_layer: names [1], maps [2, 2, 2, 2]
+    Drawing heads_over_depth: names [1], maps [2, 1, 2, 2]
 
     Args:
         loaded: a model, as `vitjax.runs.load` opens it.
-        images: files, or uint8 arrays [H, W, 3] of any size.
+        images: files, or uint8 arrays [H, W, 3] of any size; or a dict of them by name, such as
+            `{'test 17': data.images[17]}`.
         *names: views, groups of them (`attention`, `tokens`, `gradients`, `page`) or `all`.
-        target: class whose logit is differentiated, by name or number; by default each image's
-            most likely.
-        at: captured path for grad-cam, maximize and activations, such as `blocks/mlp/hidden` or
-            `conv_3`.
         report: called with the reason for each view that does not apply to the model.
-        begin: called before each view with the number of views done, and its name.
-        **options: options of the views, named as their keyword arguments. Each view takes its own
-            and ignores the others.
+        progress: called before each view with the number of views done, of all, and its name.
+        **options: fields of `Options`.
 
     Raises:
         ValueError: for an unknown view, option, path or class, an image that cannot be read, and
             if no view applies to the model.
     """
-    chosen = choose(names)
-    known = sorted({'at', 'target', *(name for view in VIEWS.values() for name in view.options)})
-    unknown = [name for name in options if name not in known]
-    if unknown:
+    known = [field.name for field in dataclasses.fields(Options)]
+    if unknown := [name for name in options if name not in known]:
         raise ValueError(f'no view has the option {unknown[0]!r}; there are {", ".join(known)}.')
-    keep, gradients = _reads(chosen)
-    results = forward_pass(loaded, images, keep=keep, at=at, gradients=gradients, target=target)
-    return _drawings(results, chosen, {**options, 'at': at}, report, begin)
+    return Drawings(stream(loaded, images, choose(names), Options(**options), report, progress))
 
 
-def _drawings(
-    results: Results, names: list[str], options: dict[str, Any], report: Callable[[str], object],
-    begin: Callable[[int, str], object],
-) -> Drawings:  # fmt: skip
+def stream(
+    loaded: Loaded, images: Images, names: Sequence[str], options: Options,
+    report: Callable[[str], object], progress: Progress,
+) -> Iterator[Drawing]:  # fmt: skip
+    """Yields the drawings of `draw` one after another, for chosen views."""
+    keep, gradients = _reads(names)
+    results = forward_pass(loaded, images, keep=keep, gradients=gradients, options=options)
     reasons, drawn = [], False
     for done, name in enumerate(names):
-        view = VIEWS[name]
-        begin(done, name)
-        own = {key: value for key, value in options.items() if key in view.options}
+        progress(done, len(names), now=name)
         try:
-            for drawing in view.draw(results, **own):
+            for drawing in VIEWS[name].draw(results):
                 drawn = True
-                yield drawing
+                yield drawing._replace(arrays={'names': np.array(results.names), **drawing.arrays})
         except NotApplicable as reason:
             reasons.append(f'{name}: skipped: {reason}')
     if not drawn:
@@ -130,6 +120,6 @@ def gigabytes(loaded: Loaded, count: int, *names: str, at: str | None = None) ->
     return sum(map(math.prod, shapes)) * 4e-9 * (1 + gradients)
 
 
-def _reads(names: list[str]) -> tuple[list[str], bool]:
+def _reads(names: Sequence[str]) -> tuple[list[str], bool]:
     """Patterns of paths that views read, and True if one of them reads gradients."""
     return [VIEWS[n].keep for n in names], any(VIEWS[n].gradients for n in names)

@@ -8,10 +8,10 @@ import numpy as np
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
 from vitjax.views.forward import WEIGHTS, Results
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Mean attention distance and entropy of each head, by layer.
 
     Args:

@@ -5,10 +5,10 @@ import numpy as np
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Norm of the class token, and its cosine to the final one, by layer.
 
     Args:

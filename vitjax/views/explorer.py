@@ -24,7 +24,7 @@ from vitjax.evaluate import require_finite
 from vitjax.models.base import Model
 from vitjax.runs import Loaded
 from vitjax.views.forward import CLASS_WEIGHTS, MIXED, WEIGHTS, Results, kept_paths
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.view import Drawing, Drawn, NotApplicable, Page, View
 
 POWER = 0.8  # power of a weight over its row's largest, which is then rounded
 _PATHS = (WEIGHTS, MIXED, CLASS_WEIGHTS)
@@ -32,17 +32,15 @@ LIMIT = 64  # MB of weights before compression, which a browser still opens at o
 TOP = 10  # class tokens that are shown if each class has its own: those of the likeliest
 
 
-def draw(
-    results: Results, *, beside: Results | None = None, labels: Sequence[str] = ()
-) -> Drawings:
+def draw(results: Results) -> Drawn:
     """One HTML file that needs nothing else: photographs, attention, norms, lens, predictions.
 
     Args:
         results: results with attention weights and the trunk's tokens.
-        beside: results of another model on the same images, shown side by side.
-        labels: names of the models; by default their kinds.
+            Options: `beside`, `labels`.
     """
-    both = [results] if beside is None else [results, beside]
+    beside: Any = results.options.beside
+    both, labels = [results] if beside is None else [results, beside], results.options.labels
     for one in both:
         if not _maps(one):
             raise NotApplicable(f'{one.kind} has no attention; see grad-cam')
@@ -52,7 +50,7 @@ def draw(
         raise NotApplicable(f'{rule}; use a smaller --size or fewer --images')
     names = [*labels, *[one.kind for one in both][len(labels) :]]
     pairs = zip(both, names, strict=True)
-    yield Drawing('explorer', page([contents(one, name) for one, name in pairs]), {})
+    yield Drawing('explorer', Page(page([contents(one, name) for one, name in pairs])), {})
 
 
 def megabytes(loaded: Loaded, count: int) -> float:

@@ -9,10 +9,10 @@ from vitjax.data.order import evenly
 from vitjax.figures import gradients as figures
 from vitjax.inside import capture
 from vitjax.views.forward import MAPS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Effective receptive fields of six layers, and their sizes.
 
     Args:

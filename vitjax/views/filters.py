@@ -8,16 +8,16 @@ import numpy as np
 from vitjax.analysis import gradients
 from vitjax.figures import gradients as figures
 from vitjax.views.examples import grey
-from vitjax.views.forward import MAPS, Results, layer_index
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.forward import MAPS, Results
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(results: Results, *, layer: int | None = None) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Filters of the first layer, with their principal components if they are in colour.
 
     Args:
         results: any results; only parameters are read.
-        layer: layer of a convolutional network, from 1; by default the first.
+            Options: `layer`.
     """
     embed = results.params.get('embed', {})
     if 'patch' in embed:
@@ -29,7 +29,7 @@ def draw(results: Results, *, layer: int | None = None) -> Drawings:
     elif not results.feature_maps():
         raise NotApplicable(f'{results.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
     else:
-        name = f'conv_{layer_index(1 if layer is None else layer, len(results.feature_maps())) + 1}'
+        name = [*results.feature_maps()][results.layer(len(results.feature_maps()), default=0)]
         kernel = results.params[name]['conv']['kernel']
     height, width, channels, count = kernel.shape
     title = f'{name}: {count} filters of {height}x{width}'

@@ -5,7 +5,8 @@ import difflib
 import math
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,19 @@ import numpy as np
 import scipy.special
 
 from vitjax.analysis import attention
+from vitjax.base import fields
 from vitjax.base.labels import labels
+from vitjax.base.ranges import Pattern
 from vitjax.base.types import Arrays, Params
-from vitjax.data.preprocess import Preprocessing, normalise, squares
+from vitjax.data.preprocess import Preprocessing, normalise, photographs, squares
 from vitjax.experiment import Experiment
 from vitjax.figures.text import named, short
 from vitjax.inside import capture
+from vitjax.inside.path import Path
 from vitjax.models.base import Model, Trunk
 from vitjax.runs import Loaded
-from vitjax.views.view import NotApplicable
+from vitjax.views.target import class_index, goal
+from vitjax.views.view import DEFAULTS, NotApplicable, Options
 
 # Captured paths, as regular expressions that views keep.
 WEIGHTS = 'blocks/attention/weights'
@@ -29,6 +34,39 @@ MIXED = 'blocks/attention/mixed_weights'
 CLASS_WEIGHTS = 'class_blocks/attention/weights'
 MAPS = r'conv_\d+'
 HIDDEN = 'blocks/mlp/hidden'
+PIXELS = 2**21  # of all photographs in a figure: more would not show at 300 dots an inch
+
+Image: TypeAlias = str | pathlib.Path | np.ndarray
+Images: TypeAlias = Sequence[Image] | Mapping[str, Image]
+
+
+class Layer(NamedTuple):
+    """A captured array, or one layer of it.
+
+    Attributes:
+        path: captured path.
+        index: layer of a stack, from 0; None outside of stacks.
+    """
+
+    path: str
+    index: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name in figures and messages."""
+        if self.index is None:
+            return self.path
+        return f'{self.path}, layer {self.index + 1}'.removeprefix('blocks, ')
+
+    @property
+    def stem(self) -> str:
+        """Its name in the names of files."""
+        return self.label.replace('/', '.').replace(',', '').replace(' ', '_')
+
+    def of(self, arrays: Arrays) -> jax.Array:
+        """The layer of captured arrays or of their gradients, [B, ...]."""
+        values = arrays[self.path]
+        return values if self.index is None else values[self.index]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +76,8 @@ class Results:
     Attributes:
         loaded: the model, its parameters, and their changes to fit the image size.
         names: names of the images.
+        photographs: what the model sees of the images at their own resolution, float32
+            [B, S, S, 3] in 0..1.
         pixels: the model's input before it is normalised, uint8 [B, H, W, 3].
         images: the same, normalised.
         logits: [B, classes], or features [B, D] of a model without classes.
@@ -45,18 +85,24 @@ class Results:
         grads: the target's gradients at the same paths; empty if no view reads them.
         chosen: class of each image whose logit is differentiated, [B]; None for a model with fewer
             than two classes.
-        asked: True if the caller chose that class; else it is each image's most likely.
+        options: options of the views.
     """
 
     loaded: Loaded
     names: tuple[str, ...]
+    photographs: np.ndarray
     pixels: np.ndarray
     images: np.ndarray
     logits: np.ndarray
     found: Arrays
     grads: Arrays
     chosen: np.ndarray | None
-    asked: bool = False
+    options: Options
+
+    @property
+    def at(self) -> list[str]:
+        """Captured paths that the user asks about, in the order of the pass."""
+        return [p for p in self.found if self.options.at and re.fullmatch(self.options.at, p)]
 
     @property
     def model(self) -> Model:
@@ -97,15 +143,23 @@ class Results:
         """Index of a patch, a row and a column, among the trunk's tokens."""
         return self.trunk.prefix + patch[0] * self.grid[1] + patch[1]
 
-    def image(self, number: int) -> int:
-        """Index from 0 of an image that a user counts from 1.
+    def image(self) -> int:
+        """Index from 0 of the image that the user asks about.
 
         Raises:
             ValueError: if there is no such image.
         """
-        if not 1 <= number <= len(self.pixels):
-            raise ValueError(f'image must be 1 to {len(self.pixels)} here: got {number}.')
-        return number - 1
+        return _index('image', self.options.image, len(self.pixels))
+
+    def layer(self, depth: int, default: int = -1) -> int:
+        """Index from 0 of the layer, of `depth`, that the user asks about; else `default`.
+
+        Raises:
+            ValueError: if there is no such layer.
+        """
+        if self.options.layer is None:
+            return default % depth
+        return _index('layer', self.options.layer, depth)
 
     def title(self, index: int) -> str:
         """First name of a class."""
@@ -115,7 +169,7 @@ class Results:
     @property
     def titles(self) -> tuple[str, ...]:
         """Name of each image, the class whose logit is differentiated, and its probability."""
-        return self._titles(self.chosen, 'asked' if self.asked else 'predicted')
+        return self._titles(self.chosen, 'predicted' if self.options.target is None else 'asked')
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -148,11 +202,6 @@ class Results:
             return 'gradient of the logit'
         return 'gradient of half the squared length of the features (no head)'
 
-    @property
-    def pictures(self) -> np.ndarray:
-        """The model's input before it is normalised, 0 to 1."""
-        return self.pixels / 255.0
-
     def trunk_weights(self) -> jax.Array:
         """The trunk's attention weights [L, B, heads, N, N].
 
@@ -179,33 +228,51 @@ class Results:
         """Tokens of the patches, [L, B, patches, D]."""
         return self.tokens()[:, :, self.trunk.prefix :]
 
-    def feature_maps(self) -> Arrays:
-        """Feature maps of a convolutional network in order; empty for other models."""
-        paths = [path for path in self.found if re.fullmatch(MAPS, path)]
-        return {path: self.found[path] for path in sorted(paths, key=lambda p: int(p[5:]))}
-
-    def stages(self) -> Arrays:
+    def stages(self, pattern: str = rf'{MAPS}|pool_\d+') -> Arrays:
         """Feature maps of a convolutional network, pooled ones too, in the order of the pass."""
-        paths = [path for path in self.found if re.fullmatch(rf'{MAPS}|pool_\d+', path)]
+        return {path: maps for path, maps in self.found.items() if re.fullmatch(pattern, path)}
 
-        def place(path: str) -> tuple[int, bool, int]:
-            return -self.found[path].shape[1], path.startswith('conv'), int(path[5:])
+    def feature_maps(self) -> Arrays:
+        """Feature maps of a convolutional network, not pooled; empty for other models."""
+        return self.stages(MAPS)
 
-        return {path: self.found[path] for path in sorted(paths, key=place)}
-
-    def as_maps(self, values: jax.Array, name: str) -> jax.Array:
-        """Tokens [B, N, D] without their prefix, or feature maps, as [B, rows, columns, channels].
+    def layers(self, path: str) -> list[Layer]:
+        """Layers of a captured path, or the one that the user asks about.
 
         Raises:
-            ValueError: for arrays without patches, by their `name`.
+            ValueError: if there is no such layer.
         """
-        if values.ndim == 3 and values.shape[1] == self.trunk.prefix + math.prod(self.grid):
-            patches = values[:, self.trunk.prefix :]
-            values = patches.reshape(len(values), *self.grid, values.shape[-1])
-        if values.ndim != 4:
+        if Path(path).stack is None:
+            return [Layer(path)]
+        depth = len(self.found[path])
+        indices = range(depth) if self.options.layer is None else [self.layer(depth)]
+        return [Layer(path, index) for index in indices]
+
+    def has_patches(self, layer: Layer) -> bool:
+        """True for tokens with all patches [B, N, D], and for feature maps."""
+        shape = layer.of(self.found).shape
+        if len(shape) == 4:  # in a stack also weights [B, heads, N, N] and heads [B, N, heads, D]
+            return layer.index is None or shape[1:3] == self.grid
+        return shape[1:-1] == (self.trunk.prefix + math.prod(self.grid),)
+
+    def as_maps(self, layer: Layer, arrays: Arrays | None = None) -> jax.Array:
+        """A layer as [B, rows, columns, channels]; of tokens, those of the patches.
+
+        Args:
+            layer: tokens or feature maps.
+            arrays: the gradients; by default the captured arrays.
+
+        Raises:
+            ValueError: for arrays without patches.
+        """
+        values = layer.of(self.found if arrays is None else arrays)
+        if not self.has_patches(layer):
             rule = 'at must have tokens or feature maps'
-            raise ValueError(f'{rule}: {name} is {list(values.shape)}.')
-        return values
+            raise ValueError(f'{rule}: {layer.label} is {list(values.shape)}.')
+        if values.ndim == 4:
+            return values
+        patches = values[:, self.trunk.prefix :]
+        return patches.reshape(len(values), *self.grid, values.shape[-1])
 
     def answer_map(self, matrix: jax.Array | None, rows: jax.Array | None) -> np.ndarray:
         """Scores with which the prediction reads the patches, [B, rows, columns].
@@ -229,17 +296,10 @@ class Results:
         return np.asarray(attention.to_grid(read, grid=self.grid, prefix=prefix))
 
 
-def layer_index(layer: int | None, depth: int) -> int:
-    """Index from 0 of a layer that a user counts from 1; by default the last.
-
-    Raises:
-        ValueError: if there is no such layer.
-    """
-    if layer is None:
-        return depth - 1
-    if not 1 <= layer <= depth:
-        raise ValueError(f'layer must be 1 to {depth} here: got {layer}.')
-    return layer - 1
+def _index(what: str, number: int, count: int) -> int:
+    if not 1 <= number <= count:
+        raise ValueError(f'{what} must be 1 to {count} here: got {number}.')
+    return number - 1
 
 
 def kept_paths(
@@ -250,100 +310,79 @@ def kept_paths(
     If none matches, it is the model's last path: a capture has to keep something.
 
     Raises:
-        ValueError: if `at` is no path of the model.
+        ValueError: if `at` matches no path of the model.
     """
     size = _preprocessing(loaded.experiment).size
     blank = np.broadcast_to(np.float32(0), (count, size, size, 3))
     known = capture.paths(loaded.experiment.model, blank)
-    if at is not None and at not in known:
-        close = difflib.get_close_matches(at, known, n=4) or known
-        raise ValueError(
-            f'at must be a captured path: {at!r} is not one; close: {", ".join(close)}.'
-        )
-    pattern = re.compile('|'.join(filter(None, keep)) or '-')
-    kept = {p: shape for p, shape in known.items() if p == at or pattern.fullmatch(p)}
+    if at is not None:
+        fields.check(at, Pattern, 'at')
+        if not any(re.fullmatch(at, path) for path in known):
+            close = ', '.join(difflib.get_close_matches(at, known, n=4) or known)
+            raise ValueError(f'at must match a captured path: {at!r} matches none; close: {close}.')
+    pattern = '|'.join(f'(?:{each})' for each in (*keep, at) if each) or capture.NOTHING
+    kept = {path: shape for path, shape in known.items() if re.fullmatch(pattern, path)}
     return kept or dict([list(known.items())[-1]])
 
 
 def forward_pass(
-    loaded: Loaded, images: Sequence[str | pathlib.Path | np.ndarray], *, keep: Sequence[str] = (),
-    at: str | None = None, gradients: bool = False, target: str | int | None = None,
+    loaded: Loaded, images: Images, *, keep: Sequence[str] = (), gradients: bool = False,
+    options: Options = DEFAULTS,
 ) -> Results:  # fmt: skip
     """Runs one forward pass through a model, and one backward pass if `gradients` are needed.
 
     Args:
         loaded: a model, as `vitjax.runs.load` opens it.
-        images: files, or uint8 arrays [H, W, 3] of any size.
+        images: files, or uint8 arrays [H, W, 3] of any size; or a dict of them by name.
         keep: regular expressions of paths to capture.
-        at: one more path.
         gradients: take the target's gradients at those paths too.
-        target: class whose logit is differentiated, by name or number; by default each image's
-            most likely.
+        options: `at` adds paths, `target` is the class whose logit is differentiated.
 
     Raises:
         ValueError: for an image that cannot be read, and a path or class that the model lacks.
     """
     experiment, params, _ = loaded
-    model = experiment.model
-    preprocessing = _preprocessing(experiment)
+    model, preprocessing = experiment.model, _preprocessing(experiment)
+    names = tuple(images) if isinstance(images, Mapping) else _names(images)
+    images = [*images.values()] if isinstance(images, Mapping) else images
     pixels = squares(images, preprocessing)
     inputs = normalise(pixels, preprocessing)
-    pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=at)))
-    index = None if target is None else class_index(experiment, target)
+    pattern = '|'.join(map(re.escape, kept_paths(loaded, len(pixels), keep=keep, at=options.at)))
+    index = None if options.target is None else class_index(experiment, options.target)
     if gradients:
-        goal = _goal(model.num_classes, index)
-        logits, found, grads = capture.gradients(model, params, inputs, goal, keep=pattern)
+        aim = goal(model.num_classes, index)
+        logits, found, grads = capture.gradients(model, params, inputs, aim, keep=pattern)
     else:
         (logits, found), grads = capture.capture(model, params, inputs, keep=pattern), {}
     found, grads = jax.tree.map(lambda x: x.astype(jnp.float32), (found, grads))
+    found = dict(sorted(found.items(), key=_place))
     logits, chosen = np.asarray(logits), None
     if model.num_classes > 1:
         chosen = logits.argmax(1) if index is None else np.full(len(logits), index)
-    asked = chosen is not None and index is not None
+    most = math.isqrt(PIXELS // len(pixels))
+    return Results(
+        loaded, names, photographs(images, preprocessing, most) / np.float32(255), pixels, inputs,
+        logits, found, grads, chosen, options,
+    )  # fmt: skip
+
+
+def _names(images: Sequence[Image]) -> tuple[str, ...]:
+    """Labels of files; an array is `image` and its number, from 1."""
     of_files = iter(labels([image for image in images if not isinstance(image, np.ndarray)]))
-    names = tuple(
-        f'image {i + 1}' if isinstance(image, np.ndarray) else next(of_files)
-        for i, image in enumerate(images)
+    return tuple(
+        f'image {i}' if isinstance(image, np.ndarray) else next(of_files)
+        for i, image in enumerate(images, 1)
     )
-    return Results(loaded, names, pixels, inputs, logits, found, grads, chosen, asked)
+
+
+def _place(item: tuple[str, jax.Array]) -> tuple[int, bool, int]:
+    """Place of a captured array in the pass of a convolutional network; other arrays follow."""
+    path, values = item
+    stage = re.fullmatch(r'(conv|pool)_(\d+)', path)
+    return (-values.shape[1], stage[1] == 'conv', int(stage[2])) if stage else (0, False, 0)
 
 
 def _preprocessing(experiment: Experiment) -> Preprocessing:
     if experiment.preprocessing is None:
         raise ValueError("experiment.preprocessing must describe the model's input: it is None.")
     return experiment.preprocessing
-
-
-def class_index(experiment: Experiment, target: str | int, what: str = 'target') -> int:
-    """Index of a class, given as an index, a name or one of its names; errors name `what`.
-
-    Raises:
-        ValueError: if the model has no such class.
-    """
-    count = experiment.model.num_classes
-    target = str(target)
-    if count < 2:
-        raise ValueError(f'{what} {target}: the model has no classes to choose from.')
-    if target.isdecimal() and int(target) < count:
-        return int(target)
-    names = [name.lower() for name in experiment.classes]
-    found = [i for i, n in enumerate(names) if target.lower() in (n, *re.split(r',\s*', n))]
-    if not found:
-        close = difflib.get_close_matches(target.lower(), names, n=3)
-        hint = f'; close: {"; ".join(close)}' if close else ''
-        raise ValueError(f'{what} must be a class or 0 to {count - 1}: {target!r}{hint}.')
-    return found[0]
-
-
-def _goal(num_classes: int, index: int | None) -> Callable[[jax.Array], jax.Array]:
-    """Target of gradients: a class's logit, each image's largest, or the only one.
-
-    Without classes, half the squared length of the features, whose gradient is the features.
-    """
-    if num_classes == 0:
-        return lambda features: (features**2).sum() / 2
-    if num_classes == 1:
-        return lambda logits: logits.sum()
-    if index is None:
-        return lambda logits: logits.max(1).sum()
-    return lambda logits: logits[:, index].sum()

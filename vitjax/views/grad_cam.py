@@ -4,43 +4,45 @@ import numpy as np
 
 from vitjax.analysis import gradients
 from vitjax.figures import attention as figures
-from vitjax.views.forward import MAPS, Results, layer_index
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.figures.panels import Scale
+from vitjax.views.forward import MAPS, Layer, Results
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(
-    results: Results, *, layer: int | None = None, at: str | None = None, smooth: bool = True,
-    scale: str | None = None,
-) -> Drawings:  # fmt: skip
-    """Grad-CAM at the trunk's tokens, feature maps, or any path that has patches.
+def draw(results: Results) -> Drawn:
+    """Grad-CAM at the trunk's tokens, feature maps, or each chosen path that has patches.
 
     Args:
         results: results with tokens or feature maps, and their gradients.
-        layer: layer, from 1; by default the last whose patches reach the prediction.
-        at: captured path; by default the tokens leaving the blocks, or the last feature maps.
-        smooth: interpolate maps over images.
-        scale: scale of colours, `shared` or `each` map's own; by default `each`: sizes of gradients
-            differ from image to image.
+            Options: `layer`, `at`, `enlarge`, `scale`.
     """
-    known = [
-        path for path in ('blocks', *reversed(results.feature_maps())) if path in results.found
-    ]
-    if not (at or known):
+    known = [p for p in ('blocks', *reversed(results.feature_maps())) if p in results.found]
+    if not (results.at or known):
         raise NotApplicable(f'{results.kind} has no tokens and no feature maps')
-    path = at or known[0]
-    values, grads, label = results.found[path], results.grads[path], path
-    if path.startswith('blocks'):
-        if layer is None and results.trunk.class_token and len(values) > 1:
-            layer = len(values) - 1  # patches that leave the last block reach no class token
-        index = layer_index(layer, len(values))
-        values, grads, label = values[index], grads[index], f'{path}, layer {index + 1}'
-    values, grads = (results.as_maps(x, path) for x in (values, grads))
-    maps = np.asarray(gradients.grad_cam(values, grads))
-    figure = figures.overlays(
-        results.pictures, {'Grad-CAM': maps}, titles=results.titles, label='Grad-CAM',
-        smooth=smooth, title=f'{label}: {results.differentiated}', scale=scale or 'each',
-    )  # fmt: skip
-    yield Drawing('grad_cam', figure, {'maps': maps})
+    layers = [_layer(results, path) for path in results.at or known[:1]]
+    layers = [*filter(results.has_patches, layers)] or layers
+    for layer in layers:
+        values, grads = (results.as_maps(layer, each) for each in (results.found, results.grads))
+        maps = np.asarray(gradients.grad_cam(values, grads))
+        titles = [
+            title + '\nnothing is positive' * (not own.any())
+            for title, own in zip(results.titles, maps, strict=True)
+        ]
+        figure = figures.overlays(
+            results.photographs, {'Grad-CAM': maps},
+            Scale('Grad-CAM', results.options.scale or 'each'), titles=titles,
+            title=f'{layer.label}: {results.differentiated}', smooth=results.options.smooth,
+        )  # fmt: skip
+        name = f'grad_cam_{layer.stem}' if len(layers) > 1 else 'grad_cam'
+        yield Drawing(name, figure, {'maps': maps})
+
+
+def _layer(results: Results, path: str) -> Layer:
+    """The layer of a path that the user counts from 1; by default the last that matters."""
+    layers = results.layers(path)
+    # Patches that leave the last block reach no class token.
+    unread = len(layers) > 1 and results.trunk.class_token
+    return layers[-2 if unread else -1]
 
 
 VIEW = View('gradients', draw, f'blocks|{MAPS}', gradients=True)

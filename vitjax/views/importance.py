@@ -14,10 +14,10 @@ from vitjax.figures import gradients as figures
 from vitjax.models.base import Model
 from vitjax.views.examples import labelled
 from vitjax.views.forward import MIXED, WEIGHTS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Importance of heads, and accuracy without the least important ones or without a layer.
 
     Args:

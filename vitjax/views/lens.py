@@ -6,10 +6,10 @@ import numpy as np
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Prediction read from each layer's tokens as if they were the last layer's.
 
     Args:

@@ -6,10 +6,10 @@ from vitjax.analysis import tokens
 from vitjax.data.order import evenly
 from vitjax.figures import tokens as figures
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Norms over the image at three layers, and their histogram at the last.
 
     Args:
@@ -18,7 +18,8 @@ def draw(results: Results) -> Drawings:
     length = np.asarray(tokens.norms(results.patches()))
     layers = evenly(len(length), 3).tolist()
     maps = length[layers].reshape(len(layers), -1, *results.grid)
-    yield Drawing('norms', figures.norms(results.pictures, maps, layers=layers), {'norms': length})
+    figure = figures.norms(results.photographs, maps, layers=layers, names=results.names)
+    yield Drawing('norms', figure, {'norms': length})
 
 
 VIEW = View('tokens', draw, 'blocks')

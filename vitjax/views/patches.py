@@ -1,31 +1,34 @@
 """patches: the image as the model receives it."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax.figures import tokens as figures
 from vitjax.layers.embed import patchify, unpatchify
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(results: Results, *, image: int = 1) -> Drawings:
+def draw(results: Results) -> Drawn:
     """The patches of an image, and the image rebuilt from them.
 
     Args:
         results: any results; only pixels are read.
-        image: image, from 1.
+            Options: `image`.
     """
     size = results.trunk.patch_size
     if size is None or 'patch' not in results.params['embed']:
         raise NotApplicable(f'{results.kind} has no patch embedding at embed/patch')
-    one = results.image(image)
-    cut = patchify(results.pictures[one : one + 1], size)  # type: ignore[arg-type]
+    one = results.image()
+    seen, name = jnp.asarray(results.pixels[one : one + 1] / 255), results.names[one]
+    cut = patchify(seen, size)
     rebuilt = np.asarray(unpatchify(cut, results.grid))
     pieces = np.asarray(cut[0]).reshape(-1, size, size, 3)
     figure = figures.patches(
-        results.pictures[one], pieces, rebuilt[0], columns=results.grid[1], name=results.names[one]
+        np.asarray(seen[0]), pieces, rebuilt[0], columns=results.grid[1], name=name
     )
-    yield Drawing('patches', figure, {'patches': pieces, 'rebuilt': rebuilt})
+    arrays = {'patches': pieces, 'rebuilt': rebuilt, 'names': np.array([name])}
+    yield Drawing('patches', figure, arrays)
 
 
 VIEW = View('tokens', draw)

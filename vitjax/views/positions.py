@@ -7,10 +7,10 @@ from vitjax.figures import tokens as figures
 from vitjax.layers.embed import sincos_positions
 from vitjax.models import ViT
 from vitjax.views.forward import Results
-from vitjax.views.view import Drawing, Drawings, NotApplicable, View
+from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Cosine of each place's position embedding with every other's.
 
     Args:

@@ -6,10 +6,10 @@ import numpy as np
 from vitjax.analysis import tokens
 from vitjax.figures import tokens as figures
 from vitjax.views.forward import MAPS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Effective rank of the patches and their mean cosine, by layer.
 
     Args:

@@ -2,18 +2,17 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
+from vitjax.figures.panels import Scale
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(results: Results, *, smooth: bool = True, scale: str | None = None) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Attention weighted by its gradient, through all layers.
 
     Args:
         results: results with attention weights and their gradients.
-        smooth: interpolate maps over images.
-        scale: scale of colours, `shared` or `each` map's own; by default `each`: sizes of gradients
-            differ from image to image.
+            Options: `enlarge`, `scale`.
     """
     found, grads, matrix, rows = results.found, results.grads, None, None
     if WEIGHTS in found:
@@ -22,9 +21,10 @@ def draw(results: Results, *, smooth: bool = True, scale: str | None = None) -> 
         rows = attention.class_relevance(found[CLASS_WEIGHTS], grads[CLASS_WEIGHTS], matrix)
     maps = results.answer_map(matrix, rows)
     figure = figures.overlays(
-        results.pictures, {'relevance': maps}, titles=results.titles, label='relevance',
-        title=f'attention times {results.differentiated}, through all layers', smooth=smooth,
-        scale=scale or 'each',
+        results.photographs, {'relevance': maps},
+        Scale('relevance', results.options.scale or 'each'), titles=results.titles,
+        title=f'attention times {results.differentiated}, through all layers',
+        smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('relevance', figure, {'maps': maps})
 

@@ -2,42 +2,39 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
-from vitjax.views.view import Drawing, Drawings, View
+from vitjax.views.view import Drawing, Drawn, View
 
 
-def draw(
-    results: Results, *, discard: float = 0.9, smooth: bool = True, scale: str | None = None
-) -> Drawings:
+def draw(results: Results) -> Drawn:
     """Attention rollout, over all weights and over the largest alone.
 
     Args:
         results: results with attention weights of the trunk, of class attention or of both.
-        discard: fraction of weights, the smallest, that the second rollout leaves out.
-        smooth: interpolate maps over images.
-        scale: scale of colours, `shared` or `each` map's own; by default `shared`.
+            Options: `discard`, `enlarge`, `scale`.
     """
-    found, maps, uniform = results.found, [], 1
-    for smallest in (0.0, discard):
-        matrix = rows = None
+    found, discard = results.found, results.options.discard
+    maps, drawn, matrix, rows = {}, {}, None, None
+    for name, kind, smallest in (
+        ('rollout', 'rollout', 0.0), ('discarded', f'smallest {discard:.0%} discarded', discard)
+    ):  # fmt: skip
         if WEIGHTS in found:
             matrix = attention.rollout(found[WEIGHTS], discard=smallest)[-1]
-            uniform = matrix.shape[-1]
         if CLASS_WEIGHTS in found:
             rows = attention.class_rollout(found[CLASS_WEIGHTS], matrix)[-1]
-            uniform = rows.shape[-1]
-        maps.append(results.answer_map(matrix, rows))
+        maps[name] = results.answer_map(matrix, rows)
+        last = matrix if rows is None else rows
+        drawn[kind] = maps[name] * (1 if last is None else last.shape[-1])
         if matrix is None or not discard:
             break  # a convolutional trunk has no weights to discard
-    kinds, drawn = ('rollout', f'smallest {discard:.0%} discarded'), [uniform * m for m in maps]
+    titles = results.titles if results.trunk.class_tokens > 1 else results.answers
     title = 'attention through all layers, counting residual connections'
     figure = figures.overlays(
-        results.pictures, dict(zip(kinds, drawn, strict=False)), label=UNIFORM, least=DIM,
-        titles=results.titles if results.trunk.class_tokens > 1 else results.answers, smooth=smooth,
-        title=title, scale=scale or 'shared',
+        results.photographs, drawn, UNIFORM._replace(how=results.options.scale or 'shared'),
+        titles=titles, title=title, smooth=results.options.smooth,
     )  # fmt: skip
-    yield Drawing('rollout', figure, dict(zip(('rollout', 'discarded'), maps, strict=False)))
+    yield Drawing('rollout', figure, maps)
 
 
 VIEW = View('attention', draw, f'{WEIGHTS}|{CLASS_WEIGHTS}')

@@ -12,11 +12,11 @@ from vitjax.data.order import evenly
 from vitjax.data.source import Data
 from vitjax.experiment import Experiment, Prepared
 from vitjax.figures import training as figures
-from vitjax.figures.attention import DIM, UNIFORM
+from vitjax.figures.attention import UNIFORM
 from vitjax.inside.capture import capture, paths
 from vitjax.runs.records import Record
 
-IMAGES = 8
+IMAGES, SIDE = 8, 256  # pixels of a photograph at most: eight in a row are no larger
 
 
 def require(experiment: Experiment) -> None:
@@ -64,16 +64,16 @@ def look(experiment: Prepared, params: Params, data: Data) -> dict[str, Any] | N
 
 def strip(experiment: Prepared, data: Data, records: Sequence[Record]) -> Any:
     """Figure of the maps of `look`, a row per epoch, from lines of `attention.jsonl`."""
-    prepared = experiment.preprocessing
-    pictures = np.asarray(_inputs(experiment, data)) * prepared.deviation + prepared.mean
+    images = np.asarray(data.images[_rows(data)])
+    if data.prepared is None:
+        images = preprocess.photographs([*images], experiment.preprocessing, SIDE)
     maps = np.array([record['attention'] for record in records]) / records[0]['uniform']
     names = dict(enumerate(experiment.classes))
     return figures.attention_strip(
-        pictures.clip(0, 1), maps, epochs=[record['epoch'] for record in records],
+        images / np.float32(255), maps, UNIFORM, epochs=[record['epoch'] for record in records],
         true=[names.get(int(i), str(i)) for i in data.labels[_rows(data)]],
         predicted=[[names.get(i, str(i)) for i in record['predicted']] for record in records],
         title="the class token's attention in the last layer, mean of heads",
-        label=UNIFORM, least=DIM,
     )  # fmt: skip
 
 
