@@ -45,7 +45,7 @@ for axis, stack in zip(axes, ('blocks', 'class_blocks'), strict=True):
     axis.axhline(model.layer_scale, color='0.5', linestyle='--', label='initial')
     axis.set(title=stack, xlabel='layer', xticks=np.arange(1, len(factors) + 1))
 axes[0].set_ylabel('mean |factor|')
-axes[1].legend()
+figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right')
 plt.show()
 
 # %% [markdown]
@@ -105,7 +105,7 @@ drawings['saliency']
 
 # %%
 pixels = views.forward_pass(cait, photos).images
-changed = params | {'class_token': params['class_token'] + 1}
+changed = params | {'class_token': -params['class_token']}
 logits, found = vitjax.capture(model, params, pixels, keep='blocks')
 other, same = vitjax.capture(model, changed, pixels, keep='blocks')
 print('largest change of a logit:', f'{abs(other - logits).max():.2g}')

@@ -20,7 +20,7 @@ from nbformat import NotebookNode, v4
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
-WIDTH, COLORS = 720, 128  # of pictures: a notebook then takes a few hundred kilobytes
+WIDTH, COLORS = 720, 256  # of pictures: a notebook then takes a few hundred kilobytes
 METADATA = {
     'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'},
     'language_info': {'name': 'python'},
@@ -61,7 +61,7 @@ def smaller(png: str) -> str:
         picture = picture.convert('RGB')
     picture.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    picture.quantize(COLORS).save(out, 'PNG', optimize=True)
+    picture.quantize(COLORS, Image.Quantize.MAXCOVERAGE).save(out, 'PNG', optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 
