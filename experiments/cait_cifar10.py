@@ -1,7 +1,7 @@
 """A small CaiT on CIFAR-10: talking heads and class attention at 32 pixels.
 
-    python scripts/prepare.py cifar10
-    python scripts/train.py cait_cifar10
+    vitjax prepare cifar10
+    vitjax train cait_cifar10
 
 About an hour for `--epochs 3 --augment.mixup 0 --augment.cutmix 0` on two CPU cores, at 42
 images/s: 52.6% of the test images. The whole recipe has not been trained yet.

@@ -1,7 +1,7 @@
 r"""CaiT-S24 on ImageNet-1k (Touvron et al. 2021, arXiv:2103.17239), without distillation.
 
-    python scripts/prepare.py imagenet --from ARCHIVES
-    python scripts/train.py cait_s24_imagenet
+    vitjax prepare imagenet --from ARCHIVES
+    vitjax train cait_s24_imagenet
 
 6.2 h on 64 chips of v5e or 11 h on 8 H100s, estimated. Published: 82.7% top-1 at 224 pixels. It has
 not been trained here.
@@ -14,7 +14,7 @@ Times are of the devices alone and never quite reached; hosts have to feed them 
 differences between papers, code and this; stochastic depth is 0.1 instead of 0.05. To go on at 384
 pixels:
 
-    python scripts/train.py cait_s24_imagenet --weights runs/cait_s24_imagenet --augment.size 384 \
+    vitjax train cait_s24_imagenet --weights runs/cait_s24_imagenet --augment.size 384 \
         --epochs 50 --optim.peak 1e-5 --optim.start 1e-6 --optim.end 1e-6 --out runs/cait_s24_384
 """
 

@@ -1,7 +1,7 @@
 """CaiT-XXS24 on ImageNet-1k (Touvron et al. 2021, arXiv:2103.17239), without distillation.
 
-    python scripts/prepare.py imagenet --from ARCHIVES
-    python scripts/train.py cait_xxs24_imagenet
+    vitjax prepare imagenet --from ARCHIVES
+    vitjax train cait_xxs24_imagenet
 
 3.9 h on 64 chips of v5e or 4.4 h on 8 H100s, estimated. Published: 77.6% top-1 at 224 pixels. It
 has not been trained here.

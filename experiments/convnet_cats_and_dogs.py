@@ -1,6 +1,6 @@
 """The lecture's ConvNet on 2,000 cats and dogs, overfitting: four convolutions, a dense layer.
 
-    python scripts/train.py convnet_cats_and_dogs --data.name folder:PATH
+    vitjax train convnet_cats_and_dogs --data.name folder:PATH
 
 10 min on two CPU cores. With 1,000 cats and 1,000 dogs of 32 pixels and seed 0, validation is best
 after 11 epochs: 68.5%, with 65.6% on the test images. After 30 epochs it is 66.4%, and 98.9% of the

@@ -1,6 +1,6 @@
 """The lecture's ConvNet on cats and dogs with augmentation and dropout; see convnet_cats_and_dogs.
 
-    python scripts/train.py convnet_cats_and_dogs_augmented --data.name folder:PATH
+    vitjax train convnet_cats_and_dogs_augmented --data.name folder:PATH
 
 21 min on two CPU cores. With the same images and seed 0: 72.2% on the test images after 60 epochs,
 and 68.6% on the training images.

@@ -1,7 +1,7 @@
 """A small ViT on scikit-learn's handwritten digits: a test of the installation.
 
-    python scripts/train.py digits
-    python scripts/ablate.py digits --seeds 5
+    vitjax train digits
+    vitjax ablate digits --seeds 5
 
 20 s of training on two CPU cores, 96.7% test accuracy with its seed. Over five seeds 95.5 to 96.9%
 by `ablate.py`, which trains on one device, and 94.4 to 97.2% by `train.py`.

@@ -1,6 +1,6 @@
 """A linear head on a pretrained DINOv2 ViT-S/14: the trunk is frozen, CIFAR-10 at 98 pixels.
 
-    python scripts/train.py finetune_dinov2 --weights dinov2_small.safetensors
+    vitjax train finetune_dinov2 --weights dinov2_small.safetensors
 
 3 epochs; no run of it is recorded here. A linear probe of the same features reached 76.3% of the
 test images (`similarity.py --probe`, experiments/README.md).

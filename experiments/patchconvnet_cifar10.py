@@ -1,7 +1,7 @@
 """The CIFAR tutorial's PatchConvNet (Keras, Augmenting convnets with aggregated attention).
 
-    python scripts/prepare.py cifar10
-    python scripts/train.py patchconvnet_cifar10
+    vitjax prepare cifar10
+    vitjax train patchconvnet_cifar10
 
 122 min for `--epochs 20`, the whole schedule in 20 epochs, on two CPU cores at a median of 115
 images/s: 82.74% of the test images with seed 0, 98.98% in the top five. The tutorial publishes

@@ -1,7 +1,7 @@
 r"""A PatchConvNet of 0.9 million parameters on CIFAR-10's own 32 pixels, for two CPU cores.
 
-    python scripts/prepare.py cifar10
-    python scripts/train.py patchconvnet_cifar10_small
+    vitjax prepare cifar10
+    vitjax train patchconvnet_cifar10_small
 
 46 min at the 355 images/s of two otherwise idle CPU cores; the runs themselves shared them. 85.2% ±
 0.8 of the test images: mean of seeds 0, 1 and 2 (85.00, 84.98 and 85.55%) and its 95% interval;
@@ -10,7 +10,7 @@ epochs.
 
 22 epochs of 351 steps. With patches of 2 pixels and six layers (1.24 million parameters):
 
-    python scripts/train.py patchconvnet_cifar10_small --model.patch-size 2 --model.depth 6 \
+    vitjax train patchconvnet_cifar10_small --model.patch-size 2 --model.depth 6 \
         --epochs 24
 
 126 min on two CPU cores, at 149 images/s (the cores of the figures above reached 88): 88.79% of the

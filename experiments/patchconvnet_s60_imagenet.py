@@ -1,7 +1,7 @@
 """PatchConvNet-S60 on ImageNet-1k (Touvron et al. 2021, arXiv:2112.13692).
 
-    python scripts/prepare.py imagenet --from ARCHIVES
-    python scripts/train.py patchconvnet_s60_imagenet
+    vitjax prepare imagenet --from ARCHIVES
+    vitjax train patchconvnet_s60_imagenet
 
 5.5 h on 64 chips of v5e or 4.7 h on 8 H100s, estimated. Published: 82.1% top-1 at 224 pixels. It
 has not been trained here.

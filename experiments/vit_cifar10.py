@@ -1,8 +1,8 @@
 """The CIFAR tutorial's ViT and recipe on CIFAR-10; see vit_cifar100.
 
-    python scripts/prepare.py cifar10
-    python scripts/train.py vit_cifar10
-    python scripts/ablate.py vit_cifar10 --match flops
+    vitjax prepare cifar10
+    vitjax train vit_cifar10
+    vitjax ablate vit_cifar10 --match flops
 
 142 min for `--epochs 14` of its 25 on two CPU cores, at 73 images/s: 59.75% on the test images with
 seed 0. The rate is constant, so the whole recipe is as far by then. It still gains, and has not

@@ -1,7 +1,7 @@
 """The CIFAR tutorial's ViT (Keras, Image classification with Vision Transformer), and its recipe.
 
-    python scripts/prepare.py cifar100
-    python scripts/train.py vit_cifar100
+    vitjax prepare cifar100
+    vitjax train vit_cifar100
 
 It has not been trained here; `vit_cifar10`, of the same size, takes about 10 min an epoch on two
 CPU cores.

@@ -1,8 +1,8 @@
 """The plain ViT-S/16 baseline on ImageNet-1k (Beyer et al. 2022, arXiv:2205.01580).
 
-    python scripts/prepare.py imagenet --from ARCHIVES
-    python scripts/train.py vit_small_imagenet
-    python scripts/train.py vit_small_imagenet --epochs 300 --optim.warmup 0.0267
+    vitjax prepare imagenet --from ARCHIVES
+    vitjax train vit_small_imagenet
+    vitjax train vit_small_imagenet --epochs 300 --optim.warmup 0.0267
 
 42 min on 64 chips of v5e or 30 min on 8 H100s for 90 epochs, estimated. Published: 76.5% top-1
 after 90 epochs, 80% after 300. It has not been trained here.

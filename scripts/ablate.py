@@ -127,6 +127,7 @@ def parsed(experiment: Any, axis: str) -> tuple[str, list[Any]]:
         ValueError: if the field does not exist, or the text is not FIELD=VALUE,VALUE.
     """
     path, text = command.pair(axis)
+    path = command.ALIASES.get(path, path)
     flag, known = command.flag(path), fields.paths(experiment)
     if path not in known:
         close = ', '.join(map(command.flag, fields.close(path, known)))

@@ -54,7 +54,7 @@ def main(
     for stack in found.stacks:
         print(f'{stack.file}  {dtype} {[stack.shape[0], found.examples, *stack.shape[1:]]}')
     print(f'tokens: {about["tokens"]}; {found.examples:,} images; written to {out}')
-    print(f'next:\n  {command.program(out, script="similarity.py")}')
+    print(f'next:\n  {command.program(out, script="similarity")}')
 
 
 def list_paths(weights: str, name: str | None, size: int | None, stated: Stated) -> None:

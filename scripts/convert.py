@@ -1,6 +1,7 @@
 """Convert published weights to a run directory, which every other command takes."""
 
-from typing import Annotated, Any
+import pathlib
+from typing import Annotated, Literal
 
 import command
 from tyro.conf import Positional, arg
@@ -12,40 +13,47 @@ from vitjax.pretrained import UNSTATED, Stated
 def main(
     weights: Annotated[Positional[str], arg(metavar='WEIGHTS')], out: str, model: str | None = None,
     image_size: Side | None = None, patch_size: Side | None = None,
-    num_classes: Classes | None = None, stated: Annotated[Stated, arg(name='')] = UNSTATED,
+    num_classes: Classes | None = None, dtype: Literal['float32', 'float16'] = 'float32',
+    stated: Annotated[Stated, arg(name='')] = UNSTATED,
 ) -> None:  # fmt: skip
-    """Write published weights as a run directory.
+    """Write published weights, or the best weights of a run, as a run directory.
 
     Args:
         weights: .safetensors or .npz file, folder with model.safetensors and config.json, or
-            hf-hub:owner/name; or a run, to resize it.
+            hf-hub:owner/name; or a run, to resize or to share it: of one that keeps its size, the
+            records (metrics, predictions, versions) are copied, optimizer state and figures not.
         model: name of the model, as in cait_xxs24; by default recognized by names and shapes.
         out: run directory to write, new or empty.
         patch_size: side of the patches in pixels, by default the weights' own; patch kernels are
             resampled.
         num_classes: classes of the head; another number than the weights' starts a fresh head, 0
             leaves it out.
+        dtype: type of the stored weights; float16 takes half the space, and commands compute in
+            float32 all the same.
     """
     from vitjax import runs
+    from vitjax.experiment import prepared
     from vitjax.models.base import count_parameters
 
     experiment, params, _ = runs.load(
         weights, model=model, image_size=image_size, patch_size=patch_size,
         num_classes=num_classes, stated=stated,
     )  # fmt: skip
-    runs.write(out, experiment, params)
-    prepared: Any = experiment.preprocessing  # load fills it in
+    trained = (pathlib.Path(weights) / 'experiment.json').exists()
+    same = trained and experiment == prepared(runs.read_experiment(weights))
+    runs.write(out, experiment, params, dtype=dtype, source=weights if same else None)
+    images = experiment.preprocessing
     mean, deviation = (
-        ', '.join(f'{value:g}' for value in color) for color in (prepared.mean, prepared.deviation)
+        ', '.join(f'{value:g}' for value in color) for color in (images.mean, images.deviation)
     )
-    side, resized = prepared.size, int(prepared.size / prepared.crop)
-    sides = 'both sides' if prepared.squash else 'short side'
-    how = '' if prepared.interpolation == 'bicubic' else f', {prepared.interpolation}'
-    grey = ', grey' if prepared.grey else ''
+    side, resized = images.size, int(images.size / images.crop)
+    sides = 'both sides' if images.squash else 'short side'
+    how = '' if images.interpolation == 'bicubic' else f', {images.interpolation}'
+    grey = ', grey' if images.grey else ''
     print(f'parameters: {count_parameters(params):,}')
     print(f'images: {sides} to {resized} pixels{how}, central {side}x{side}{grey}')
     print(f'pixels: 0 to 1, mean {mean}, deviation {deviation}')
-    print(f'written: {out}')
+    print(f'written: {out}, {dtype}' if dtype != 'float32' else f'written: {out}')
 
 
 if __name__ == '__main__':

@@ -31,22 +31,24 @@ def main(
         size: short side in pixels of the images that shrink writes.
     """
     from vitjax.base.console import Console
-    from vitjax.data.prepare import cifar, imagenet, shrink
+    from vitjax.data.prepare import cifar, imagenet, records, shrink
 
     shown = Console().progress
-    if name == 'imagenet':
-        if source is None:
-            raise ValueError('imagenet needs --from FOLDER, with the published archives in it.')
-        written = imagenet.prepare(source, dir, progress=shown)
-        print(f'tfds:imagenet2012 is ready: {written}')
-    elif name == 'shrink':
+    if name == 'shrink':
         if source is None or out is None:
             raise ValueError('shrink needs --from FOLDER and --out FOLDER.')
         count = shrink.shrink(source, out, size, progress=shown)
-        print(f'{out} has {count:,} images')
-    else:
-        written = cifar.prepare(name, archive=archive, directory=dir, progress=shown)
-        print(f'{name} is ready: {written}')
+        return print(f'{out} has {count:,} images')
+    if name == 'imagenet' and source is None:
+        raise ValueError('imagenet needs --from FOLDER, with the published archives in it.')
+    try:
+        if name == 'imagenet':
+            written = imagenet.prepare(source, dir, progress=shown)
+        else:
+            written = cifar.prepare(name, archive=archive, directory=dir, progress=shown)
+    except records.AlreadyPrepared as there:  # which is what was asked for
+        return print(there)
+    print(f'tfds:{name.replace("imagenet", "imagenet2012")} is ready: {written}')
 
 
 if __name__ == '__main__':

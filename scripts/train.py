@@ -54,8 +54,8 @@ def main() -> int:
     model: Any = run.experiment.model
     # A network without tokens has no attention.
     views = 'all' if model.trunk.stacks else 'gradients activations'
-    print(f'next:\n  {command.program(run.out, script="evaluate.py")}')
-    visualize = command.program(run.out, *views.split(), script='visualize.py')
+    print(f'next:\n  {command.program(run.out, script="evaluate")}')
+    visualize = command.program(run.out, *views.split(), script='visualize')
     print(f'  {visualize} --images PHOTO --out {shlex.quote(f"{run.out}/figures")}')
     return 0
 

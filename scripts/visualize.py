@@ -44,15 +44,15 @@ def main(
             about weights do not apply to it.
     """
     started = time.perf_counter()
-    chosen = views.choose(what)
+    chosen = views.choose([name.replace('_', '-') for name in what])
     changes: list[Any] = []
     load = functools.partial(runs.load, weights, model=model, stated=stated, report=changes.append)
     loaded = load(image_size=size)
     held = views.gigabytes(loaded, len(images), *chosen, at=options.at)
     prepared: Any = loaded.experiment.preprocessing  # load fills it in
     own = prepared.size
-    page = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
-    if (held > memory or page > explorer.LIMIT) and size is None and own > 224:
+    large = explorer.megabytes(loaded, len(images)) if chosen == ['explorer'] else 0
+    if (held > memory or large > explorer.LIMIT) and size is None and own > 224:
         size = 224 - 224 % (loaded.experiment.model.trunk.patch_size or 1)
         print(f'input: {size} pixels, not {own}, whose captured arrays would take {held:.1f} GB')
         changes.clear()
@@ -74,15 +74,18 @@ def main(
     console.say(command.described(loaded.experiment.model, size or own))
     with console.progress('views', len(chosen), now='one pass through the model') as show:
         for drawing in views.stream(loaded, images, chosen, options, console.say, show):
-            console.say(', '.join(drawing.save(out, format)))
+            written = ', '.join(drawing.save(out, format))
+            if isinstance(drawing.figure, views.Page):
+                written += f' ({len(drawing.figure) / 1e6:.3g} MB), for a browser'
+            console.say(written)
     print(f'written to {out} in {time.perf_counter() - started:.0f} s')
 
 
 def description() -> str:
     """Returns the first part of `--help`: the purpose of the command, and the views by group."""
     what, sizes, _ = inspect.cleandoc(main.__doc__ or '').split('\n\n', 2)
-    groups = [f'{group}: {", ".join(views.choose([group]))}.' for group in views.GROUPS]
-    return '\n\n'.join([what, sizes, 'WHAT is `all`, groups, or single views:', *groups])
+    groups = [f'- {group}: {", ".join(views.choose([group]))}.' for group in views.GROUPS]
+    return '\n\n'.join([what, sizes, '\n'.join(['WHAT is all, groups, or single views:', *groups])])
 
 
 if __name__ == '__main__':

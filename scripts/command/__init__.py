@@ -29,13 +29,14 @@ from tyro.conf import Positional
 
 from command import arguments
 from command.guard import guard
-from command.parse import IMPORTED, close_flags, flags, parse, program
+from command.help import ALIASES, flag, flags
+from command.parse import IMPORTED, close_flags, parse, program
 from vitjax.base import fields
 from vitjax.base.flags import flagged
 
 __all__ = [
-    'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags', 'guard',
-    'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
+    'ALIASES', 'as_flags', 'checked', 'close_flags', 'described', 'dotted', 'flag', 'flags',
+    'guard', 'of_experiment', 'pair', 'parse', 'program', 'run', 'settings', 'startup',
 ]  # fmt: skip
 
 
@@ -83,10 +84,10 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
         for name, value in inspect.signature(main).bind(*args, **kwargs).arguments.items():
             marks = getattr(kinds[name], '__metadata__', ())
             if _is_positional(kinds[name]):
+                shown = next((m.metavar for m in marks if getattr(m, 'metavar', None)), name)
                 if value == ():
-                    shown = next((m.metavar for m in marks if getattr(m, 'metavar', None)), name)
                     raise ValueError(f'missing required arguments: {shown.rstrip(".")}.')
-                _check(value, kinds[name], name)
+                _check(value, kinds[name], shown.strip('.[]'))
                 continue
             unnamed = any(getattr(mark, 'name', None) == '' for mark in marks)  # a group of flags
             with as_flags():
@@ -107,11 +108,6 @@ def checked(main: Callable[..., int | None]) -> Callable[..., Callable[[], int |
 def _is_positional(kind: Any) -> bool:
     """Returns True for the type of an argument without a flag."""
     return _POSITIONAL in getattr(kind, '__metadata__', ())
-
-
-def flag(field: str) -> str:
-    """Returns a dotted field as its flag: `optim.peak` as `--optim.peak`."""
-    return f'--{field.replace("_", "-")}'
 
 
 def dotted(experiment: Any) -> dict[str, str]:
@@ -144,12 +140,17 @@ def of_experiment(kind: Any, folder: str, *, usage: str, does: str) -> tuple[Any
     typed = sys.argv[1:]
     if not typed or typed[0].startswith('-'):
         known = [*experiments.known()]
+        example = 'digits' if 'digits' in known else 'EXPERIMENT'
+        if typed and typed[0] not in ('-h', '--help', '--help-all'):
+            print(f'error: the experiment comes first, as in {program(example)} {typed[0]} ...',
+                  file=sys.stderr)  # fmt: skip
+            sys.exit(2)
         print(f'usage: {program("EXPERIMENT")} {usage}\n\n{does.removesuffix(": ")} an experiment.')
         print(f'\nexperiments: {", ".join(known)}')
-        example = 'digits' if 'digits' in known else 'EXPERIMENT'
-        print(f'{program(example)} --help lists every setting.')
-        sys.exit(0 if typed and typed[0] in ('-h', '--help') else 2)
-    module, name = experiments.find(typed[0]), pathlib.Path(typed[0]).stem
+        print(f'{program(example)} --help lists its settings.')
+        sys.exit(0 if typed else 2)
+    module = experiments.find(typed[0])
+    name = pathlib.Path(module.__file__ or '').stem
     experiment = module.experiment
     given = {argument.split('=')[0].replace('_', '-') for argument in typed}
     if len({'--steps', '--epochs'} & given) == 1:  # replaces the experiment's own length

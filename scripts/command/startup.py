@@ -62,9 +62,11 @@ def huge_pages() -> None:
     tunables = os.environ.get('GLIBC_TUNABLES', '')
     if os.environ.get('VITJAX_HUGE_PAGES', '') not in ('', '1') or 'malloc.hugetlb' in tunables:
         return
-    given = sys.orig_argv[1:]
-    options = given[: max(0, len(given) - len(sys.argv))]
-    direct = [*options, *sys.argv] == given and all(
+    given, arguments = sys.orig_argv[1:], sys.argv[1:]
+    before = given[: len(given) - len(arguments)]
+    # `python OPTIONS scripts/train.py`, or `python OPTIONS BIN/vitjax train`.
+    options = before[:-1] if before[-1:] == sys.argv[:1] else before[:-2]
+    direct = [*before, *arguments] == given and all(
         option.startswith('-') and option not in ('-', '-c', '-m') for option in options
     )  # `python -m pdb scripts/train.py` is the debugger's process
     if not (direct and sys.executable and platform.libc_ver()[0] == 'glibc'):

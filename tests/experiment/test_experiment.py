@@ -80,7 +80,7 @@ def test_experiments_are_found_by_name_and_by_path(tmp_path):
     path.write_text('x = 1')
     with pytest.raises(ValueError, match='must define `experiment`'):
         find(str(path))
-    with pytest.raises(ValueError, match="no experiment 'digit'; there are cait_cifar10"):
+    with pytest.raises(ValueError, match="no experiment 'digit'; close: digits"):
         find('digit')
     with pytest.raises(ValueError, match=r'is a weights file: .* with --weights w\.npz'):
         find('w.npz')
@@ -101,4 +101,4 @@ def test_every_experiment_can_be_run_again_from_its_json(name):
     module = find(name)
     assert module.experiment.data is not None
     assert from_json(json.loads(json.dumps(to_json(module.experiment)))) == module.experiment
-    assert f'python scripts/train.py {name}' in (module.__doc__ or '')
+    assert f'vitjax train {name}' in (module.__doc__ or '')

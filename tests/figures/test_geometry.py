@@ -96,6 +96,7 @@ def channels(count, layers, name):
 def film(layers):
     records = [watched(1.0, layers), watched(10.0, layers)]
     made = watch.film(records)
+    made._draw_was_started = True  # it warns otherwise
     made._draw_frame(1)
     return made._fig
 
@@ -181,7 +182,7 @@ FIGURES: dict[str, Any] = {
     'film': lambda i, h, l, n: film(l),
 }  # fmt: skip
 LONG = 'a_name_of_fifty_characters_or a few more of words, '
-FEW = [(1, 1, 2, 'a'), (5, 12, 12, LONG), (8, 3, 24, 'a')]
+FEW = [(2, 3, 4, LONG)]
 GRID = [*itertools.product((1, 2, 3, 5, 8), (1, 2, 3, 6, 12, 16), (2, 24), ('a', LONG))]
 
 
@@ -217,7 +218,7 @@ def check(kind, *numbers):
         warnings.simplefilter('error')
         figure = FIGURES[kind](*numbers)
         assert not [*faults(figure)], (kind, *numbers)
-    assert figure.get_figwidth() < 7.6, (kind, *numbers)
+    assert figure.get_figwidth() < 7.25, (kind, *numbers)
 
 
 @pytest.mark.parametrize('kind', FIGURES)

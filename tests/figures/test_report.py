@@ -33,7 +33,7 @@ def test_files_in_memory_are_the_same_for_the_same_figure():
     assert first == second and b'<svg' in first
     figure = figures.curves(groups)
     figure.suptitle('no $formula^{')
-    assert figures.png(figure).startswith(b'\x89PNG')
+    assert figure.png().startswith(b'\x89PNG')
 
 
 def test_many_groups_have_colours_of_their_own():

@@ -8,6 +8,7 @@ import pytest
 from vitjax import runs
 from vitjax.data.preprocess import Preprocessing
 from vitjax.experiment import Experiment, from_json, to_json
+from vitjax.experiment.optim import Optim
 from vitjax.models import ViT
 from vitjax.runs import checkpoint, records
 
@@ -136,3 +137,18 @@ def test_another_configuration_is_named(written):
     with pytest.raises(ValueError, match='seed: 0 -> 4'):
         runs.require_same(dataclasses.replace(EXPERIMENT, seed=4), written)
     runs.require_same(EXPERIMENT, written.parent / 'new')
+
+
+def test_16_bits_are_stored_and_said_and_read_as_32(tmp_path, capsys):
+    experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
+    params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
+    runs.write(tmp_path / 'half', experiment, params, dtype='float16')
+    loaded = runs.load(tmp_path / 'half')
+    assert capsys.readouterr().out == 'parameters: stored as float16\n'
+    halves = jax.tree.map(lambda x: x.astype('float16').astype('float32'), params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, halves)
+    assert {x.dtype for x in jax.tree.leaves(loaded.params)} == {np.dtype('float32')}
+    with pytest.raises(ValueError, match='must be finite: .* of .*/large in float16 is not'):
+        large = jax.tree.map(lambda x: x + 1e5, params)
+        runs.write(tmp_path / 'large', experiment, large, dtype='float16')
+    assert [path.name for path in tmp_path.iterdir()] == ['half']

@@ -111,9 +111,8 @@ def test_every_command_that_a_text_names_exists_with_its_flags():
         if 'scripts/' in text:
             for script in re.findall(r'scripts/([a-z]\w*)\.py', text):
                 assert script in COMMANDS, f'{path}:{line}: {script}'
-        if found := re.fullmatch(r'([a-z]+)\.py', text):  # what `command.program` is given
-            assert found[1] in COMMANDS, f'{path}:{line}: {text}'
-            named += 1
+        for script in re.findall(r'vitjax ([a-z]+) ', text) if path.suffix == '.md' else ():
+            assert script in COMMANDS, f'{path}:{line}: {script}'
     assert named > 5
 
 

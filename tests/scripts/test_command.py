@@ -42,8 +42,6 @@ def test_benchmarks_read_no_programs_from_disk(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        ('--pool clas', '--pool must be one of class, mean, flatten: '),
-        ('--tokens clas', '--tokens must be one of all, class: '),
         ('--dept 3', 'there is no --dept; close: --depth'),
         ('--depth', '--depth expects 1 value.'),
         ('extra', 'unexpected argument: extra.'),
@@ -69,6 +67,32 @@ def test_what_is_wrong_with_arguments_is_a_line_and_where_to_find_help(arguments
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f'error: {said}') and end.value.code == 2
     assert second == 'summary.py --help says more.'
+
+
+def test_choices_take_dashes_for_underscores_and_short_names_of_types():
+    def main(
+        attention: Literal['fused', 'multi_query'] = 'fused',
+        dtype: Literal['float32', 'bfloat16'] | None = None,
+    ) -> tuple[str, str | None]:  # fmt: skip
+        """Returns its arguments."""
+        return attention, dtype
+
+    def parsed(*given):
+        return command.parse(command.checked(main), args=given, prog='summary.py')()  # type: ignore
+
+    assert parsed() == ('fused', None)
+    assert parsed('--attention', 'multi-query', '--dtype', 'bf16') == ('multi_query', 'bfloat16')
+    with pytest.raises(ValueError, match="--dtype must be 'float32' or 'bfloat16': 'fp16'"):
+        parsed('--dtype', 'fp16')
+
+
+def test_an_alias_is_the_flag_that_it_stands_for():
+    def main(*, batch_size: int = 1) -> int:
+        """Returns its argument."""
+        return batch_size
+
+    for given in (['--bs', '3'], ['--bs=3'], ['--batch-size', '2', '--bs', '3']):
+        assert command.parse(command.checked(main), args=given, prog='summary.py')() == 3
 
 
 def test_help_is_whole(capsys):
@@ -178,7 +202,12 @@ def test_the_last_of_several_counts_but_a_list_is_given_once(capsys):
         assert capsys.readouterr().err.startswith('error: --widths is given twice')
 
 
-def test_what_to_type_next_can_be_typed(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['../my project/scripts/train.py', 'digits'])
-    found = command.program('runs/a b', script='evaluate.py')
-    assert found == "python '../my project/scripts/evaluate.py' 'runs/a b'"
+def test_what_to_type_next_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my project').symlink_to(SCRIPTS.parent)
+    monkeypatch.setattr(sys, 'argv', ['my project/scripts/train.py', 'digits'])
+    found = command.program('runs/a b', script='evaluate')
+    assert found == "python 'my project/scripts/evaluate.py' 'runs/a b'"
+    monkeypatch.setattr(sys, 'argv', ['vitjax train', 'digits'])
+    assert command.program('runs/a b', script='evaluate') == "vitjax evaluate 'runs/a b'"
+    assert command.program('digits') == 'vitjax train digits'

@@ -8,9 +8,12 @@ import jax
 import numpy as np
 import published
 import pytest
+from helpers import TINY, random_params
 from safetensors.numpy import save_file
 
 from vitjax import models, runs
+from vitjax.data.preprocess import Preprocessing
+from vitjax.experiment import resolved
 
 DINOV2 = pathlib.Path(__file__).parents[3] / 'shared' / 'weights' / 'dinov2_small.safetensors'
 
@@ -62,6 +65,22 @@ def test_weights_become_a_run(weights, tmp_path, capsys):
     ]
     experiment = runs.load(again).experiment
     assert experiment.classes == ()
+
+
+def test_a_run_in_16_bits_keeps_its_records_unless_it_is_resized(tmp_path, capsys):
+    run, params = tmp_path / 'run', random_params(TINY.model, np.zeros((1, 8, 8, 3)))
+    runs.write(run, resolved(TINY, Preprocessing(size=8), tuple('0123456789')), params)
+    for name in ('metrics.jsonl', 'environment.jsonl', 'predictions.json'):
+        (run / name).write_text(f'{name}\n')
+    convert.main(str(run), str(tmp_path / 'half'), dtype='float16')
+    assert capsys.readouterr().out.endswith(f'written: {tmp_path / "half"}, float16\n')
+    for name in ('metrics.jsonl', 'environment.jsonl', 'predictions.json'):
+        assert (tmp_path / 'half' / name).read_text() == f'{name}\n'
+    assert runs.load(tmp_path / 'half').experiment == runs.load(run).experiment
+    convert.main(str(run), str(tmp_path / 'resized'), image_size=16)
+    assert sorted(p.name for p in (tmp_path / 'resized').iterdir()) == [
+        'checkpoints', 'experiment.json'
+    ]  # fmt: skip
 
 
 def test_nothing_is_half_written(weights, tmp_path):

@@ -1,7 +1,10 @@
 """The whole command on a small model: files, messages and errors."""
 
+import dataclasses
 import re
+import sys
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,17 +67,15 @@ def test_figures_come_in_the_formats_asked_for(run, photographs, tmp_path):
 
 
 def test_every_option_of_a_view_has_its_flag(run, photographs, tmp_path, monkeypatch):
-    given = {}
-
-    def draw(loaded, images, *names, **options):
-        given.update(options)
-        return iter(())
-
-    monkeypatch.setattr(views, 'draw', draw)
-    visualize.main(run, ('all',), images=photographs, out=str(tmp_path), enlarge='nearest')
-    options = {option for view in views.VIEWS.values() for option in view.options}
-    assert given.keys() - {'report', 'begin'} == {'target', 'at', *options}
-    assert given['smooth'] is False
+    given = []
+    monkeypatch.setattr(views, 'stream', lambda *args: given.append(args[3]) or iter(()))
+    options = ['--enlarge', 'nearest', '--layer', '2', '--out', str(tmp_path), '--images']
+    monkeypatch.setattr(sys, 'argv', ['visualize.py', run, 'all', *options, *photographs])
+    command.parse(command.checked(visualize.main))()
+    assert given == [views.Options(enlarge='nearest', layer=2, labels=('vit',))]
+    declared = {f'--{field.name}' for field in dataclasses.fields(views.Options)}
+    flags = command.flags(command.checked(visualize.main)).keys()
+    assert declared - flags == {'--labels'}  # those of the runs
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from vitjax.data.preprocess import Preprocessing
 from vitjax.data.source import Source
 from vitjax.experiment import Experiment
 from vitjax.inside import capture
-from vitjax.views import forward
+from vitjax.views import forward, target
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def test_all_views_of_a_vit_share_one_pass(draw, monkeypatch):
 
     monkeypatch.setattr(capture, 'gradients', counted)
     begun = []
-    arrays, reasons = draw('vit', 'all', steps=2, begin=lambda *now: begun.append(now))
+    arrays, reasons = draw(
+        'vit', 'all', steps=2, progress=lambda done, total, now: begun.append((done, now))
+    )
     assert len(passes) == 1 and begun == [*enumerate(views.VIEWS)]
     assert list(arrays) == [
         'heads', 'heads_by_layer', 'heads_over_depth', 'rollout', 'distance', 'relevance',
@@ -166,14 +168,19 @@ def test_files_and_arrays_of_the_same_pixels_are_drawn_alike(opened, photographs
         (('attentoin',), {}, "no view is named 'attentoin'; close: attention"),
         ((), {}, 'nothing to draw: name views or groups: all, attention'),
         (('class-attention',), {}, 'class-attention: skipped: ViT has no class-attention layers'),
-        (('heads',), {'layers': 4}, "no view has the option 'layers'; there are at, beside, blur"),
+        (
+            ('heads',),
+            {'layers': 4},
+            "no view has the option 'layers'; there are layer, query",
+        ),
         (('heads',), {'layer': 4}, 'layer must be 1 to 3 here: got 4'),
         (('maximize',), {'layer': 0}, 'layer must be 1 to 3 here: got 0'),
         (('patches',), {'image': 3}, 'image must be 1 to 2 here: got 3'),
         (('activations',), {'channels': (16,)}, 'channels must be 0 to 15 at layer 1'),
         (('heads',), {'query': (4, 0)}, '4x4 patches, from 1 on: got 4 0'),
         (('relevance',), {'target': 'clas1'}, "must be a class or 0 to 2: 'clas1'"),
-        (('grad-cam',), {'at': 'block'}, "'block' is not one; close: blocks"),
+        (('grad-cam',), {'at': 'block'}, "'block' matches none; close: blocks"),
+        (('grad-cam',), {'at': '('}, "at must be text, a regular expression: '\\('"),
         (('grad-cam',), {'at': 'norm'}, r'tokens or feature maps: norm is \[2, 16\]'),
         (('maximize',), {'channels': (64,)}, 'must be 0 to 63'),
     ],
@@ -201,6 +208,30 @@ def test_a_path_below_a_block_is_drawn(draw):
     assert list(draw('vit', 'grad-cam', at='blocks/mlp')[0]) == ['grad_cam']
 
 
+def test_a_pattern_draws_every_layer_that_it_matches(draw):
+    """All layers of a stack and all channels; grad-cam too; maximize takes one path."""
+    at = 'blocks/(attention|mlp/hidden|attention/weights)'  # weights have no patches
+    arrays, reasons = draw('vit', 'activations', 'grad-cam', 'maximize', at=at, image=2)
+    hidden, attended = 'blocks.mlp.hidden_layer_', 'blocks.attention_layer_'
+    assert [name for name in arrays if 'activations' in name] == [
+        f'activations_{stem}{layer}' for stem in (attended, hidden) for layer in (1, 2, 3)
+    ]
+    assert arrays[f'activations_{hidden}3']['blocks.mlp.hidden, layer 3'].shape == (4, 4, 64)
+    assert [name for name in arrays if 'grad_cam' in name] == [
+        f'grad_cam_{attended}2', f'grad_cam_{hidden}2'
+    ]  # fmt: skip
+    assert reasons == [f'maximize: skipped: it takes one path, {at!r} matches 3: '
+        'blocks/attention, blocks/attention/weights, blocks/mlp/hidden']  # fmt: skip
+
+
+def test_arrays_name_the_images(draw, opened, photographs):
+    arrays, _ = draw('vit', 'heads', 'patches', image=2)
+    assert arrays['heads']['names'].tolist() == ['image 1', 'image 2']
+    assert arrays['heads_by_layer']['names'] == arrays['patches']['names'] == ['image 2']
+    named = {'test 17': photographs[0], 'test 4': photographs[1]}
+    assert views.forward_pass(opened['vit'], named).names == ('test 17', 'test 4')
+
+
 @pytest.mark.slow
 def test_memory_grows_with_images_views_and_gradients(opened):
     vit = opened['vit']
@@ -216,8 +247,7 @@ def test_every_registered_view_is_in_the_readme():
     assert not [name for name in views.VIEWS if f'`{name}`' not in readme]
 
 
-def test_options_and_groups_are_those_of_the_registry():
-    assert views.VIEWS['rollout'].options == ('discard', 'smooth', 'scale')
+def test_groups_are_those_of_the_registry():
     assert views.choose(['tokens', 'heads'])[0] == 'heads'
     assert views.choose(['all']) == list(views.VIEWS)
 
@@ -227,6 +257,6 @@ def test_classes_are_found_by_index_and_name():
         model=models.ViT(num_classes=3), classes=('tabby, tabby cat', 'dog', '7'),
         preprocessing=Preprocessing(),
     )  # fmt: skip
-    assert forward.class_index(experiment, 'Tabby cat') == 0
-    assert forward.class_index(experiment, 'dog') == 1
-    assert forward.class_index(experiment, '2') == forward.class_index(experiment, 2) == 2
+    assert target.class_index(experiment, 'Tabby cat') == 0
+    assert target.class_index(experiment, 'dog') == 1
+    assert target.class_index(experiment, '2') == target.class_index(experiment, 2) == 2

@@ -70,6 +70,23 @@ def test_fractions_of_a_maximum_have_a_maximum_of_1(drawn, view):
     assert [float(values.max()) for values in shown] == pytest.approx([1, 1])
 
 
+def test_photographs_keep_their_resolution(drawn, opened, photographs):
+    """The square that the model sees as 16 pixels has 20 in the files."""
+    results = forward.forward_pass(opened['vit'], photographs)
+    assert results.pixels.shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(results.photographs[0], photographs[0][:, 5:25] / np.float32(255))
+    for view in ('heads', 'relevance', 'grad-cam'):
+        axis = drawn('vit', view)[view.replace('-', '_')].figure.axes[0]
+        np.testing.assert_array_equal(axis.images[0].get_array(), results.photographs[0])
+
+
+def test_grad_cam_without_evidence_says_so(opened, photographs):
+    results = forward.forward_pass(opened['vit'], photographs, keep=['blocks'], gradients=True)
+    flat = dataclasses.replace(results, grads={'blocks': 0 * results.grads['blocks']})
+    (drawing,) = views.VIEWS['grad-cam'].draw(flat)
+    assert words(drawing).count('nothing is positive') == 2
+
+
 def test_images_of_one_name_in_two_folders_are_told_apart(opened, photographs, tmp_path):
     files = [tmp_path / folder / 'cat.png' for folder in 'ab']
     for file, pixels in zip(files, photographs, strict=True):
@@ -101,14 +118,14 @@ def test_activations_of_a_chosen_image_layer_and_channel(drawn, opened, photogra
     hidden = drawn('vit', 'activations', at='blocks/mlp/hidden', layer=1)['activations']
     assert hidden.arrays['blocks.mlp.hidden, layer 1'].shape == (4, 4, 64)
     whole = drawn('vit', 'activations')['activations']
-    assert [name for name in whole.arrays if 'channels' not in name] == [
+    assert [name for name, values in whole.arrays.items() if values.ndim == 3] == [
         'layer 1', 'layer 2', 'layer 3'
     ]  # fmt: skip
 
 
 def test_activations_of_a_convolutional_network_have_its_poolings(drawn):
     arrays = drawn('convnet', 'activations')['activations'].arrays
-    shapes = {name: a.shape for name, a in arrays.items() if 'channels' not in name}
+    shapes = {name: a.shape for name, a in arrays.items() if a.ndim == 3}
     assert shapes == {
         'conv_1': (14, 14, 4), 'pool_1': (7, 7, 4), 'conv_2': (5, 5, 6), 'pool_2': (2, 2, 6)
     }  # fmt: skip

@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress
 from tyro.constructors import (
@@ -55,14 +55,33 @@ def _joined(text: str | Callable[[], str | None] | None) -> Callable[[], str | N
 def flagged(kind: Any) -> Any:
     """A declared type as tyro shows and reads it: `int` from 1 to 8 as `INT[1,8]`."""
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return Annotated[str, _choice(inside)]
     if origin is Annotated:
         inner, *marks = inside
         marks = [_number(inner, mark) if isinstance(mark, Range) else mark for mark in marks]
+        marks += [_choice((*mark.known,)) for mark in marks if hasattr(mark, 'known')]
         kind = Annotated[(flagged(inner), *marks)]
         return Suppress[kind] if any(isinstance(mark, Hidden) for mark in marks) else kind
     if origin in (typing.Union, types.UnionType):
         return typing.Union[tuple(map(flagged, inside))]  # noqa: UP007, of as many as there are
     return tuple[tuple(map(flagged, inside))] if origin is tuple else kind
+
+
+_SHORT = {'bf16': 'bfloat16', 'fp16': 'float16', 'fp32': 'float32', 'fp64': 'float64'}
+
+
+def _choice(names: tuple[str, ...]) -> Any:
+    """A choice between names, in which dashes equal underscores; `fields.check` refuses others."""
+    spelled = {name.replace('_', '-'): name for name in names}
+
+    def read(texts: list[str]) -> str:
+        return spelled.get(_SHORT.get(texts[0], texts[0]).replace('_', '-'), texts[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1, metavar=f'{{{",".join(names)}}}', instance_from_str=read,
+        is_instance=lambda value: isinstance(value, str), str_from_instance=lambda value: [value],
+    )  # fmt: skip
 
 
 def _number(kind: Any, range: Range) -> Any:

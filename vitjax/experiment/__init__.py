@@ -1,6 +1,7 @@
 """Experiment: one frozen dataclass with everything a run depends on, to JSON and back."""
 
 import dataclasses
+import difflib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from vitjax import models
-from vitjax.base import fields
+from vitjax.base import fields, shell
 from vitjax.base.ranges import Count, Epochs, Hidden, Seed, Steps, Whole
 from vitjax.data.augment import Augment
 from vitjax.data.preprocess import Preprocessing
@@ -205,8 +206,8 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
 
 def known() -> dict[str, pathlib.Path]:
     """The files of `experiments/` by name: of this project, else of the working directory."""
-    beside = pathlib.Path(__file__).resolve().parents[2] / 'experiments'
-    folder = beside if beside.is_dir() else pathlib.Path('experiments')
+    own = shell.folder('experiments')
+    folder = own if own.is_dir() else pathlib.Path('experiments')
     return {path.stem: path for path in sorted(folder.glob('*.py'))}
 
 
@@ -231,7 +232,9 @@ def find(name: str) -> ModuleType:
     Raises:
         ValueError: if there is none, or it has no `experiment`.
     """
-    path = pathlib.Path(name) if name.endswith('.py') else known().get(name)
+    there = known()
+    found = there.get(name, there.get(name.replace('-', '_')))
+    path = pathlib.Path(name) if name.endswith('.py') else found
     if path is None or not path.is_file():
         given = pathlib.Path(name)
         if (given / 'experiment.json').exists():
@@ -248,8 +251,9 @@ def find(name: str) -> ModuleType:
             raise ValueError(
                 f'an experiment must be a name or a file of Python: {name!r} is neither.'
             )
-        there = ', '.join(known())
-        raise ValueError(f'no experiment {name!r}; there are {there}, or give a path to a file.')
+        close = ', '.join(difflib.get_close_matches(name.replace('-', '_'), there, n=3))
+        listed = f'close: {close}' if close else f'there are {", ".join(there)}'
+        raise ValueError(f'no experiment {name!r}; {listed}, or give a path to a file.')
     if str(path.parent) not in sys.path:  # an experiment may build on its neighbour
         sys.path.insert(0, str(path.parent))
     registry.folders.add(str(path.parent.absolute()))

@@ -29,7 +29,7 @@ def words(setting: str) -> str:
 
 @styled
 def pair(
-    table: np.ndarray, x: Axis, y: Axis | None, axes: int = 2, *, seeds: int, each: str = ''
+    table: np.ndarray, x: Axis, y: Axis | None, settings: int = 2, *, seeds: int, each: str = ''
 ) -> Figure:
     """Test accuracy over two settings: lines with their 95% intervals, and a heat map of the same.
 
@@ -37,7 +37,7 @@ def pair(
         table: mean, low and high end, [values of y, values of x, 3]; NaN for missing cells.
         x: setting along the lines.
         y: setting that tells lines apart; None for one line and no heat map.
-        axes: number of settings that vary; the title says that the others are averaged.
+        settings: number of settings that vary; the title says that the others are averaged.
         seeds: seeds of each cell.
         each: training that all cells have in common, for the title: `1,200 steps each`.
     """
@@ -57,7 +57,7 @@ def pair(
         names = _said(y)
         figure.key([*drawn.values()], [names[i] for i in drawn], lines, title=words(y[0]))
         _heat(figure, axes[1], table, x, y)
-    over = '' if axes <= 2 else ', other settings averaged'
+    over = '' if settings <= 2 else ', other settings averaged'
     given = f'; {each}' if each else ''
     figure.suptitle(f'{_mean(seeds, table[..., 1])}{over}{given}')
     return figure

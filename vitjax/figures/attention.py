@@ -9,11 +9,10 @@ from matplotlib.patches import Rectangle
 
 from vitjax.data.order import evenly
 from vitjax.figures.charts import charts, number
-from vitjax.figures.figure import Figure, styled
+from vitjax.figures.figure import Figure, balanced, styled
 from vitjax.figures.panels import (
     Colors,
     Scale,
-    balanced,
     overlay,
     panels,
     require_finite,

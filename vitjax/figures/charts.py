@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from vitjax.base.types import Array
-from vitjax.figures.figure import LINE, Figure
-from vitjax.figures.panels import balanced, trimmed
+from vitjax.figures.figure import LINE, Figure, balanced
+from vitjax.figures.panels import trimmed
 from vitjax.figures.style import WIDTH
 from vitjax.figures.text import fitted, inches
 

@@ -2,8 +2,9 @@
 
 import functools
 import io
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib.figure
@@ -27,6 +28,11 @@ R = TypeVar('R')
 # Inches: round the figure and between its parts, of a line of text, and of color bars.
 PAD, LINE, BAR, TALL = 0.07, 0.135, 0.09, 3.0
 Place = tuple[int, int]
+
+
+def balanced(count: int, most: int) -> int:
+    """Columns of at most `most` that fill the rows of `count` panels evenly."""
+    return -(-count // max(1, -(-count // most)))
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -123,6 +129,7 @@ class Figure(matplotlib.figure.Figure):
     def lay_out(self) -> None:
         """Fits texts to their axes, and places and sizes everything; once, when all is drawn."""
         found = [_Layout(self, grid) for grid in self._grids]
+        found = [layout.narrowed(WIDTH - 2 * PAD) for layout in found]
         width = max(2.4, *(layout.width for layout in found)) + 2 * PAD
         title = fitted(self.get_suptitle(), width - 2 * PAD, lines=20)
         keys = [self._legend(key, width - 2 * PAD) for key in self._keys if key.axis is None]
@@ -163,8 +170,9 @@ class Figure(matplotlib.figure.Figure):
         columns = int(room / (max((inches(name, 7) for name in names), default=0) + 0.5))
         made = (self if key.axis is None else key.axis).legend(
             key.handles, [f'{i}' for i in range(len(names))], title=key.title, loc='upper left',
-            ncols=max(1, min(columns, len(names))), borderpad=0, borderaxespad=0,
+            ncols=balanced(len(names), max(1, columns)), borderpad=0, borderaxespad=0,
         )  # fmt: skip
+        made.set_in_layout(False)  # placed by `pin`
         for text, name in zip(made.get_texts(), names, strict=True):
             text.set_text(name)
         return made
@@ -218,12 +226,22 @@ class _Layout:
         self.width = self._span(self.left, self.right, 0)
         self.height = self._span(self.above, self.below, 1)
 
+    def narrowed(self, width: float) -> '_Layout':
+        """The same grid with axes so narrow that it fits into a width, but of 0.6 inch or more."""
+        over = (self.width - width) / self.grid.shape[1]
+        least = min(0.6, self.grid.size[0])
+        if over < 0.01 or self.grid.size[0] == least:
+            return self
+        size = max(least, self.grid.size[0] - over), self.grid.size[1]
+        return _Layout(self.figure, self.grid._replace(size=size))
+
     def _span(self, before: np.ndarray, after: np.ndarray, side: int) -> float:
         return float((before + after + self.grid.size[side] + self.grid.gap).sum() - self.grid.gap)
 
     def _margins(self, axis: Axes, width: float, height: float) -> np.ndarray:
         """Inches that texts take to the left of axes, below, to the right and above."""
         axis.set_position((0, 0, *np.array([width, height]) / self.figure.get_size_inches()))
+        axis.apply_aspect()
         _fit(axis, width, height)
         box = axis.get_tightbbox(self.figure.canvas.get_renderer())  # type: ignore
         ends = np.zeros(4) if box is None else np.array(box.extents) / self.figure.dpi
@@ -264,32 +282,35 @@ def _fit(axis: Axes, width: float, height: float) -> None:
 
 def _thin(axis: Axis, side: int) -> None:
     """Leaves every second label of ticks, every third or so on, until none covers another."""
-    figure: Any = axis.get_figure()
-    renderer = figure.canvas.get_renderer()
+    renderer = axis.get_figure().canvas.get_renderer()  # type: ignore
 
-    def crowded(labels: Sequence[Text]) -> bool:
-        ends = [np.array(text.get_window_extent(renderer).extents)[side::2] for text in labels]
-        ends.sort(key=lambda pair: pair[0])
-        return any(b[0] < a[1] + 2 for a, b in zip(ends, ends[1:], strict=False))
-
-    def shown(ticks: Sequence[Any]) -> list[Any]:
+    def labels(kind: str) -> dict[float, Text]:
+        """Labels that are shown, by place."""
+        getattr(axis, f'get_{kind}ticklabels')()  # makes them
         low, high = sorted(axis.get_view_interval())
         slack = 1e-9 * (high - low)
-        inside = [t for t in ticks if low - slack <= t.get_loc() <= high + slack]
-        return [t for t in inside if t.label1.get_text()]
+        ticks = getattr(axis, f'get_{kind}_ticks')()
+        found = {t.get_loc(): t.label1 if t.label1.get_visible() else t.label2 for t in ticks}
+        return {
+            x: text
+            for x, text in found.items()
+            if low - slack <= x <= high + slack and text.get_text()
+        }
 
-    axis.get_majorticklabels()  # makes them
+    def crowded(texts: Iterable[Text]) -> bool:
+        ends = sorted(tuple(t.get_window_extent(renderer).extents[side::2]) for t in texts)
+        return any(b[0] < a[1] + 2 for a, b in itertools.pairwise(ends))
+
+    major = labels('major')
     if axis.get_major_formatter().get_offset():
         axis.set_major_formatter('{x:g}')  # a power of ten would stand where titles do
-        axis.get_majorticklabels()
-    axis.get_minorticklabels()
-    major, minor = shown(axis.get_major_ticks()), shown(axis.get_minor_ticks())
-    if minor and crowded([tick.label1 for tick in (*major, *minor)]):
+        major = labels('major')
+    if crowded([*major.values(), *labels('minor').values()]):
         axis.set_minor_formatter(NullFormatter())
-    step = 1
-    while crowded([tick.label1 for tick in major[::step]]):
-        step += 1
+    for step in itertools.count(1):
+        if not crowded([*major.values()][::step]):
+            break
     if step > 1:
-        told = [(tick.get_loc(), tick.label1.get_text()) for tick in major[::step]]
-        turned = major[0].label1.get_rotation()
-        axis.set_ticks(*map(list, zip(*told, strict=True)), rotation=turned)
+        told = {x: text.get_text() for x, text in [*major.items()][::step]}
+        turned = next(iter(major.values())).get_rotation()
+        axis.set_ticks([*told], [*told.values()], rotation=turned)

@@ -9,15 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from vitjax.figures.figure import Figure
+from vitjax.figures.figure import Figure, balanced
 from vitjax.figures.style import WIDTH
 
 SIDES = 0.8  # inches that color bars and labels of rows take of the width
-
-
-def balanced(count: int, most: int) -> int:
-    """Columns of at most `most` that fill the rows of `count` panels evenly."""
-    return -(-count // -(-count // most))
 
 
 def panels(

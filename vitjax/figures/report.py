@@ -39,7 +39,7 @@ def curves(groups: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
             for split, style in _STYLES.items():
                 if (split, metric) in own:
                     _draw(axis, own[split, metric], style, colors[name])
-        axis.set(title=TITLES[metric], xlabel='epoch', ylabel=TITLES[metric])
+        axis.set(title=TITLES[metric], xlabel='epoch')
         number(axis)
         if metric != 'loss':
             percent(axis.yaxis)
@@ -59,11 +59,4 @@ def svg(figure: Figure) -> bytes:
     """A figure as SVG, the same bytes for the same figure; its pictures have 200 dots an inch."""
     out = io.BytesIO()
     figure.savefig(out, format='svg', dpi=200, metadata={'Date': None})
-    return out.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG, for figures made of pictures."""
-    out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=160)
     return out.getvalue()

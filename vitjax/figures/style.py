@@ -15,7 +15,7 @@ WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and 
 STYLE: Any = {
     'font.size': 8, 'figure.titlesize': 8, 'axes.titlesize': 8, 'axes.labelsize': 8,
     'xtick.labelsize': 7, 'ytick.labelsize': 7, 'legend.fontsize': 7, 'legend.title_fontsize': 7,
-    'axes.linewidth': 0.6, 'axes.axisbelow': True,
+    'axes.linewidth': 0.6, 'axes.titlepad': 3, 'axes.axisbelow': True,
     'grid.linewidth': 0.5, 'grid.alpha': 0.3, 'lines.linewidth': 1.1,
     'lines.markersize': 3, 'xtick.major.width': 0.6, 'ytick.major.width': 0.6,
     'xtick.major.size': 2.5, 'ytick.major.size': 2.5, 'xtick.minor.size': 0, 'ytick.minor.size': 0,

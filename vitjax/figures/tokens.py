@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from vitjax.data.order import evenly
 from vitjax.figures.attention import Pictures
 from vitjax.figures.charts import charts, heat, hues, number, write_cells
-from vitjax.figures.figure import LINE, Figure, styled
-from vitjax.figures.panels import GAP, balanced, montage, panels, require_finite, show, table
+from vitjax.figures.figure import LINE, Figure, balanced, styled
+from vitjax.figures.panels import GAP, montage, panels, require_finite, show, table
 from vitjax.figures.text import named, short
 
 
@@ -82,7 +82,7 @@ def lens(
     """
     shown, columns = evenly(len(probability), 16), balanced(len(labels), 5)
     rows = -(-len(labels) // columns)
-    figure, axes = charts(rows, 1, width=1.15 * columns, height=0.22 * len(shown))
+    figure, axes = charts(rows, 1, width=1.15 * columns, height=max(0.6, 0.22 * len(shown)))
     for i, axis in enumerate(axes):
         part = slice(i * columns, (i + 1) * columns)
         own = [named(label, 22) for label in labels[part]]
@@ -103,19 +103,22 @@ def lens(
 
 
 @styled
-def norms(pictures: Pictures, maps: np.ndarray, *, layers: Sequence[int]) -> Figure:
+def norms(
+    pictures: Pictures, maps: np.ndarray, *, layers: Sequence[int], names: Sequence[str] = ()
+) -> Figure:
     """Images, below them norms of their patch tokens at some layers, and histograms at the last.
 
     Args:
         pictures: B images.
         maps: norms, [layers shown, B, rows, columns]; one color scale a layer.
         layers: indices of these layers.
+        names: names of the images, or none.
     """
     require_finite(maps, 'norms')
     said = [f'layer {layer + 1}' for layer in layers]
     figure, axes, columns = table(len(pictures), ['', *said, 'patches'], 5, side=1.2)
-    for axis, picture in zip(axes[0], pictures, strict=True):
-        show(axis, picture)
+    for axis, picture, name in zip(axes[0], pictures, names or [''] * len(pictures), strict=True):
+        show(axis, picture, name)
     for row, values in zip(axes[1:-1], maps, strict=True):
         norm = Normalize(values.min(), values.max())
         for axis, each in zip(row, values, strict=True):
@@ -158,7 +161,7 @@ STANDARDISED = 'channels, each standardised over the image'
 
 @styled
 def channels(
-    layers: Mapping[str, np.ndarray], numbers: Mapping[str, Sequence[int]],
+    layers: Mapping[str, np.ndarray], numbers: Mapping[str, Sequence[int] | np.ndarray],
     counts: Mapping[str, int], *, title: str, columns: int = 12,
 ) -> Figure:  # fmt: skip
     """Feature maps side by side, each below its channel's number.

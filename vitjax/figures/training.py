@@ -35,7 +35,7 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Figure:
             rows = [r for r in records if r['split'] == split and name in r]
             epochs, values = [r['epoch'] for r in rows], [r[name] for r in rows]
             axis.plot(epochs, values, color=color, marker=mark if len(rows) < 30 else None)
-        axis.set(title=title, xlabel='epoch', ylabel=title)
+        axis.set(title=title, xlabel='epoch')
         number(axis)
         if name != 'loss':
             percent(axis.yaxis)

@@ -20,7 +20,7 @@ def strip(records: Records) -> Figure:
     figure = Figure()
     if 'cka' in records[0]:
         shown = [records[i] for i in evenly(len(records), 6)]
-        _, axes = charts(len(shown), 6, height=0.95, width=0.95, figure=figure)
+        axes = figure.grid(1, len(shown), width=0.9, height=0.9)[0]
         images = [_similarity(axis, record) for axis, record in zip(axes, shown, strict=True)]
         for axis in axes[1:]:
             axis.set(yticks=[], ylabel='')

@@ -4,12 +4,11 @@ import dataclasses
 import os
 import pathlib
 import re
-import shlex
 from typing import Any
 
 from vitjax import experiment as experiments
 from vitjax import models
-from vitjax.base import fields
+from vitjax.base import fields, shell
 from vitjax.base.types import Module, Params
 from vitjax.data.augment import Augment
 from vitjax.data.classes import imagenet as imagenet_classes
@@ -218,7 +217,7 @@ def _assumed(
     options = ' '.join([*([f'--model {name}'] if name else []), *flags])
     return (
         f'assumed, since no file beside the weights states it: {"; ".join(text)}. A run states it: '
-        f'python scripts/convert.py {shlex.quote(str(path))} --out {shlex.quote(out)} {options}'
+        f'{shell.command("convert", str(path), "--out", out)} {options}'
     )
 
 

@@ -24,7 +24,7 @@ class Change(NamedTuple):
     """A decision or change between a file and the returned parameters.
 
     Attributes:
-        what: `model`, `patch kernel`, `positions`, `head` or `assumed`.
+        what: `model`, `parameters`, `patch kernel`, `positions`, `head` or `assumed`.
         text: the change in a line, as `str` returns it.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from vitjax.base import files
+from vitjax.base import files, shell
 from vitjax.base.labels import label
 from vitjax.report import classes, examples, page, sections
 from vitjax.report.groups import Group, grouped
@@ -120,7 +120,7 @@ def attempt(path: Path) -> str:
     try:
         return f'report: {write([path], attention=jax.process_count() == 1)}\n'
     except Exception as error:  # the run is finished and saved, which is what counts
-        again = f'python scripts/report.py {path} tries again'
+        again = f'{shell.command("report", str(path))} tries again'
         return f'there is no report: {files.first_line(error)}; {again}\n'
 
 

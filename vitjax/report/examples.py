@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from vitjax import runs, views
-from vitjax.figures import report as figures
 from vitjax.report import page
 from vitjax.report.page import Html, join, tag
 from vitjax.report.predictions import Predictions, images
@@ -99,7 +98,7 @@ def attention(run: Run, found: Predictions) -> Html:
             names = tuple(f'true: {found.classes[found.labels[row]]}' for row in rows)
             drawings = view.draw(dataclasses.replace(results, names=names))
             drawn: Any = next(each.figure for each in drawings if each.name == figure)
-            picture = page.picture(figures.png(drawn), 'png', f'{figure}, {kind}')
+            picture = page.picture(drawn.png(), 'png', f'{figure}, {kind}')
             shown.append(page.figure(picture, said, kind='half'))
     title = 'Evidence' if reads == 'maps' else 'Attention'
     head = tag('h3', f'{title}, {found.split} images')

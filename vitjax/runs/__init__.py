@@ -8,17 +8,20 @@ can be read without the code that wrote them.
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax import experiment as experiments
 from vitjax import models, pretrained
-from vitjax.base import files
+from vitjax.base import files, shell
 from vitjax.base.types import Params
 from vitjax.data.source import Source
 from vitjax.experiment import (
@@ -91,12 +94,13 @@ def load(
         if given := ', '.join(stated.given() if stated else ()):
             raise ValueError(f'a run directory has its {given}: {path}; leave them out.')
         experiment = prepared(read_experiment(path))
-        params = checkpoint.load(
-            path,
-            parameter_shapes(experiment.model, experiment.preprocessing.size),
-            which=which,
-            item='ema' if experiment.optim.ema else 'params',
-        )
+        shapes = parameter_shapes(experiment.model, experiment.preprocessing.size)
+        stored = checkpoint.position(path).get('dtype', 'float32')
+        if stored != 'float32':
+            note(pretrained.Change('parameters', f'parameters: stored as {stored}'))
+            shapes = jax.eval_shape(functools.partial(_cast, dtype=stored), shapes)
+        params = checkpoint.load(path, shapes, which=which, item=_item(experiment))
+        params = _cast(params, 'float32')
         experiment, params = pretrained.fit(experiment, params, **sizes, report=note)
     else:
         if hint := _hint_for_weights(pathlib.Path(path)):
@@ -110,7 +114,8 @@ def _hint_for_weights(path: pathlib.Path) -> str:
     """The argument to give for a path that is neither a run nor weights; empty if it may be one."""
     name = path.stem if path.suffix == '.py' else str(path)
     if name in experiments.known() and (path.suffix == '.py' or not path.exists()):
-        return f'{path} is an experiment: scripts/train.py {path} makes a run of it, runs/{name}.'
+        train = shell.command('train', str(path))
+        return f'{path} is an experiment: {train} makes a run of it, runs/{name}.'
     if name in models.NAMES and not path.exists():
         return f'{path} is a model without weights: give a file of them, or a run.'
     weights = path.suffix in ('.safetensors', '.npz')
@@ -125,7 +130,7 @@ def _hint_for_run(path: pathlib.Path) -> str:
     if one := next(path.glob('cells/*/seed_*'), None):
         return f'{reason}\nIt is an ablation: give one of its runs, as in {one}.'
     if (path / 'index.json').exists() and (path / 'examples.npy').exists():
-        return f'{reason}\nIt is a capture, which scripts/similarity.py compares.'
+        return f'{reason}\nIt is a capture: {shell.command("similarity", str(path))} compares it.'
     around = next((up for up in path.parents if (up / 'experiment.json').exists()), None)
     return f'{reason}\nIt lies in the run {around}.' if around else reason
 
@@ -159,27 +164,51 @@ def write_experiment(run: Path, experiment: Experiment) -> None:
     files.write_json(files.inside(run, 'experiment.json'), to_json(experiment))
 
 
-def write(run: Path, experiment: Experiment, params: Params) -> None:
+def write(
+    run: Path, experiment: Experiment, params: Params, *, dtype: str = 'float32',
+    source: Path | None = None,
+) -> None:  # fmt: skip
     """Writes parameters and their experiment as a run directory, complete or not at all.
 
     Args:
         run: a missing or empty directory.
         experiment: the experiment that `load` shall return.
         params: the parameters that `load` shall return.
+        dtype: type of the stored parameters, float32 or float16; `load` returns float32.
+        source: run that trained these parameters; its records (metrics, environment, predictions,
+            identity of its data) are copied.
 
     Raises:
-        ValueError: if the directory holds anything, or the parameters are not those that `load`
-            would ask of the model.
+        ValueError: if the directory holds anything, the parameters are not those that `load` would
+            ask of the model, or one of them is outside of the range of `dtype`.
         OSError: if it cannot be written.
     """
     if not files.is_empty(run):
         raise ValueError(f'the output directory must be new or empty: {run} is not.')
     wanted = parameter_shapes(experiment.model, experiments.preprocessing(experiment).size)
     checkpoint.require_equal('what is to be written, for images of 3 channels,', params, wanted)
+    position: dict[str, Any] = {}
+    if dtype != 'float32':
+        position, params = {'dtype': dtype}, _cast(params, dtype)
+        _require_finite(params, f'{run} in {dtype}')
     with files.writing_folder(run) as draft:
         write_experiment(draft, experiment)
+        if source is not None:
+            position |= {'origin': checkpoint.position(source).get('origin')}
+            for name in (records.METRICS, records.ENVIRONMENT, records.PREDICTIONS):
+                if (path := files.inside(source, name)).exists():
+                    shutil.copyfile(path, draft / name)
         with checkpoint.writing(draft) as new:
-            checkpoint.save(new, 0, {'params': params}, {})
+            checkpoint.save(new, 0, {_item(experiment): params}, position)
+
+
+def _item(experiment: Experiment) -> str:
+    """Item of a checkpoint that `load` returns: the moving average of a run that keeps one."""
+    return 'ema' if experiment.optim.ema else 'params'
+
+
+def _cast(params: Params, dtype: str) -> Params:
+    return jax.tree.map(lambda x: jnp.astype(x, dtype), params)
 
 
 def require_same(experiment: Experiment, run: Path) -> None:

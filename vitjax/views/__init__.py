@@ -24,9 +24,9 @@ __all__ = [
 
 # Each is a file of this package; views are listed and drawn in this order.
 _FILES = (
-    'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions', 'evolution',
-    'lens', 'rank', 'norms', 'patches', 'activations', 'grad_cam', 'filters', 'maximize', 'field',
-    'importance', 'explorer',
+    'overview', 'heads', 'class_attention', 'rollout', 'distance', 'relevance', 'positions',
+    'evolution', 'lens', 'rank', 'norms', 'pca', 'patches', 'activations', 'grad_cam', 'filters',
+    'maximize', 'field', 'importance', 'explorer',
 )  # fmt: skip
 VIEWS: dict[str, View] = {
     name.replace('_', '-'): importlib.import_module(f'vitjax.views.{name}').VIEW for name in _FILES

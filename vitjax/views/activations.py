@@ -8,7 +8,7 @@ import numpy as np
 from vitjax.analysis import tokens
 from vitjax.data.order import evenly
 from vitjax.figures import tokens as figures
-from vitjax.views.forward import MAPS, Layer, Results
+from vitjax.views.forward import STAGES, Layer, Results
 from vitjax.views.view import Drawing, Drawn, View
 
 _MOST, _LARGE = 64, 6  # channels of a layer side by side, and as large maps with their values
@@ -59,7 +59,7 @@ def _layers(results: Results) -> list[Layer]:
     if 'blocks' in results.found:
         layers = results.layers('blocks')
         return [layers[i] for i in evenly(len(layers), 3)]
-    stages, maps = results.stages(), [*results.feature_maps()]
+    stages, maps = results.feature_maps(STAGES), [*results.feature_maps()]
     if results.options.layer is not None:
         return [Layer(maps[results.layer(len(maps))])]
     large = [path for path, values in stages.items() if values.shape[1] > 1] or [*stages]
@@ -77,4 +77,4 @@ def _channels(values: np.ndarray, asked: Sequence[int], label: str, most: int | 
     return np.asarray(asked)
 
 
-VIEW = View('tokens', draw, rf'blocks|{MAPS}|pool_\d+')
+VIEW = View('tokens', draw, f'blocks|{STAGES}')

@@ -5,7 +5,6 @@ import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, NotApplicable, View
 
@@ -23,32 +22,30 @@ def draw(results: Results) -> Drawn:
         raise NotApplicable(f'{results.kind} has no class-attention layers')
     weights = results.found[CLASS_WEIGHTS]
     layers, count, heads, tokens, uniform = weights.shape
-    scale = UNIFORM._replace(how=results.options.scale or 'shared')
+    scale = figures.UNIFORM._replace(how=results.options.scale or 'shared')
     if tokens > 1:  # a class token per class: those of the likeliest
         top = np.argsort(-results.logits, axis=1)[:, :4]
         rows = np.take_along_axis(np.asarray(weights[-1]).mean(1), top[..., None], 1)
         drawn = maps = _grid(results, rows)
         titles = [[results.answer(i, int(k)) for k in best] for i, best in enumerate(top)]
-        title = f"likeliest classes' tokens, class-attention layer {layers} of {layers}"
-        title, arrays = f'{title}, mean of heads', {'maps': maps, 'classes': top}
+        title = f"likeliest classes' tokens, class-attention layer {layers}, mean of heads"
+        arrays = {'maps': maps, 'classes': top}
         first = np.asarray(weights[0])[np.arange(count), :, results.chosen].mean(1)
-        saliency, above = _grid(results, first), results.titles
+        saliency, above = _grid(results, first), results.titles()
     else:
         maps = np.asarray(attention.head_maps(weights, grid=results.grid, prefix=1, query=0))
-        drawn, titles = np.moveaxis(maps, 0, 1).reshape(count, -1, *results.grid), [
-            f'layer {i + 1}\nhead {h + 1}' if layers > 1 else f'head {h + 1}'
-            for i in range(layers) for h in range(heads)
-        ]  # fmt: skip
+        drawn = np.moveaxis(maps, 0, 1).reshape(count, -1, *results.grid)
+        titles = [f'layer {i + 1}\nhead {h + 1}' for i in range(layers) for h in range(heads)]
         title = f"the class token's attention, {layers} class-attention layer" + 's' * (layers > 1)
-        arrays, saliency, above = {'maps': maps}, maps[0].mean(1), results.answers
+        arrays, saliency, above = {'maps': maps}, maps[0].mean(1), results.titles(asked=False)
+    photographs, names = results.photographs, results.names
     figure = figures.heads(
-        results.photographs, uniform * drawn, scale, title=title, titles=titles,
-        names=results.names,
-    )  # fmt: skip
+        photographs, uniform * drawn, scale, title=title, titles=titles, names=names
+    )
     yield Drawing('class_attention', figure, arrays)
     title = f"the class token's attention, class-attention layer 1 of {layers}, mean of heads"
     figure = figures.overlays(
-        results.photographs, {'saliency': uniform * saliency}, scale, titles=above, title=title,
+        photographs, {'saliency': uniform * saliency}, scale, titles=above, title=title,
         smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('saliency', figure, {'maps': saliency})

@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ WEIGHTS = 'blocks/attention/weights'
 MIXED = 'blocks/attention/mixed_weights'
 CLASS_WEIGHTS = 'class_blocks/attention/weights'
 MAPS = r'conv_\d+'
+STAGES = rf'{MAPS}|pool_\d+'
 HIDDEN = 'blocks/mlp/hidden'
 PIXELS = 2**21  # of all photographs in a figure: more would not show at 300 dots an inch
 
@@ -40,7 +41,8 @@ Image: TypeAlias = str | pathlib.Path | np.ndarray
 Images: TypeAlias = Sequence[Image] | Mapping[str, Image]
 
 
-class Layer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layer:
     """A captured array, or one layer of it.
 
     Attributes:
@@ -166,23 +168,21 @@ class Results:
         classes = self.loaded.experiment.classes
         return classes[index].split(',')[0] if classes else f'class {index}'
 
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """Name of each image, the class whose logit is differentiated, and its probability."""
-        return self._titles(self.chosen, 'predicted' if self.options.target is None else 'asked')
+    def titles(self, *, asked: bool = True) -> list[str]:
+        """Name of each image, its most likely class and that class's probability.
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Name of each image, its most likely class and that class's probability."""
-        return self._titles(None if self.chosen is None else self.logits.argmax(1), 'predicted')
-
-    def _titles(self, classes: np.ndarray | None, how: str) -> tuple[str, ...]:
+        Args:
+            asked: if the user chose the class whose logit is differentiated, show that one.
+        """
+        if self.chosen is None:
+            said = [f'logit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
+        elif asked and self.options.target is not None:
+            said = [f'asked: {self.answer(i, k, 18)}' for i, k in enumerate(self.chosen)]
+        else:
+            likeliest = enumerate(self.logits.argmax(1))
+            said = [f'predicted: {self.answer(i, k, 18)}' for i, k in likeliest]
         names = [named(name, 28) for name in self.names]
-        if classes is None:
-            values = [f'\nlogit {x:.2f}' * self.model.num_classes for x in self.logits[:, 0]]
-            return tuple(f'{name}{value}' for name, value in zip(names, values, strict=True))
-        said = [self.answer(image, index, 18) for image, index in enumerate(classes)]
-        return tuple(f'{name}\n{how}: {text}' for name, text in zip(names, said, strict=True))
+        return ['\n'.join(filter(None, each)) for each in zip(names, said, strict=True)]
 
     def answer(self, image: int, index: int, most: int = 14) -> str:
         """A class, cut to `most` characters, and its probability for an image."""
@@ -208,11 +208,13 @@ class Results:
         Raises:
             NotApplicable: if there are none.
         """
-        if WEIGHTS in self.found:
-            return self.found[WEIGHTS]
-        if self.trunk.class_tokens:
-            raise NotApplicable(f'the trunk of {self.kind} has no attention; see class-attention')
-        raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
+        if WEIGHTS not in self.found:
+            if self.trunk.class_tokens:
+                raise NotApplicable(
+                    f'the trunk of {self.kind} has no attention; see class-attention'
+                )
+            raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
+        return self.found[WEIGHTS]
 
     def tokens(self) -> jax.Array:
         """Tokens leaving each block, [L, B, N, D].
@@ -228,13 +230,9 @@ class Results:
         """Tokens of the patches, [L, B, patches, D]."""
         return self.tokens()[:, :, self.trunk.prefix :]
 
-    def stages(self, pattern: str = rf'{MAPS}|pool_\d+') -> Arrays:
-        """Feature maps of a convolutional network, pooled ones too, in the order of the pass."""
+    def feature_maps(self, pattern: str = MAPS) -> Arrays:
+        """Feature maps of a convolutional network in the order of the pass; empty for others."""
         return {path: maps for path, maps in self.found.items() if re.fullmatch(pattern, path)}
-
-    def feature_maps(self) -> Arrays:
-        """Feature maps of a convolutional network, not pooled; empty for other models."""
-        return self.stages(MAPS)
 
     def layers(self, path: str) -> list[Layer]:
         """Layers of a captured path, or the one that the user asks about.

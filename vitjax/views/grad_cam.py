@@ -26,7 +26,7 @@ def draw(results: Results) -> Drawn:
         maps = np.asarray(gradients.grad_cam(values, grads))
         titles = [
             title + '\nnothing is positive' * (not own.any())
-            for title, own in zip(results.titles, maps, strict=True)
+            for title, own in zip(results.titles(), maps, strict=True)
         ]
         figure = figures.overlays(
             results.photographs, {'Grad-CAM': maps},

@@ -6,7 +6,6 @@ import numpy as np
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import MIXED, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, View
 
@@ -31,7 +30,7 @@ def draw(results: Results) -> Drawn:
     )
     maps, uniform = np.asarray(head_maps(weights)), weights.shape[-1]
     index, one = results.layer(len(maps)), results.image()
-    scale = UNIFORM._replace(how=options.scale or 'shared')
+    scale = figures.UNIFORM._replace(how=options.scale or 'shared')
     at = f'layer {index + 1} of {len(maps)}'
 
     own = maps[index]

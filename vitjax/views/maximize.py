@@ -10,6 +10,7 @@ import numpy as np
 
 from vitjax import ops
 from vitjax.analysis import gradients, prune, tokens
+from vitjax.data.preprocess import normalise
 from vitjax.figures import gradients as figures
 from vitjax.inside import capture
 from vitjax.views.examples import grey
@@ -36,7 +37,7 @@ def draw(results: Results) -> Drawn:
     pictures = [_ascend(results, _channels(results, layer, units), len(units))]
     if results.chosen is not None:
         classes = np.unique(results.chosen)[:4]
-        titles += map(results.title, classes)
+        titles += (f'logit of {results.title(index)}' for index in classes)
         pictures.append(_ascend(results, _classes(results, classes), len(classes)))
     pixels = jnp.concatenate(pictures)
     pixels = jnp.broadcast_to(pixels, (*pixels.shape[:3], 3))
@@ -51,7 +52,8 @@ def _layer(results: Results) -> Layer:
     maps = [*results.feature_maps()]
     paths = results.at or maps[-1:] or [HIDDEN if HIDDEN in results.found else 'blocks']
     if len(paths) > 1:
-        raise NotApplicable(f'it takes one path, --at matches {len(paths)}: {", ".join(paths)}')
+        rule = f'it takes one path, {results.options.at!r} matches {len(paths)}'
+        raise NotApplicable(f'{rule}: {", ".join(paths)}')
     layers = results.layers(paths[0])
     return layers[len(layers) // 2]
 
@@ -97,10 +99,7 @@ def _classes(results: Results, classes: np.ndarray) -> Score:
 
 
 def _normalised(results: Results, pixels: jax.Array) -> jax.Array:
-    mean, deviation = map(
-        jnp.asarray, (results.preprocessing.mean, results.preprocessing.deviation)
-    )
-    return (jnp.broadcast_to(pixels, (*pixels.shape[:3], 3)) - mean) / deviation
+    return normalise(255 * jnp.broadcast_to(pixels, (*pixels.shape[:3], 3)), results.preprocessing)
 
 
 def _ascend(results: Results, score: Score, count: int) -> jax.Array:

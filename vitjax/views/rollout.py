@@ -2,7 +2,6 @@
 
 from vitjax.analysis import attention
 from vitjax.figures import attention as figures
-from vitjax.figures.attention import UNIFORM
 from vitjax.views.forward import CLASS_WEIGHTS, WEIGHTS, Results
 from vitjax.views.view import Drawing, Drawn, View
 
@@ -28,10 +27,10 @@ def draw(results: Results) -> Drawn:
         drawn[kind] = maps[name] * (1 if last is None else last.shape[-1])
         if matrix is None or not discard:
             break  # a convolutional trunk has no weights to discard
-    titles = results.titles if results.trunk.class_tokens > 1 else results.answers
+    titles = results.titles(asked=results.trunk.class_tokens > 1)
     title = 'attention through all layers, counting residual connections'
     figure = figures.overlays(
-        results.photographs, drawn, UNIFORM._replace(how=results.options.scale or 'shared'),
+        results.photographs, drawn, figures.UNIFORM._replace(how=results.options.scale or 'shared'),
         titles=titles, title=title, smooth=results.options.smooth,
     )  # fmt: skip
     yield Drawing('rollout', figure, maps)

@@ -24,7 +24,7 @@ class NotApplicable(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of the views; each view reads its own and ignores the others.
+    r"""Options of the views; each view reads its own and ignores the others.
 
     Attributes:
         layer: layer, from 1, of heads, grad-cam, filters, maximize and activations; by default the
@@ -35,7 +35,8 @@ class Options:
         target: class of which gradients are taken, by name or number; by default the likeliest of
             each image.
         at: regular expression of the captured paths that grad-cam, maximize and activations show,
-            as in blocks/mlp/hidden or 'conv_.*'; activations then shows every layer and channel.
+            as in blocks/mlp/hidden or '(conv|pool)_\d+'; activations then shows all layers and
+            channels.
         channels: channels, from 0, for maximize, by default the four most active on the images; and
             for activations, by default the 64 that vary most.
         enlarge: filter that enlarges maps over images.

@@ -189,7 +189,9 @@ def test_the_program_prepares_what_was_asked_where_it_was_asked(name, called, di
     with pytest.raises(ValueError, match='prepare it with') as error:
         load(Source(f'tfds:{name}', dir=directory), 'train')
     python, flag, program, *aside = shlex.split(str(error.value).splitlines()[1])
-    assert (python, flag, ' '.join(aside)) == ('python', '-c', '(needs tensorflow)')
+    assert (python, flag, ' '.join(aside)) == (
+        'python', '-c', '(needs tensorflow, and a data set of TFDS of that name)',
+    )  # fmt: skip
     download: Any = ast.parse(program).body[1]
     call = download.value.func.value
     given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.base import shell
 from vitjax.base.files import array, first_line, writing
 from vitjax.data.classes import readable
 from vitjax.data.images import InMemory
@@ -160,19 +161,21 @@ def prepared_in(directory: str | None, name: str) -> pathlib.Path:
     found = [p for p in folders if not any(map(unfinished.match, p.relative_to(folder).parts))]
     if found:
         return max(found, key=version)
-    where = f' --dir {shlex.quote(directory)}' if directory else ''
+    where = ['--dir', directory] if directory else []
     *base, last = parts
     versioned = bool(base) and re.fullmatch(r'\d+\.\d+\.\d+', last) is not None
     plain, asked = '/'.join(base if versioned else parts), last if versioned else None
     if plain in CIFAR and asked in (None, CIFAR[plain][0]):
-        command = f'python scripts/prepare.py {plain}{where}'
+        command = shell.command('prepare', plain, *where)
     elif plain == 'imagenet2012':
-        command = f'python scripts/prepare.py imagenet --from ARCHIVES{where}'
+        command = shell.command('prepare', 'imagenet', '--from', 'ARCHIVES', *where)
     else:
         into = f'data_dir={str(root)!r}, ' if directory else ''
         called = f'{plain}:{asked}' if asked else plain
         program = f"tfds.builder({called!r}, {into}file_format='array_record')"
         program += '.download_and_prepare()'
-        program = shlex.quote(f'import tensorflow_datasets as tfds; {program}')
-        command = f'python -c {program} (needs tensorflow)'
-    raise ValueError(f'{name} is not prepared in {root}; prepare it with\n  {command}')
+        program = f'import tensorflow_datasets as tfds; {program}'
+        plainly = not re.search(r'["$`\\!]', program)
+        quoted = f'"{program}"' if plainly else shlex.quote(program)
+        command = f'python -c {quoted} (needs tensorflow, and a data set of TFDS of that name)'
+    raise ValueError(f'tfds:{name} is not prepared in {root}; prepare it with\n  {command}')

@@ -47,7 +47,7 @@ def prepare(
     version, file, label_bytes, names = CIFAR[name]
     target = tfds_folder(directory) / name / version
     if not is_empty(target):
-        raise ValueError(f'{name} is already prepared: {target}.')
+        raise records.AlreadyPrepared(f'{name} is already prepared: {target}.')
     with writing_folder(target) as draft:
         source = draft / file if archive is None else expanded(archive)
         if archive is None:

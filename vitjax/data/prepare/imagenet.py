@@ -55,7 +55,7 @@ def prepare(
     target = tfds_folder(directory) / 'imagenet2012' / VERSION
     if not files.is_empty(target):
         if not _signatures(target / RECORD):
-            raise ValueError(f'imagenet2012 is already prepared: {target}.')
+            raise records.AlreadyPrepared(f'imagenet2012 is already prepared: {target}.')
         (target / RECORD).unlink()  # it was killed in its last step
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,10 @@ from PIL import Image
 from vitjax.data.prepare import silent
 
 
+class AlreadyPrepared(ValueError):
+    """Data that are to be prepared are there."""
+
+
 def write(
     directory: pathlib.Path, name: str, splits: dict[str, Any], classes: Sequence[str],
     progress: Callable[..., Any] = silent, *, version: str | None = None,
