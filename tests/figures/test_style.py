@@ -1,15 +1,15 @@
 import re
 
 import matplotlib
-import pytest
 
 from vitjax.figures import style
 from vitjax.figures.charts import charts
+from vitjax.figures.figure import styled
 
 
-@style.styled
+@styled
 def example():
-    figure, (axis,) = charts(style.COLUMN, 2)
+    figure, (axis,) = charts()
     axis.plot([0, 1])
     axis.set(title='patch size', xlabel='layer')
     return figure
@@ -33,7 +33,6 @@ def test_formats_are_written_with_text_as_text(tmp_path):
     assert b'/Type0' in pdf and b'/Type3' not in pdf  # TrueType, which journals take
 
 
-@pytest.mark.parametrize('width', [style.WIDTH, style.COLUMN])
-def test_no_text_is_too_small_to_print(width):
+def test_no_text_is_too_small_to_print():
     sizes = [value for name, value in style.STYLE.items() if name.endswith('size')]
     assert min(size for size in sizes if size > 4) >= 7

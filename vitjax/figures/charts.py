@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, YAxis
+from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, PercentFormatter
@@ -44,7 +45,7 @@ def hues(count: int) -> list[Any]:
     """Colors for `count` lines, each its own."""
     few = count <= 10
     shades = np.arange(count) if few else np.linspace(0, 1, count)
-    return [*matplotlib.colormaps['tab10' if few else 'turbo'](shades)]
+    return [*map(to_hex, matplotlib.colormaps['tab10' if few else 'turbo'](shades))]
 
 
 def number(axis: Axes) -> None:
@@ -130,9 +131,9 @@ def write_cells(
     lines = [line for text in said.values() for line in text.split('\n')]
     if high < LINE or max(inches(line, 7) for line in lines) > wide:
         return
-    for cell, text in said.items():
+    for cell in filter(said.get, said):
         color = 'black' if values[cell] > middle else 'white'
-        axis.text(*cell[::-1], text, ha='center', va='center', color=color, size=7)
+        axis.text(*cell[::-1], said[cell], ha='center', va='center', color=color, size=7)
 
 
 def sides(axis: Axes) -> np.ndarray:

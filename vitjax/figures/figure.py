@@ -4,7 +4,7 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib.figure
@@ -297,9 +297,10 @@ def _thin(axis: Axis, side: int) -> None:
             if low - slack <= x <= high + slack and text.get_text()
         }
 
-    def crowded(texts: Iterable[Text]) -> bool:
+    def crowded(texts: Sequence[Text]) -> bool:
+        gap = 2 if side == 0 and texts and not texts[0].get_rotation() else 0  # pixels
         ends = sorted(tuple(t.get_window_extent(renderer).extents[side::2]) for t in texts)
-        return any(b[0] < a[1] + 2 for a, b in itertools.pairwise(ends))
+        return any(b[0] < a[1] + gap for a, b in itertools.pairwise(ends))
 
     major = labels('major')
     if axis.get_major_formatter().get_offset():

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib import font_manager
 
-WIDTH, COLUMN = 7.2, 3.5  # inches: two columns and one, as Nature, Science and IEEE print them
+WIDTH = 7.2  # inches: two columns, as Nature, Science and IEEE print them
 
 # Text is 7 to 8 points at the printed size.
 STYLE: Any = {

@@ -11,10 +11,11 @@ from vitjax.figures.style import cut, families
 
 @functools.lru_cache(20_000)
 def inches(text: str, size: float = 8) -> float:
-    """Width of a line of text in the style's font, `size` in points."""
-    font = FontProperties(family=families(), size=size)
+    """Width of the longest line of a text in the style's font, `size` in points."""
+    measure, font = text_to_path.get_text_width_height_descent, FontProperties(families())
+    font.set_size(size)
     # On a grid of pixels it may be some percent wider.
-    return 1.03 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+    return 1.03 / 72 * max(measure(line, font, ismath=False)[0] for line in text.split('\n'))
 
 
 def fitted(text: str, width: float, *, size: float = 8, lines: int = 2) -> str:

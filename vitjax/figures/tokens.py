@@ -31,8 +31,10 @@ def positions(similarity: np.ndarray, *, grid: tuple[int, int], title: str = '')
     maps = similarity.reshape(-1, *grid)[np.array(places)]
     gap = max(1, grid[0] // 10)
     picture = montage(maps, len(columns), gap=gap, fill=np.nan)
-    figure, (axis,) = charts(width=4.6, height=4.6 * len(rows) / len(columns))
-    image = show(axis, picture, title, cmap='viridis', vmin=min(0.0, similarity.min()), vmax=1)
+    high, wide = np.maximum(0.6, 4.6 * np.array(picture.shape) / max(picture.shape))
+    figure, (axis,) = charts(width=wide, height=high)
+    look: Any = {'cmap': 'viridis', 'vmin': min(0.0, similarity.min()), 'vmax': 1}
+    image = show(axis, picture, title, aspect='auto', **look)
     for side, shown, size in ((axis.yaxis, rows, grid[0]), (axis.xaxis, columns, grid[1])):
         middles = np.arange(len(shown)) * (size + gap) + (size - 1) / 2
         side.set_ticks(middles, [f'{place + 1}' for place in shown])

@@ -88,7 +88,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
         normalised: show percent of each true class instead of counts.
     """
     count, total = len(classes), max(1, int(matrix.sum()))
-    side = min(5.4, max(1.6, 0.34 * count))
+    side = min(5.8, max(1.6, 0.34 * count))
     figure, (axis,) = charts(width=side, height=side)
     values, label = matrix, 'images'
     if normalised:
@@ -109,7 +109,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], *, normalised: bool = 
     show(axis, np.ma.masked_where(~right, right), cmap=ListedColormap([GAP]))
     if count <= 120:
         # A row's height in points: names of many classes are read in a vector format.
-        size = min(7, 0.9 * 72 * side / count)
+        size = min(7, 0.8 * 72 * side / count)
         axis.tick_params(labelsize=size, length=1 if count > 50 else 2.5)
     said = np.where(matrix, np.char.mod('%.0f', values), '')
     write_cells(axis, np.where(right, 0, -values), said, middle=-0.4 * most)

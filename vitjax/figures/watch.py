@@ -54,7 +54,7 @@ def film(records: Records) -> FuncAnimation:
         axis, ranks = axes[-1], np.array([record['rank'] for record in records])
         (line,) = axis.plot(np.arange(1, ranks.shape[1] + 1), ranks[0], 'o-')
         axis.set(xlabel='layer', ylabel='effective rank of the patches')
-        axis.set_ylim(0, 1.05 * ranks.max() or 1)
+        axis.set_ylim(0, 1.05 * np.nan_to_num(ranks).max() or 1)
         number(axis)
     title = figure.suptitle(f'epoch {records[0]["epoch"]:.4g}')
     figure.lay_out()

@@ -35,7 +35,8 @@ def draw(results: Results) -> Drawn:
     else:
         maps = np.asarray(attention.head_maps(weights, grid=results.grid, prefix=1, query=0))
         drawn = np.moveaxis(maps, 0, 1).reshape(count, -1, *results.grid)
-        titles = [f'layer {i + 1}\nhead {h + 1}' for i in range(layers) for h in range(heads)]
+        own = [f'layer {i + 1}\n' * (layers > 1) for i in range(layers)]
+        titles = [f'{layer}head {h + 1}' for layer in own for h in range(heads)]
         title = f"the class token's attention, {layers} class-attention layer" + 's' * (layers > 1)
         arrays, saliency, above = {'maps': maps}, maps[0].mean(1), results.titles(asked=False)
     photographs, names = results.photographs, results.names

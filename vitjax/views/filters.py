@@ -26,11 +26,11 @@ def draw(results: Results) -> Drawn:
         kernel, name = kernel.reshape(size, size, 3, -1), 'patch embedding'
     elif 'conv_1' in embed:
         kernel, name = embed['conv_1']['kernel'], "the stem's first convolution"
-    elif not results.feature_maps():
-        raise NotApplicable(f'{results.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
-    else:
-        name = [*results.feature_maps()][results.layer(len(results.feature_maps()), default=0)]
+    elif maps := [*results.feature_maps()]:
+        name = maps[results.layer(len(maps), default=0)]
         kernel = results.params[name]['conv']['kernel']
+    else:
+        raise NotApplicable(f'{results.kind} has no filters at embed/patch, embed/conv_1 or conv_1')
     height, width, channels, count = kernel.shape
     title = f'{name}: {count} filters of {height}x{width}'
     in_colour = channels == 3
