@@ -77,4 +77,5 @@ def test_titles_are_wrapped_at_the_panel_and_predictions_stay_in_one_piece():
     title = 'a.jpg\npredicted: dog, 80%'
     assert fitted(title, 2) == title
     assert fitted(title, 1.0) == 'a.jpg\npredicted:\ndog, 80%'
-    assert fitted('a_long_name_of_a_photograph', 1.0) == 'a_long_n…otograph'
+    cut = fitted('a_long_name_of_a_photograph', 1.0)
+    assert cut.startswith('a_long_') and cut.endswith('graph') and '…' in cut

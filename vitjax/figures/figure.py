@@ -5,7 +5,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.figure
 import numpy as np
@@ -27,7 +27,6 @@ R = TypeVar('R')
 
 # Inches: round the figure and between its parts, of a line of text, and of color bars.
 PAD, LINE, BAR, TALL = 0.07, 0.135, 0.09, 3.0
-Place = tuple[int, int]
 
 
 def balanced(count: int, most: int) -> int:
@@ -55,29 +54,6 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return inside
 
 
-class _Grid(NamedTuple):
-    """Axes of equal size by row and column: their sides and the gap between them in inches.
-
-    Color bars stand to the right of a column, from a first row to a last: `(bar, first, last,
-    column)`.
-    """
-
-    axes: dict[Place, Axes]
-    shape: Place
-    size: tuple[float, float]
-    gap: float
-    bars: list[tuple[Axes, int, int, int]]
-
-
-class _Key(NamedTuple):
-    """A legend to be made: of axes, or of the whole figure."""
-
-    axis: Axes | None
-    handles: Sequence[Any]
-    names: Sequence[str]
-    title: str | None
-
-
 class Figure(matplotlib.figure.Figure):
     """Figure in the style whoever draws it, of grids of axes below each other.
 
@@ -90,7 +66,7 @@ class Figure(matplotlib.figure.Figure):
         super().__init__(figsize=(WIDTH, WIDTH))
         FigureCanvasAgg(self)
         self._grids: list[_Grid] = []
-        self._keys: list[_Key] = []
+        self._keys: dict[Axes | None, tuple[Sequence[Any], Sequence[str], str | None]] = {}
 
     def grid(
         self, rows: int, columns: int, *, width: float, height: float, gap: float = 2 * PAD
@@ -101,17 +77,16 @@ class Figure(matplotlib.figure.Figure):
         """
         axes = np.empty((rows, columns), object)
         for place in np.ndindex(rows, columns):
-            axes[place] = self._add(width, height, f'{len(self.axes)}')
-        known = dict(np.ndenumerate(axes))
-        self._grids.append(_Grid(known, (rows, columns), (width, height), gap, []))
+            axes[place] = self.add_axes((0, 0, 1, 1), label=f'{len(self.axes)}')
+            self.resize(axes[place], 0, 0, width, height)
+        self._grids.append(_Grid(self, axes, (width, height), gap))
         return axes
 
     def bar(self, drawn: Any, axes: Any, label: str, **options: Any) -> Colorbar:
         """Adds a color bar to the right of axes in neighboring rows of a grid."""
-        own = self._add(BAR, TALL, '<colorbar>')
-        owners = {id(axis) for axis in np.ravel(axes)}
+        own, owners = self.add_axes((0, 0, 1, 1), label='<colorbar>'), {*np.ravel(axes)}
         for grid in self._grids:
-            if places := [place for place, axis in grid.axes.items() if id(axis) in owners]:
+            if places := [place for place, axis in grid.axes.items() if axis in owners]:
                 rows, columns = zip(*places, strict=True)
                 grid.bars.append((own, min(rows), max(rows), max(columns)))
         return self.colorbar(drawn, cax=own, label=label, **options)
@@ -124,58 +99,56 @@ class Figure(matplotlib.figure.Figure):
 
         Matplotlib's own leaves out names that are empty or begin with an underscore.
         """
-        self._keys.append(_Key(axis, handles, names, title))
+        self._keys[axis] = handles, names, title
 
     def lay_out(self) -> None:
         """Fits texts to their axes, and places and sizes everything; once, when all is drawn."""
-        found = [_Layout(self, grid) for grid in self._grids]
-        found = [layout.narrowed(WIDTH - 2 * PAD) for layout in found]
-        width = max(2.4, *(layout.width for layout in found)) + 2 * PAD
+        for grid in self._grids:
+            grid.measure(WIDTH - 2 * PAD)
+        width = max(2.4, *(grid.width for grid in self._grids)) + 2 * PAD
         title = fitted(self.get_suptitle(), width - 2 * PAD, lines=20)
-        keys = [self._legend(key, width - 2 * PAD) for key in self._keys if key.axis is None]
-        below = [self.inches(key)[1] + PAD for key in keys]
+        key, below = self.legend_of(None, width - 2 * PAD)
         above = LINE * (title.count('\n') + 1) + PAD if title else 0
-        between = 2 * PAD * (len(found) - 1)
-        height = 2 * PAD + above + sum(layout.height for layout in found) + between + sum(below)
+        height = above + below + sum(grid.height + 2 * PAD for grid in self._grids)
         self.set_size_inches(width, height)
         if title:
             self.suptitle(title, y=1 - PAD / height)
         y = height - PAD - above
-        for layout in found:
-            layout.place((width - layout.width) / 2, y)
-            y -= layout.height + 2 * PAD
-        y += PAD
-        for key, tall in zip(keys, below, strict=True):
+        for grid in self._grids:
+            grid.place((width - grid.width) / 2, y)
+            y -= grid.height + 2 * PAD
+        if key:
             key.set_loc('upper center')
-            self.pin(key, width / 2, y)
-            y -= tall
+            self.pin(key, width / 2, y + PAD)
 
-    def inches(self, drawn: Any) -> tuple[float, float]:
-        """Width and height of a legend or of axes."""
-        box = drawn.get_window_extent(self.canvas.get_renderer())  # type: ignore[attr-defined]
-        return box.width / self.dpi, box.height / self.dpi
+    def resize(self, axis: Axes, x: float, y: float, width: float, height: float) -> None:
+        """Places axes: their lower left corner and their sides in inches."""
+        across, up = self.get_size_inches()
+        axis.set_position((x / across, y / up, width / across, height / up))
 
     def pin(self, key: Legend, x: float, y: float) -> None:
         """Puts a legend at a place, in inches from the figure's lower left corner."""
-        width, height = self.get_size_inches()
-        key.set_bbox_to_anchor((x / width, y / height), self.transFigure)
+        key.set_bbox_to_anchor((x, y), self.dpi_scale_trans)
 
-    def _add(self, width: float, height: float, label: str) -> Axes:
-        across, up = self.get_size_inches()
-        return self.add_axes((0, 0, width / across, height / up), label=label)
+    def legend_of(self, axis: Axes | None, room: float) -> tuple[Legend | None, float]:
+        """Makes the legend of some axes or of the figure, as wide as `room` inches.
 
-    def _legend(self, key: _Key, room: float) -> Legend:
-        """Makes a legend with as many columns as fit in `room` inches."""
-        names = [fitted(named(name, 48), room - 0.5, size=7, lines=1) for name in key.names]
-        columns = int(room / (max((inches(name, 7) for name in names), default=0) + 0.5))
-        made = (self if key.axis is None else key.axis).legend(
-            key.handles, [f'{i}' for i in range(len(names))], title=key.title, loc='upper left',
+        Returns:
+            the legend, and its height and distance in inches; None and 0 if there is none.
+        """
+        if axis not in self._keys:
+            return None, 0.0
+        handles, names, title = self._keys[axis]
+        names = [fitted(named(name, 48), room - 0.5, size=7, lines=1) for name in names]
+        columns = int(room / (max(map(inches, names, itertools.repeat(7)), default=0) + 0.5))
+        made = (axis or self).legend(
+            handles, [f'{i}' for i in range(len(names))], title=title, loc='upper left',
             ncols=balanced(len(names), max(1, columns)), borderpad=0, borderaxespad=0,
         )  # fmt: skip
         made.set_in_layout(False)  # placed by `pin`
         for text, name in zip(made.get_texts(), names, strict=True):
             text.set_text(name)
-        return made
+        return made, made.get_window_extent(_renderer(self)).height / self.dpi + PAD
 
     def draw(self, renderer: Any) -> None:
         """Draws the figure in the style."""
@@ -204,72 +177,85 @@ class Figure(matplotlib.figure.Figure):
         return [os.path.basename(path) for path in paths]
 
 
-class _Layout:
-    """Measured margins of a grid with its color bars and legends, and its size in inches."""
+class _Grid:
+    """Axes of equal size by row and column, and the margins that their texts take, in inches.
 
-    def __init__(self, figure: Figure, grid: _Grid) -> None:
-        self.figure, self.grid = figure, grid
-        self.axes = {place: axis for place, axis in grid.axes.items() if axis.figure is not None}
-        self.keys: dict[Place, tuple[Legend, float]] = {}  # and inches below the axes
-        left, below, right, above = margins = np.zeros((4, *grid.shape))
+    Color bars stand to the right of a column, from a first row to a last: `(bar, first, last,
+    column)`.
+    """
+
+    def __init__(
+        self, figure: Figure, axes: np.ndarray, size: tuple[float, float], gap: float
+    ) -> None:
+        self.figure, self.shape, self.size, self.gap = figure, axes.shape, size, gap
+        self.axes: dict[tuple[int, ...], Axes] = dict(np.ndenumerate(axes))
+        self.bars: list[tuple[Axes, int, int, int]] = []
+
+    def measure(self, page: float) -> None:
+        """Measures all margins, with axes so narrow, but at least 0.6 inch, that `page` has room.
+
+        It sets the grid's `width` and `height`.
+        """
+        self.axes = {place: axis for place, axis in self.axes.items() if axis.figure is not None}
+        self.keys: dict[tuple[int, ...], tuple[Legend, float]] = {}  # and inches below the axes
+        left, below, right, above = margins = np.zeros((4, *self.shape))
         for place, axis in self.axes.items():
-            margins[:, *place] = self._margins(axis, *grid.size)
-            if key := next((key for key in figure._keys if key.axis is axis), None):
-                made = figure._legend(key, grid.size[0])
-                self.keys[place] = made, below[place] + PAD
-                below[place] += PAD + figure.inches(made)[1]
+            margins[:, *place] = self._margins(axis, *self.size)
+            key, high = self.figure.legend_of(axis, self.size[0])
+            if key:
+                self.keys[place] = key, below[place] + PAD
+                below[place] += high
         self.left, self.right = left.max(0), right.max(0)
         self.below, self.above = below.max(1), above.max(1)
-        self.bars = [*map(self._bar, *zip(*grid.bars, strict=True))] if grid.bars else []
-        for _, (_, column), off, _, wide in self.bars:
+        self.places = [*map(self._bar, self.bars)]
+        for _, (_, column), off, _, wide in self.places:
             self.right[column] = max(self.right[column], off + wide)
         self.width = self._span(self.left, self.right, 0)
         self.height = self._span(self.above, self.below, 1)
-
-    def narrowed(self, width: float) -> '_Layout':
-        """The same grid with axes so narrow that it fits into a width, but of 0.6 inch or more."""
-        over = (self.width - width) / self.grid.shape[1]
-        least = min(0.6, self.grid.size[0])
-        if over < 0.01 or self.grid.size[0] == least:
-            return self
-        size = max(least, self.grid.size[0] - over), self.grid.size[1]
-        return _Layout(self.figure, self.grid._replace(size=size))
+        over = (self.width - page) / self.shape[1]
+        if over > 0.01 and self.size[0] > 0.6:
+            self.size = max(0.6, self.size[0] - over), self.size[1]
+            self.measure(page)
 
     def _span(self, before: np.ndarray, after: np.ndarray, side: int) -> float:
-        return float((before + after + self.grid.size[side] + self.grid.gap).sum() - self.grid.gap)
+        return float((before + after + self.size[side] + self.gap).sum() - self.gap)
 
     def _margins(self, axis: Axes, width: float, height: float) -> np.ndarray:
         """Inches that texts take to the left of axes, below, to the right and above."""
-        axis.set_position((0, 0, *np.array([width, height]) / self.figure.get_size_inches()))
+        self.figure.resize(axis, 0, 0, width, height)
         axis.apply_aspect()
         _fit(axis, width, height)
-        box = axis.get_tightbbox(self.figure.canvas.get_renderer())  # type: ignore
+        box = axis.get_tightbbox(_renderer(self.figure))
         ends = np.zeros(4) if box is None else np.array(box.extents) / self.figure.dpi
         return np.maximum(0, ends * (-1, -1, 1, 1) - (0, 0, width, height))
 
-    def _bar(self, bar: Axes, first: int, last: int, column: int) -> Any:
+    def _bar(self, bar: tuple[Axes, int, int, int]) -> Any:
         """Makes room for a color bar: its upper place, inches from the axes, height and width."""
+        axis, first, last, column = bar
         rows = slice(first, last + 1)
         tall = self._span(self.above[rows], self.below[rows], 1)
-        tall = min(tall - self.above[first] - self.below[last], max(TALL, self.grid.size[1]))
-        _, low, right, high = self._margins(bar, BAR, tall)
+        tall = min(tall - self.above[first] - self.below[last], max(TALL, self.size[1]))
+        _, low, right, high = self._margins(axis, BAR, tall)
         self.above[first] = max(self.above[first], high)
         self.below[last] = max(self.below[last], low)
-        return bar, (first, column), self.right[column] + PAD, tall, BAR + right
+        return axis, (first, column), self.right[column] + PAD, tall, BAR + right
 
     def place(self, x: float, y: float) -> None:
         """Places everything, from the upper left corner in inches."""
-        (width, height), gap = self.grid.size, self.grid.gap
+        (width, height), gap = self.size, self.gap
         across = x + np.cumsum(self.left + self.right + width + gap) - self.right - width - gap
         down = y - np.cumsum(self.above + self.below + height + gap) + self.below + gap
-        size = np.tile(self.figure.get_size_inches(), 2)
         for (row, column), axis in self.axes.items():
-            axis.set_position((across[column], down[row], width, height) / size)
-        for bar, (row, column), off, tall, _ in self.bars:
-            corner = across[column] + width + off, down[row] + height - tall
-            bar.set_position((*corner, BAR, tall) / size)
+            self.figure.resize(axis, across[column], down[row], width, height)
+        for bar, (row, column), off, tall, _ in self.places:
+            x, y = across[column] + width + off, down[row] + height - tall
+            self.figure.resize(bar, x, y, BAR, tall)
         for (row, column), (key, off) in self.keys.items():
             self.figure.pin(key, across[column], down[row] - off)
+
+
+def _renderer(figure: Any) -> Any:
+    return figure.canvas.get_renderer()
 
 
 def _fit(axis: Axes, width: float, height: float) -> None:
@@ -282,7 +268,7 @@ def _fit(axis: Axes, width: float, height: float) -> None:
 
 def _thin(axis: Axis, side: int) -> None:
     """Leaves every second label of ticks, every third or so on, until none covers another."""
-    renderer = axis.get_figure().canvas.get_renderer()  # type: ignore
+    renderer = _renderer(axis.get_figure())
 
     def labels(kind: str) -> dict[float, Text]:
         """Labels that are shown, by place."""

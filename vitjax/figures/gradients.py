@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 
 from vitjax.figures.charts import charts, heat, number, percent, unclip
 from vitjax.figures.figure import Figure, styled
-from vitjax.figures.panels import GAP, fractions, montage, panels, show, wrapped
+from vitjax.figures.panels import GAP, fractions, montage, panels, show, table
 
 
 @styled
@@ -42,7 +42,7 @@ def _colored(pictures: np.ndarray) -> np.ndarray:
 @styled
 def maximised(pictures: np.ndarray, *, titles: Sequence[str], title: str = '') -> Figure:
     """Preferred inputs of units: pictures [n, H, W, 3], uint8."""
-    figure, axes = wrapped(len(pictures), 4)
+    figure, (axes,), _ = table(len(pictures), [''], 4)
     for axis, picture, said in zip(axes, pictures, titles, strict=True):
         show(axis, picture, said)
     figure.suptitle(title)
@@ -58,7 +58,7 @@ def receptive_fields(fields: np.ndarray, sizes: np.ndarray, *, titles: Sequence[
         sizes: sides of the fields in pixels [n], for the titles.
         titles: titles of the panels.
     """
-    figure, axes = wrapped(len(fields), 6)
+    figure, (axes,), _ = table(len(fields), [''], 6)
     scale = Normalize(-3, 0)
     relative, label = fractions(fields, 'gradient', of="each field's")
     for axis, values, size, title in zip(axes, relative, sizes, titles, strict=True):

@@ -36,13 +36,6 @@ def panels(
     return figure, axes
 
 
-def wrapped(count: int, most: int, **layout: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` panels in rows of at most `most`, and their axes [count]."""
-    columns = balanced(count, most)
-    figure, axes = panels(-(-count // columns), columns, **layout)
-    return figure, trimmed(axes.ravel(), count)
-
-
 def table(
     count: int, names: Sequence[str], most: int, **layout: Any
 ) -> tuple[Figure, np.ndarray, int]:

@@ -12,8 +12,8 @@ from vitjax.figures.style import cut, families
 @functools.lru_cache(20_000)
 def inches(text: str, size: float = 8) -> float:
     """Width of the longest line of a text in the style's font, `size` in points."""
-    measure, font = text_to_path.get_text_width_height_descent, FontProperties(families())
-    font.set_size(size)
+    font = FontProperties(family=families(), size=size)
+    measure = text_to_path.get_text_width_height_descent
     # On a grid of pixels it may be some percent wider.
     return 1.03 / 72 * max(measure(line, font, ismath=False)[0] for line in text.split('\n'))
 
