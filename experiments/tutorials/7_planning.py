@@ -90,7 +90,7 @@ for name, chip in machines.CHIPS.items():
 # The command compares targets side by side, and writes a table, `plan.json` and a figure:
 #
 # ```
-# python scripts/plan.py vit_small_imagenet --target v5e:4x4 h100:8 --images 1268355
+# vitjax plan vit_small_imagenet --target v5e:4x4 h100:8 --images 1268355
 # ```
 #
 # A target is `h100` (one GPU), `h100:8` (a host), `h100:2x8` (two hosts) or a TPU slice such as
@@ -109,7 +109,7 @@ for name, chip in machines.CHIPS.items():
 # Two processes on this machine against one, on the same batches:
 
 # %%
-train = [sys.executable, '../../scripts/train.py', 'digits', f'--epochs={epochs}', '--no-report']
+train = [sys.executable, '-m', 'vitjax', 'train', 'digits', f'--epochs={epochs}', '--no-report']
 with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
@@ -146,9 +146,9 @@ print(f'largest relative difference: {np.max(off):.0e}')
 # processes` does the same on one machine:
 #
 # ```
-# python scripts/train.py vit_small_imagenet --launcher slurm \
+# vitjax train vit_small_imagenet --launcher slurm \
 #     --job nodes=2 tasks_per_node=8 gpus_per_node=8 timeout_min=600
-# python scripts/ablate.py digits --launcher slurm --job slurm_partition=gpu timeout_min=60
+# vitjax ablate digits --launcher slurm --job slurm_partition=gpu timeout_min=60
 # ```
 #
 # ## Things to try
