@@ -49,7 +49,8 @@ views.draw(vit, photos, 'rollout')['rollout']
 # ## Positions
 #
 # The model is never told that patches form a grid. Each small square is one patch: the cosine of
-# its position embedding with that of every other patch.
+# its position embedding with that of every other patch. Nearby patches have similar embeddings: the
+# grid was learned.
 
 # %%
 views.draw(vit, photos, 'positions')['positions']
@@ -99,6 +100,10 @@ figure.colorbar(shown, ax=axes, label='CKA')
 plt.show()
 
 # %% [markdown]
+# Within each model neighboring layers are the most alike. Across the two, the ViT's embedding and
+# first layer resemble the first convolution. The last layers of both tell the same digits apart and
+# are less alike than that.
+#
 # How far a place in the image reaches is the other half of the comparison: the gradient of the
 # central token, or feature, with respect to the pixels.
 

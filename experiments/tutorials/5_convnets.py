@@ -89,10 +89,11 @@ views.draw(convnet, photos[:1], 'filters')['filters']
 # ## Preferred inputs
 #
 # Gradient ascent in pixels, from grey noise: what excites the four most active channels of the last
-# convolution, and then two classes.
+# convolution, and then two classes. A little blur at every step keeps the pictures from becoming
+# noise.
 
 # %%
-views.draw(convnet, photos[1:3], 'maximize')['maximize']
+views.draw(convnet, photos[1:3], 'maximize', blur=1.0)['maximize']
 
 # %% [markdown]
 # The pictures are no cats and cups but textures: repeated colors and edges are enough to tell four
@@ -117,10 +118,10 @@ views.draw(convnet, photos, 'field')['field']
 views.draw(convnet, photos, 'grad-cam', at='conv_3')['grad_cam']
 
 # %% [markdown]
-# The same for one class on all photographs: what in each looks most like the rocket?
+# The same for another class: what in the astronaut, and what in the cat, looks like the rocket?
 
 # %%
-views.draw(convnet, photos, 'grad-cam', at='conv_3', target='rocket')['grad_cam']
+views.draw(convnet, photos[:2], 'grad-cam', at='conv_3', target='rocket')['grad_cam']
 
 # %% [markdown]
 # ## Things to try
@@ -129,4 +130,4 @@ views.draw(convnet, photos, 'grad-cam', at='conv_3', target='rocket')['grad_cam'
 #    late ones the reverse.
 # 2. Paint the region that Grad-CAM marks grey, as an array, and classify it again. Does the
 #    probability fall?
-# 3. Give `maximize` more `steps`, or `blur=1.0`. Which pictures become smoother, which stay noise?
+# 3. Give `maximize` more `steps`, and `blur=0`. What becomes of the pictures?
