@@ -96,8 +96,8 @@ views.draw(convnet, photos[:1], 'filters')['filters']
 views.draw(convnet, photos[1:3], 'maximize', blur=1.0)['maximize']
 
 # %% [markdown]
-# The pictures are no cats and cups but textures: repeated colors and edges are enough to tell four
-# photographs apart.
+# The pictures are no cats and cups but colors and spots of them: greenish ones for the cat, red for
+# the coffee. That is enough to tell four photographs apart.
 
 # %% [markdown]
 # ## Receptive fields
@@ -118,10 +118,11 @@ views.draw(convnet, photos, 'field')['field']
 views.draw(convnet, photos, 'grad-cam', at='conv_3')['grad_cam']
 
 # %% [markdown]
-# The same for another class: what in the astronaut, and what in the cat, looks like the rocket?
+# The same for one class on all photographs: what in each speaks for the rocket? In the cat nothing
+# does.
 
 # %%
-views.draw(convnet, photos[:2], 'grad-cam', at='conv_3', target='rocket')['grad_cam']
+views.draw(convnet, photos, 'grad-cam', at='conv_3', target='rocket')['grad_cam']
 
 # %% [markdown]
 # ## Things to try

@@ -39,7 +39,7 @@ for name in ('vit_tiny_patch16', 'vit_small_patch16', 'cait_xxs24', 'patchconvne
 # %% [markdown]
 # Attention's own products, queries with keys and weights with values, grow with the square of the
 # number of tokens, everything else with the number of tokens. At 224 pixels they are a small part,
-# at 896 pixels they are not.
+# at 896 pixels more than half.
 
 # %%
 small, sizes = vitjax.models.named('vit_small_patch16'), (112, 224, 448, 896)
