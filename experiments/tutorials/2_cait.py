@@ -34,7 +34,7 @@ for photo, classes in zip(photos, evaluate.classify(cait, photos, top=3), strict
 # ## LayerScale
 #
 # Each point is the mean magnitude of the factors of one branch. The dashed line is their initial
-# value. A branch above it adds more to the residual stream than at the start of training.
+# value: training has scaled the branches above it up, and those below it down.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 2.4), sharey=True, layout='constrained')

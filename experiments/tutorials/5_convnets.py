@@ -26,7 +26,7 @@ crops = 120
 # %% [markdown]
 # ## A network of four photographs
 #
-# Digits are grey and small, so this network learns something more colorful: to tell from which of
+# Digits are gray and small, so this network learns something more colorful: to tell from which of
 # four photographs a square was cut. The squares are random, between half of the short side and all
 # of it. Test squares overlap those of training, so the accuracy says nothing about other
 # photographs.
@@ -68,7 +68,8 @@ for photo, classes in zip(photos, evaluate.classify(convnet, photos, top=2), str
 # ## All eight feature maps
 #
 # Convolution and pooling in turn, every channel, for the cat. Each channel is standardized over the
-# image: grey is its mean. A uniformly grey channel is constant, often 0 after the ReLU.
+# image, so that teal is its mean. A channel that is teal everywhere is constant, mostly 0 after the
+# ReLU.
 
 # %%
 display(*views.draw(convnet, photos[1:2], 'activations', at=r'conv_\d|pool_\d'))
@@ -88,7 +89,7 @@ views.draw(convnet, photos[:1], 'filters')['filters']
 # %% [markdown]
 # ## Preferred inputs
 #
-# Gradient ascent in pixels, from grey noise: what excites the four most active channels of the last
+# Gradient ascent in pixels, from gray noise: what excites the four most active channels of the last
 # convolution, and then two classes. A little blur at every step keeps the pictures from becoming
 # noise.
 
@@ -129,6 +130,6 @@ views.draw(convnet, photos, 'grad-cam', at='conv_3', target='rocket')['grad_cam'
 #
 # 1. Take Grad-CAM at `conv_1` and at `conv_4`. Early maps are sharp and hardly depend on the class,
 #    late ones the reverse.
-# 2. Paint the region that Grad-CAM marks grey, as an array, and classify it again. Does the
+# 2. Paint the region that Grad-CAM marks gray, as an array, and classify it again. Does the
 #    probability fall?
 # 3. Give `maximize` more `steps`, and `blur=0`. What becomes of the pictures?
