@@ -25,7 +25,6 @@ from vitjax.figures import (
     training,
     watch,
 )
-
 from vitjax.figures.style import drawable
 from vitjax.figures.text import named
 

@@ -1,5 +1,7 @@
 """Attention as linen modules."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -153,7 +153,8 @@ class ViT(Model):
         attention = MultiHeadAttention(
             self.num_heads, qkv_bias=self.qkv_bias, head_width=self.head_width,
             key_bias=self.key_bias, bias=self.bias, qk_norm=chosen(self.qk_norm),
-            norm_epsilon=self.norm_epsilon, rope=self.rope, prefix=self.trunk.prefix, **drops, **how,
+            norm_epsilon=self.norm_epsilon, rope=self.rope, prefix=self.trunk.prefix,
+            **drops, **how,
         )  # fmt: skip
         mlp = functools.partial(
             Mlp, self.mlp_ratio, self.dropout, self.mlp_last_gelu, self.dtype, self.mlp, self.bias,
