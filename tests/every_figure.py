@@ -10,6 +10,7 @@ from vitjax.figures import (
     forecast,
     gradients,
     interventions,
+    overview,
     report,
     scaling,
     similarity,
@@ -122,6 +123,11 @@ FIGURES: dict[str, Any] = {
     'over_depth': lambda i, h, d, n: attention.over_depth(
         photographs(i), values(d, i, 4, 4), LOOK, title=n, names=names(n, i))[-1],
     'distances': lambda i, h, d, n: attention.distances(values(d, h), values(d, h), largest=2.0),
+    'features': lambda i, h, d, n: overview.features(
+        photographs(i), values(i, 4, 4, 3), names=names(n, i), title=n),
+    'overview': lambda i, h, d, n: overview.overview(
+        photographs(i), {f'map {k}': (values(i, 4, 4), LOOK) for k in range(min(h, 3) - 1)},
+        values(i, 4, 4, 3), names=names(n + '\ndog 80%\ncat 10%', i)),
     'forecast': lambda i, h, d, n: machines(i, d, n),
     'filters': lambda i, h, d, n: gradients.filters(
         values(9, 4, 4, 3), values(4, 4, 4, 3), title=n),

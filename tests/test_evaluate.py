@@ -27,7 +27,11 @@ def test_every_image_is_predicted_once_for_any_batch_size():
     assert whole.shape == (37, 10)
     for batch in (1, 5, 36, 1000):
         done: list[int] = []
-        part = evaluate.predict(MODEL, params, data, settings, batch, report=done.append)
+
+        def note(count, total=0, /, *, now='', done=done):
+            done.append(count)
+
+        part = evaluate.predict(MODEL, params, data, settings, batch, report=note)
         np.testing.assert_allclose(part, whole, atol=1e-5)
         assert done == sorted(set(done)) and done[-1] == 37
 

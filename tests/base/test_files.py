@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vitjax.base import files
-from vitjax.figures import style
+from vitjax.figures import figure
 
 ROOT = pathlib.Path(__file__).parents[2]
 DRAFT = re.compile(r'\.[0-9a-f]{24}\.vitjax-draft')
@@ -127,8 +127,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         lambda file: np.savez(file, NOISE),
         lambda file: np.savez_compressed(file, NOISE),
         lambda file: file.write(NOISE.tobytes()),
-        lambda file: style.Figure().savefig(file, format='png', dpi=200),
-        lambda file: style.Figure().savefig(file, format='pdf'),
+        lambda file: figure.Figure().savefig(file, format='png', dpi=200),
+        lambda file: figure.Figure().savefig(file, format='pdf'),
     ],
 )
 @pytest.mark.parametrize('rest', [1, 100, 0.5])

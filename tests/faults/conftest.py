@@ -90,7 +90,7 @@ class Captures:
         )
         self.write(self.whole)
 
-        def stop(done, total):
+        def stop(done, total=0, /, *, now=''):
             if done == 16:
                 raise KeyboardInterrupt
 

@@ -186,7 +186,7 @@ def test_a_checkpoint_does_not_lead_out_of_its_run(tmp_path, trained, capfd):
     (run / 'checkpoints' / '40').rename(tmp_path / '40')
     (run / 'checkpoints' / '40').symlink_to(tmp_path / '40')
     reason = checkpoint.damage(run, 40)
-    assert reason and reason.endswith(f'40/digests.json leads out of {run}')
+    assert reason and reason.endswith(f'/40 leads out of {run}')
     capfd.readouterr()
     params = runs.load(run, which='latest').params
     assert capfd.readouterr().err.count('\n') == 1

@@ -49,7 +49,7 @@ def test_an_experiment_is_what_was_asked_for_or_refused_in_a_line(number, record
             made = from_json(values)
         except ValueError as error:
             assert not valid(before), (before, error)
-            assert '\n' not in str(error) and len(str(error)) < 400
+            assert '\n' not in str(error) and len(str(error)) < 500
             refused += 1
         else:
             assert valid(before), before
@@ -116,7 +116,6 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
             '--images must be a list of values, at least 1 of them: it has none.',
         ),
         ('similarity', ['run', '--keep', '['], "--keep must be text, a regular expression: '['"),
-        ('similarity', ['run', '--size', '8', '8', '8'], '--size must be a list of values, from 0'),
         ('convert', ['w', '--out', 'o', '--num-classes', '-1'], '--num-classes must be a whole'),
         ('capture', ['r', '--out', 'o', '--batch-size', '-1'], '--batch-size must be a whole'),
         (
@@ -142,7 +141,7 @@ def test_a_command_line_is_taken_or_refused_in_a_line_or_two(
             ['digits', '--grid', 'model.depth=1,1'],
             '--model.depth must have one value or more, all different',
         ),
-        ('ablate', ['digits', '--grid', 'lr=1'], 'there is no --lr; close: --optim.peak.'),
+        ('ablate', ['digits', '--grid', 'rate=1'], 'there is no --rate'),
         ('ablate', ['digits', '--grid', 'a=1', '--grid', 'b=1'], '--grid is given twice'),
         ('ablate', ['digits', '--job', 'a=1', 'a=2'], 'a is given twice: 1 and 2'),
         (
@@ -180,7 +179,7 @@ def test_the_line_names_the_flag_the_rule_and_the_value(
     [('train', '--model.depth INT[1,65536]'), ('visualize', '--memory FLOAT>0')],
 )
 def test_help_shows_the_ranges(script, text, monkeypatch, capfd):
-    arguments = ['digits', '--help'] if script == 'train' else ['--help']
+    arguments = ['digits', '--help-all'] if script == 'train' else ['--help-all']
     with pytest.raises(SystemExit) as stop:
         call(script, arguments, monkeypatch)
     assert stop.value.code == 0 and text in capfd.readouterr().out

@@ -13,7 +13,7 @@ GRID = (3, 4)
 
 
 def angles(kind, grid=GRID, size=8):
-    return rope.coordinates(kind, grid) @ rope.frequencies(kind, size)
+    return jnp.asarray(rope.coordinates(kind, grid) @ rope.frequencies(kind, size))
 
 
 @pytest.mark.parametrize('kind', rope.KINDS)
@@ -60,7 +60,7 @@ def test_learned_frequencies_begin_with_the_axial_ones_turned():
 
 
 def test_widths_that_cannot_turn_are_refused():
-    module = MultiHeadAttention(2, 6, rope='axial')
+    module = MultiHeadAttention(2, head_width=6, rope='axial')
     with pytest.raises(
         ValueError, match="rope='axial' needs heads of a multiple of 4 .* 6 channels"
     ):

@@ -52,7 +52,11 @@ def drop(model, logits):
 @pytest.mark.parametrize(('model', 'stack'), [(VIT, 'blocks'), (PATCHCONVNET, 'class_blocks')])
 def test_heads_are_removed_one_at_a_time_and_estimated_as_importance_does(model, stack):
     done = []
-    found = studies.run('heads', Runner(opened(model), GIVEN, report=done.append))
+
+    def note(count, total=0, /, *, now=''):
+        done.append(count)
+
+    found = studies.run('heads', Runner(opened(model), GIVEN, report=note))
     params = opened(model).params
     depth, heads, _ = found.arrays[f'{stack}_zero_answer'].shape
     for layer, head in np.ndindex(depth, heads):

@@ -183,7 +183,7 @@ def test_megabytes_are_those_of_the_weights(opened):
 def test_the_files_of_a_page_are_installed():
     root = pathlib.Path(vitjax.__file__).parent
     settings = tomllib.loads((root.parent / 'pyproject.toml').read_text())
-    (patterns,) = settings['tool']['setuptools']['package-data'].values()
+    patterns = settings['tool']['setuptools']['package-data']['vitjax']
     for file in root.rglob('*.*'):
         name = file.relative_to(root).as_posix()
         known = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)

@@ -162,7 +162,7 @@ def set_aside(run: Path) -> None:
         advice = f'delete {pathlib.Path(run) / FOLDER} to train from the start'
         raise ValueError(f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; {advice}.')
     for step, reason in wrong.items():
-        folder = _folder(run, step)
+        folder = pathlib.Path(run, FOLDER, str(step))  # which may be a link out of the run
         if reason and step > max(whole):
             aside = files.inside(run, ASIDE)
             aside.mkdir(exist_ok=True)
