@@ -110,7 +110,7 @@ def steps(run: Path) -> list[int]:
 
 
 def _folder(run: Path, step: int) -> pathlib.Path:
-    return files.inside(run, f'{FOLDER}/{step}')
+    return pathlib.Path(run) / FOLDER / str(step)
 
 
 def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
@@ -122,7 +122,7 @@ def damage(run: Path, step: int, skip: Container[str] = ()) -> str | None:
         skip: items, of `ITEMS`, that may be damaged.
     """
     try:
-        folder = _folder(run, step)
+        folder = files.inside(run, _folder('', step))
         known = files.read_json(files.inside(folder, DIGESTS))
         for name, wanted in known.items():
             path = files.inside(folder, name)
@@ -143,7 +143,7 @@ def position(run: Path) -> dict[str, Any]:
     for step in reversed(steps(run)):
         with contextlib.suppress(ValueError, OSError):
             if damage(run, step, skip={*ITEMS} - {'position'}) is None:
-                return files.read_json(files.inside(_folder(run, step), 'position/metadata'))
+                return files.read_json(files.inside(run, _folder('', step) / 'position/metadata'))
     return {}
 
 
@@ -162,7 +162,7 @@ def set_aside(run: Path) -> None:
         advice = f'delete {pathlib.Path(run) / FOLDER} to train from the start'
         raise ValueError(f'no checkpoint of {run} is whole: {wrong[max(wrong)]}; {advice}.')
     for step, reason in wrong.items():
-        folder = pathlib.Path(run, FOLDER, str(step))  # which may be a link out of the run
+        folder = _folder(run, step)
         if reason and step > max(whole):
             aside = files.inside(run, ASIDE)
             aside.mkdir(exist_ok=True)
@@ -219,7 +219,7 @@ def restore(run: Path, step: int, trees: dict[str, Any]) -> dict[str, Any]:
         ValueError: if an item is missing or cannot be read; if it has other names, shapes or
             dtypes, with the differences.
     """
-    folder = _folder(run, step).absolute()
+    folder = files.inside(run, _folder('', step)).absolute()
     for name in trees:
         if not (folder / name).is_dir():
             raise ValueError(f'the checkpoint of step {step} has no {name}: {folder.parent}.')
