@@ -103,19 +103,22 @@ def lens(
 
 
 @styled
-def norms(pictures: Pictures, maps: np.ndarray, *, layers: Sequence[int]) -> Figure:
+def norms(
+    pictures: Pictures, maps: np.ndarray, *, layers: Sequence[int], names: Sequence[str] = ()
+) -> Figure:
     """Images, below them norms of their patch tokens at some layers, and histograms at the last.
 
     Args:
         pictures: B images.
         maps: norms, [layers shown, B, rows, columns]; one color scale a layer.
         layers: indices of these layers.
+        names: names of the images, or none.
     """
     require_finite(maps, 'norms')
     said = [f'layer {layer + 1}' for layer in layers]
     figure, axes, columns = table(len(pictures), ['', *said, 'patches'], 5, side=1.2)
-    for axis, picture in zip(axes[0], pictures, strict=True):
-        show(axis, picture)
+    for axis, picture, name in zip(axes[0], pictures, names or [''] * len(pictures), strict=True):
+        show(axis, picture, name)
     for row, values in zip(axes[1:-1], maps, strict=True):
         norm = Normalize(values.min(), values.max())
         for axis, each in zip(row, values, strict=True):

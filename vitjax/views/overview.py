@@ -33,7 +33,8 @@ def draw(results: Results) -> Drawn:
         arrays['attention'] = results.answer_map(matrix, rows)
         arrays['relevance'] = relevance.scores(results)
         tokens = (matrix if rows is None else rows).shape[-1]  # type: ignore[union-attr]
-        who = "class token's" if rows is not None or results.trunk.class_token else "patches'"
+        reads = rows is not None or results.trunk.class_token
+        who = f"{results.trunk.reader}'s" if reads else "patches'"
         maps = {
             f'{who} attention,\nmean of heads': (tokens * arrays['attention'], UNIFORM),
             'relevance for the class': (arrays['relevance'], Scale('relevance', 'each')),
