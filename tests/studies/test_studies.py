@@ -148,7 +148,7 @@ def test_a_class_token_cut_off_from_all_patches():
     with pytest.raises(ValueError, match='regions must be 1 to 2 and outliers 1 to 3: got 2, 4'):
         studies.run('knockout', Runner(opened(CAIT), GIVEN), regions=2, outliers=4)
     mean = dataclasses.replace(VIT, pool='mean')
-    with pytest.raises(ValueError, match='ViT has no class token whose attention'):
+    with pytest.raises(ValueError, match="a class token: that of this ViT reads 'mean'"):
         studies.run('knockout', Runner(opened(mean), GIVEN))
 
 

@@ -100,7 +100,7 @@ def test_a_patchconvnet_with_a_token_for_each_class(draw):
 def test_a_vit_without_class_token_and_classes(draw):
     arrays, reasons = draw('features', 'heads', 'lens', 'relevance', 'evolution', query=(1, 4))
     assert {'heads', 'lens', 'relevance'} <= arrays.keys()
-    assert reasons == ['evolution: skipped: the trunk of this ViT has no class token; see lens']
+    assert reasons == ['evolution: skipped: the head of this ViT reads no class token; see lens']
     np.testing.assert_allclose(arrays['lens']['values'][-1], 1, atol=1e-5)
 
 

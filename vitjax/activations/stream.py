@@ -271,7 +271,8 @@ def take_tokens(path: str, value: jax.Array, tokens: str, model: Model, size: in
         return value.reshape(*value.shape[:2], -1)  # class tokens and nothing else
     else:  # some paths have only the patches, as the patch embedding
         prefix = value.shape[2] - math.prod(trunk.grid(size))
-    if tokens == 'class' and not (prefix and (trunk.class_token or in_class_blocks)):
+    own = in_class_blocks and not trunk.latent  # keys and values begin with the class token
+    if tokens == 'class' and not (prefix and (trunk.class_token or own)):
         where = f'{path} of {type(model).__name__}'
         raise ValueError(f'{where} has no class token: tokens must be mean, patches or all.')
     if tokens == 'class':

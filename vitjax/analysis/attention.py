@@ -44,7 +44,8 @@ def head_maps(
         weights: attention weights.
         grid: rows and columns of patches.
         prefix: keys before the patches: `model.prefix_tokens` in ViT's trunk; 1 in class
-            attention (the class token itself), 0 with one class token per class.
+            attention (the class token itself), 0 with one class token per class. In attention
+            pooling it is the trunk's prefix.
         query: index among the Q queries: 0 for a class token, `prefix + row * columns + column`
             for a patch; None is the mean over all patches, for trunks without a class token.
 
@@ -129,13 +130,15 @@ def class_rollout(class_weights: jax.Array, patches: jax.Array | None = None) ->
     class attention is ours: the class token's row c starts with all its mass on itself, and each
     layer does `c <- 1/2 c + 1/2 (a_class c + a_patches R)`, R being the rollout of the patch
     stack. Entry 0 of a row is the mass that remains on the class token, the other entries are the
-    input patches.
+    input patches. Attention pooling has no residual connection around its attention: its row is
+    `a_patches R`.
 
     Args:
         class_weights: `class_blocks/attention/weights`, [Lc, B, heads, 1, 1 + N]; or
-            [Lc, B, heads, K, N] with one class token per class, which attend to patches alone.
-        patches: R, [B, N, N]: `rollout(weights)[-1]` for CaiT; None is the identity, for
-            PatchConvNet, whose trunk is convolutional.
+            [Lc, B, heads, K, N] with one class token per class, which attend to patches alone, and
+            with attention pooling (K = 1), whose token attends to all N tokens of the trunk.
+        patches: R, [B, N, N]: `rollout(weights)[-1]` for CaiT and attention pooling; None is the
+            identity, for PatchConvNet, whose trunk is convolutional.
     """
     return _class_rows(class_weights.mean(2), patches, share=0.5)
 
@@ -182,11 +185,12 @@ def _class_rows(rows: jax.Array, patches: jax.Array | None, *, share: float) -> 
     """Class tokens' rows after every layer, `c <- share (c + a_class c + a_patches R)`.
 
     Args:
-        rows: a, [Lc, B, K, 1 + N]; [Lc, B, K, N] with one class token per class.
+        rows: a, [Lc, B, K, 1 + N]; [Lc, B, K, N] if class tokens do not attend to themselves.
         patches: R, [B, N, N]; None is the identity.
         share: factor of the sum.
     """
-    if rows.shape[2] > 1:  # one class token per class attends to patches alone
+    pooling = rows.shape[2] == 1 and patches is not None and rows.shape[-1] == patches.shape[-1]
+    if pooling or rows.shape[2] > 1:  # class tokens that do not attend to themselves
         rows = jnp.pad(rows, [(0, 0)] * 3 + [(1, 0)])
     own, mean = rows[..., :1], rows[..., 1:]
     if patches is not None:
@@ -194,6 +198,8 @@ def _class_rows(rows: jax.Array, patches: jax.Array | None, *, share: float) -> 
     reached = jnp.concatenate(
         [jnp.zeros_like(own), mean], -1
     )  # input tokens, reached through patches
+    if pooling:  # the attention's result replaces the token
+        return reached
 
     def layer(row: jax.Array, step):
         own, reached = step

@@ -22,10 +22,12 @@ class Trunk:
         patch_size: pixels that a token spans each way; None for feature maps of unequal shapes
             instead of tokens.
         prefix: tokens before the patches: the class token and registers.
-        reads: source of the logits: the trunk's `class` token, the `mean` of its patches, all its
-            tokens (`flatten`), its patches by class `attention`, or feature `maps`.
+        reads: source of the logits: the trunk's `class` token, the `mean` of its patches, both
+            (`class_and_mean`), all its tokens (`flatten`), its patches by class `attention`, or
+            feature `maps`.
         stacks: depth of each stack of equal blocks, by its captured path.
         class_tokens: tokens in the class-attention blocks, one or one a class; 0 without blocks.
+        latent: that token attends to the trunk's tokens alone, not to itself.
     """
 
     patch_size: int | None
@@ -33,11 +35,17 @@ class Trunk:
     reads: str
     stacks: dict[str, int]
     class_tokens: int = 0
+    latent: bool = False
 
     @property
     def class_token(self) -> bool:
         """True if logits are read from the trunk's first token, the class token."""
-        return self.reads == 'class'
+        return self.reads in ('class', 'class_and_mean')
+
+    @property
+    def reader(self) -> str:
+        """Name of what attends to the patches for the logits, for titles and messages."""
+        return 'pooling token' if self.latent else 'class token'
 
     def grid(self, height: int, width: int | None = None) -> tuple[int, int]:
         """Rows and columns of patches of an image in pixels; a square one without `width`.

@@ -130,11 +130,12 @@ class ViT(Model):
     @property
     def trunk(self) -> Trunk:
         """Class tokens, registers and patches through `blocks`."""
-        reads = {'distilled': 'class', 'class_and_mean': 'class', 'map': 'attention'}
-        stacks = {'blocks': self.depth} | ({'class_blocks': 1} if self.pool == 'map' else {})
+        reads = {'distilled': 'class', 'map': 'attention'}
+        latent = self.pool == 'map'
+        stacks = {'blocks': self.depth} | ({'class_blocks': 1} if latent else {})
         return Trunk(
             self.patch_size, self.class_tokens + self.registers, reads.get(self.pool, self.pool),
-            stacks, class_tokens=int(self.pool == 'map'),
+            stacks, int(latent), latent,
         )  # fmt: skip
 
     def setup(self):

@@ -87,7 +87,7 @@ def knockout(
         for name in names
     ]
     at = 'at a layer and all after it' if onward else 'at a layer alone'
-    policy = f"class token's weights to a region zero, the others renormalised, {at}"
+    policy = f"{trunk.reader}'s weights to a region zero, the others renormalized, {at}"
     title, said = f'{stack}, cut {at}', _said(norms, last, outliers)
     if aside is not None:
         added, moved = (values.mean() for values in turned.values())
@@ -112,7 +112,8 @@ def _grid(runner: Runner, regions: int, outliers: int, aside: int | None) -> tup
     """Rows and columns of patches, with the options checked against them."""
     model, trunk = runner.model, runner.model.trunk
     if not (trunk.class_token or trunk.class_tokens):
-        raise ValueError(f'{type(model).__name__} has no class token whose attention could be cut.')
+        own = f'that of this {type(model).__name__} reads {trunk.reads!r}'
+        raise ValueError(f'knockout needs a head that reads a class token: {own}.')
     grid, blocks = trunk.grid(*runner.samples.inputs.shape[1:3]), trunk.stacks['blocks']
     count = grid[0] * grid[1]
     if not (1 <= regions <= min(grid) and 1 <= outliers < count):

@@ -16,7 +16,7 @@ def draw(results: Results) -> Drawn:
     """
     blocks = results.tokens()
     if not results.trunk.class_token:
-        raise NotApplicable(f'the trunk of this {results.kind} has no class token; see lens')
+        raise NotApplicable(f'the head of this {results.kind} reads no class token; see lens')
     norm, cosine = map(np.asarray, tokens.evolution(blocks[:, :, 0]))
     values = {
         'norm of the class token': ('norm', norm),

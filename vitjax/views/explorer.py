@@ -140,8 +140,10 @@ def _map(results: Results, path: str, image: int) -> dict[str, Any]:
     layers, heads, queries, keys = weights.shape
     if path == CLASS_WEIGHTS:
         title = 'class attention' if WEIGHTS in results.found else 'pooling attention'
-        named, first = ['class token'], ['class token']
-        if keys == results.grid[0] * results.grid[1]:  # one class token for each class
+        named = first = [results.trunk.reader]
+        if results.trunk.latent:
+            first = _prefix(results)
+        if queries > 1:  # one class token for each class
             likeliest = np.argsort(-results.logits[image], kind='stable')[:TOP]
             weights = weights[:, :, likeliest]
             named, first = [f'token of {results.title(int(k))}' for k in likeliest], []

@@ -17,7 +17,7 @@ from vitjax.analysis import attention
 from vitjax.base import fields
 from vitjax.base.labels import labels
 from vitjax.base.ranges import Pattern
-from vitjax.base.types import Arrays, Params
+from vitjax.base.types import Array, Arrays, Params
 from vitjax.data.preprocess import Preprocessing, normalise, photographs, squares
 from vitjax.experiment import Experiment
 from vitjax.figures.text import named, short
@@ -277,21 +277,29 @@ class Results:
 
         Args:
             matrix: token-to-token scores of the trunk [B, N, N]; None for a convolutional one.
-            rows: class-attention scores [B, K, 1 + N]; None for a model without such layers. If
-                each class has its own token, the chosen class's is read.
+            rows: class-attention scores [B, K, keys], the patches last; None for a model without
+                such layers. If each class has its own token, the chosen class's is read.
 
         Raises:
             NotApplicable: if both are None.
         """
         if rows is not None:
             own = 0 if rows.shape[1] == 1 else self.chosen
-            read, prefix = rows[np.arange(len(rows)), own], 1
+            read = rows[np.arange(len(rows)), own]
         elif matrix is not None:
-            read = matrix[:, 0] if self.trunk.class_token else matrix.mean(1)
-            prefix = self.trunk.prefix
+            patches = matrix[:, self.trunk.prefix :].mean(1)
+            readings = {
+                'class': matrix[:, 0], 'class_and_mean': (matrix[:, 0] + patches) / 2,
+                'mean': patches,
+            }  # fmt: skip
+            read = readings.get(self.trunk.reads, matrix.mean(1))
         else:
             raise NotApplicable(f'{self.kind} has no attention; see grad-cam')
-        return np.asarray(attention.to_grid(read, grid=self.grid, prefix=prefix))
+        return np.asarray(attention.to_grid(read, grid=self.grid, prefix=self.keys_before(read)))
+
+    def keys_before(self, weights: Array) -> int:
+        """Number of keys before the patches in weights [..., keys]."""
+        return weights.shape[-1] - math.prod(self.grid)
 
 
 def _index(what: str, number: int, count: int) -> int:

@@ -36,7 +36,8 @@ def draw(results: Results) -> Drawn:
             rows = jnp.pad(rows, ((0, 0), (0, 0), (1, 0)))
         arrays['attention'] = results.answer_map(matrix, rows)
         arrays['relevance'] = relevance.scores(results)
-        who = "class token's" if rows is not None or results.trunk.class_token else "patches'"
+        reads = rows is not None or results.trunk.class_token
+        who = f"{results.trunk.reader}'s" if reads else "patches'"
         maps = {
             f'{who} attention,\nmean of heads': (keys * arrays['attention'], UNIFORM),
             'relevance for the class': (arrays['relevance'], Scale('relevance', 'each')),

@@ -24,7 +24,8 @@ def draw(results: Results) -> Drawn:
             rows = attention.class_rollout(found[CLASS_WEIGHTS], matrix)[-1]
         maps[name] = results.answer_map(matrix, rows)
         last = matrix if rows is None else rows
-        drawn[kind] = maps[name] * (1 if last is None else last.shape[-1])
+        keys = 1 if last is None else last.shape[-1] - results.trunk.latent
+        drawn[kind] = maps[name] * keys
         if matrix is None or not discard:
             break  # a convolutional trunk has no weights to discard
     titles = results.titles(asked=results.trunk.class_tokens > 1)

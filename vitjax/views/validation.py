@@ -26,7 +26,8 @@ def require(experiment: Experiment) -> None:
         ValueError: for a model without a class token.
     """
     model = experiment.model
-    if experiment.attention_every and model.trunk.reads not in ('class', 'attention'):
+    trunk = model.trunk
+    if experiment.attention_every and not (trunk.class_token or trunk.class_tokens):
         pool = getattr(model, 'pool', None)
         named = type(model).__name__ + (f' with --model.pool {pool}' if pool else '')
         raise ValueError(
@@ -46,9 +47,9 @@ def attention_maps(experiment: Prepared, params: Params, data: Data) -> dict[str
     """
     model = experiment.model
     trunk, inputs = model.trunk, _inputs(experiment, data)
-    stack = {'class': 'blocks', 'attention': 'class_blocks'}.get(trunk.reads)
-    path = f'{stack}/attention/weights'
-    if stack is None or path not in paths(model, inputs):
+    path = f'{"class_blocks" if trunk.class_tokens else "blocks"}/attention/weights'
+    readable = trunk.class_token or trunk.class_tokens
+    if not readable or path not in paths(model, inputs):
         return None
     logits, found = capture(model, params, inputs, keep=path)
     likeliest = np.asarray(logits.argmax(-1))
