@@ -1,6 +1,7 @@
 """Tutorials: notebooks are those of their sources, and their cells run on reduced sizes."""
 
 import importlib.util
+import os
 import pathlib
 import re
 
@@ -63,6 +64,8 @@ def test_a_tutorial_ends_with_three_things_to_try(source, build):
 @each
 def test_every_cell_runs_on_reduced_sizes(source, build, tmp_path, monkeypatch):
     monkeypatch.setenv('IPYTHONDIR', str(tmp_path / 'ipython'))  # no settings of the user's
+    one = os.environ['XLA_FLAGS'].replace('count=8', 'count=1')
+    monkeypatch.setenv('XLA_FLAGS', one)  # a device, as a reader has
     here = tmp_path / 'experiments' / 'tutorials'
     here.mkdir(parents=True)
     for name in ('models', 'photos'):
