@@ -1,6 +1,5 @@
 """overview: classes, attention, relevance and features of each photograph in one figure."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from vitjax.figures import overview as figures
@@ -32,8 +31,6 @@ def draw(results: Results) -> Drawn:
         matrix = found[WEIGHTS][-1].mean(1) if WEIGHTS in found else None
         rows = found[CLASS_WEIGHTS][0].mean(1) if CLASS_WEIGHTS in found else None
         keys = (matrix if rows is None else rows).shape[-1]  # type: ignore[union-attr]
-        if rows is not None and rows.shape[1] > 1:  # class tokens that attend the patches alone
-            rows = jnp.pad(rows, ((0, 0), (0, 0), (1, 0)))
         arrays['attention'] = results.answer_map(matrix, rows)
         arrays['relevance'] = relevance.scores(results)
         reads = rows is not None or results.trunk.class_token
