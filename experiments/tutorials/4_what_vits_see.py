@@ -50,7 +50,7 @@ views.draw(vit, photos, 'rollout')['rollout']
 #
 # The model is never told that patches form a grid. Each small square is one patch: the cosine of
 # its position embedding with that of every other patch. Nearby patches have similar embeddings: the
-# grid was learned.
+# grid was learned. So have mirrored columns, since training flips images.
 
 # %%
 views.draw(vit, photos, 'positions')['positions']
