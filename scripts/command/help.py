@@ -43,9 +43,11 @@ OTHERS = {
 }  # fmt: skip
 # Flags that the short help leaves out; the first are facts that files beside weights mostly state.
 RARE = {
-    '--num-heads', '--mean', '--deviation', '--crop', '--interpolation', '--grid', '--model',
+    '--num-heads', '--rope', '--mlp', '--pool', '--mean', '--deviation', '--crop',
+    '--interpolation', '--grid', '--model',
     '--square', '--unchecked', '--bandwidth', '--jitter', '--blur', '--discard', '--aside',
-    '--outliers', '--onward', '--noise', '--memory', '--format',
+    '--outliers', '--onward', '--noise', '--memory', '--format', '--k', '--samples',
+    '--train-examples', '--layers',
 }  # fmt: skip
 
 
