@@ -68,8 +68,11 @@ def export(experiment: Prepared, params: Params, library: Library) -> Export:
         config['id2label'] = {str(i): name for i, name in enumerate(classes)}
         config['label2id'] = {name: i for i, name in enumerate(classes)}
     named = tensors(params, model, format, prefix)
-    if format is formats.TRANSFORMERS_DINOV3:  # it has one, and reads it in training alone
+    # These have one, and read it in training alone.
+    if format is formats.TRANSFORMERS_DINOV3:
         named['embeddings.mask_token'] = np.zeros((1, 1, model.width), np.float32)
+    elif config.get('model_type') == 'dinov2_with_registers':
+        named[f'{prefix}embeddings.mask_token'] = np.zeros((1, model.width), np.float32)
     return Export(named, config)
 
 
@@ -195,7 +198,8 @@ def _timm(model: Module, images: Preprocessing) -> tuple[Format, str, dict[str, 
     side = [3, images.size, images.size]
     args |= {'img_size': images.size, 'patch_size': model.patch_size, 'depth': model.depth}
     args |= {'embed_dim': model.width, 'num_heads': model.num_heads, 'global_pool': pool}
-    args |= {'num_classes': model.num_classes, 'mlp_ratio': model.mlp_ratio}
+    packed = 2 if architecture == 'vit_giant_patch14_dinov2' else 1  # gate and value count
+    args |= {'num_classes': model.num_classes, 'mlp_ratio': packed * model.mlp_ratio}
     return format, '', {
         'architecture': architecture, 'num_classes': model.num_classes, 'num_features': model.width,
         'global_pool': pool, 'model_args': args,
@@ -262,8 +266,8 @@ def _timm_eva(model: models.ViT) -> tuple[str, dict[str, Any]]:
         'use_fc_norm': model.pool == 'mean' and model.fc_norm,
         'use_abs_pos_emb': model.position == 'learned',
     }  # fmt: skip
-    if model.mlp == 'swiglu' and not model.mlp_norm and model.key_bias:
-        args['swiglu_align_to'] = 8
+    if model.mlp == 'swiglu' and model.rope == 'dinov3':
+        args['swiglu_align_to'] = 1  # two tensors, of any width
     return names[model.rope or ''], args | _timm_tokens(model, 'num_reg_tokens')
 
 

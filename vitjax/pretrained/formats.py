@@ -201,7 +201,8 @@ def _apart(model: Any) -> bool:
 
 def _gated(model: Any) -> bool:
     """SwiGLU in two tensors; in one (`mlp.fc1`) in DINOv2's giant and EVA-02's smaller sizes."""
-    return model.mlp == 'swiglu' and (model.mlp_norm or not model.qkv_bias or model.registers > 0)
+    apart = model.mlp_norm or model.rope == 'dinov3' or model.norm == 'rms'
+    return model.mlp == 'swiglu' and apart
 
 
 # Entries that a library writes for some models only come last.
