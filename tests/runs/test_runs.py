@@ -143,6 +143,8 @@ def test_16_bits_are_stored_and_said_and_read_as_32(tmp_path, capsys):
     experiment = dataclasses.replace(EXPERIMENT, optim=Optim(ema=0.9))
     params = MODEL.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))['params']
     runs.write(tmp_path / 'half', experiment, params, dtype='float16')
+    place = str(tmp_path).encode()  # a run that is shared tells nothing of where it was written
+    assert not any(place in f.read_bytes() for f in (tmp_path / 'half').rglob('*') if f.is_file())
     loaded = runs.load(tmp_path / 'half')
     assert capsys.readouterr().out == 'parameters: stored as float16\n'
     halves = jax.tree.map(lambda x: x.astype('float16').astype('float32'), params)

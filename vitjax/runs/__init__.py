@@ -188,6 +188,7 @@ def write(
                     shutil.copyfile(path, draft / name)
         with checkpoint.writing(draft) as new:
             checkpoint.save(new, 0, {_item(experiment): params}, position)
+        checkpoint.forget_places(draft)
 
 
 def _item(experiment: Experiment) -> str:

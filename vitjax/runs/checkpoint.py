@@ -57,6 +57,14 @@ def _write_digests(folder: pathlib.Path) -> None:
     files.write_json(folder / DIGESTS, digests)
 
 
+def forget_places(run: Path) -> None:
+    """Empties orbax's notes of the folder that a checkpoint was written in: runs are shared."""
+    for note in (pathlib.Path(run) / FOLDER).rglob('commit_success.txt'):
+        note.write_text('')
+    for step in steps(run):
+        _write_digests(_folder(run, step))
+
+
 @contextlib.contextmanager
 def writing(run: Path, *, keep_latest: int = 1) -> Iterator[Manager]:
     """Manager of a run's checkpoints, which keeps the latest and the best.
