@@ -13,7 +13,7 @@ import numpy as np
 from vitjax.base.files import few
 from vitjax.base.types import Array, Module
 from vitjax.models.base import Model
-from vitjax.pretrained.formats import Entry, Weights
+from vitjax.pretrained.entries import Entry, Weights
 from vitjax.pretrained.recognise import Contents, contents
 from vitjax.pretrained.resize import (
     Change,

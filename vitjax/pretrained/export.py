@@ -19,8 +19,8 @@ from vitjax.experiment import Prepared, preprocessing, to_json
 from vitjax.models.base import count_parameters
 from vitjax.pretrained import formats
 from vitjax.pretrained.convert import Parameter, axis_lengths, in_file
+from vitjax.pretrained.entries import OWN, Format
 from vitjax.pretrained.files import WEIGHTS
-from vitjax.pretrained.formats import OWN, Format
 from vitjax.pretrained.resize import flatten
 
 Library = Literal['timm', 'transformers', 'safetensors', 'stablehlo']

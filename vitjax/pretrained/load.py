@@ -24,8 +24,9 @@ from vitjax.pretrained import config as configs
 from vitjax.pretrained import names
 from vitjax.pretrained.config import Config, Stated
 from vitjax.pretrained.convert import convert
+from vitjax.pretrained.entries import OWN, Weights
 from vitjax.pretrained.files import HUB, beside, read
-from vitjax.pretrained.formats import AUGREG, OWN, Weights
+from vitjax.pretrained.formats import AUGREG
 from vitjax.pretrained.recognise import (
     Contents,
     cait_fields,

@@ -11,16 +11,8 @@ import numpy as np
 from vitjax import models
 from vitjax.layers.embed import square_grid
 from vitjax.models.base import Model
-from vitjax.pretrained.formats import (
-    AUGREG,
-    FORMATS,
-    IGNORED,
-    RENAMED,
-    TRANSFORMERS_VIT,
-    Entry,
-    Format,
-    Weights,
-)
+from vitjax.pretrained.entries import Entry, Format, Weights
+from vitjax.pretrained.formats import AUGREG, FORMATS, IGNORED, RENAMED, TRANSFORMERS_VIT
 
 Held = dict[str, dict[str, np.ndarray]]  # by our path, then by name in the file
 COLOUR = ('embed/patch/projection/kernel', 'embed/conv_1/kernel', 'conv_1/conv/kernel')
