@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.activations.record import Activations, Stack
-from vitjax.base import files
+from vitjax.base import files, npy
 from vitjax.base.types import Array
 from vitjax.pretrained import files as weights
 
@@ -41,7 +41,7 @@ def _has_vectors(path: pathlib.Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if n.removesuffix('.npy') not in _OTHERS]
-            heads = [files.npy_header(archive.open(name)) for name in names]
+            heads = [npy.npy_header(archive.open(name)) for name in names]
     except Exception:  # parsing a damaged zip raises anything; reading it says which
         return False
     return any(len(shape) == 1 and dtype.kind == 'f' for shape, dtype in heads)
@@ -123,7 +123,7 @@ def _read_h5(path: pathlib.Path) -> dict[str, Any]:
 
 
 _READERS: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
-    '.npy': lambda path: {path.stem: files.array(path)},
+    '.npy': lambda path: {path.stem: npy.array(path)},
     '.npz': weights.read,
     '.h5': _read_h5,
     '.hdf5': _read_h5,

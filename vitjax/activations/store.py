@@ -21,7 +21,7 @@ import numpy as np
 
 from vitjax import runs
 from vitjax.activations.record import Activations, Stack, digests
-from vitjax.base import files
+from vitjax.base import files, npy
 from vitjax.base.console import Progress, silent
 from vitjax.base.types import Array
 
@@ -131,8 +131,8 @@ def read(directory: str | pathlib.Path, *, checked: bool = True) -> Activations:
         raise ValueError(f'{directory / INDEX} is no index of a capture: {error!r}.') from None
     if 'labels' not in index:  # written by an earlier version
         checked, _ = False, kinds.pop(DIGESTS)
-    maps = {name: files.array(files.inside(directory, name), *kind) for name, kind in kinds.items()}
-    labels = np.array(files.array(files.inside(directory, LABELS), (total,)))
+    maps = {name: npy.array(files.inside(directory, name), *kind) for name, kind in kinds.items()}
+    labels = np.array(npy.array(files.inside(directory, LABELS), (total,)))
     hashes = maps[EXAMPLES]
     if digests(hashes)['order'] != index['order']:
         raise ValueError(_changed(directory / EXAMPLES))
@@ -221,11 +221,11 @@ def _wrong(out: pathlib.Path, index: Index, kinds: Kinds) -> np.ndarray:
     for name, kind in kinds.items():
         path = files.inside(out, name)
         try:
-            files.array(path, *kind)
+            npy.array(path, *kind)
         except ValueError as error:
             reasons.append(str(error).removesuffix('.'))
             _allocate(path, *kind)
-    maps = {name: files.array(out / name, *kind) for name, kind in kinds.items()}
+    maps = {name: npy.array(out / name, *kind) for name, kind in kinds.items()}
     wrong = np.arange(total) >= index['done']
     for start in range(0, index['done'], 1024):
         rows = slice(start, min(start + 1024, index['done']))

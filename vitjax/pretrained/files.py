@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load_file
 
-from vitjax.base.files import first_line, irregular, npy_header, read_json
+from vitjax.base.files import first_line, irregular, read_json
+from vitjax.base.npy import npy_header
 
 HUB, WEIGHTS = 'hf-hub:', 'model.safetensors'
 INDEX = 'model.safetensors.index.json'  # of weights in several files

@@ -23,12 +23,12 @@ import numpy as np
 from vitjax.analysis.similarity.cca import cca, procrustes, procrustes_angle, pwcca, svcca
 from vitjax.analysis.similarity.cka import (
     Hsic,
-    bootstrap,
     cka,
     hsic,
     minibatch_cka,
     sum_over_processes,
 )
+from vitjax.analysis.similarity.interval import bootstrap
 from vitjax.analysis.similarity.rsa import mutual_knn, rsa
 from vitjax.analysis.similarity.stacks import Representation
 

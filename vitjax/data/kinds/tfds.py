@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vitjax.base import shell
-from vitjax.base.files import array, first_line, writing
+from vitjax.base.files import first_line, writing
+from vitjax.base.npy import array
 from vitjax.data.classes import readable
 from vitjax.data.images import InMemory
 from vitjax.data.notices import listed, tell
